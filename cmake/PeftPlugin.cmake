@@ -1,0 +1,15 @@
+# peft_add_plugin(<kind> <name> <source>...)
+# Builds peft_<kind>_<name>.so, in the tree and outside it.
+function(peft_add_plugin kind name)
+  set(target peft_${kind}_${name})
+  add_library(${target} MODULE ${ARGN})
+  target_link_libraries(${target} PRIVATE peft::peft)
+  set_target_properties(${target} PROPERTIES PREFIX "" CXX_VISIBILITY_PRESET hidden
+                                             VISIBILITY_INLINES_HIDDEN ON DEFINE_SYMBOL "")
+  target_link_options(${target} PRIVATE -Wl,-z,nodelete)
+  if(TARGET peft_pch)
+    target_link_libraries(${target} PRIVATE peft_warnings)
+    target_precompile_headers(${target} REUSE_FROM peft_pch)
+    set_target_properties(${target} PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib/peft/plugins)
+  endif()
+endfunction()

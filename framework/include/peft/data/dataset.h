@@ -1,0 +1,50 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "peft/export.h"
+#include "peft/options.h"
+#include "peft/text/text.h"
+
+namespace peft {
+
+/// The label of a token the loss does not look at.
+constexpr int64_t ignored_label = -100;
+
+/// One tokenised example. labels[i] is ids[i] where the model must say it, else ignored_label; the shift by one is the
+/// loss's business.
+struct Example {
+  std::vector<int64_t> ids, labels;
+  std::string source;  ///< "file:line", for messages
+};
+
+/// The [data] table.
+struct DataOptions {
+  StringList train;            ///< .json or .jsonl files
+  StringList eval;             ///< files, or none
+  double eval_split = 0;       ///< share of train held out, if eval is empty
+  std::string format = "auto"; ///< text, prompt_completion, alpaca, messages, sharegpt
+  int64_t max_length = 512;    ///< tokens; longer examples are cut and counted
+  bool packing = false;        ///< fill each batch row up to max_length with several examples
+  std::string system;          ///< system message put before each conversation that has none
+};
+PEFT_API DataOptions read_data_options(Options& in);
+
+struct Dataset {
+  std::vector<Example> examples;
+  std::string format;            ///< the one used
+  int64_t truncated = 0;         ///< examples cut to max_length
+  int64_t dropped_tokens = 0;    ///< tokens lost by that
+  int64_t skipped = 0;           ///< examples without a supervised token after the cut
+  int64_t tokens = 0, supervised = 0;
+};
+
+/// Reads and tokenises. Throws InputError with file and line; a set without any supervised token is an error.
+PEFT_API Dataset load_dataset(const StringList& files, const DataOptions& options, const Text& text);
+
+/// Moves the seeded share `eval_split` of examples (at least one) out of `train`; a pure function of the seed.
+PEFT_API Dataset split_dataset(Dataset& train, double eval_split, uint64_t seed);
+
+}  // namespace peft

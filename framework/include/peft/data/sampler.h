@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "peft/data/dataset.h"
+#include "peft/export.h"
+
+namespace peft {
+
+/// Examples laid end to end, without padding; attention never crosses from one into the next.
+struct Batch {
+  std::vector<int64_t> ids;        ///< [tokens]
+  std::vector<int64_t> labels;     ///< [tokens], ignored_label where not supervised; not shifted
+  std::vector<int64_t> positions;  ///< [tokens], restarting at 0 in each example
+  std::vector<int64_t> starts;     ///< [examples + 1], offsets into ids
+  PEFT_API int64_t supervised() const;      ///< labels that have a token before them in their own example
+};
+
+/// The order of an epoch: a permutation of 0..size-1, a pure function of (seed, epoch), the same on every machine.
+PEFT_API std::vector<std::size_t> epoch_order(std::size_t size, uint64_t seed, int64_t epoch);
+
+/// The batches of an epoch as example indices. Without packing: `batch_size` examples each, the last may be smaller.
+/// With packing: each batch has at most batch_size · max_length tokens in batch_size rows of max_length, filled
+/// first-fit in the epoch's order.
+PEFT_API std::vector<std::vector<std::size_t>> epoch_batches(const Dataset& data, int64_t batch_size, bool packing,
+                                                             int64_t max_length, uint64_t seed, int64_t epoch);
+
+PEFT_API Batch make_batch(const Dataset& data, const std::vector<std::size_t>& examples);
+
+}  // namespace peft

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "peft/export.h"
+
+namespace peft {
+
+/// Element type of a stored tensor. The quantised ones exist only in GGUF files.
+enum class StoredType {
+  f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean,
+  q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k,
+};
+
+/// One tensor of a checkpoint, under its Hugging Face name.
+struct StoredTensor {
+  std::string name;
+  StoredType type;
+  std::vector<int64_t> shape;  ///< row-major, as in Hugging Face (GGUF's order is reversed)
+  /// The bytes in the mapped file; valid as long as the Checkpoint. Little-endian, unaligned.
+  const std::byte* data;
+  uint64_t size;
+};
+
+/// A model on disk, a Hugging Face folder or one .gguf file, seen as a Hugging Face folder. Read-only and mapped.
+class PEFT_API Checkpoint {
+ public:
+  /// Throws InputError naming file and reason: nothing in the files is trusted.
+  static std::shared_ptr<const Checkpoint> open(const std::string& path);
+  virtual ~Checkpoint();
+
+  /// The path as given to open().
+  virtual const std::string& path() const = 0;
+  /// config.json, or the same made from a GGUF's metadata.
+  virtual const nlohmann::json& config() const = 0;
+  /// The text of tokenizer.json, or the same made from a GGUF's vocabulary. Throws InputError if there is none.
+  virtual std::string tokenizer_json() const = 0;
+  /// tokenizer_config.json (an empty object if absent); with `chat_template`, `bos_token`, `eos_token`.
+  virtual const nlohmann::json& tokenizer_config() const = 0;
+  /// generation_config.json (an empty object if absent).
+  virtual const nlohmann::json& generation_config() const = 0;
+
+  virtual const std::vector<StoredTensor>& tensors() const = 0;
+  const StoredTensor* find(const std::string& name) const;
+  /// Writes all elements as fp32 (exact for f16, bf16 and every quantised type), in Hugging Face order: a GGUF's q/k
+  /// permutation is undone. `out` holds the product of the shape.
+  virtual void read(const StoredTensor& tensor, float* out) const = 0;
+  /// True if data is the tensor's value as it stands (not quantised, not permuted): it may be used without a copy.
+  virtual bool is_direct(const StoredTensor& tensor) const = 0;
+};
+
+}  // namespace peft

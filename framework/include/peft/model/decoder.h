@@ -1,0 +1,66 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "peft/export.h"
+#include "peft/model/config.h"
+#include "peft/site.h"
+
+namespace peft {
+
+/// Tokens of one or more examples laid end to end, on the model's device.
+struct Input {
+  Tensor ids;                   ///< [T] int64
+  Tensor positions;             ///< [T] int64, restarting in each example
+  std::vector<int64_t> starts;  ///< [examples + 1] offsets into ids, on the host
+};
+
+/// Keys and values of one sequence while it is generated.
+struct KeyValueCache {
+  std::vector<Tensor> keys, values;  ///< per layer [kv_heads, capacity, head_dim]
+  int64_t length = 0;                ///< tokens in it
+};
+
+/// A causal language model made of sites. Always held by shared_ptr.
+class PEFT_API Model : public torch::nn::Module {
+ public:
+  explicit Model(DecoderConfig config);
+  ~Model() override;
+  const DecoderConfig& config() const { return config_; }
+
+  /// Final hidden states, after the last norm: [T, hidden]. With a cache: one sequence, appended to it.
+  Tensor hidden(const Input& input, KeyValueCache* cache = nullptr) const;
+  /// Rows of hidden states → [rows, vocabulary].
+  Tensor logits(const Tensor& hidden) const;
+  /// Sum of the cross-entropy of `labels` [T] (not shifted, −100 ignored), fp32. The logits exist only in chunks of
+  /// supervised rows.
+  Tensor loss_sum(const Input& input, const Tensor& labels) const;
+  KeyValueCache make_cache(int64_t capacity) const;
+
+  /// All sites, in the order of the forward pass.
+  const std::vector<Site*>& sites() const { return sites_; }
+  Site* find(const std::string& path) const;  ///< null if there is none
+  Embedding& embedding() const { return *embedding_; }
+  Linear* head() const { return head_.get(); }  ///< null where it is tied to the embedding
+  /// What trains: layer parameters and trained copies, as "site path.name" → tensor, in model order.
+  NamedTensors trainable() const;
+  /// The frozen base, as checkpoint name → tensor.
+  NamedTensors frozen() const;
+  void enable_adapters(bool on);
+  torch::Device device() const;
+  torch::Dtype dtype() const;
+
+ private:
+  struct Block;
+  DecoderConfig config_;
+  std::vector<Site*> sites_;
+  std::shared_ptr<Embedding> embedding_;
+  std::vector<std::shared_ptr<Block>> blocks_;
+  std::shared_ptr<Norm> norm_;
+  std::shared_ptr<Linear> head_;
+  std::vector<float> inv_freq_;
+  double attention_scaling_ = 1;
+};
+
+}  // namespace peft

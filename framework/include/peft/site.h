@@ -1,0 +1,117 @@
+#pragma once
+
+#include <torch/nn/module.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "peft/export.h"
+#include "peft/tensors.h"
+
+namespace peft {
+
+/// What a site's own layer computes, as weights: y = x·Wᵀ + b for Linear, rows of W for Embedding.
+struct Affine {
+  Tensor weight;  ///< Linear: [out, in]; Embedding: [vocabulary, hidden]; Norm: [hidden]
+  Tensor bias;    ///< [out], or undefined
+};
+
+/// The frozen layer, or the next adapter in.
+using Next = std::function<Tensor(const Tensor&)>;
+
+/// What a method puts around one site. Its parameters are the trainable ones; their names are the adapter file's
+/// keys behind the site's path (`lora_A.weight`: a child module `lora_A` with a parameter `weight`).
+class PEFT_API Layer : public torch::nn::Module {
+ public:
+  ~Layer() override;
+  /// x: [..., features of the site's input]. LoRA: next(x) + scale · B(A(dropout(x))).
+  virtual Tensor forward(const Tensor& x, const Next& next) = 0;
+  /// Adds the method into `affine` (fp32 or wider, may be changed in place). False: no weights express it.
+  virtual bool fold(Affine& affine) const;
+};
+
+/// A place of the model where adapters attach. A site's path is its Hugging Face module path.
+class PEFT_API Site : public torch::nn::Module {
+ public:
+  explicit Site(std::string path);
+  ~Site() override;
+  const std::string& path() const { return path_; }
+
+  /// Puts a layer around this site; the first attached is the outermost.
+  void attach(const std::string& adapter, std::shared_ptr<Layer> layer);
+  const std::vector<std::shared_ptr<Layer>>& layers() const { return layers_; }
+  /// Makes one of the site's own parameters ("weight", "bias") trainable: a copy in `dtype` is used in its place,
+  /// the frozen original stays untouched. Returns the copy. A missing bias starts as zeros.
+  Tensor train_copy(const std::string& parameter, torch::Dtype dtype);
+  /// Trainable copies by parameter name.
+  const std::map<std::string, Tensor>& copies() const { return copies_; }
+  /// Off: the site computes as if nothing had ever been attached.
+  void enable_adapters(bool on) { enabled_ = on; }
+  bool adapters_enabled() const { return enabled_; }
+  /// The frozen parameters as loaded.
+  const Affine& frozen() const { return frozen_; }
+  /// Hands the site its frozen parameters (requires_grad off).
+  void set_frozen(Affine affine);
+  /// Names of the frozen parameters a checkpoint must hold for this site.
+  virtual std::vector<std::string> parameter_names() const;
+
+ protected:
+  /// The weight or bias that forward has to use, in the dtype of the frozen one.
+  Tensor weight() const;
+  Tensor bias() const;
+  /// Runs the attached layers around `base`.
+  Tensor around(const Tensor& x, const Next& base) const;
+
+ private:
+  Tensor current(const std::string& name, const Tensor& frozen) const;
+  std::string path_;
+  Affine frozen_;
+  std::map<std::string, Tensor> copies_;
+  std::vector<std::shared_ptr<Layer>> layers_;
+  bool enabled_ = true;
+};
+
+/// y = x·Wᵀ + b, x: [..., in].
+class PEFT_API Linear : public Site {
+ public:
+  Linear(std::string path, int64_t in, int64_t out, bool bias);
+  ~Linear() override;
+  Tensor forward(const Tensor& x) const;
+  int64_t in_features() const { return in_; }
+  int64_t out_features() const { return out_; }
+  std::vector<std::string> parameter_names() const override;
+
+ private:
+  int64_t in_, out_;
+  bool has_bias_;
+};
+
+/// Rows of W: ids [...] (int64) → [..., hidden].
+class PEFT_API Embedding : public Site {
+ public:
+  Embedding(std::string path, int64_t rows, int64_t hidden);
+  ~Embedding() override;
+  Tensor forward(const Tensor& ids) const;
+  int64_t rows() const { return rows_; }
+  int64_t hidden() const { return hidden_; }
+
+ private:
+  int64_t rows_, hidden_;
+};
+
+/// RMSNorm: x / sqrt(mean(x²) + eps) · w, computed in fp32 (Zhang & Sennrich 2019).
+class PEFT_API Norm : public Site {
+ public:
+  Norm(std::string path, int64_t hidden, double eps);
+  ~Norm() override;
+  Tensor forward(const Tensor& x) const;
+  int64_t hidden() const { return hidden_; }
+
+ private:
+  int64_t hidden_;
+  double eps_;
+};
+
+}  // namespace peft

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "peft/export.h"
+
+namespace peft {
+
+struct Message {
+  std::string role, content;  ///< "system", "user", "assistant", "tool"
+};
+
+/// A checkpoint's own Jinja chat template.
+class PEFT_API ChatTemplate {
+ public:
+  /// Throws InputError, with line, for a template that does not parse.
+  static std::shared_ptr<const ChatTemplate> parse(const std::string& source, const std::string& bos_token,
+                                                   const std::string& eos_token);
+  virtual ~ChatTemplate();
+  /// What transformers' apply_chat_template(tokenize=False) gives. Throws InputError with the template's own message.
+  virtual std::string render(const std::vector<Message>& messages, bool add_generation_prompt) const = 0;
+};
+
+}  // namespace peft

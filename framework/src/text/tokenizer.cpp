@@ -1,0 +1,7 @@
+#include "peft/text/tokenizer.h"
+
+namespace peft {
+
+Tokenizer::~Tokenizer() = default;
+
+}  // namespace peft
