@@ -1,0 +1,1 @@
+#include "peft/options.h"
