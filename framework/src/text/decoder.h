@@ -1,0 +1,17 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "text/fields.h"
+
+namespace peft::text {
+
+/// Tokens as in the vocabulary to pieces of text; the text is all of them joined.
+using Decoder = std::function<std::vector<std::string>(std::vector<std::string>)>;
+
+/// Throws InputError, with place, for a type or option that is not implemented.
+Decoder read_decoder(const Fields& in);
+
+}  // namespace peft::text

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "text/fields.h"
+
+namespace peft::text {
+
+/// Text (well-formed UTF-8) to the text that is tokenized.
+using Normalizer = std::function<std::string(std::string)>;
+
+/// Throws InputError, with place, for a type or option that is not implemented.
+Normalizer read_normalizer(const Fields& in);
+
+}  // namespace peft::text
