@@ -70,10 +70,10 @@ AddedTokens::AddedTokens(const std::vector<Fields>& tokens, const Bpe& model, co
     const auto known = model.id(token.content);
     const int64_t expected = known ? *known : std::max(size_, model.count());
     if (token.id != expected)
-      in.fail("'" + printable(token.content) + "' has the id " + std::to_string(token.id) + ", but its place makes it " +
-              std::to_string(expected));
+      in.fail("the id " + std::to_string(token.id) + " of '" + printable(token.content) + "' does not fit its place: " +
+              std::to_string(expected) + " would");
     if (!by_content_.emplace(token.content, tokens_.size()).second)
-      in.fail("'" + printable(token.content) + "' stands twice");
+      in.fail("the token '" + printable(token.content) + "' stands twice");
     by_id_.emplace(token.id, tokens_.size());
     size_ = std::max(size_, token.id + 1);
     const std::string content = token.normalized && normalizer ? normalizer(token.content) : token.content;

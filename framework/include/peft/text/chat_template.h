@@ -15,11 +15,12 @@ struct Message {
 /// A checkpoint's own Jinja chat template.
 class PEFT_API ChatTemplate {
  public:
-  /// Throws InputError, with line, for a template that does not parse.
+  /// Throws InputError, with the place, for a template that does not parse (or nests deeper than 100).
   static std::shared_ptr<const ChatTemplate> parse(const std::string& source, const std::string& bos_token,
                                                    const std::string& eos_token);
   virtual ~ChatTemplate();
-  /// What transformers' apply_chat_template(tokenize=False) gives. Throws InputError with the template's own message.
+  /// What transformers' apply_chat_template(tokenize=False) gives. Throws InputError with
+  /// line and message of a template that raises, or that goes on for more than a million steps. Threads take turns.
   virtual std::string render(const std::vector<Message>& messages, bool add_generation_prompt) const = 0;
 };
 

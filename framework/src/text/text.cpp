@@ -1,0 +1,76 @@
+#include "peft/text/text.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "peft/error.h"
+#include "peft/files/checkpoint.h"
+
+namespace peft {
+
+namespace {
+
+using nlohmann::json;
+
+/// A special token of tokenizer_config.json: a string, or an object with `content`; "" if it is not set.
+std::string special_token(const json& config, const char* key, const std::string& path) {
+  const auto found = config.find(key);
+  if (found == config.end() || found->is_null()) return "";
+  const json* value = &*found;
+  if (value->is_object() && value->contains("content")) value = &value->at("content");
+  if (!value->is_string()) throw InputError(path + ": tokenizer_config: '" + key + "' must be a string");
+  return value->get<std::string>();
+}
+
+/// The template, or of a list of named ones the one called default; "" if there is none.
+std::string template_source(const json& config, const std::string& path) {
+  const auto found = config.find("chat_template");
+  if (found == config.end() || found->is_null()) return "";
+  if (found->is_string()) return found->get<std::string>();
+  if (found->is_array())
+    for (const json& item : *found)
+      if (item.is_object() && item.value("name", json()) == "default" && item.value("template", json()).is_string())
+        return item["template"].get<std::string>();
+  throw InputError(path + ": tokenizer_config: 'chat_template' must be a string, or a list of {\"name\", \"template\"} with "
+                   "one named \"default\"");
+}
+
+/// Appends `eos_token_id`, one id or a list, if it is set.
+void add_eos_ids(const json& config, const char* file, const std::string& path, std::vector<int64_t>& ids) {
+  const auto found = config.find("eos_token_id");
+  if (found == config.end() || found->is_null()) return;
+  const json all = found->is_array() ? *found : json::array({*found});
+  for (const json& id : all) {
+    if (!id.is_number_unsigned() || id.get<uint64_t>() > INT32_MAX)
+      throw InputError(path + ": " + file + ": 'eos_token_id' must be a token id or a list of them");
+    if (std::find(ids.begin(), ids.end(), id.get<int64_t>()) == ids.end()) ids.push_back(id.get<int64_t>());
+  }
+}
+
+std::vector<int64_t> eos_ids(const Checkpoint& checkpoint, const Tokenizer& tokenizer, const std::string& eos_token) {
+  const std::string& path = checkpoint.path();
+  std::vector<int64_t> ids;
+  add_eos_ids(checkpoint.generation_config(), "generation_config.json", path, ids);
+  if (ids.empty()) add_eos_ids(checkpoint.config(), "config.json", path, ids);
+  if (eos_token.empty()) return ids;
+  const auto id = tokenizer.id(eos_token);
+  if (!id) throw InputError(path + ": eos_token '" + printable(eos_token) + "' is not in the vocabulary");
+  if (std::find(ids.begin(), ids.end(), *id) == ids.end()) ids.push_back(*id);
+  return ids;
+}
+
+}  // namespace
+
+Text load_text(const Checkpoint& checkpoint) {
+  const json& config = checkpoint.tokenizer_config();
+  Text text;
+  text.tokenizer = Tokenizer::from_json(checkpoint.tokenizer_json(), checkpoint.path() + ": tokenizer");
+  const std::string bos_token = special_token(config, "bos_token", checkpoint.path());
+  const std::string eos_token = special_token(config, "eos_token", checkpoint.path());
+  const std::string source = template_source(config, checkpoint.path());
+  if (!source.empty()) text.chat_template = ChatTemplate::parse(source, bos_token, eos_token);
+  text.eos_ids = eos_ids(checkpoint, *text.tokenizer, eos_token);
+  return text;
+}
+
+}  // namespace peft
