@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -25,19 +26,25 @@ class Options;
 /// Further demands on the value just read; each that fails is one more line of the final error.
 class PEFT_API Check {
  public:
-  /// The value breaks a rule: `message` completes the sentence "'key' …", e.g. "must be positive".
+  /// The value breaks a rule: `message` completes the sentence "'key' …", e.g. "must be positive". Silent where the
+  /// value already had the wrong type.
   Check& require(bool ok, std::string_view message);
 
  private:
   friend class Options;
-  Check(Options& options, std::string key) : options_(options), key_(std::move(key)) {}
+  Check(Options& options, std::string key, bool readable)
+      : options_(options), key_(std::move(key)), readable_(readable) {}
   Options& options_;
   std::string key_;
+  bool readable_;
 };
 
 /// One option as `peft-run describe` prints it.
 struct OptionInfo {
-  std::string key, type, default_value, help;
+  std::string key;
+  std::string type;           ///< e.g. "integer", "string or list of strings"
+  std::string default_value;  ///< as TOML; "" where the option is absent unless written
+  std::string help;
 };
 
 /// One table of an experiment, read into a struct:
@@ -67,6 +74,7 @@ class PEFT_API Options {
   Check get(std::string_view key, std::optional<int64_t>& value, std::string_view help);
   Check get(std::string_view key, std::optional<double>& value, std::string_view help);
   Check get(std::string_view key, std::optional<std::string>& value, std::string_view help);
+  Check get(std::string_view key, std::optional<StringList>& value, std::string_view help);
   Check get(std::string_view key, std::optional<StringOrList>& value, std::string_view help);
   Check get(std::string_view key, std::optional<IntList>& value, std::string_view help);
   /// A path; relative ones are taken from the folder of the file that names them (`--set`: the current folder).
@@ -74,16 +82,17 @@ class PEFT_API Options {
   Check get_paths(std::string_view key, StringList& value, std::string_view help);  ///< one path or a list
 
   bool has(std::string_view key) const;
-  /// An error at `key` (or at the table, if it is not written there).
+  /// An error at `key` (or at the table, if it is not written there): `message` completes "'key' …".
   void error(std::string_view key, std::string_view message);
   /// What was asked for so far, in order.
-  const std::vector<OptionInfo>& described() const;
-
-  struct Table;
-  explicit Options(std::shared_ptr<Table> table);
+  std::vector<OptionInfo> described() const;
 
  private:
   friend class Document;
+  struct Table;
+  explicit Options(std::shared_ptr<Table> table);
+  template <class T>
+  Check read(std::string_view key, T& value, std::string_view help);
   std::shared_ptr<Table> table_;
 };
 
@@ -92,24 +101,30 @@ class PEFT_API Document {
  public:
   /// Throws ConfigError for a file that cannot be read or is not TOML (with line and column).
   static Document from_file(const std::string& path);
+  /// `name` stands in messages for the file; relative paths start at the current folder.
   static Document from_text(const std::string& toml, const std::string& name = "<text>");
+  /// One table made from HF PEFT's `adapter_config.json`, whose path is `path`. Its errors are InputErrors. Keys of
+  /// PEFT's own bookkeeping are left out, and so are unknown keys that say "off" (null, false, empty, "none").
+  static Document from_adapter_config(const std::string& table, const nlohmann::json& config, const std::string& path);
   ~Document();
   Document(Document&&) noexcept;
 
-  /// `table.key=value`; the value is TOML, or a bare string. The layer over the file.
+  /// `table.key=value`; the value is TOML, or a bare string. The layer over the file: before the tables are read.
+  /// Throws ConfigError for what is not such an assignment.
   void set(const std::string& assignment);
   bool has_table(std::string_view name) const;
-  /// The table's options; an absent table is an empty one.
+  /// The table's options; an absent table is an empty one. The same table each time it is asked for.
   Options table(std::string_view name);
-  /// Throws ConfigError with every error gathered: unknown tables and keys (with "did you mean"), types, rules.
+  /// Throws with every error gathered, in the order of the file: unknown tables and keys (with "did you mean"), types,
+  /// rules.
   void finish();
   /// All that was read, with defaults filled in, as TOML: the file that repeats the run. Paths are absolute.
   std::string resolved() const;
 
  private:
   struct State;
-  explicit Document(std::shared_ptr<State> state);
-  std::shared_ptr<State> state_;
+  explicit Document(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
 };
 
 /// The nearest of `known` to `word` by edit distance, or "" if none is near: for "did you mean".

@@ -1,1 +1,155 @@
 #include "peft/options.h"
+
+#include "options/codec.h"
+#include "options/table.h"
+#include "peft/error.h"
+
+namespace peft {
+namespace {
+
+using detail::Entry;
+using detail::Value;
+
+/// "an integer" → "integer", for tables of options.
+std::string without_articles(std::string phrase) {
+  for (const std::string article : {"an ", "a "}) {
+    if (phrase.starts_with(article)) phrase.erase(0, article.size());
+    for (std::size_t at; (at = phrase.find("or " + article)) != std::string::npos;) phrase.erase(at + 3, article.size());
+  }
+  return phrase;
+}
+
+}  // namespace
+
+Check& Check::require(bool ok, std::string_view message) {
+  if (!ok && readable_) options_.error(key_, message);
+  return *this;
+}
+
+const Entry* Options::Table::find(std::string_view key) const {
+  for (const Entry& entry : entries)
+    if (entry.key == key) return &entry;
+  return nullptr;
+}
+
+const Options::Table::Asked* Options::Table::asked(std::string_view key) const {
+  for (const Asked& one : all_asked)
+    if (one.info.key == key) return &one;
+  return nullptr;
+}
+
+void Options::Table::error(std::string_view key, std::string_view message) {
+  const Entry* entry = find(key);
+  errors->add(entry != nullptr ? entry->value.place : place,
+              label + "'" + printable(std::string(key)) + "' " + std::string(message));
+}
+
+std::string Options::Table::absolute(std::string_view key, const std::string& path) const {
+  const Entry* entry = find(key);
+  const auto& source = entry != nullptr ? entry->value.place.source : place.source;
+  return path.empty() || !source ? path : (source->folder / path).lexically_normal().string();
+}
+
+void Options::Table::retell(std::string_view key, const std::string& type, const std::string& value) {
+  for (Asked& one : all_asked) {
+    if (one.info.key != key) continue;
+    one.info.type = type;
+    one.value = value;
+  }
+}
+
+void Options::Table::report_unknown() {
+  StringList known;
+  std::string list;
+  for (const Asked& one : all_asked) {
+    known.push_back(one.info.key);
+    list += (list.empty() ? "" : ", ") + one.info.key;
+  }
+  for (const Entry& entry : entries) {
+    if (entry.value.ignorable || asked(entry.key) != nullptr) continue;
+    const std::string near = nearest(entry.key, known);
+    errors->add(entry.place, label + "unknown key '" + printable(entry.key) + "'; " +
+                                 (near.empty() ? "known: " + list : "did you mean '" + near + "'?"));
+  }
+}
+
+Options::Options() : table_(std::make_shared<Table>()) {}
+Options::Options(std::shared_ptr<Table> table) : table_(std::move(table)) {}
+Options::~Options() = default;
+Options::Options(Options&&) noexcept = default;
+Options& Options::operator=(Options&&) noexcept = default;
+
+template <class T>
+Check Options::read(std::string_view key, T& value, std::string_view help) {
+  OptionInfo info{std::string(key), without_articles(detail::type_name(value)), detail::write(value),
+                  std::string(help)};
+  bool readable = true;
+  if (const Entry* entry = table_->find(key)) {
+    const Value* wrong = nullptr;
+    readable = detail::read(entry->value, value, wrong);
+    if (!readable) {
+      const bool inside = wrong != &entry->value;
+      table_->errors->add(wrong->place, table_->label + "'" + info.key + "' must be " + detail::type_name(value) +
+                                            (inside ? "; this element is " : ", not ") + detail::described(*wrong));
+    }
+  }
+  if (table_->asked(key) == nullptr) table_->all_asked.push_back({std::move(info), detail::write(value)});
+  return {*this, std::string(key), readable};
+}
+
+Check Options::get(std::string_view key, bool& value, std::string_view help) { return read(key, value, help); }
+Check Options::get(std::string_view key, int64_t& value, std::string_view help) { return read(key, value, help); }
+Check Options::get(std::string_view key, double& value, std::string_view help) { return read(key, value, help); }
+Check Options::get(std::string_view key, std::string& value, std::string_view help) { return read(key, value, help); }
+Check Options::get(std::string_view key, StringList& value, std::string_view help) { return read(key, value, help); }
+Check Options::get(std::string_view key, IntList& value, std::string_view help) { return read(key, value, help); }
+Check Options::get(std::string_view key, StringOrList& value, std::string_view help) { return read(key, value, help); }
+Check Options::get(std::string_view key, BoolOrString& value, std::string_view help) { return read(key, value, help); }
+Check Options::get(std::string_view key, IntMap& value, std::string_view help) { return read(key, value, help); }
+Check Options::get(std::string_view key, NumberMap& value, std::string_view help) { return read(key, value, help); }
+Check Options::get(std::string_view key, std::optional<int64_t>& value, std::string_view help) {
+  return read(key, value, help);
+}
+Check Options::get(std::string_view key, std::optional<double>& value, std::string_view help) {
+  return read(key, value, help);
+}
+Check Options::get(std::string_view key, std::optional<std::string>& value, std::string_view help) {
+  return read(key, value, help);
+}
+Check Options::get(std::string_view key, std::optional<StringList>& value, std::string_view help) {
+  return read(key, value, help);
+}
+Check Options::get(std::string_view key, std::optional<StringOrList>& value, std::string_view help) {
+  return read(key, value, help);
+}
+Check Options::get(std::string_view key, std::optional<IntList>& value, std::string_view help) {
+  return read(key, value, help);
+}
+
+Check Options::get_path(std::string_view key, std::string& value, std::string_view help) {
+  Check check = read(key, value, help);
+  value = table_->absolute(key, value);
+  table_->retell(key, "path", detail::write(value));
+  return check;
+}
+
+Check Options::get_paths(std::string_view key, StringList& value, std::string_view help) {
+  StringOrList given = value;
+  Check check = read(key, given, help);
+  value = given.index() == 0 ? StringList{std::get<std::string>(given)} : std::get<StringList>(given);
+  std::erase(value, "");  // "" is how a path option is left open
+  for (std::string& path : value) path = table_->absolute(key, path);
+  table_->retell(key, "path or list of paths", detail::write(value));
+  return check;
+}
+
+bool Options::has(std::string_view key) const { return table_->find(key) != nullptr; }
+void Options::error(std::string_view key, std::string_view message) { table_->error(key, message); }
+
+std::vector<OptionInfo> Options::described() const {
+  std::vector<OptionInfo> all;
+  for (const Table::Asked& one : table_->all_asked) all.push_back(one.info);
+  return all;
+}
+
+}  // namespace peft

@@ -1,0 +1,162 @@
+#include "options/codec.h"
+
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+
+namespace peft::detail {
+namespace {
+
+template <class T>
+bool read_exact(const Value& in, T& out, const Value*& wrong) {
+  if (const T* value = std::get_if<T>(&in.data)) {
+    out = *value;
+    return true;
+  }
+  wrong = &in;
+  return false;
+}
+
+template <class T>
+bool read_list(const Value& in, std::vector<T>& out, const Value*& wrong) {
+  const auto* values = std::get_if<Values>(&in.data);
+  wrong = &in;
+  if (values == nullptr) return false;
+  std::vector<T> list(values->size());
+  for (std::size_t i = 0; i < list.size(); ++i)
+    if (!read((*values)[i], list[i], wrong)) return false;
+  out = std::move(list);
+  return true;
+}
+
+template <class T>
+bool read_map(const Value& in, std::map<std::string, T>& out, const Value*& wrong) {
+  const auto* entries = std::get_if<Entries>(&in.data);
+  wrong = &in;
+  if (entries == nullptr) return false;
+  std::map<std::string, T> map;
+  for (const Entry& entry : *entries)
+    if (!read(entry.value, map[entry.key], wrong)) return false;
+  out = std::move(map);
+  return true;
+}
+
+template <class List>
+std::string write_list(const List& list) {
+  std::string out = "[";
+  for (const auto& element : list) out += (out.size() > 1 ? ", " : "") + write(element);
+  return out + "]";
+}
+
+template <class Map>
+std::string write_map(const Map& map) {
+  std::string out = "{";
+  for (const auto& [key, value] : map) out += (out.size() > 1 ? ", " : " ") + write_key(key) + " = " + write(value);
+  return out + (map.empty() ? "}" : " }");
+}
+
+}  // namespace
+
+std::string type_name(bool) { return "a boolean"; }
+std::string type_name(int64_t) { return "an integer"; }
+std::string type_name(double) { return "a number"; }
+std::string type_name(const std::string&) { return "a string"; }
+std::string type_name(const StringList&) { return "a list of strings"; }
+std::string type_name(const IntList&) { return "a list of integers"; }
+std::string type_name(const StringOrList&) { return "a string or a list of strings"; }
+std::string type_name(const BoolOrString&) { return "a boolean or a string"; }
+std::string type_name(const IntMap&) { return "a table of integers"; }
+std::string type_name(const NumberMap&) { return "a table of numbers"; }
+
+bool read(const Value& in, bool& out, const Value*& wrong) { return read_exact(in, out, wrong); }
+bool read(const Value& in, int64_t& out, const Value*& wrong) { return read_exact(in, out, wrong); }
+bool read(const Value& in, std::string& out, const Value*& wrong) { return read_exact(in, out, wrong); }
+bool read(const Value& in, StringList& out, const Value*& wrong) { return read_list(in, out, wrong); }
+bool read(const Value& in, IntList& out, const Value*& wrong) { return read_list(in, out, wrong); }
+bool read(const Value& in, IntMap& out, const Value*& wrong) { return read_map(in, out, wrong); }
+bool read(const Value& in, NumberMap& out, const Value*& wrong) { return read_map(in, out, wrong); }
+
+bool read(const Value& in, double& out, const Value*& wrong) {
+  double number = 0;
+  if (const auto* integer = std::get_if<int64_t>(&in.data))
+    number = static_cast<double>(*integer);
+  else if (!read_exact(in, number, wrong) || !std::isfinite(number))
+    return wrong = &in, false;
+  out = number;
+  return true;
+}
+
+bool read(const Value& in, StringOrList& out, const Value*& wrong) {
+  if (const auto* text = std::get_if<std::string>(&in.data)) {
+    out = *text;
+    return true;
+  }
+  StringList list;
+  if (!read(in, list, wrong)) return false;
+  out = std::move(list);
+  return true;
+}
+
+bool read(const Value& in, BoolOrString& out, const Value*& wrong) {
+  if (const auto* boolean = std::get_if<bool>(&in.data))
+    out = *boolean;
+  else if (const auto* text = std::get_if<std::string>(&in.data))
+    out = *text;
+  else
+    return wrong = &in, false;
+  return true;
+}
+
+std::string write(bool value) { return value ? "true" : "false"; }
+std::string write(int64_t value) { return std::to_string(value); }
+
+std::string write(double value) {
+  char buffer[64];
+  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value).ptr;  // the shortest that reads back equal
+  std::string out(buffer, end);
+  if (std::isfinite(value) && out.find_first_of(".e") == std::string::npos) out += ".0";
+  return out;
+}
+
+std::string write(const std::string& value) {
+  std::string out = "\"";
+  for (const char c : value) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (c == '"' || c == '\\') {
+      out += {'\\', c};
+    } else if (byte < 0x20 || byte == 0x7F) {
+      char escape[8];
+      std::snprintf(escape, sizeof escape, "\\u%04X", byte);
+      out += escape;
+    } else {
+      out += c;
+    }
+  }
+  return out + '"';
+}
+
+std::string write(const StringList& value) { return write_list(value); }
+std::string write(const IntList& value) { return write_list(value); }
+std::string write(const StringOrList& value) {
+  return std::visit([](const auto& held) { return write(held); }, value);
+}
+std::string write(const BoolOrString& value) {
+  return std::visit([](const auto& held) { return write(held); }, value);
+}
+std::string write(const IntMap& value) { return write_map(value); }
+std::string write(const NumberMap& value) { return write_map(value); }
+
+std::string write_key(const std::string& key) {
+  constexpr auto bare = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+  return !key.empty() && key.find_first_not_of(bare) == std::string::npos ? key : write(key);
+}
+
+std::string described(const Value& value) {
+  static const char* const names[] = {"a boolean", "an integer", "a number", "a string", "", "a list", "a table"};
+  if (const auto* other = std::get_if<Value::Other>(&value.data)) return other->what;
+  if (const auto* number = std::get_if<double>(&value.data); number != nullptr && !std::isfinite(*number))
+    return std::isnan(*number) ? "nan" : "inf";
+  return names[value.data.index()];
+}
+
+}  // namespace peft::detail

@@ -1,0 +1,71 @@
+#pragma once
+// Typed reading of a Value and writing it back as TOML, for every type an option may have.
+
+#include <optional>
+#include <string>
+
+#include "options/value.h"
+#include "peft/options.h"
+
+namespace peft::detail {
+
+/// What an option's type is called in messages, with its article: "an integer".
+std::string type_name(bool);
+std::string type_name(int64_t);
+std::string type_name(double);
+std::string type_name(const std::string&);
+std::string type_name(const StringList&);
+std::string type_name(const IntList&);
+std::string type_name(const StringOrList&);
+std::string type_name(const BoolOrString&);
+std::string type_name(const IntMap&);
+std::string type_name(const NumberMap&);
+
+/// Takes a value of exactly that type (an integer is a number too). False leaves `out` as it was and puts into `wrong`
+/// the value at fault: an element of a list, or the value itself.
+bool read(const Value& in, bool& out, const Value*& wrong);
+bool read(const Value& in, int64_t& out, const Value*& wrong);
+bool read(const Value& in, double& out, const Value*& wrong);
+bool read(const Value& in, std::string& out, const Value*& wrong);
+bool read(const Value& in, StringList& out, const Value*& wrong);
+bool read(const Value& in, IntList& out, const Value*& wrong);
+bool read(const Value& in, StringOrList& out, const Value*& wrong);
+bool read(const Value& in, BoolOrString& out, const Value*& wrong);
+bool read(const Value& in, IntMap& out, const Value*& wrong);
+bool read(const Value& in, NumberMap& out, const Value*& wrong);
+
+/// TOML that reads back as the same value.
+std::string write(bool value);
+std::string write(int64_t value);
+std::string write(double value);
+std::string write(const std::string& value);
+std::string write(const StringList& value);
+std::string write(const IntList& value);
+std::string write(const StringOrList& value);
+std::string write(const BoolOrString& value);
+std::string write(const IntMap& value);
+std::string write(const NumberMap& value);
+/// A key, quoted where TOML asks for it.
+std::string write_key(const std::string& key);
+
+template <class T>
+std::string type_name(const std::optional<T>&) {
+  return type_name(T{});
+}
+template <class T>
+bool read(const Value& in, std::optional<T>& out, const Value*& wrong) {
+  T value{};
+  if (!read(in, value, wrong)) return false;
+  out = std::move(value);
+  return true;
+}
+/// "" where there is no value: TOML has no way to say so but to leave the key out.
+template <class T>
+std::string write(const std::optional<T>& value) {
+  return value ? write(*value) : "";
+}
+
+/// What a value is, for "…, not a string".
+std::string described(const Value& value);
+
+}  // namespace peft::detail

@@ -1,0 +1,54 @@
+#pragma once
+// The state behind Options, shared with the Document that gathers the errors.
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "options/value.h"
+#include "peft/options.h"
+
+namespace peft {
+namespace detail {
+
+/// The errors of one document; told together, in the order of the file.
+class Errors {
+ public:
+  void add(const Place& place, const std::string& text);
+  bool empty() const { return lines_.empty(); }
+  std::string text() const;
+
+ private:
+  struct Line {
+    int order;
+    uint32_t line, column;
+    std::string text;
+  };
+  std::vector<Line> lines_;
+};
+
+}  // namespace detail
+
+struct Options::Table {
+  struct Asked {
+    OptionInfo info;
+    std::string value;  ///< as TOML, after reading
+  };
+  const detail::Entry* find(std::string_view key) const;
+  const Asked* asked(std::string_view key) const;
+  void error(std::string_view key, std::string_view message);
+  /// `path` from the folder of the source that names it (or of the document, for a default).
+  std::string absolute(std::string_view key, const std::string& path) const;
+  /// What a path option is, once it has been read as text.
+  void retell(std::string_view key, const std::string& type, const std::string& value);
+  /// An error for each key that nobody asked for.
+  void report_unknown();
+
+  std::string name, label;  ///< label: as messages begin, "[adapter] "
+  detail::Place place;
+  detail::Entries entries;
+  std::vector<Asked> all_asked;
+  std::shared_ptr<detail::Errors> errors = std::make_shared<detail::Errors>();
+};
+
+}  // namespace peft

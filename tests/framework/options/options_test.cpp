@@ -1,0 +1,306 @@
+// Typed options promise: defaults stay where nothing is written; everything wrong with a file is told at once, each with
+// file, line and column; nothing is converted but an integer to a number; what a run read can be written out as TOML
+// that gives the same values again.
+#include "peft/options.h"
+
+#include <filesystem>
+#include <fstream>
+#include <limits>
+
+#include "peft/error.h"
+#include "support/test.h"
+
+using namespace peft;
+
+namespace {
+
+struct Everything {
+  bool flag = true;
+  int64_t count = 3;
+  double rate = 0.1;
+  std::string text = "a \"quoted\" \\ line\n\ttab \x7f é";
+  StringList names = {"q_proj", ""};
+  IntList layers = {1, -2};
+  StringOrList targets = std::string("all-linear");
+  BoolOrString init = true;
+  IntMap ranks = {{"model.layers.0", 8}, {"q_proj", 4}};
+  NumberMap alphas = {{"k proj", 1.5}};
+  std::optional<int64_t> steps;
+  std::optional<double> ratio = 0.25;
+  std::optional<std::string> note;
+  std::optional<StringList> list;
+  std::optional<StringOrList> exclude;
+  std::optional<IntList> indices;
+  bool operator==(const Everything&) const = default;
+};
+
+void read(Options in, Everything& o) {
+  in.get("flag", o.flag, "h");
+  in.get("count", o.count, "h").require(o.count > 0, "must be positive");
+  in.get("rate", o.rate, "h");
+  in.get("text", o.text, "h");
+  in.get("names", o.names, "h");
+  in.get("layers", o.layers, "h");
+  in.get("targets", o.targets, "h");
+  in.get("init", o.init, "h");
+  in.get("ranks", o.ranks, "h");
+  in.get("alphas", o.alphas, "h");
+  in.get("steps", o.steps, "h");
+  in.get("ratio", o.ratio, "h");
+  in.get("note", o.note, "h");
+  in.get("list", o.list, "h");
+  in.get("exclude", o.exclude, "h");
+  in.get("indices", o.indices, "h");
+}
+
+std::string errors_of(Document& document) {
+  try {
+    document.finish();
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+std::string errors_of(const std::string& toml) {
+  Document document = Document::from_text(toml, "exp.toml");
+  Everything o;
+  read(document.table("t"), o);
+  return errors_of(document);
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+template <class Work>
+std::string refusal(Work work) {
+  try {
+    work();
+  } catch (const ConfigError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+/// The error of one key of [t], which stands on line 2.
+std::string error_of(const std::string& line) { return errors_of("[t]\n" + line + "\n"); }
+
+}  // namespace
+
+TEST_CASE("an absent key leaves the value as it is", "[options]") {
+  Document document = Document::from_text("");
+  Everything o;
+  read(document.table("t"), o);
+  document.finish();
+  CHECK(o == Everything());
+}
+
+TEST_CASE("every type is read", "[options]") {
+  Document document = Document::from_text(R"([t]
+flag = false
+count = 9
+rate = 2
+text = "x"
+names = ["a"]
+layers = []
+targets = ["q", "v"]
+init = "gaussian"
+ranks = { "a.b" = 1 }
+alphas = { a = 1, b = 2.5 }
+steps = 7
+ratio = 1e-3
+note = ""
+list = ["l"]
+exclude = "x.*"
+indices = [0]
+)");
+  Everything o;
+  read(document.table("t"), o);
+  document.finish();
+  Everything want;
+  want.flag = false, want.count = 9, want.rate = 2, want.text = "x", want.names = {"a"}, want.layers = {};
+  want.targets = StringList{"q", "v"}, want.init = std::string("gaussian"), want.ranks = {{"a.b", 1}};
+  want.alphas = {{"a", 1}, {"b", 2.5}}, want.steps = 7, want.ratio = 1e-3, want.note = "", want.list = StringList{"l"};
+  want.exclude = std::string("x.*"), want.indices = IntList{0};
+  CHECK(o == want);
+}
+
+TEST_CASE("a wrong type is refused, with what it is and what it must be", "[options]") {
+  CHECK(error_of("flag = 1") == "exp.toml:2:8: [t] 'flag' must be a boolean, not an integer");
+  CHECK(error_of("count = 1.0") == "exp.toml:2:9: [t] 'count' must be an integer, not a number");
+  CHECK(error_of("count = \"1\"") == "exp.toml:2:9: [t] 'count' must be an integer, not a string");
+  CHECK(error_of("rate = true") == "exp.toml:2:8: [t] 'rate' must be a number, not a boolean");
+  CHECK(error_of("rate = nan") == "exp.toml:2:8: [t] 'rate' must be a number, not nan");
+  CHECK(error_of("rate = -inf") == "exp.toml:2:8: [t] 'rate' must be a number, not inf");
+  CHECK(error_of("text = 2024-01-01") == "exp.toml:2:8: [t] 'text' must be a string, not a date or time");
+  CHECK(error_of("names = \"a\"") == "exp.toml:2:9: [t] 'names' must be a list of strings, not a string");
+  CHECK(error_of("names = [\"a\", 2]") ==
+        "exp.toml:2:15: [t] 'names' must be a list of strings; this element is an integer");
+  CHECK(error_of("targets = 3") == "exp.toml:2:11: [t] 'targets' must be a string or a list of strings, not an integer");
+  CHECK(error_of("init = []") == "exp.toml:2:8: [t] 'init' must be a boolean or a string, not a list");
+  CHECK(error_of("ranks = { a = 1.5 }") ==
+        "exp.toml:2:15: [t] 'ranks' must be a table of integers; this element is a number");
+  CHECK(error_of("steps = \"x\"") == "exp.toml:2:9: [t] 'steps' must be an integer, not a string");
+}
+
+TEST_CASE("a wrong value stays out, and its rules are silent", "[options]") {
+  Document document = Document::from_text("[t]\ncount = \"x\"\n", "exp.toml");
+  int64_t count = -1;
+  document.table("t").get("count", count, "h").require(count > 0, "must be positive");
+  CHECK(count == -1);
+  CHECK(errors_of(document) == "exp.toml:2:9: [t] 'count' must be an integer, not a string");
+}
+
+TEST_CASE("all errors come at once, in the order of the file", "[options]") {
+  CHECK(errors_of("stray = 1\n[t]\ncuont = 1\nrate = \"x\"\ncount = -1\n[tt]\nx = 1\n[other]\n") ==
+        "exp.toml:1:1: key 'stray' outside any table; known tables: [t]\n"
+        "exp.toml:3:1: [t] unknown key 'cuont'; did you mean 'count'?\n"
+        "exp.toml:4:8: [t] 'rate' must be a number, not a string\n"
+        "exp.toml:5:9: [t] 'count' must be positive\n"
+        "exp.toml:6:2: unknown table [tt]; did you mean [t]?\n"
+        "exp.toml:8:2: unknown table [other]; known tables: [t]");
+}
+
+TEST_CASE("a table must be one table", "[options]") {
+  CHECK(errors_of("t = 3") == "exp.toml:1:1: 't' must be a table, written [t], not an integer");
+  CHECK(errors_of("[[t]]\n[[t]]\n") ==
+        "exp.toml:1:3: [t] is a list of tables; there can be only one, written [t]");
+}
+
+TEST_CASE("what is not TOML is told with its place", "[options]") {
+  CHECK(contains(refusal([] { Document::from_text("[t]\nx = \n", "exp.toml"); }), "exp.toml:2:"));
+  CHECK(contains(refusal([] { Document::from_text("[t]\nx = 1\nx = 2\n", "exp.toml"); }), "exp.toml:3:"));
+  CHECK_THROWS_AS(Document::from_text("[t]\nx = \"\xff\"\n"), ConfigError);
+  CHECK_THROWS_AS(Document::from_text("x = " + std::string(100000, '[')), ConfigError);
+  CHECK(refusal([] { Document::from_file("/nonexistent/exp.toml"); }) ==
+        "/nonexistent/exp.toml: No such file or directory");
+  CHECK(refusal([] { Document::from_file("/dev/zero"); }) == "/dev/zero: not a regular file");
+}
+
+TEST_CASE("--set is a layer over the file", "[options]") {
+  Document document = Document::from_text("[t]\ncount = 1\ntext = \"file\"\n", "exp.toml");
+  for (const char* set : {"t.count=5", "t.count=6", "t.text=bare words", "t.rate=1e-3", "t.names=[\"x\"]", "t.flag=false",
+                          "t.note=2024-01-01"})
+    document.set(set);
+  Everything o;
+  read(document.table("t"), o);
+  document.finish();
+  CHECK(o.count == 6);
+  CHECK(o.text == "bare words");
+  CHECK(o.rate == 1e-3);
+  CHECK(o.names == StringList{"x"});
+  CHECK_FALSE(o.flag);
+  CHECK(o.note == "2024-01-01");
+}
+
+TEST_CASE("--set errors name the assignment", "[options]") {
+  Document document = Document::from_text("[t]\nx = 1\n", "exp.toml");
+  for (const char* bad : {"", "t", "t.count", "count=1", "t.=1", ".count=1", "t.a.b=1", "t x.count=1", "t.text=\"open"})
+    CHECK_THROWS_AS(document.set(bad), ConfigError);
+  document.set("t.count=0");
+  document.set("t.names=[1]");
+  document.set("u.x=1");
+  document.set("t.text=1\nflag=false");  // a second line is no second key
+  Everything o;
+  read(document.table("t"), o);
+  CHECK(o.flag);
+  CHECK(errors_of(document) ==
+        "exp.toml:2:1: [t] unknown key 'x'; known: flag, count, rate, text, names, layers, targets, init, ranks, alphas, "
+        "steps, ratio, note, list, exclude, indices\n"
+        "--set t.count=0: [t] 'count' must be positive\n"
+        "--set t.names=[1]: [t] 'names' must be a list of strings; this element is an integer\n"
+        "--set u.x=1: unknown table [u]; known tables: [t]");
+}
+
+TEST_CASE("resolved TOML gives the same values again", "[options]") {
+  Everything o;
+  o.rate = 0.1 + 0.2, o.ratio = std::numeric_limits<double>::denorm_min();
+  o.count = std::numeric_limits<int64_t>::max(), o.note = "", o.alphas["big"] = 1e300, o.alphas["two"] = 2;
+  Document first = Document::from_text("");
+  Everything written = o;
+  read(first.table("t"), written);
+  Document second = Document::from_text(first.resolved());
+  Everything back;
+  read(second.table("t"), back);
+  second.finish();
+  CHECK(back == o);
+  CHECK(first.resolved() == second.resolved());
+  CHECK_FALSE(contains(first.resolved(), "steps"));
+}
+
+TEST_CASE("paths start at the folder of the file that names them", "[options]") {
+  const auto folder = std::filesystem::temp_directory_path() / "peft_options_test";
+  std::filesystem::create_directories(folder / "sub");
+  std::ofstream(folder / "sub" / "exp.toml") << "[t]\na = \"../m\"\nb = \"/abs/x\"\nd = [\"p\", \"q\"]\ne = \"one\"\n";
+  Document document = Document::from_file((folder / "sub" / "exp.toml").string());
+  document.set("t.c=here");
+  Options in = document.table("t");
+  std::string a, b, c, none, usual = "runs";
+  StringList d, e, f;
+  in.get_path("a", a, "h");
+  in.get_path("b", b, "h");
+  in.get_path("c", c, "h");
+  in.get_path("none", none, "h");
+  in.get_path("usual", usual, "h");
+  in.get_paths("d", d, "h");
+  in.get_paths("e", e, "h");
+  in.get_paths("f", f, "h");
+  document.finish();
+  CHECK(a == (folder / "m").string());
+  CHECK(b == "/abs/x");
+  CHECK(c == (std::filesystem::current_path() / "here").string());
+  CHECK(none.empty());
+  CHECK(usual == (folder / "sub" / "runs").string());
+  CHECK(d == StringList{(folder / "sub" / "p").string(), (folder / "sub" / "q").string()});
+  CHECK(e == StringList{(folder / "sub" / "one").string()});
+  CHECK(f.empty());
+  CHECK(contains(document.resolved(), "a = \"" + a + "\""));
+  CHECK(contains(document.resolved(), "f = []"));
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("an empty table records what is asked for", "[options]") {
+  Options in;
+  int64_t rank = 8;
+  StringOrList targets = StringList{"q_proj"};
+  std::optional<double> ratio;
+  std::string path;
+  in.get("r", rank, "rank of the update").require(false, "never told");
+  in.get("targets", targets, "modules");
+  in.get("ratio", ratio, "share");
+  in.get_path("path", path, "folder");
+  const auto all = in.described();
+  REQUIRE(all.size() == 4);
+  CHECK(all[0].key == "r");
+  CHECK(all[0].type == "integer");
+  CHECK(all[0].default_value == "8");
+  CHECK(all[0].help == "rank of the update");
+  CHECK(all[1].type == "string or list of strings");
+  CHECK(all[1].default_value == "[\"q_proj\"]");
+  CHECK(all[2].type == "number");
+  CHECK(all[2].default_value.empty());
+  CHECK(all[3].type == "path");
+}
+
+TEST_CASE("an error of one's own stands at its key, or at the table", "[options]") {
+  Document document = Document::from_text("[t]\na = 1\n", "exp.toml");
+  Options in = document.table("t");
+  int64_t a = 0;
+  in.get("a", a, "h");
+  in.error("a", "clashes with 'b'");
+  in.error("b", "is needed");
+  CHECK(errors_of(document) == "exp.toml:1:1: [t] 'b' is needed\nexp.toml:2:5: [t] 'a' clashes with 'b'");
+}
+
+TEST_CASE("names from a file cannot drive the terminal", "[options]") {
+  CHECK(contains(error_of("\"\\u001b[2J\" = 1"), "'\\x1b[2J'"));
+}
+
+TEST_CASE("the nearest name", "[options]") {
+  CHECK(nearest("lroa", {"dora", "lora"}) == "lora");
+  CHECK(nearest("rr", {"r", "lora_alpha"}) == "r");
+  CHECK(nearest("Lora_Alpha", {"r", "lora_alpha"}) == "lora_alpha");
+  CHECK(nearest("x", {"r"}).empty());
+  CHECK(nearest("target_module", {"target_modules", "exclude_modules"}) == "target_modules");
+  CHECK(nearest("zebra", {"lora"}).empty());
+  CHECK(nearest(std::string(1 << 20, 'a'), {std::string(1 << 20, 'a')}).empty());
+}
