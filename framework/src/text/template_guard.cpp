@@ -12,14 +12,14 @@ using jinja::statement_ptr;
 using jinja::statements;
 using jinja::value;
 
-constexpr int64_t max_steps = 1'000'000, max_macro_depth = 50, max_range = 1'000'000;
-constexpr std::size_t max_value = 64 << 20;
+constexpr int64_t max_steps = 200'000, max_macro_depth = 50, max_range = 1'000'000;
+constexpr std::size_t max_value = 16 << 20;
 constexpr int max_nesting = 100, max_tag_tokens = 1000;
 
 void check_size(const value& checked) {
   std::size_t size = 0;
   for (const auto& part : checked->val_str.parts) size += part.val.size() + 1;
-  if (size + checked->val_arr.size() > max_value) throw jinja::raised_exception("a value grows beyond 64 MiB");
+  if (size + checked->val_arr.size() > max_value) throw jinja::raised_exception("a value grows beyond 16 MiB");
 }
 
 class Guard : public jinja::statement {
@@ -35,7 +35,7 @@ class Step : public Guard {
  public:
   using Guard::Guard;
   value execute_impl(jinja::context&) override {
-    if (++budget_.steps > max_steps) throw jinja::raised_exception("more than 1000000 steps");
+    if (++budget_.steps > max_steps) throw jinja::raised_exception("more than 200000 steps");
     return jinja::mk_val<jinja::value_undefined>();
   }
 };

@@ -41,7 +41,7 @@ void add_eos_ids(const json& config, const char* file, const std::string& path, 
   if (found == config.end() || found->is_null()) return;
   const json all = found->is_array() ? *found : json::array({*found});
   for (const json& id : all) {
-    if (!id.is_number_unsigned() || id.get<uint64_t>() > INT32_MAX)
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX)
       throw InputError(path + ": " + file + ": 'eos_token_id' must be a token id or a list of them");
     if (std::find(ids.begin(), ids.end(), id.get<int64_t>()) == ids.end()) ids.push_back(id.get<int64_t>());
   }
