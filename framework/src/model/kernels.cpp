@@ -2,6 +2,8 @@
 
 #include <torch/torch.h>
 
+#include "model/kernels_call.h"
+
 namespace peft {
 
 namespace {
@@ -15,25 +17,60 @@ torch::Dtype accumulation_type(const Tensor& x) {
   return x.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
 }
 
+Tensor rms_norm_forward(const Tensor& x, const Tensor& weight, double eps, Tensor& rstd) {
+  if (!vectorised(x, weight)) {
+    const Tensor wide = x.to(accumulation_type(x));
+    rstd = wide.square().mean(-1, true).add_(eps).rsqrt_();
+    return weight * (wide * rstd).to(x.scalar_type());
+  }
+  const int64_t width = x.size(-1);
+  const Tensor y = at::empty_like(x);
+  rstd = at::empty({x.numel() / width}, x.options().dtype(torch::kFloat));
+  with_kernels(x.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
+    in_parallel(rstd.numel(), width, [&](int64_t row, int64_t rows) {
+      kernels.rms_norm(data<T>(x) + row * width, data<T>(weight), data<T>(y) + row * width, data<float>(rstd) + row,
+                       rows, width, static_cast<float>(eps));
+    });
+  });
+  return y;
+}
+
+Tensor rms_norm_dx(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rstd) {
+  if (!vectorised(x, weight, dy)) {
+    const Tensor normal = x.to(rstd.scalar_type()) * rstd;
+    const Tensor g = (dy * weight).to(rstd.scalar_type());
+    return (rstd * (g - normal * (g * normal).mean(-1, true))).to(x.scalar_type());
+  }
+  const int64_t width = x.size(-1);
+  const Tensor dx = at::empty_like(x), from = dy.contiguous();
+  with_kernels(x.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
+    in_parallel(rstd.numel(), width, [&](int64_t row, int64_t rows) {
+      const int64_t at = row * width;
+      kernels.rms_norm_backward(data<T>(from) + at, data<T>(x) + at, data<T>(weight), data<float>(rstd) + row,
+                                data<T>(dx) + at, rows, width);
+    });
+  });
+  return dx;
+}
+
 struct RmsNorm : Function<RmsNorm> {
   static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& weight, double eps) {
-    const Tensor wide = x.to(accumulation_type(x));
-    const Tensor rstd = wide.square().mean(-1, true).add_(eps).rsqrt_();
-    ctx->save_for_backward({x, weight, rstd});
-    return weight * (wide * rstd).to(x.scalar_type());
+    const Tensor rows = x.contiguous();
+    Tensor rstd;
+    const Tensor y = rms_norm_forward(rows, weight.contiguous(), eps, rstd);
+    ctx->save_for_backward({rows, weight, rstd});
+    return y;
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
     const Tensor &x = saved[0], &weight = saved[1], &rstd = saved[2], &dy = grads[0];
-    const Tensor normal = x.to(rstd.scalar_type()) * rstd;
     Tensor dx, dweight;
-    if (ctx->needs_input_grad(0)) {
-      const Tensor g = (dy * weight).to(rstd.scalar_type());
-      dx = (rstd * (g - normal * (g * normal).mean(-1, true))).to(x.scalar_type());
-    }
+    if (ctx->needs_input_grad(0)) dx = rms_norm_dx(dy, x, weight.contiguous(), rstd);
     if (ctx->needs_input_grad(1)) {
-      const Tensor product = dy.to(rstd.scalar_type()) * normal.to(x.scalar_type());
+      const auto wide = rstd.scalar_type();
+      const Tensor factor = rstd.reshape(x.sizes().slice(0, x.dim() - 1)).unsqueeze(-1);
+      const Tensor product = dy.to(wide) * (x.to(wide) * factor).to(x.scalar_type());
       dweight = product.reshape({-1, x.size(-1)}).sum(0).to(weight.scalar_type());
     }
     return {dx, dweight, Variable()};
@@ -42,37 +79,65 @@ struct RmsNorm : Function<RmsNorm> {
 
 struct Swiglu : Function<Swiglu> {
   static Variable forward(AutogradContext* ctx, const Variable& gate, const Variable& up) {
-    ctx->save_for_backward({gate, up});
-    return at::silu(gate).mul_(up);
+    const Tensor g = gate.contiguous(), u = up.contiguous();
+    ctx->save_for_backward({g, u});
+    if (!vectorised(g, u)) return at::silu(g).mul_(u);
+    const Tensor y = at::empty_like(g);
+    with_kernels(g.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
+      in_parallel(g.numel(), 1, [&](int64_t at, int64_t n) {
+        kernels.swiglu(data<T>(g) + at, data<T>(u) + at, data<T>(y) + at, n);
+      });
+    });
+    return y;
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const Tensor &gate = saved[0], &up = saved[1], &dy = grads[0];
-    return {at::silu_backward(dy * up, gate), at::silu(gate).mul_(dy)};
+    const Tensor &g = saved[0], &u = saved[1], dy = grads[0].contiguous();
+    if (!vectorised(g, u, dy)) return {at::silu_backward(dy * u, g), at::silu(g).mul_(dy)};
+    const Tensor dg = at::empty_like(g), du = at::empty_like(u);
+    with_kernels(g.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
+      in_parallel(g.numel(), 1, [&](int64_t at, int64_t n) {
+        kernels.swiglu_backward(data<T>(dy) + at, data<T>(g) + at, data<T>(u) + at, data<T>(dg) + at,
+                                data<T>(du) + at, n);
+      });
+    });
+    return {dg, du};
   }
 };
 
-/// [T, D/2] as [T, 1, D/2] in x's dtype.
-Tensor half_angles(const Tensor& angles, const Tensor& x) {
-  return angles.narrow(-1, 0, x.size(-1) / 2).unsqueeze(1).to(x.scalar_type());
-}
-
-Tensor rotated(const Tensor& x, const Tensor& cos, const Tensor& sin) {
-  const auto halves = x.chunk(2, -1);
-  return at::cat({halves[0] * cos - halves[1] * sin, halves[1] * cos + halves[0] * sin}, -1);
+/// direction: 1 forward, −1 back.
+Tensor rotated(const Tensor& x, const Tensor& cos, const Tensor& sin, double direction) {
+  const int64_t half = x.size(-1) / 2;
+  const auto angles = [&](const Tensor& t) { return t.narrow(-1, 0, half).to(x.scalar_type()); };
+  if (!vectorised(x)) {
+    const auto halves = x.chunk(2, -1);
+    const Tensor c = angles(cos).unsqueeze(1), s = angles(sin).unsqueeze(1) * direction;
+    return at::cat({halves[0] * c - halves[1] * s, halves[1] * c + halves[0] * s}, -1);
+  }
+  const Tensor c = angles(cos).to(torch::kFloat).contiguous(), s = angles(sin).to(torch::kFloat).contiguous();
+  const Tensor from = x.stride(-1) == 1 && x.stride(1) == x.size(2) ? x : x.contiguous();
+  const Tensor y = at::empty(x.sizes(), x.options());
+  const int64_t heads = x.size(1), width = heads * x.size(2), stride = from.stride(0);
+  with_kernels(x.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
+    in_parallel(x.size(0), width, [&](int64_t token, int64_t tokens) {
+      kernels.rotary(data<T>(from) + token * stride, stride, data<float>(c) + token * half,
+                     data<float>(s) + token * half, half, data<T>(y) + token * width, tokens, heads, x.size(2),
+                     static_cast<float>(direction));
+    });
+  });
+  return y;
 }
 
 struct Rotary : Function<Rotary> {
   static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& cos, const Variable& sin) {
     ctx->save_for_backward({cos, sin});
-    return rotated(x, half_angles(cos, x), half_angles(sin, x));
+    return rotated(x, cos, sin, 1);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const Tensor& dy = grads[0];
-    return {rotated(dy, half_angles(saved[0], dy), -half_angles(saved[1], dy)), Variable(), Variable()};
+    return {rotated(grads[0], saved[0], saved[1], -1), Variable(), Variable()};
   }
 };
 

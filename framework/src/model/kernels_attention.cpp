@@ -1,10 +1,18 @@
 #include <torch/torch.h>
 
+#include <atomic>
+#include <numeric>
+
 #include "model/kernels.h"
+#include "model/kernels_call.h"
 
 namespace peft {
 
 namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
 
 /// One example, by torch's own attention. q: [n, heads, D] → [n, heads, D].
 Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, double scale) {
@@ -14,9 +22,8 @@ Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, double scale) {
   return y.squeeze(0).transpose(0, 1);
 }
 
-}  // namespace
-
-Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<int64_t>& starts, double scale) {
+Tensor attention_by_torch(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<int64_t>& starts,
+                          double scale) {
   std::vector<Tensor> parts;
   for (size_t i = 0; i + 1 < starts.size(); ++i) {
     const auto rows = [&](const Tensor& t) { return t.narrow(0, starts[i], starts[i + 1] - starts[i]); };
@@ -24,6 +31,106 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const std::v
   }
   return parts.empty() ? at::empty({0, q.size(1) * q.size(2)}, q.options())
                        : at::cat(parts).reshape({q.size(0), -1});
+}
+
+/// Runs `kernel` over heads, the longest first; the threads take them one by one.
+template <class T>
+void run(std::vector<simd::AttentionHead<T>>& heads, int64_t scratch_floats,
+         void (*kernel)(const simd::AttentionHead<T>&, float*)) {
+  std::stable_sort(heads.begin(), heads.end(), [](const auto& a, const auto& b) { return a.tokens > b.tokens; });
+  const auto threads = std::min<int64_t>(at::get_num_threads(), static_cast<int64_t>(heads.size()));
+  const Tensor scratch = at::empty({threads, scratch_floats}, torch::kFloat);
+  std::atomic<size_t> next{0};
+  at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t thread = begin; thread < end; ++thread) {
+      for (size_t i = next++; i < heads.size(); i = next++) {
+        kernel(heads[i], data<float>(scratch) + thread * scratch_floats);
+      }
+    }
+  });
+}
+
+struct Tensors {
+  Tensor q, k, v, out, log_sum;
+  Tensor dout, dq, dk, dv;  // backward only
+};
+
+/// The heads of all examples. dk and dv: [T, heads, D], summed over a group's heads afterwards.
+template <class T>
+std::vector<simd::AttentionHead<T>> heads_of(const Tensors& t, const std::vector<int64_t>& starts, double scale) {
+  const int64_t count = t.q.size(1), dim = t.q.size(2), group = count / t.k.size(1), width = count * dim;
+  std::vector<simd::AttentionHead<T>> heads;
+  for (size_t example = 0; example + 1 < starts.size(); ++example) {
+    const int64_t first = starts[example], tokens = starts[example + 1] - first;
+    if (tokens == 0) continue;
+    for (int64_t head = 0; head < count; ++head) {
+      const auto input = [&](const Tensor& x, int64_t h) { return data<T>(x) + first * x.stride(0) + h * x.stride(1); };
+      const auto dense = [&](const Tensor& x) { return x.defined() ? data<T>(x) + first * width + head * dim : nullptr; };
+      simd::AttentionHead<T> h{};
+      h.q = input(t.q, head), h.k = input(t.k, head / group), h.v = input(t.v, head / group);
+      h.q_stride = t.q.stride(0), h.k_stride = t.k.stride(0), h.v_stride = t.v.stride(0);
+      h.out = dense(t.out), h.dout = dense(t.dout), h.dq = dense(t.dq), h.dk = dense(t.dk), h.dv = dense(t.dv);
+      h.out_stride = h.dout_stride = h.dq_stride = h.dk_stride = width;
+      h.log_sum = data<float>(t.log_sum) + head * t.q.size(0) + first;
+      h.tokens = tokens, h.dim = dim, h.scale = static_cast<float>(scale);
+      heads.push_back(h);
+    }
+  }
+  return heads;
+}
+
+int64_t longest(const std::vector<int64_t>& starts) {
+  int64_t most = 0;
+  for (size_t i = 0; i + 1 < starts.size(); ++i) most = std::max(most, starts[i + 1] - starts[i]);
+  return most;
+}
+
+struct Attention : torch::autograd::Function<Attention> {
+  static Variable forward(AutogradContext* ctx, const Variable& q, const Variable& k, const Variable& v,
+                          const std::vector<int64_t>& starts, double scale) {
+    const auto rows = [](const Tensor& x) { return x.stride(-1) == 1 ? x : x.contiguous(); };
+    Tensors t{rows(q), rows(k), rows(v), at::empty({q.size(0), q.size(1) * q.size(2)}, q.options()), {}, {}, {}, {}, {}};
+    t.log_sum = at::empty({q.size(1), q.size(0)}, q.options().dtype(torch::kFloat));
+    with_kernels(q.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
+      auto heads = heads_of<T>(t, starts, scale);
+      run(heads, simd::attention_scratch(longest(starts), q.size(2)), kernels.attention);
+    });
+    ctx->save_for_backward({t.q, t.k, t.v, t.out, t.log_sum});
+    ctx->saved_data["starts"] = starts;
+    ctx->saved_data["scale"] = scale;
+    return t.out;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto starts = ctx->saved_data["starts"].toIntVector();
+    const double scale = ctx->saved_data["scale"].toDouble();
+    Tensors t{saved[0], saved[1], saved[2], saved[3], saved[4], grads[0].contiguous(), {}, {}, {}};
+    const int64_t tokens = t.q.size(0), kv = t.k.size(1), dim = t.q.size(2);
+    t.dq = at::empty(t.q.sizes(), t.q.options());
+    t.dk = at::empty_like(t.dq), t.dv = at::empty_like(t.dq);
+    with_kernels(t.q.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
+      auto heads = heads_of<T>(t, starts, scale);
+      run(heads, simd::attention_backward_scratch(longest(starts), dim), kernels.attention_backward);
+    });
+    const auto grouped = [&](const Tensor& x) {
+      return kv == t.q.size(1) ? x : x.view({tokens, kv, -1, dim}).sum(2);
+    };
+    return {t.dq, grouped(t.dk), grouped(t.dv), Variable(), Variable()};
+  }
+};
+
+}  // namespace
+
+Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<int64_t>& starts, double scale) {
+  TORCH_CHECK(q.dim() == 3 && k.sizes() == v.sizes() && k.size(0) == q.size(0) && k.size(1) > 0 &&
+                  q.size(1) % k.size(1) == 0 && k.size(2) == q.size(2),
+              "attention: q ", q.sizes(), ", k ", k.sizes(), " and v ", v.sizes(), " do not fit together");
+  TORCH_CHECK(!starts.empty() && starts.front() == 0 && starts.back() == q.size(0) &&
+                  std::is_sorted(starts.begin(), starts.end()),
+              "attention: starts must rise from 0 to ", q.size(0));
+  if (!vectorised(q, k, v)) return attention_by_torch(q, k, v, starts, scale);
+  return Attention::apply(q, k, v, starts, scale);
 }
 
 }  // namespace peft

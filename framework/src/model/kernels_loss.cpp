@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "model/kernels.h"
+#include "model/kernels_call.h"
+#include "peft/memory.h"
 
 namespace peft {
 
@@ -15,16 +17,34 @@ using torch::autograd::variable_list;
 // Few enough that the logits stay small beside the activations, enough that reading W once for each chunk is cheap.
 constexpr int64_t kRows = 256;
 
-/// Turns logits [n, V] into their gradient, in place where dtypes allow it; returns it and the sum of the losses.
-std::pair<Tensor, Tensor> loss_and_gradient(const Tensor& logits, const Tensor& targets) {
-  Tensor wide = logits.scalar_type() == torch::kDouble ? logits : logits.to(torch::kFloat);
+/// The losses' sum of logits [n, V]; turns them into their own gradient where `gradient` is set.
+Tensor loss_by_torch(Tensor& logits, const Tensor& targets, bool gradient) {
+  const auto dtype = logits.scalar_type();
+  Tensor wide = dtype == torch::kDouble ? logits : logits.to(torch::kFloat);
   const Tensor column = targets.unsqueeze(1);
-  const Tensor target_logits = wide.gather(1, column);
   const Tensor norm = wide.logsumexp(1, true);
-  const Tensor loss = (norm - target_logits).sum();
-  wide.sub_(norm).exp_();
-  wide.scatter_add_(1, column, wide.new_full({1, 1}, -1).expand({column.size(0), 1}));
-  return {loss, wide};
+  const Tensor loss = (norm - wide.gather(1, column)).sum();
+  if (gradient) {
+    wide.sub_(norm).exp_();
+    wide.scatter_add_(1, column, wide.new_full({1, 1}, -1).expand({column.size(0), 1}));
+    logits = wide.to(dtype);
+  }
+  return loss;
+}
+
+Tensor loss_of(Tensor& logits, const Tensor& targets, bool gradient) {
+  if (!vectorised(logits)) return loss_by_torch(logits, targets, gradient);
+  const int64_t width = logits.size(1);
+  const Tensor losses = at::empty({logits.size(0)}, logits.options().dtype(torch::kFloat));
+  with_kernels(logits.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
+    in_parallel(logits.size(0), width, [&](int64_t first, int64_t rows) {
+      for (int64_t row = first; row < first + rows; ++row) {
+        data<float>(losses)[row] =
+            kernels.cross_entropy(data<T>(logits) + row * width, width, data<int64_t>(targets)[row], gradient);
+      }
+    });
+  });
+  return losses.sum();
 }
 
 struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
@@ -33,12 +53,16 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     const auto wide = hidden.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
     Tensor sum = at::zeros({}, hidden.options().dtype(wide));
     Tensor gradient = needs_grad ? at::empty_like(hidden, at::MemoryFormat::Contiguous) : Tensor();
+    const Tensor labels = targets.contiguous();
     for (int64_t row = 0; row < hidden.size(0); row += kRows) {
       const int64_t n = std::min(kRows, hidden.size(0) - row);
-      const Tensor logits = at::linear(hidden.narrow(0, row, n), weight);
-      const auto [loss, dlogits] = loss_and_gradient(logits, targets.narrow(0, row, n));
-      sum += loss;
-      if (needs_grad) gradient.narrow(0, row, n).copy_(at::mm(dlogits.to(weight.scalar_type()), weight));
+      const MemoryScope scope(MemoryComponent::logits);
+      Tensor logits = at::linear(hidden.narrow(0, row, n), weight);
+      sum += loss_of(logits, labels.narrow(0, row, n), needs_grad);
+      if (needs_grad) {
+        Tensor part = gradient.narrow(0, row, n);
+        at::mm_out(part, logits, weight);
+      }
     }
     ctx->save_for_backward({gradient});
     return sum;
@@ -53,6 +77,13 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
 }  // namespace
 
 Tensor linear_cross_entropy_sum(const Tensor& hidden, const Tensor& weight, const Tensor& targets) {
+  TORCH_CHECK(hidden.dim() == 2 && targets.dim() == 1 && targets.size(0) == hidden.size(0) &&
+                  targets.scalar_type() == torch::kLong,
+              "cross-entropy: hidden ", hidden.sizes(), " and int64 targets ", targets.sizes(), " do not fit together");
+  // An index past the vocabulary would be read and written outside the logits.
+  TORCH_CHECK(targets.numel() == 0 || (targets.min().item<int64_t>() >= 0 &&
+                                       targets.max().item<int64_t>() < weight.size(0)),
+              "cross-entropy: a target lies outside the vocabulary of ", weight.size(0));
   const bool needs_grad = at::GradMode::is_enabled() && hidden.requires_grad();
   return LinearCrossEntropy::apply(hidden, weight.detach(), targets, needs_grad);
 }

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <torch/torch.h>
+
+#include <algorithm>
+
+#include "model/kernels_simd.h"
+#include "peft/tensors.h"
+
+namespace peft {
+
+/// True where kernels_simd's loops can compute on these.
+template <class... Tensors>
+bool vectorised(const Tensor& first, const Tensors&... others) {
+  const auto dtype = first.scalar_type();
+  return first.is_cpu() && (dtype == torch::kFloat || dtype == torch::kBFloat16) &&
+         (... && (others.is_cpu() && others.scalar_type() == dtype));
+}
+
+/// Calls f(kernels, T*) with the kernels of a dtype that is `vectorised`.
+template <class F>
+void with_kernels(torch::Dtype dtype, F f) {
+  const simd::InstructionSet& set = simd::chosen();
+  if (dtype == torch::kFloat) {
+    f(set.fp32, static_cast<float*>(nullptr));
+  } else {
+    f(set.bf16, static_cast<simd::Bf16*>(nullptr));
+  }
+}
+
+template <class T>
+T* data(const Tensor& tensor) {
+  return static_cast<T*>(tensor.data_ptr());
+}
+
+/// f(begin, count) over pieces of [0, n), each of at least some ten thousand elements of `width` a piece.
+template <class F>
+void in_parallel(int64_t n, int64_t width, F f) {
+  constexpr int64_t kElements = 32768;  // some microseconds of work: less is not worth a thread
+  at::parallel_for(0, n, std::max<int64_t>(1, kElements / std::max<int64_t>(1, width)),
+                   [&](int64_t begin, int64_t end) { f(begin, end - begin); });
+}
+
+}  // namespace peft

@@ -1,0 +1,81 @@
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "peft/export.h"
+
+// The kernels' inner loops, free of torch: kernels_simd*.cpp are compiled once for each instruction set.
+namespace peft::simd {
+
+/// The upper half of a float's bits.
+struct Bf16 {
+  uint16_t bits;
+};
+
+/// One head of one example. Rows lie `*_stride` elements apart and hold `dim` elements.
+template <class T>
+struct AttentionHead {
+  const T *q, *k, *v;
+  int64_t q_stride, k_stride, v_stride;
+  T* out;  ///< rows out_stride apart
+  int64_t out_stride;
+  float* log_sum;  ///< [tokens] log of the softmax's denominator, written forward and read backward
+  int64_t tokens, dim;
+  float scale;
+  // Backward only: the gradient of out (at out_stride) and, densely [tokens, dim] at grad_stride, of q, k and v.
+  const T* dout;
+  int64_t dout_stride;
+  T *dq, *dk, *dv;
+  int64_t dq_stride, dk_stride;  ///< dv lies as dk
+};
+
+/// Everything for one element type. Sizes are in elements; all matrices are row-major and dense unless said.
+template <class T>
+struct Kernels {
+  void (*rms_norm)(const T* x, const T* weight, T* y, float* rstd, int64_t rows, int64_t width, float eps);
+  void (*rms_norm_backward)(const T* dy, const T* x, const T* weight, const float* rstd, T* dx, int64_t rows,
+                            int64_t width);
+  void (*swiglu)(const T* gate, const T* up, T* y, int64_t n);
+  void (*swiglu_backward)(const T* dy, const T* gate, const T* up, T* dgate, T* dup, int64_t n);
+  /// x rows [heads, dim] at x_stride, heads dense; cos and sin rows [dim / 2] at angle_stride; direction ±1.
+  void (*rotary)(const T* x, int64_t x_stride, const float* cos, const float* sin, int64_t angle_stride, T* y,
+                 int64_t tokens, int64_t heads, int64_t dim, float direction);
+  /// Returns the loss of one row of logits and writes softmax − one-hot over it where `gradient` is set.
+  float (*cross_entropy)(T* logits, int64_t width, int64_t target, bool gradient);
+  void (*attention)(const AttentionHead<T>& head, float* scratch);
+  void (*attention_backward)(const AttentionHead<T>& head, float* scratch);
+};
+
+struct InstructionSet {
+  const char* name;
+  Kernels<float> fp32;
+  Kernels<Bf16> bf16;
+};
+
+/// Queries that attention works on at a time: enough that keys and values are read from cache seldom, few enough that
+/// short examples skip what lies above the diagonal.
+inline constexpr int64_t kQueries = 48;
+
+/// Floats of scratch that attention and attention_backward need for a head.
+int64_t attention_scratch(int64_t tokens, int64_t dim);
+int64_t attention_backward_scratch(int64_t tokens, int64_t dim);
+
+/// What this machine can run, the widest first.
+PEFT_API const std::vector<InstructionSet>& instruction_sets();
+/// The one in use: the widest, unless a test or benchmark asks for another.
+PEFT_API const InstructionSet& chosen();
+PEFT_API void choose(const InstructionSet& set);
+
+// How the variants are told apart where they are defined and chosen.
+namespace generic {
+InstructionSet instruction_set();
+}
+namespace avx2 {
+InstructionSet instruction_set();
+}
+namespace avx512 {
+InstructionSet instruction_set();
+}
+
+}  // namespace peft::simd
