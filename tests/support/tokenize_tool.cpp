@@ -1,5 +1,6 @@
-// Lets tests/parity/test_tokenizer.py and test_chat_template.py compare with Python: reads one JSON request a line from stdin and writes one JSON
-// answer a line. The first line chooses: {"tokenizer": path} or {"gguf_metadata": path} or {"template": …, "bos": …, "eos": …}.
+// Lets tests/parity/test_tokenizer.py and test_chat_template.py compare with Python: reads one JSON request a line from
+// stdin and writes one JSON answer a line. The first line chooses: {"tokenizer": path} or {"gguf_metadata": path} or
+// {"template": …, "bos": …, "eos": …}.
 #include <fstream>
 #include <iostream>
 #include <iterator>

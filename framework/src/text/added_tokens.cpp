@@ -63,15 +63,20 @@ std::size_t AddedTokens::Trie::find(std::string_view text, std::size_t at, std::
 AddedTokens::AddedTokens(const std::vector<Fields>& tokens, const Bpe& model, const Normalizer& normalizer) {
   for (const Fields& in : tokens) {
     in.only({"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
-    Token token{in.integer("id"), in.text("content"), in.flag("special", false), in.flag("single_word", false),
-                in.flag("lstrip", false), in.flag("rstrip", false), false};
+    Token token{in.integer("id"),
+                in.text("content"),
+                in.flag("special", false),
+                in.flag("single_word", false),
+                in.flag("lstrip", false),
+                in.flag("rstrip", false),
+                false};
     token.normalized = in.flag("normalized", !token.special);
     if (token.content.empty()) in.fail("'content' is empty");
     const auto known = model.id(token.content);
     const int64_t expected = known ? *known : std::max(size_, model.count());
     if (token.id != expected)
-      in.fail("the id " + std::to_string(token.id) + " of '" + printable(token.content) + "' does not fit its place: " +
-              std::to_string(expected) + " would");
+      in.fail("the id " + std::to_string(token.id) + " of '" + printable(token.content) +
+              "' does not fit its place: " + std::to_string(expected) + " would");
     if (!by_content_.emplace(token.content, tokens_.size()).second)
       in.fail("the token '" + printable(token.content) + "' stands twice");
     by_id_.emplace(token.id, tokens_.size());

@@ -76,8 +76,13 @@ class Conversion {
       if (!types[id].is_number_integer()) in_.fail("'tokenizer.ggml.token_type' must hold integers");
       const auto type = types[id].get<int64_t>();
       if (type != unknown && type != control && type != user_defined) continue;
-      added.push_back({{"id", id}, {"content", tokens_[id]}, {"single_word", false}, {"lstrip", false},
-                       {"rstrip", false}, {"normalized", false}, {"special", type != user_defined}});
+      added.push_back({{"id", id},
+                       {"content", tokens_[id]},
+                       {"single_word", false},
+                       {"lstrip", false},
+                       {"rstrip", false},
+                       {"normalized", false},
+                       {"special", type != user_defined}});
     }
     return added;
   }
@@ -108,7 +113,9 @@ class Conversion {
                "' is not implemented (gpt-2, smollm, qwen2, llama-bpe are); use the model's tokenizer.json");
     }
     out["decoder"] = byte_level(true);
-    out["model"] = {{"type", "BPE"}, {"vocab", vocabulary()}, {"merges", in_.array("tokenizer.ggml.merges")},
+    out["model"] = {{"type", "BPE"},
+                    {"vocab", vocabulary()},
+                    {"merges", in_.array("tokenizer.ggml.merges")},
                     {"ignore_merges", llama3}};
     return llama3;
   }
@@ -126,7 +133,10 @@ class Conversion {
                                  {{"type", "Fuse"}}});
     if (prefix) decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
     out["decoder"] = sequence("decoders", decoders);
-    out["model"] = {{"type", "BPE"}, {"vocab", vocabulary()}, {"byte_fallback", true}, {"fuse_unk", true},
+    out["model"] = {{"type", "BPE"},
+                    {"vocab", vocabulary()},
+                    {"byte_fallback", true},
+                    {"fuse_unk", true},
                     {"unk_token", token_of("tokenizer.ggml.unknown_token_id", 0)},
                     {"merges", in_.has("tokenizer.ggml.merges") ? in_.array("tokenizer.ggml.merges") : merges()}};
     return true;
@@ -149,9 +159,10 @@ class Conversion {
         if (cut < whole.size() && left != ids_.end() && right != ids_.end())
           all.push_back({scores[token], token, left->second, right->second});
       }
-      std::stable_sort(all.begin() + static_cast<std::ptrdiff_t>(first), all.end(), [&](const Merge& a, const Merge& b) {
-        return std::pair(scores[a.left], scores[a.right]) > std::pair(scores[b.left], scores[b.right]);
-      });
+      std::stable_sort(all.begin() + static_cast<std::ptrdiff_t>(first), all.end(),
+                       [&](const Merge& a, const Merge& b) {
+                         return std::pair(scores[a.left], scores[a.right]) > std::pair(scores[b.left], scores[b.right]);
+                       });
     }
     std::stable_sort(all.begin(), all.end(), [](const Merge& a, const Merge& b) { return a.score > b.score; });
     json out = json::array();

@@ -29,7 +29,8 @@ class Literal : public Pattern {
     std::vector<Span> all;
     std::size_t done = 0;
     if (!text_.empty())
-      for (auto at = text.find(text_); at != text.npos; at = text.find(text_, done)) cover(all, done, at, at + text_.size());
+      for (auto at = text.find(text_); at != text.npos; at = text.find(text_, done))
+        cover(all, done, at, at + text_.size());
     finish(all, done, text.size());
     return all;
   }
@@ -87,9 +88,9 @@ class Regex : public Pattern {
     std::vector<Span> all;
     std::size_t done = 0;
     for (std::size_t from = 0; from <= text.size();) {
-      const int code = onig_search(regex_, bytes(text.data()), bytes(text.data() + text.size()),
-                                   bytes(text.data() + from), bytes(text.data() + text.size()), region.get(),
-                                   ONIG_OPTION_NONE);
+      const int code =
+          onig_search(regex_, bytes(text.data()), bytes(text.data() + text.size()), bytes(text.data() + from),
+                      bytes(text.data() + text.size()), region.get(), ONIG_OPTION_NONE);
       if (code == ONIG_MISMATCH) break;
       if (code < 0) throw InputError(where_ + ": the regular expression gave up: " + onig_message(code, nullptr));
       const auto begin = static_cast<std::size_t>(region->beg[0]), end = static_cast<std::size_t>(region->end[0]);

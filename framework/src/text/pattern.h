@@ -14,7 +14,8 @@ struct Span {
   bool match;
 };
 
-/// What a text is searched for: a string, a regular expression (Oniguruma, as in HF tokenizers), or a kind of character.
+/// What a text is searched for: a string, a regular expression (Oniguruma, as in HF tokenizers), or a kind of
+/// character.
 class Pattern {
  public:
   virtual ~Pattern() = default;

@@ -46,8 +46,8 @@ PreTokenizer make_metaspace(const Metaspace& options) {
     std::vector<Piece> out;
     for (Piece& piece : pieces) {
       piece.text = replace(piece.text, *space, options.replacement);
-      const bool wanted = options.scheme == PrependScheme::always ||
-                          (options.scheme == PrependScheme::first && piece.first);
+      const bool wanted =
+          options.scheme == PrependScheme::always || (options.scheme == PrependScheme::first && piece.first);
       if (wanted && piece.text.rfind(options.replacement, 0) != 0) piece.text.insert(0, options.replacement);
       if (options.split)
         split_into(out, piece, *mark, Behavior::merged_with_next, false);

@@ -120,8 +120,7 @@ value limited_range(const jinja::func_args& arguments) {
     const value argument = arguments.get_pos(i);
     if (!jinja::is_val<jinja::value_int>(argument)) throw jinja::raised_exception("range() takes integers");
     numbers[i] = argument->as_int();
-    if (numbers[i] < -max_range || numbers[i] > max_range)
-      throw jinja::raised_exception("range() goes beyond 1000000");
+    if (numbers[i] < -max_range || numbers[i] > max_range) throw jinja::raised_exception("range() goes beyond 1000000");
   }
   return jinja::global_builtins().at("range")(arguments);
 }

@@ -31,7 +31,8 @@ std::string template_source(const json& config, const std::string& path) {
     for (const json& item : *found)
       if (item.is_object() && item.value("name", json()) == "default" && item.value("template", json()).is_string())
         return item["template"].get<std::string>();
-  throw InputError(path + ": tokenizer_config: 'chat_template' must be a string, or a list of {\"name\", \"template\"} with "
+  throw InputError(path +
+                   ": tokenizer_config: 'chat_template' must be a string, or a list of {\"name\", \"template\"} with "
                    "one named \"default\"");
 }
 

@@ -1,5 +1,5 @@
-// Promises that a template which is wrong, raises, or would never end gives an InputError and nothing worse: templates come
-// from checkpoints of strangers. That real templates render as in Python is compared in tests/parity.
+// Promises that a template which is wrong, raises, or would never end gives an InputError and nothing worse: templates
+// come from checkpoints of strangers. That real templates render as in Python is compared in tests/parity.
 #include "peft/text/chat_template.h"
 
 #include <thread>
@@ -36,7 +36,8 @@ TEST_CASE("a template sees messages, special tokens and add_generation_prompt") 
   CHECK(render("{{ bos_token }}{% for m in messages %}{{ m.role }}:{{ m['content'] }}{% endfor %}{{ eos_token }}"
                "{% if add_generation_prompt %}!{% endif %}") == "<s>user:hello</s>!");
   CHECK(render("{% macro f(x, y=2) %}{{ x }}{{ y }}{% endmacro %}{{ f(1) }}{{ f(3, 4) }}") == "1234");
-  CHECK(render("{% set ns = namespace(n=0) %}{% for i in range(3) %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}") == "3");
+  CHECK(render("{% set ns = namespace(n=0) %}{% for i in range(3) %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}") ==
+        "3");
 }
 
 TEST_CASE("errors say where and what") {
@@ -53,14 +54,16 @@ TEST_CASE("a template that goes on for ever or grows without end is stopped") {
   CHECK_THAT(error_of("{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}"),
              Catch::Contains("more than 200000 steps"));
   CHECK_THAT(error_of("{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}"), Catch::Contains("nested deeper than 50"));
-  CHECK_THAT(error_of("{% set n = namespace(x='abcdefgh') %}{% for i in range(64) %}{% set n.x = n.x ~ n.x %}{% endfor %}"),
-             Catch::Contains("a value grows beyond 16 MiB"));
+  CHECK_THAT(
+      error_of("{% set n = namespace(x='abcdefgh') %}{% for i in range(64) %}{% set n.x = n.x ~ n.x %}{% endfor %}"),
+      Catch::Contains("a value grows beyond 16 MiB"));
   CHECK_THAT(error_of("{% macro f(x) %}{{ f(x ~ x) }}{% endmacro %}{{ f('abcdefgh') }}"),
              Catch::Contains("a value grows beyond 16 MiB"));
 }
 
 TEST_CASE("a template that nests too deeply is refused, and what is allowed fits the stack") {
-  CHECK_THAT(error_of("{{ " + repeat("(", 100000) + "1" + repeat(")", 100000) + " }}"), Catch::Contains("nested deeper"));
+  CHECK_THAT(error_of("{{ " + repeat("(", 100000) + "1" + repeat(")", 100000) + " }}"),
+             Catch::Contains("nested deeper"));
   CHECK_THAT(error_of(repeat("{% if true %}", 10000) + repeat("{% endif %}", 10000)), Catch::Contains("nested deeper"));
   CHECK_THAT(error_of("{% if 0 %}" + repeat("{% elif 0 %}", 10000) + "{% endif %}"), Catch::Contains("nested deeper"));
   CHECK_THAT(error_of("{{ " + repeat("not ", 100000) + "1 }}"), Catch::Contains("a tag of more than 1000 words"));

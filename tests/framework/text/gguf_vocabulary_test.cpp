@@ -1,5 +1,5 @@
-// Promises that the vocabulary inside a GGUF becomes a tokenizer.json, and that what cannot be known is refused by name.
-// The ids of real vocabularies are compared in tests/parity.
+// Promises that the vocabulary inside a GGUF becomes a tokenizer.json, and that what cannot be known is refused by
+// name. The ids of real vocabularies are compared in tests/parity.
 #include "peft/text/gguf_vocabulary.h"
 
 #include <nlohmann/json.hpp>
@@ -22,9 +22,12 @@ json sentencepiece() {
 }
 
 json byte_level(const char* pre) {
-  return {{"tokenizer.ggml.model", "gpt2"},       {"tokenizer.ggml.pre", pre},
-          {"tokenizer.ggml.tokens", {"a", "1", "Ġ", "Ġ1", "<s>"}}, {"tokenizer.ggml.merges", {"Ġ 1"}},
-          {"tokenizer.ggml.token_type", {1, 1, 1, 1, 3}},          {"tokenizer.ggml.bos_token_id", 4}};
+  return {{"tokenizer.ggml.model", "gpt2"},
+          {"tokenizer.ggml.pre", pre},
+          {"tokenizer.ggml.tokens", {"a", "1", "Ġ", "Ġ1", "<s>"}},
+          {"tokenizer.ggml.merges", {"Ġ 1"}},
+          {"tokenizer.ggml.token_type", {1, 1, 1, 1, 3}},
+          {"tokenizer.ggml.bos_token_id", 4}};
 }
 
 Ids encode(const json& metadata, const std::string& text) {
@@ -59,10 +62,12 @@ TEST_CASE("what is missing, unknown or inconsistent is named") {
   refused(byte_level("tekken"), "x", 0, "tokenizer.ggml.pre 'tekken' is not implemented");
   refused(byte_level("gpt-2"), "tokenizer.ggml.pre", nullptr, "tokenizer.ggml.pre '' is not implemented");
   refused(byte_level("gpt-2"), "tokenizer.ggml.model", "t5", "tokenizer.ggml.model 't5' is not implemented");
-  refused(byte_level("gpt-2"), "tokenizer.ggml.merges", nullptr, "m.gguf: metadata: 'tokenizer.ggml.merges' is missing");
+  refused(byte_level("gpt-2"), "tokenizer.ggml.merges", nullptr,
+          "m.gguf: metadata: 'tokenizer.ggml.merges' is missing");
   refused(byte_level("gpt-2"), "tokenizer.ggml.tokens", {"a", "a"}, "the token 'a' stands twice");
   refused(byte_level("gpt-2"), "tokenizer.ggml.tokens", {"a", "\xff"}, "token 1 is not UTF-8");
   refused(byte_level("gpt-2"), "tokenizer.ggml.token_type", {1}, "not as long as the tokens");
   refused(sentencepiece(), "tokenizer.ggml.scores", {0.5}, "'tokenizer.ggml.scores' is not as long");
-  refused(sentencepiece(), "tokenizer.ggml.bos_token_id", 99, "'tokenizer.ggml.bos_token_id' is 99, but there are 7 tokens");
+  refused(sentencepiece(), "tokenizer.ggml.bos_token_id", 99,
+          "'tokenizer.ggml.bos_token_id' is 99, but there are 7 tokens");
 }

@@ -36,7 +36,7 @@ std::string error_with(const char* pointer, const json& value) {
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != text.npos; }
 
 json added(int id, const char* content, const char* option = nullptr) {
-  json token = {{"id", id},         {"content", content},  {"single_word", false}, {"lstrip", false},
+  json token = {{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", false},
                 {"rstrip", false}, {"normalized", false}, {"special", false}};
   if (option != nullptr) token[option] = true;
   return token;
@@ -119,7 +119,8 @@ TEST_CASE("pre-tokenizers cut where HF's do") {
   CHECK(encode({{"type", "WhitespaceSplit"}}, "a\u3000b") == Ids{1, 2});
   CHECK(encode({{"type", "Punctuation"}}, "a,b") == Ids{1, 0, 2});
   const auto split = [&](const char* behavior) {
-    return encode({{"type", "Split"}, {"pattern", {{"String", "b"}}}, {"behavior", behavior}, {"invert", false}}, "abc");
+    return encode({{"type", "Split"}, {"pattern", {{"String", "b"}}}, {"behavior", behavior}, {"invert", false}},
+                  "abc");
   };
   CHECK(split("Isolated") == Ids{1, 2, 3});
   CHECK(split("Removed") == Ids{1, 3});
@@ -134,9 +135,11 @@ TEST_CASE("what is not implemented is named, with its place") {
   CHECK(contains(error_with("/post_processor", {{"type", "X"}}), "post-processor 'X' is not implemented"));
   CHECK(contains(error_with("/model/type", "Unigram"), "model 'Unigram' is not implemented (only BPE is)"));
   CHECK(contains(error_with("/model/dropout", 0.1), "option 'dropout' is not implemented"));
-  CHECK(contains(error_with("/model/continuing_subword_prefix", "##"), "'continuing_subword_prefix' is not implemented"));
+  CHECK(
+      contains(error_with("/model/continuing_subword_prefix", "##"), "'continuing_subword_prefix' is not implemented"));
   CHECK(contains(error_with("/model/new_option", 1), "t.json.model: option 'new_option' is not implemented"));
-  CHECK(contains(error_with("/normalizer", json::parse(R"({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Q"}]})")),
+  CHECK(contains(error_with("/normalizer",
+                            json::parse(R"({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Q"}]})")),
                  "t.json.normalizer.normalizers[1]: normalizer 'Q'"));
 }
 
@@ -155,7 +158,8 @@ TEST_CASE("what is malformed is refused, with its place") {
   CHECK(contains(error_with("/added_tokens/1/id", 20), "the id 20 of '<s>' does not fit its place: 8 would"));
   CHECK(contains(error_with("/added_tokens/1/content", ""), "t.json.added_tokens[1]: 'content' is empty"));
   const json broken = {{"type", "Split"}, {"pattern", {{"Regex", "a(b"}}}, {"behavior", "Isolated"}, {"invert", false}};
-  CHECK(contains(error_with("/pre_tokenizer", broken), "'a(b' does not compile: end pattern with unmatched parenthesis"));
+  CHECK(
+      contains(error_with("/pre_tokenizer", broken), "'a(b' does not compile: end pattern with unmatched parenthesis"));
 }
 
 TEST_CASE("text that is not UTF-8 is refused") {

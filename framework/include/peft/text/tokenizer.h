@@ -13,7 +13,8 @@ namespace peft {
 /// A tokenizer.json, with the ids of HF tokenizers. Immutable, safe to share between threads.
 class PEFT_API Tokenizer {
  public:
-  /// `name` stands in messages for the file. Throws InputError for anything malformed, and names what is not implemented.
+  /// `name` stands in messages for the file. Throws InputError for anything malformed, and names what is not
+  /// implemented.
   static std::shared_ptr<const Tokenizer> from_json(const std::string& json, const std::string& name);
   virtual ~Tokenizer();
 
