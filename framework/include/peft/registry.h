@@ -1,6 +1,5 @@
 #pragma once
 
-#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -24,12 +23,15 @@ class Table {
   using Factory = std::unique_ptr<Interface> (*)(Options&);
 
   /// A name that is taken is an error: two plugins never shadow each other.
-  void add(const std::string& name, Factory make) {
-    if (make == nullptr) throw PluginError("'" + name + "' registers no factory");
-    if (!factories_.emplace(name, make).second)
-      throw PluginError("'" + name + "' is registered twice");
+  void add(const std::string& name, Factory factory) {
+    if (factory == nullptr) throw PluginError("'" + name + "' registers no factory");
+    if (!factories_.emplace(name, factory).second) throw PluginError("'" + name + "' is registered twice");
   }
-  bool has(const std::string& name) const { return factories_.count(name) != 0; }
+  StringList names() const {
+    StringList all;
+    for (const auto& [name, factory] : factories_) all.push_back(name);
+    return all;
+  }
   /// Reads the options and builds. Throws PluginError for an unknown name or a factory that returns nothing.
   std::unique_ptr<Interface> make(const std::string& name, Options& options) const {
     const auto it = factories_.find(name);
@@ -50,6 +52,35 @@ struct Registry {
   Table<Scheduler> schedulers;
   Table<GradientClipper> clippers;
   Table<Precision> precisions;
+};
+
+/// A kind of plugin: its name in TOML and file names, and its table.
+template <class Interface>
+struct Kind;
+template <>
+struct Kind<Adapter> {
+  static constexpr const char* name = "adapter";
+  static constexpr auto table = &Registry::adapters;
+};
+template <>
+struct Kind<Optimizer> {
+  static constexpr const char* name = "optimizer";
+  static constexpr auto table = &Registry::optimizers;
+};
+template <>
+struct Kind<Scheduler> {
+  static constexpr const char* name = "scheduler";
+  static constexpr auto table = &Registry::schedulers;
+};
+template <>
+struct Kind<GradientClipper> {
+  static constexpr const char* name = "clipping";
+  static constexpr auto table = &Registry::clippers;
+};
+template <>
+struct Kind<Precision> {
+  static constexpr const char* name = "precision";
+  static constexpr auto table = &Registry::precisions;
 };
 
 }  // namespace peft

@@ -15,11 +15,11 @@ using detail::Value;
 using nlohmann::json;
 
 /// Fields that say where an adapter comes from, not what it computes.
-const std::set<std::string> bookkeeping = {"peft_type",     "peft_version", "auto_mapping", "base_model_name_or_path",
-                                           "revision",      "task_type",    "inference_mode"};
+const std::set<std::string> bookkeeping = {"peft_type", "peft_version", "auto_mapping",  "base_model_name_or_path",
+                                           "revision",  "task_type",    "inference_mode"};
 /// Fields that only count where another one is set, but are written with their default always.
-const std::pair<const char*, const char*> dependent[] = {
-    {"megatron_core", "megatron_config"}, {"qalora_group_size", "use_qalora"}};
+const std::pair<const char*, const char*> dependent[] = {{"megatron_core", "megatron_config"},
+                                                         {"qalora_group_size", "use_qalora"}};
 
 bool says_off(const json& value) {
   if (value.is_string()) {
@@ -61,8 +61,7 @@ Document Document::from_adapter_config(const std::string& table, const json& con
   if (!config.is_object()) throw InputError(printable(path) + ": must be an object of options");
   auto state = std::make_unique<State>();
   state->kind = ErrorKind::input;
-  state->source =
-      std::make_shared<detail::Source>(detail::Source{path, std::filesystem::absolute(path).parent_path()});
+  state->source = std::make_shared<detail::Source>(detail::Source{path, std::filesystem::absolute(path).parent_path()});
   const detail::Place place{state->source};
   Entries entries;
   for (const auto& [key, value] : config.items()) {

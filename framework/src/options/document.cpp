@@ -74,12 +74,11 @@ void Document::set(const std::string& assignment) {
   const std::string table = assignment.substr(0, dot), key = assignment.substr(dot + 1, equals - dot - 1);
   if (table.empty() || key.empty() || detail::write_key(table) != table || detail::write_key(key) != key)
     throw ConfigError(usage);
-  const auto source = std::make_shared<Source>(
-      Source{"--set " + assignment, std::filesystem::current_path(), ++state_->assignments});
+  const auto source =
+      std::make_shared<Source>(Source{"--set " + assignment, std::filesystem::current_path(), ++state_->assignments});
   Value value = detail::parse_assigned(assignment.substr(equals + 1), source);
   Entry* holder = state_->find(table);
-  if (holder == nullptr)
-    holder = &state_->entries.emplace_back(Entry{table, {source}, {Entries{}, {state_->source}}});
+  if (holder == nullptr) holder = &state_->entries.emplace_back(Entry{table, {source}, {Entries{}, {state_->source}}});
   auto* entries = std::get_if<Entries>(&holder->value.data);
   if (entries == nullptr) return;  // table() says what is wrong with it
   std::erase_if(*entries, [&](const Entry& old) { return old.key == key; });
@@ -107,8 +106,8 @@ Options Document::table(std::string_view name) {
     if (const auto* entries = std::get_if<Entries>(&entry->value.data))
       table->entries = *entries;
     else if (std::holds_alternative<detail::Values>(entry->value.data))
-      state_->errors->add(entry->place, table->label + "is a list of tables; there can be only one, written [" +
-                                            table->name + "]");
+      state_->errors->add(entry->place,
+                          table->label + "is a list of tables; there can be only one, written [" + table->name + "]");
     else
       state_->errors->add(entry->place, "'" + table->name + "' must be a table, written [" + table->name + "], not " +
                                             detail::described(entry->value));
@@ -129,8 +128,9 @@ void Document::finish() {
     if (std::find(known.begin(), known.end(), entry.key) != known.end()) continue;
     const bool table = std::holds_alternative<Entries>(entry.value.data);
     const std::string near = nearest(entry.key, known), name = printable(entry.key);
-    state_->errors->add(entry.place, (table ? "unknown table [" + name + "]; " : "key '" + name + "' outside any table; ") +
-                                         (near.empty() || !table ? "known tables: " + list : "did you mean [" + near + "]?"));
+    state_->errors->add(entry.place,
+                        (table ? "unknown table [" + name + "]; " : "key '" + name + "' outside any table; ") +
+                            (near.empty() || !table ? "known tables: " + list : "did you mean [" + near + "]?"));
   }
   if (state_->errors->empty()) return;
   if (state_->kind == ErrorKind::input) throw InputError(state_->errors->text());

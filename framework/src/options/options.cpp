@@ -14,7 +14,8 @@ using detail::Value;
 std::string without_articles(std::string phrase) {
   for (const std::string article : {"an ", "a "}) {
     if (phrase.starts_with(article)) phrase.erase(0, article.size());
-    for (std::size_t at; (at = phrase.find("or " + article)) != std::string::npos;) phrase.erase(at + 3, article.size());
+    for (std::size_t at; (at = phrase.find("or " + article)) != std::string::npos;)
+      phrase.erase(at + 3, article.size());
   }
   return phrase;
 }

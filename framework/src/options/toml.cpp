@@ -52,8 +52,8 @@ Entries parse_toml(const std::string& text, const std::shared_ptr<const Source>&
     return convert_table(toml::parse(text), source);
   } catch (const toml::parse_error& error) {
     throw ConfigError(printable(source->name) + ":" + std::to_string(error.source().begin.line) + ":" +
-                      std::to_string(error.source().begin.column) + ": not TOML: " +
-                      printable(std::string(error.description()), 400));
+                      std::to_string(error.source().begin.column) +
+                      ": not TOML: " + printable(std::string(error.description()), 400));
   }
 }
 
@@ -63,13 +63,14 @@ Value parse_assigned(const std::string& text, const std::shared_ptr<const Source
     const toml::table parsed = toml::parse("value = " + text + "\n");
     const toml::node* node = parsed.get("value");
     // A second line of `text` would be a second key.
-    if (parsed.size() == 1 && node != nullptr && !(bare && (node->is_date() || node->is_time() || node->is_date_time()))) {
+    if (parsed.size() == 1 && node != nullptr &&
+        !(bare && (node->is_date() || node->is_time() || node->is_date_time()))) {
       return convert(*node, source);
     }
   } catch (const toml::parse_error& error) {
     if (!bare)
-      throw ConfigError(printable(source->name) + ": the value is not TOML: " +
-                        printable(std::string(error.description()), 400));
+      throw ConfigError(printable(source->name) +
+                        ": the value is not TOML: " + printable(std::string(error.description()), 400));
   }
   return {text, {source}};
 }

@@ -1,6 +1,6 @@
-// Typed options promise: defaults stay where nothing is written; everything wrong with a file is told at once, each with
-// file, line and column; nothing is converted but an integer to a number; what a run read can be written out as TOML
-// that gives the same values again.
+// Typed options promise: defaults stay where nothing is written; everything wrong with a file is told at once, each
+// with file, line and column; nothing is converted but an integer to a number; what a run read can be written out as
+// TOML that gives the same values again.
 #include "peft/options.h"
 
 #include <filesystem>
@@ -135,7 +135,8 @@ TEST_CASE("a wrong type is refused, with what it is and what it must be", "[opti
   CHECK(error_of("names = \"a\"") == "exp.toml:2:9: [t] 'names' must be a list of strings, not a string");
   CHECK(error_of("names = [\"a\", 2]") ==
         "exp.toml:2:15: [t] 'names' must be a list of strings; this element is an integer");
-  CHECK(error_of("targets = 3") == "exp.toml:2:11: [t] 'targets' must be a string or a list of strings, not an integer");
+  CHECK(error_of("targets = 3") ==
+        "exp.toml:2:11: [t] 'targets' must be a string or a list of strings, not an integer");
   CHECK(error_of("init = []") == "exp.toml:2:8: [t] 'init' must be a boolean or a string, not a list");
   CHECK(error_of("ranks = { a = 1.5 }") ==
         "exp.toml:2:15: [t] 'ranks' must be a table of integers; this element is a number");
@@ -162,8 +163,7 @@ TEST_CASE("all errors come at once, in the order of the file", "[options]") {
 
 TEST_CASE("a table must be one table", "[options]") {
   CHECK(errors_of("t = 3") == "exp.toml:1:1: 't' must be a table, written [t], not an integer");
-  CHECK(errors_of("[[t]]\n[[t]]\n") ==
-        "exp.toml:1:3: [t] is a list of tables; there can be only one, written [t]");
+  CHECK(errors_of("[[t]]\n[[t]]\n") == "exp.toml:1:3: [t] is a list of tables; there can be only one, written [t]");
 }
 
 TEST_CASE("what is not TOML is told with its place", "[options]") {
@@ -178,8 +178,8 @@ TEST_CASE("what is not TOML is told with its place", "[options]") {
 
 TEST_CASE("--set is a layer over the file", "[options]") {
   Document document = Document::from_text("[t]\ncount = 1\ntext = \"file\"\n", "exp.toml");
-  for (const char* set : {"t.count=5", "t.count=6", "t.text=bare words", "t.rate=1e-3", "t.names=[\"x\"]", "t.flag=false",
-                          "t.note=2024-01-01"})
+  for (const char* set : {"t.count=5", "t.count=6", "t.text=bare words", "t.rate=1e-3", "t.names=[\"x\"]",
+                          "t.flag=false", "t.note=2024-01-01"})
     document.set(set);
   Everything o;
   read(document.table("t"), o);
@@ -203,12 +203,13 @@ TEST_CASE("--set errors name the assignment", "[options]") {
   Everything o;
   read(document.table("t"), o);
   CHECK(o.flag);
-  CHECK(errors_of(document) ==
-        "exp.toml:2:1: [t] unknown key 'x'; known: flag, count, rate, text, names, layers, targets, init, ranks, alphas, "
-        "steps, ratio, note, list, exclude, indices\n"
-        "--set t.count=0: [t] 'count' must be positive\n"
-        "--set t.names=[1]: [t] 'names' must be a list of strings; this element is an integer\n"
-        "--set u.x=1: unknown table [u]; known tables: [t]");
+  CHECK(
+      errors_of(document) ==
+      "exp.toml:2:1: [t] unknown key 'x'; known: flag, count, rate, text, names, layers, targets, init, ranks, alphas, "
+      "steps, ratio, note, list, exclude, indices\n"
+      "--set t.count=0: [t] 'count' must be positive\n"
+      "--set t.names=[1]: [t] 'names' must be a list of strings; this element is an integer\n"
+      "--set u.x=1: unknown table [u]; known tables: [t]");
 }
 
 TEST_CASE("resolved TOML gives the same values again", "[options]") {

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <torch/version.h>
+
+#include <cstddef>  // the standard library's own macros
+
+#define PEFT_TEXT_OF(x) #x
+#define PEFT_TEXT(x) PEFT_TEXT_OF(x)
+
+/// Counted up with every change of a header that plugins include.
+#define PEFT_ABI_NUMBER 1
+
+#if defined(_GLIBCXX_DEBUG)
+#define PEFT_ABI_DEBUG ", _GLIBCXX_DEBUG"
+#else
+#define PEFT_ABI_DEBUG ""
+#endif
+
+#if defined(__SANITIZE_ADDRESS__)
+#define PEFT_ABI_SANITIZER ", address sanitizer"
+#elif defined(__SANITIZE_THREAD__)
+#define PEFT_ABI_SANITIZER ", thread sanitizer"
+#else
+#define PEFT_ABI_SANITIZER ""
+#endif
+
+/// All that must be equal on both sides of the border, where C++ types and libtorch's cross it.
+#define PEFT_ABI                                                                                                      \
+  "peft ABI " PEFT_TEXT(PEFT_ABI_NUMBER) ", libtorch " TORCH_VERSION                                                  \
+                                         ", C++ " PEFT_TEXT(__cplusplus) ", compiler ABI " PEFT_TEXT(                 \
+                                             __GXX_ABI_VERSION) ", new string ABI " PEFT_TEXT(_GLIBCXX_USE_CXX11_ABI) \
+                                             PEFT_ABI_DEBUG PEFT_ABI_SANITIZER

@@ -1,0 +1,66 @@
+// The only user of Boost.DLL.
+#define BOOST_DLL_USE_STD_FS
+#include "plugin/library.h"
+
+#include <boost/dll/runtime_symbol_info.hpp>
+#include <boost/dll/shared_library.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <memory>
+
+#include "peft/error.h"
+
+namespace peft::detail {
+namespace {
+
+/// An exception of a static constructor cannot pass the dynamic loader: the process ends. It shall at least end with
+/// the file's name and the exit code of plugins.
+class NamedEnd {
+ public:
+  explicit NamedEnd(const std::string& file) : before_(std::set_terminate(end)) { file_ = &file; }
+  ~NamedEnd() { std::set_terminate(before_); }
+  NamedEnd(const NamedEnd&) = delete;
+  NamedEnd& operator=(const NamedEnd&) = delete;
+
+ private:
+  [[noreturn]] static void end() {
+    std::string text = "something that is no std::exception";
+    try {
+      if (std::current_exception()) throw;
+    } catch (const std::exception& error) {
+      text = error.what();
+    } catch (...) {
+    }
+    std::fprintf(stderr, "%s: a static constructor threw: %s\n", printable(*file_).c_str(),
+                 printable(text, 1000).c_str());
+    std::_Exit(static_cast<int>(ErrorKind::plugin));
+  }
+  static const std::string* file_;
+  std::terminate_handler before_;
+};
+const std::string* NamedEnd::file_ = nullptr;
+
+}  // namespace
+
+const PluginInfo& load_library(const std::string& file) {
+  using boost::dll::load_mode::rtld_local;
+  using boost::dll::load_mode::rtld_now;
+  const auto refuse = [&](const std::string& why) { throw PluginError(printable(file) + ": " + why); };
+  auto library = std::make_unique<boost::dll::shared_library>();
+  try {
+    const NamedEnd named(file);
+    library->load(file, rtld_now | rtld_local);
+  } catch (const std::exception& error) {
+    refuse("cannot be loaded: " + printable(error.what(), 1000));
+  }
+  if (!library->has("peft_plugin_v1")) refuse("not a peft plugin: it does not export peft_plugin_v1");
+  const auto& info = library->get<const PluginInfo>("peft_plugin_v1");
+  // Never unloaded: objects, exceptions and autograd nodes of the plugin may live to the end of the process.
+  static_cast<void>(library.release());
+  return info;
+}
+
+std::string folder_of_libpeft() { return boost::dll::this_line_location().parent_path().string(); }
+
+}  // namespace peft::detail

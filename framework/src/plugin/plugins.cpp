@@ -1,0 +1,231 @@
+#include <torch/types.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <filesystem>
+#include <new>
+#include <set>
+
+#include "peft/error.h"
+#include "peft/plugin.h"
+#include "plugin/library.h"
+#include "plugin/plugin_file.h"
+
+namespace peft {
+namespace {
+
+namespace fs = std::filesystem;
+
+const StringList kinds = {Kind<Adapter>::name, Kind<Optimizer>::name, Kind<Scheduler>::name,
+                          Kind<GradientClipper>::name, Kind<Precision>::name};
+
+std::string joined(const StringList& list, const char* separator = ", ") {
+  std::string out;
+  for (const std::string& one : list) out += (out.empty() ? "" : separator) + one;
+  return out.empty() ? "none" : out;
+}
+
+std::string file_name(const std::string& kind, const std::string& name) { return "peft_" + kind + "_" + name + ".so"; }
+
+bool is_plugin_name(const std::string& name) {
+  return !name.empty() && name.size() <= 100 &&
+         name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") == std::string::npos;
+}
+
+/// What a file name says; an empty kind: not a plugin's name.
+std::pair<std::string, std::string> kind_and_name(const std::string& file) {
+  if (!file.starts_with("peft_") || !file.ends_with(".so")) return {};
+  const std::string middle = file.substr(5, file.size() - 8);
+  const std::size_t bar = middle.find('_');
+  if (bar == std::string::npos) return {middle, ""};
+  return {middle.substr(0, bar), middle.substr(bar + 1)};
+}
+
+/// Entries of a folder that are named like plugins, sorted. A folder that is not there has none.
+std::vector<fs::path> plugin_files(const std::string& folder) {
+  std::vector<fs::path> files;
+  std::error_code error;
+  for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
+    if (!kind_and_name(entry->path().filename().string()).first.empty()) files.push_back(entry->path());
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+/// "kind/name" of everything a registry holds.
+StringList registered(const Registry& registry) {
+  StringList all;
+  const auto append = [&](const char* kind, const StringList& names) {
+    for (const std::string& name : names) all.push_back(std::string(kind) + "/" + printable(name));
+  };
+  append(Kind<Adapter>::name, registry.adapters.names());
+  append(Kind<Optimizer>::name, registry.optimizers.names());
+  append(Kind<Scheduler>::name, registry.schedulers.names());
+  append(Kind<GradientClipper>::name, registry.clippers.names());
+  append(Kind<Precision>::name, registry.precisions.names());
+  return all;
+}
+
+/// The text of the exception being handled.
+std::string current_exception_text() {
+  try {
+    throw;
+  } catch (const c10::Error& error) {
+    return error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    return error.what();
+  } catch (...) {
+    return "something that is no std::exception";
+  }
+}
+
+}  // namespace
+
+struct Plugins::Loaded {
+  PluginStatus status;
+  Registry registry;
+};
+
+Plugins::Plugins(StringList search_path) : search_path_(std::move(search_path)) {
+  for (const std::string& folder : search_path_)
+    if (!fs::path(folder).is_absolute())
+      throw PluginError("plugin folder '" + printable(folder) + "': must be an absolute path");
+}
+Plugins::~Plugins() = default;
+
+StringList Plugins::search_path(const StringList& from_toml) {
+  StringList folders = from_toml;
+  const char* variable = std::getenv("PEFT_PLUGIN_PATH");
+  std::string rest = variable == nullptr ? "" : variable;
+  while (!rest.empty()) {
+    const std::size_t colon = std::min(rest.find(':'), rest.size());
+    const std::string folder = rest.substr(0, colon);
+    if (!fs::path(folder).is_absolute())
+      throw PluginError("PEFT_PLUGIN_PATH: '" + printable(folder) + "' must be an absolute path");
+    folders.push_back(folder);
+    rest.erase(0, colon + 1);
+  }
+  folders.push_back((fs::path(detail::folder_of_libpeft()) / "peft" / "plugins").string());
+  return folders;
+}
+
+std::string Plugins::find(const std::string& kind, const std::string& name) const {
+  std::error_code error;
+  StringList found;
+  for (const std::string& folder : search_path_) {
+    const fs::path file = fs::path(folder) / file_name(kind, name);
+    if (is_plugin_name(name) && fs::symlink_status(file, error).type() != fs::file_type::not_found)
+      return file.string();
+    for (const fs::path& other : plugin_files(folder)) {
+      const auto [other_kind, other_name] = kind_and_name(other.filename().string());
+      if (other_kind == kind && std::find(found.begin(), found.end(), other_name) == found.end())
+        found.push_back(other_name);
+    }
+  }
+  const std::string near = nearest(name, found);
+  StringList shown;
+  for (const std::string& one : found) shown.push_back(printable(one));
+  throw PluginError("no plugin '" + printable(name) + "' of kind " + kind +
+                    (near.empty() ? "" : "; did you mean '" + printable(near) + "'?") + "; found: " + joined(shown) +
+                    "; searched: " + joined(search_path_));
+}
+
+const Registry& Plugins::load(const std::string& kind, const std::string& name) {
+  return load_file(kind, name, find(kind, name)).registry;
+}
+
+const Plugins::Loaded& Plugins::load_file(const std::string& kind, const std::string& name, const std::string& file) {
+  if (const auto known = loaded_.find(file); known != loaded_.end()) return *known->second;
+  const auto refuse = [&](const std::string& why) { throw PluginError(printable(file) + ": " + why); };
+  detail::check_trusted_folder(fs::path(file).parent_path().string());
+  const detail::PluginRecord record = detail::read_plugin_record(file);
+  if (record.abi != PEFT_ABI)
+    refuse("built for {" + printable(record.abi, 400) + "}, but this is {" PEFT_ABI "}; build it again");
+  if (record.name != name) refuse("is named for '" + name + "', but says it is '" + printable(record.name) + "'");
+
+  const PluginInfo& info = detail::load_library(file);
+  if (info.abi == nullptr || record.abi != info.abi || info.name == nullptr || record.name != info.name ||
+      info.version == nullptr || record.version != info.version || info.add == nullptr)
+    refuse("its record and its symbol peft_plugin_v1 disagree");
+  auto made = std::make_unique<Loaded>();
+  made->status = {kind, name, printable(record.version), file, ""};
+  try {
+    info.add(made->registry);
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (...) {
+    refuse("could not register: " + current_exception_text());
+  }
+  const StringList all = registered(made->registry);
+  if (all != StringList{kind + "/" + name})
+    refuse("must register " + kind + "/" + name + " and nothing else, but registered: " + joined(all));
+  return *loaded_.emplace(file, std::move(made)).first->second;
+}
+
+void Plugins::rethrow(const std::string& kind, const std::string& name) const {
+  const std::string who = "plugin " + kind + "/" + name + ": ";
+  try {
+    throw;
+  } catch (const PluginError& error) {
+    throw PluginError(who + error.what());
+  } catch (const Error&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (...) {
+    throw PluginError(who + "could not be made: " + current_exception_text());
+  }
+}
+
+std::vector<PluginStatus> Plugins::scan() {
+  std::vector<PluginStatus> all;
+  std::set<std::string> seen;
+  for (const std::string& folder : search_path_) {
+    for (const fs::path& file : plugin_files(folder)) {
+      const auto [kind, name] = kind_and_name(file.filename().string());
+      PluginStatus status{printable(kind), printable(name), "", file.string(), ""};
+      if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end()) {
+        status.problem = "no kind of plugin is named '" + printable(kind) + "'; kinds: " + joined(kinds);
+      } else if (!is_plugin_name(name)) {
+        status.problem = "a plugin's name has only a-z, 0-9 and _";
+      } else if (!seen.insert(kind + "/" + name).second) {
+        status.problem = "never used: a folder searched earlier has a " + kind + "/" + name;
+      } else {
+        try {
+          status = load_file(kind, name, file.string()).status;
+        } catch (const PluginError& error) {
+          status.problem = error.what();
+        }
+      }
+      all.push_back(std::move(status));
+    }
+  }
+  std::stable_sort(all.begin(), all.end(), [](const PluginStatus& a, const PluginStatus& b) {
+    return std::tie(a.kind, a.name) < std::tie(b.kind, b.name);
+  });
+  return all;
+}
+
+std::vector<OptionInfo> Plugins::describe(const std::string& kind, const std::string& name) {
+  Options options;
+  if (kind == Kind<Adapter>::name)
+    make<Adapter>(name, options);
+  else if (kind == Kind<Optimizer>::name)
+    make<Optimizer>(name, options);
+  else if (kind == Kind<Scheduler>::name)
+    make<Scheduler>(name, options);
+  else if (kind == Kind<GradientClipper>::name)
+    make<GradientClipper>(name, options);
+  else if (kind == Kind<Precision>::name)
+    make<Precision>(name, options);
+  else
+    throw PluginError("no kind of plugin is named '" + printable(kind) + "'; kinds: " + joined(kinds));
+  return options.described();
+}
+
+std::vector<PluginStatus> Plugins::loaded() const {
+  std::vector<PluginStatus> all;
+  for (const auto& [file, loaded] : loaded_) all.push_back(loaded->status);
+  return all;
+}
+
+}  // namespace peft

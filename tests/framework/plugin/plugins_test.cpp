@@ -1,0 +1,357 @@
+// The loader promises: only what a run names is loaded; nothing in a file runs before it is known to be whole, trusted
+// and built for this very peft; whatever a plugin does wrong is told with its file, the process lives on, and the good
+// plugin beside it still works.
+#include <torch/types.h>
+
+#include "peft/plugin.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <sstream>
+
+#include "peft/error.h"
+#include "support/test.h"
+
+using namespace peft;
+namespace fs = std::filesystem;
+
+namespace {
+
+const std::string fixtures = PEFT_FIXTURES;
+
+std::string slurp(const fs::path& file) {
+  std::ostringstream text;
+  text << std::ifstream(file, std::ios::binary).rdbuf();
+  return text.str();
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+/// A plugin folder of its own, with copies of the good plugin, changed or not.
+class Folder {
+ public:
+  Folder() {
+    std::string name = (fs::temp_directory_path() / "peft_plugins_XXXXXX").string();
+    REQUIRE(::mkdtemp(name.data()) != nullptr);
+    path_ = name;
+  }
+  ~Folder() { fs::remove_all(path_); }
+  fs::path file(const std::string& name = "good") const { return path_ / ("peft_scheduler_" + name + ".so"); }
+  std::string path() const { return path_.string(); }
+  void write(const std::string& bytes, const std::string& name = "good") const {
+    std::ofstream(file(name), std::ios::binary) << bytes;
+    ::chmod(file(name).c_str(), 0644);
+  }
+  /// The good plugin with the n-th occurrence of `from` overwritten.
+  void write_patched(const std::string& from, const std::string& to) const {
+    REQUIRE(from.size() == to.size());
+    std::string bytes = slurp(fixtures + "/peft_scheduler_good.so");
+    const std::size_t record = bytes.find(std::string("peft plugin 1\0", 14));
+    REQUIRE(record != std::string::npos);
+    const std::size_t at = bytes.find(from, record);
+    REQUIRE(at != std::string::npos);
+    write(bytes.replace(at, from.size(), to));
+  }
+
+ private:
+  fs::path path_;
+};
+
+template <class Work>
+std::string refusal(Work work) {
+  try {
+    work();
+  } catch (const PluginError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+std::string refusal_of(const std::string& folder, const std::string& name = "good") {
+  Plugins plugins({folder});
+  Options in;
+  return refusal([&] { plugins.make<Scheduler>(name, in); });
+}
+
+std::string refusal_of_contrary(const char* behaviour) {
+  ::setenv("PEFT_FIXTURE", behaviour, 1);
+  const std::string told = refusal_of(fixtures, "contrary");
+  ::unsetenv("PEFT_FIXTURE");
+  return told;
+}
+
+void check_good_still_works() {
+  Plugins plugins({fixtures});
+  Document document = Document::from_text("[scheduler]\nscale = 2.5\n");
+  Options in = document.table("scheduler");
+  CHECK(plugins.make<Scheduler>("good", in)->lr(0, 1, 2.0) == 5.0);
+  document.finish();
+}
+
+}  // namespace
+
+TEST_CASE("a good plugin is found, made from its options, and described", "[plugin]") {
+  check_good_still_works();
+  Plugins plugins({"/nonexistent", fixtures});
+  const auto options = plugins.describe("scheduler", "good");
+  REQUIRE(options.size() == 2);
+  CHECK(options[0].key == "scale");
+  CHECK(options[0].default_value == "1.0");
+  const auto loaded = plugins.loaded();
+  REQUIRE(loaded.size() == 1);
+  CHECK(loaded[0].kind == "scheduler");
+  CHECK(loaded[0].name == "good");
+  CHECK(loaded[0].version == "1.2.3");
+  CHECK(loaded[0].file == fixtures + "/peft_scheduler_good.so");
+}
+
+TEST_CASE("exceptions and RTTI cross the border", "[plugin]") {
+  Plugins plugins({fixtures});
+  Document document = Document::from_text("[scheduler]\ntoml = \"not toml\"\n");
+  Options in = document.table("scheduler");
+  const auto made = plugins.make<Scheduler>("good", in);
+  CHECK(made->lr(0, 1, 1.0) == -1.0);  // the plugin caught the core's ConfigError by type
+  CHECK(dynamic_cast<GradientClipper*>(made.get()) != nullptr);
+  CHECK(dynamic_cast<Optimizer*>(made.get()) == nullptr);
+  ::setenv("PEFT_FIXTURE", "make: ConfigError", 1);
+  CHECK_THROWS_AS(plugins.make<Scheduler>("contrary", in), ConfigError);
+  ::setenv("PEFT_FIXTURE", "make: InputError", 1);
+  CHECK_THROWS_AS(plugins.make<Scheduler>("contrary", in), InputError);
+  ::unsetenv("PEFT_FIXTURE");
+}
+
+TEST_CASE("what is made outlives the Plugins that made it", "[plugin]") {
+  std::unique_ptr<Scheduler> made;
+  {
+    Plugins plugins({fixtures});
+    Options in;
+    made = plugins.make<Scheduler>("good", in);
+  }
+  CHECK(made->lr(0, 1, 3.0) == 3.0);
+}
+
+TEST_CASE("rules of a plugin's options are told with the file's errors", "[plugin]") {
+  Plugins plugins({fixtures});
+  Document document = Document::from_text("[scheduler]\nscael = 1\nscale = -2\n", "exp.toml");
+  Options in = document.table("scheduler");
+  plugins.make<Scheduler>("good", in);
+  CHECK_THROWS_WITH(document.finish(),
+                    "exp.toml:2:1: [scheduler] unknown key 'scael'; did you mean 'scale'?\n"
+                    "exp.toml:3:9: [scheduler] 'scale' must be positive");
+}
+
+TEST_CASE("an unknown name gets the near ones, the found ones and where was searched", "[plugin]") {
+  CHECK(refusal_of(fixtures, "godo") ==
+        "no plugin 'godo' of kind scheduler; did you mean 'good'?; found: contrary, good, no_record, "
+        "unresolved; searched: " +
+            fixtures);
+  CHECK(contains(refusal_of(fixtures, "../plugins/peft_scheduler_good"), "no plugin '../plugins/peft_scheduler_good'"));
+  CHECK(contains(refusal_of(fixtures, ""), "no plugin ''"));
+}
+
+TEST_CASE("the search path", "[plugin]") {
+  ::setenv("PEFT_PLUGIN_PATH", "/a:/b:", 1);
+  const StringList path = Plugins::search_path({"/toml"});
+  REQUIRE(path.size() == 4);
+  CHECK(path[0] == "/toml");
+  CHECK(path[1] == "/a");
+  CHECK(path[2] == "/b");
+  CHECK(path[3].ends_with("/peft/plugins"));
+  ::setenv("PEFT_PLUGIN_PATH", "/a::/b", 1);
+  CHECK_THROWS_AS(Plugins::search_path({}), PluginError);
+  ::setenv("PEFT_PLUGIN_PATH", "plugins", 1);
+  CHECK_THROWS_AS(Plugins::search_path({}), PluginError);
+  ::unsetenv("PEFT_PLUGIN_PATH");
+  CHECK_THROWS_AS(Plugins({"plugins"}), PluginError);
+  CHECK_THROWS_AS(Plugins({""}), PluginError);
+}
+
+TEST_CASE("a plugin built for something else is refused before anything in it runs", "[plugin]") {
+  const std::pair<std::string, std::string> changes[] = {
+      {"peft ABI 1,", "peft ABI 9,"},       {TORCH_VERSION, std::string(std::strlen(TORCH_VERSION), '9')},
+      {"compiler ABI 1", "compiler ABI 9"}, {"string ABI 1", "string ABI 0"},
+      {"peft plugin 1", "peft plugin 2"},   {std::string("\0good\0", 6), std::string("\0evil\0", 6)},
+  };
+  for (const auto& [from, to] : changes) {
+    const Folder folder;
+    folder.write_patched(from, to);
+    ::unsetenv("PEFT_FIXTURE_LOADED");
+    const std::string told = refusal_of(folder.path());
+    CHECK(contains(told, folder.file().string() + ": "));
+    CHECK((contains(told, "built for {") || contains(told, "not a peft plugin that this peft knows") ||
+           contains(told, "says it is 'evil'")));
+    CHECK(std::getenv("PEFT_FIXTURE_LOADED") == nullptr);
+  }
+  const Folder folder;
+  folder.write(slurp(fixtures + "/peft_scheduler_good.so"));
+  CHECK(refusal_of(folder.path()) == "");
+  CHECK(std::getenv("PEFT_FIXTURE_LOADED") != nullptr);
+  check_good_still_works();
+}
+
+TEST_CASE("a cut-off library is refused, wherever it is cut", "[plugin]") {
+  const std::string whole = slurp(fixtures + "/peft_scheduler_good.so");
+  for (std::size_t part = 0; part < 64; ++part) {
+    const Folder folder;
+    folder.write(whole.substr(0, whole.size() * part / 64));
+    CHECK(contains(refusal_of(folder.path()), part == 0 ? "not a shared library" : "the file is cut off"));
+  }
+  const Folder folder;
+  folder.write(whole.substr(0, whole.size() - 1));
+  CHECK(contains(refusal_of(folder.path()), "the file is cut off"));
+  check_good_still_works();
+}
+
+TEST_CASE("headers full of nonsense are refused", "[plugin]") {
+  const std::string whole = slurp(fixtures + "/peft_scheduler_good.so");
+  // The ELF header, byte by byte, both ways; some bytes mean nothing to a loader.
+  int refused = 0;
+  for (std::size_t at = 0; at < 64; ++at) {
+    for (const char value : {'\xff', '\0'}) {
+      if (whole[at] == value) continue;
+      const Folder folder;
+      std::string bytes = whole;
+      bytes[at] = value;
+      folder.write(bytes);
+      refused += refusal_of(folder.path()).empty() ? 0 : 1;
+    }
+  }
+  CHECK(refused > 40);
+  const Folder folder;
+  folder.write("#!/bin/sh\necho no library\n" + std::string(100, '\n'));
+  CHECK(refusal_of(folder.path()) == folder.file().string() + ": not a shared library");
+  CHECK(contains(refusal_of(fixtures, "no_record"), "it has no record of PEFT_PLUGIN"));
+  check_good_still_works();
+}
+
+TEST_CASE("a library that cannot be loaded says why", "[plugin]") {
+  CHECK(contains(refusal_of(fixtures, "unresolved"), "peft_fixture_that_nobody_has"));
+  check_good_still_works();
+}
+
+TEST_CASE("a static constructor that throws ends the process with the file's name and the exit code of plugins",
+          "[plugin]") {
+  int pipe[2];
+  REQUIRE(::pipe(pipe) == 0);
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::dup2(pipe[1], 2);
+    refusal_of(fixtures + "/fatal", "throws_on_load");
+    ::_exit(0);
+  }
+  ::close(pipe[1]);
+  char told[4096] = {};
+  const ssize_t size = ::read(pipe[0], told, sizeof told - 1);
+  ::close(pipe[0]);
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  CHECK(size > 0);
+  CHECK(WIFEXITED(status));
+  CHECK(WEXITSTATUS(status) == 4);
+  CHECK(contains(told, "peft_scheduler_throws_on_load.so: a static constructor threw: told by a static constructor"));
+}
+
+TEST_CASE("files and folders that others may change are refused", "[plugin]") {
+  const Folder folder;
+  const std::string whole = slurp(fixtures + "/peft_scheduler_good.so");
+  folder.write(whole);
+  SECTION("file writable by others") {
+    ::chmod(folder.file().c_str(), 0646);
+    CHECK(contains(refusal_of(folder.path()), folder.file().string() + ": refused, because others"));
+  }
+  SECTION("file writable by the group") {
+    ::chmod(folder.file().c_str(), 0664);
+    CHECK(contains(refusal_of(folder.path()), "others than its owner may write it"));
+  }
+  SECTION("folder writable by others, sticky or not") {
+    for (const mode_t mode : {0777, 01777, 0775}) {
+      ::chmod(folder.path().c_str(), mode);
+      CHECK(contains(refusal_of(folder.path()), folder.path() + ": refused, because others"));
+    }
+  }
+  SECTION("file of another user") {
+    if (::geteuid() != 0) return;  // only root can give a file away
+    REQUIRE(::chown(folder.file().c_str(), 12345, 12345) == 0);
+    CHECK(contains(refusal_of(folder.path()), "belongs to another user (uid 12345)"));
+  }
+  SECTION("folder of another user") {
+    if (::geteuid() != 0) return;
+    REQUIRE(::chown(folder.path().c_str(), 12345, 12345) == 0);
+    CHECK(contains(refusal_of(folder.path()), folder.path() + ": refused, because it belongs to another user"));
+  }
+  SECTION("symbolic link") {
+    fs::remove(folder.file());
+    fs::create_symlink(fixtures + "/peft_scheduler_good.so", folder.file());
+    CHECK(contains(refusal_of(folder.path()), "it is a symbolic link"));
+  }
+  SECTION("dangling link") {
+    fs::remove(folder.file());
+    fs::create_symlink("/nonexistent", folder.file());
+    CHECK(contains(refusal_of(folder.path()), "it is a symbolic link"));
+  }
+  SECTION("FIFO") {
+    fs::remove(folder.file());
+    REQUIRE(::mkfifo(folder.file().c_str(), 0644) == 0);
+    CHECK(contains(refusal_of(folder.path()), "it is not a regular file"));
+  }
+  SECTION("directory") {
+    fs::remove(folder.file());
+    fs::create_directory(folder.file());
+    CHECK(contains(refusal_of(folder.path()), "it is not a regular file"));
+  }
+  check_good_still_works();
+}
+
+TEST_CASE("what goes wrong while registering is told with the file", "[plugin]") {
+  const std::string file = fixtures + "/peft_scheduler_contrary.so: ";
+  CHECK(refusal_of_contrary("add: runtime_error") == file + "could not register: told by the plugin");
+  CHECK(refusal_of_contrary("add: int") == file + "could not register: something that is no std::exception");
+  CHECK(refusal_of_contrary("add: null") == file + "could not register: 'contrary' registers no factory");
+  CHECK(refusal_of_contrary("add: twice") == file + "could not register: 'contrary' is registered twice");
+  const std::string must = file + "must register scheduler/contrary and nothing else, but registered: ";
+  CHECK(refusal_of_contrary("add: nothing") == must + "none");
+  CHECK(refusal_of_contrary("add: other name") == must + "scheduler/other");
+  CHECK(refusal_of_contrary("add: other kind") == must + "clipping/contrary");
+  CHECK(refusal_of_contrary("add: more") == must + "scheduler/contrary, clipping/contrary");
+  CHECK(refusal_of(fixtures, "contrary") == "");
+  check_good_still_works();
+}
+
+TEST_CASE("what goes wrong while making is told with the plugin", "[plugin]") {
+  const std::string who = "plugin scheduler/contrary: ";
+  CHECK(refusal_of_contrary("make: runtime_error") == who + "could not be made: told by the plugin");
+  CHECK(refusal_of_contrary("make: int") == who + "could not be made: something that is no std::exception");
+  CHECK(contains(refusal_of_contrary("make: c10::Error"), who + "could not be made: told by the plugin"));
+  CHECK(refusal_of_contrary("make: null") == who + "the factory of 'contrary' returned nothing");
+  check_good_still_works();
+}
+
+TEST_CASE("list shows all, the broken ones with the reason", "[plugin]") {
+  const Folder folder;
+  folder.write(slurp(fixtures + "/peft_scheduler_good.so"));
+  folder.write("nonsense", "broken");
+  std::ofstream(folder.path() + "/peft_teapot_x.so") << "x";
+  std::ofstream(folder.path() + "/libother.so") << "x";
+  Plugins plugins({folder.path(), fixtures});
+  const auto all = plugins.scan();
+  REQUIRE(all.size() == 7);
+  CHECK(all[0].name == "broken");
+  CHECK(contains(all[0].problem, "not a shared library"));
+  CHECK(all[1].name == "contrary");
+  CHECK(all[1].problem.empty());
+  CHECK(all[2].name == "good");
+  CHECK(all[2].problem.empty());
+  CHECK(all[2].file == folder.file().string());
+  CHECK(all[3].name == "good");
+  CHECK(contains(all[3].problem, "a folder searched earlier has a scheduler/good"));
+  CHECK(contains(all[4].problem, "no record"));
+  CHECK(contains(all[5].problem, "peft_fixture_that_nobody_has"));
+  CHECK(contains(all[6].problem, "no kind of plugin is named 'teapot'"));
+}
