@@ -41,6 +41,16 @@ class NamedEnd {
 };
 const std::string* NamedEnd::file_ = nullptr;
 
+/// What the dynamic loader said, out of Boost's sentence around it.
+std::string loader_message(const std::string& file, const std::string& sentence) {
+  constexpr std::string_view before = "dlerror system message: ";
+  const std::size_t begin = sentence.find(before), end = sentence.rfind("): ");
+  if (begin == std::string::npos || end == std::string::npos || end < begin + before.size()) return sentence;
+  std::string said = sentence.substr(begin + before.size(), end - begin - before.size());
+  if (said.starts_with(file + ": ")) said.erase(0, file.size() + 2);
+  return said;
+}
+
 }  // namespace
 
 const PluginInfo& load_library(const std::string& file) {
@@ -52,7 +62,7 @@ const PluginInfo& load_library(const std::string& file) {
     const NamedEnd named(file);
     library->load(file, rtld_now | rtld_local);
   } catch (const std::exception& error) {
-    refuse("cannot be loaded: " + printable(error.what(), 1000));
+    refuse("cannot be loaded: " + printable(loader_message(file, error.what()), 1000));
   }
   if (!library->has("peft_plugin_v1")) refuse("not a peft plugin: it does not export peft_plugin_v1");
   const auto& info = library->get<const PluginInfo>("peft_plugin_v1");

@@ -1,0 +1,163 @@
+// The only user of Boost.Program_options.
+#include "command_line.h"
+
+#include <boost/program_options.hpp>
+#include <cmath>
+#include <filesystem>
+#include <sstream>
+
+#include "peft/abi.h"
+#include "peft/error.h"
+
+namespace {
+
+namespace po = boost::program_options;
+using peft::StringList;
+
+const char* const overview = R"(usage: peft-run EXPERIMENT.toml [--set TABLE.KEY=VALUE]...   train
+       peft-run plan EXPERIMENT.toml [--set ...]             what would be trained, and what it costs
+       peft-run generate --model M [--adapter DIR] --prompt TEXT
+       peft-run list                                         every plugin there is
+       peft-run describe [KIND/NAME | TABLE]                 every option, with type, default and meaning
+'peft-run COMMAND --help' tells a command's options; an experiment named like a command is written ./list
+)";
+
+/// One command's options, and how its usage begins.
+struct Syntax {
+  std::string usage;
+  po::options_description options{"options"};
+  po::positional_options_description positional;
+
+  explicit Syntax(std::string line) : usage("usage: peft-run " + std::move(line)) {
+    options.add_options()("help,h", "show this");
+  }
+  std::string help() const {
+    std::ostringstream text;
+    text << usage << "\n" << options;
+    return text.str();
+  }
+};
+
+/// False: --help was asked for.
+bool parse(const StringList& words, const Syntax& syntax, po::variables_map& values) {
+  // No guessing of shortened names: a later option must not change what an old script means.
+  const int style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
+  try {
+    po::store(po::command_line_parser(words).options(syntax.options).positional(syntax.positional).style(style).run(),
+              values);
+    if (values.count("help") != 0) return false;
+    po::notify(values);
+  } catch (const po::error& error) {
+    throw UsageError(peft::printable(error.what(), 1000), syntax.help());
+  }
+  return true;
+}
+
+StringList absolute(StringList paths) {
+  for (std::string& path : paths) path = std::filesystem::absolute(path).lexically_normal().string();
+  return paths;
+}
+
+void add_plugin_path(Syntax& syntax, StringList& paths) {
+  syntax.options.add_options()("plugin-path", po::value(&paths)->value_name("DIR"),
+                               "search this folder for plugins first (may be repeated)");
+}
+
+/// Training and planning read the same.
+template <class Arguments>
+Command parse_experiment(const StringList& words, const std::string& line) {
+  Arguments out;
+  Syntax syntax(line);
+  syntax.options.add_options()("set", po::value(&out.sets)->value_name("TABLE.KEY=VALUE"),
+                               "goes over the file; may be repeated")(
+      "experiment", po::value(&out.experiment)->required()->value_name("FILE"), "the experiment, as TOML");
+  syntax.positional.add("experiment", 1);
+  po::variables_map values;
+  if (!parse(words, syntax, values)) return Information{syntax.help()};
+  return out;
+}
+
+Command parse_list(const StringList& words) {
+  ListArguments out;
+  Syntax syntax("list [--plugin-path DIR]...");
+  add_plugin_path(syntax, out.plugin_paths);
+  po::variables_map values;
+  if (!parse(words, syntax, values)) return Information{syntax.help()};
+  out.plugin_paths = absolute(std::move(out.plugin_paths));
+  return out;
+}
+
+Command parse_describe(const StringList& words) {
+  DescribeArguments out;
+  Syntax syntax("describe [KIND/NAME | TABLE] [--markdown] [--plugin-path DIR]...");
+  add_plugin_path(syntax, out.plugin_paths);
+  syntax.options.add_options()("what", po::value(&out.what)->value_name("KIND/NAME"),
+                               "e.g. adapter/lora, or a table such as training; without: everything")(
+      "markdown", po::bool_switch(&out.markdown), "as the page docs/experiment.md");
+  syntax.positional.add("what", 1);
+  po::variables_map values;
+  if (!parse(words, syntax, values)) return Information{syntax.help()};
+  out.plugin_paths = absolute(std::move(out.plugin_paths));
+  return out;
+}
+
+void check(const GenerateArguments& arguments, const Syntax& syntax) {
+  const auto require = [&](bool ok, const char* message) {
+    if (!ok) throw UsageError(message, syntax.help());
+  };
+  require(arguments.max_new_tokens > 0, "--max-new-tokens must be positive");
+  require(std::isfinite(arguments.temperature) && arguments.temperature >= 0, "--temperature must be 0 or more");
+  require(arguments.top_k >= 0, "--top-k must be 0 (no limit) or more");
+  require(arguments.top_p > 0 && arguments.top_p <= 1, "--top-p must be above 0 and at most 1");
+  require(!(arguments.raw && arguments.system), "--system needs the chat template that --raw turns off");
+}
+
+Command parse_generate(const StringList& words) {
+  GenerateArguments out;
+  std::string system;
+  Syntax syntax("generate --model M [--adapter DIR] --prompt TEXT [options]");
+  const auto text = [](std::string& value, const char* name) { return po::value(&value)->value_name(name); };
+  syntax.options.add_options()("model", text(out.model, "PATH")->required(), "Hugging Face folder, or .gguf file")(
+      "adapter", text(out.adapter, "DIR"), "folder with adapter_config.json and adapter_model.safetensors")(
+      "prompt", text(out.prompt, "TEXT")->required(), "what the user says")("system", text(system, "TEXT"),
+                                                                            "system message before it")(
+      "max-new-tokens", po::value(&out.max_new_tokens)->value_name("N")->default_value(out.max_new_tokens),
+      "longest answer, in tokens")(
+      "temperature", po::value(&out.temperature)->value_name("T")->default_value(out.temperature), "0: greedy")(
+      "top-k", po::value(&out.top_k)->value_name("K")->default_value(out.top_k), "0: no limit")(
+      "top-p", po::value(&out.top_p)->value_name("P")->default_value(out.top_p), "1: no limit")(
+      "seed", po::value(&out.seed)->value_name("N")->default_value(out.seed), "of the random choice")(
+      "raw", po::bool_switch(&out.raw), "the prompt as it is, without the chat template")(
+      "precision", text(out.precision, "NAME")->default_value(out.precision), "a precision plugin")(
+      "device", text(out.device, "NAME")->default_value(out.device), "auto, cpu, cuda, cuda:1, ...");
+  add_plugin_path(syntax, out.plugin_paths);
+  po::variables_map values;
+  if (!parse(words, syntax, values)) return Information{syntax.help()};
+  if (values.count("system") != 0) out.system = system;
+  check(out, syntax);
+  out.plugin_paths = absolute(std::move(out.plugin_paths));
+  return out;
+}
+
+}  // namespace
+
+Command parse_command_line(int argc, const char* const* argv) {
+  StringList words(argv + std::min(argc, 1), argv + argc);
+  if (words.empty()) throw UsageError("nothing to do", overview);
+  const std::string first = words.front();
+  if (first == "--help" || first == "-h" || first == "help") return Information{overview};
+  if (first == "--version") return Information{"peft-run " PEFT_VERSION " (" PEFT_ABI ")\n"};
+  const StringList rest(words.begin() + 1, words.end());
+  if (first == "plan") return parse_experiment<PlanArguments>(rest, "plan EXPERIMENT.toml [--set TABLE.KEY=VALUE]...");
+  if (first == "list") return parse_list(rest);
+  if (first == "describe") return parse_describe(rest);
+  if (first == "generate") return parse_generate(rest);
+  // A mistyped command would otherwise be told as a file that is not there.
+  if (first.find_first_of("./-") == std::string::npos && !std::filesystem::exists(first)) {
+    const std::string near = peft::nearest(first, {"plan", "list", "describe", "generate"});
+    throw UsageError(
+        "no command '" + peft::printable(first) + "'" + (near.empty() ? "" : "; did you mean '" + near + "'?"),
+        overview);
+  }
+  return parse_experiment<TrainArguments>(words, "EXPERIMENT.toml [--set TABLE.KEY=VALUE]...");
+}

@@ -1,0 +1,60 @@
+#pragma once
+// The commands of peft-run: plain arguments in, exit code out. Errors are thrown; main() prints them.
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "peft/options.h"
+
+struct TrainArguments {
+  std::string experiment;  ///< path of the TOML file
+  peft::StringList sets;   ///< `table.key=value`, in order
+};
+
+struct PlanArguments {
+  std::string experiment;
+  peft::StringList sets;
+};
+
+struct ListArguments {
+  peft::StringList plugin_paths;  ///< absolute
+};
+
+struct DescribeArguments {
+  std::string what;       ///< "kind/name" of a plugin, a table of the core, or "" for everything
+  bool markdown = false;  ///< as docs/experiment.md
+  peft::StringList plugin_paths;
+};
+
+struct GenerateArguments {
+  std::string model;    ///< Hugging Face folder or .gguf file
+  std::string adapter;  ///< folder, or "" for the base alone
+  std::string prompt;
+  std::optional<std::string> system;  ///< system message
+  int64_t max_new_tokens = 128;
+  double temperature = 0;  ///< 0: greedy
+  int64_t top_k = 0;       ///< 0: no limit
+  double top_p = 1;        ///< 1: no limit
+  uint64_t seed = 0;
+  bool raw = false;                ///< the prompt as it is, without the chat template
+  std::string precision = "fp32";  ///< name of a precision plugin
+  std::string device = "auto";
+  peft::StringList plugin_paths;
+};
+
+int train_command(const TrainArguments& arguments);
+int plan_command(const PlanArguments& arguments);
+int list_command(const ListArguments& arguments);
+int describe_command(const DescribeArguments& arguments);
+int generate_command(const GenerateArguments& arguments);
+
+/// A table of an experiment that belongs to the core.
+struct CoreTable {
+  std::string name;                       ///< as in TOML
+  std::string purpose;                    ///< one sentence
+  std::vector<peft::OptionInfo> options;  ///< from the very code that reads it, given an empty Options
+};
+/// [model], [data], [training], [plugins]: in the order in which an experiment shows them.
+std::vector<CoreTable> core_tables();
