@@ -68,7 +68,12 @@ void multiply(View a, const float* b, int64_t ldb, float* c, int64_t ldc, int64_
   for (; j + kColumns * kWidth <= columns; j += kColumns * kWidth) {
     panel<kColumns, add>(a, b + j, ldb, c + j, ldc, rows, depth);
   }
-  for (; j < columns; j += kWidth) panel<1, add>(a, b + j, ldb, c + j, ldc, rows, depth);
+  switch ((columns - j) / kWidth) {
+    case 1: return panel<1, add>(a, b + j, ldb, c + j, ldc, rows, depth);
+    case 2: return panel<2, add>(a, b + j, ldb, c + j, ldc, rows, depth);
+    case 3: return panel<3, add>(a, b + j, ldb, c + j, ldc, rows, depth);
+    default: return;
+  }
 }
 
 /// Rows of T as dense rows of floats, zeros up to the padded width.
@@ -90,12 +95,29 @@ void scatter(const float* from, T* to, int64_t stride, int64_t rows, int64_t dim
   }
 }
 
-/// [rows, dim] at the padded width → [dim, padded(rows)], zeros behind the last row.
+typedef float Four __attribute__((vector_size(16)));
+
+/// to[j][i] = from[i][j] of 4 × 4.
+inline void transpose_four(const float* from, int64_t from_row, float* to, int64_t to_row) {
+  Four row[4];
+  for (int i = 0; i < 4; ++i) std::memcpy(&row[i], from + i * from_row, sizeof(Four));
+  const Four a = __builtin_shufflevector(row[0], row[1], 0, 4, 1, 5);
+  const Four b = __builtin_shufflevector(row[2], row[3], 0, 4, 1, 5);
+  const Four c = __builtin_shufflevector(row[0], row[1], 2, 6, 3, 7);
+  const Four d = __builtin_shufflevector(row[2], row[3], 2, 6, 3, 7);
+  const Four column[4] = {__builtin_shufflevector(a, b, 0, 1, 4, 5), __builtin_shufflevector(a, b, 2, 3, 6, 7),
+                          __builtin_shufflevector(c, d, 0, 1, 4, 5), __builtin_shufflevector(c, d, 2, 3, 6, 7)};
+  for (int i = 0; i < 4; ++i) std::memcpy(to + i * to_row, &column[i], sizeof(Four));
+}
+
+/// from [rows, padded(dim)] → to [padded(dim), padded(rows)], zeros behind the last row. Widths are multiples of 4.
 void transpose(const float* from, float* to, int64_t rows, int64_t dim) {
-  const int64_t width = padded(rows), ld = padded(dim);
+  const int64_t width = padded(rows), ld = padded(dim), whole = rows / 4 * 4;
+  for (int64_t i = 0; i < ld; i += 4) {
+    for (int64_t j = 0; j < whole; j += 4) transpose_four(from + j * ld + i, ld, to + i * width + j, width);
+  }
   for (int64_t i = 0; i < dim; ++i) {
-    for (int64_t j = 0; j < rows; ++j) to[i * width + j] = from[j * ld + i];
-    for (int64_t j = rows; j < width; ++j) to[i * width + j] = 0;
+    for (int64_t j = whole; j < width; ++j) to[i * width + j] = j < rows ? from[j * ld + i] : 0;
   }
 }
 
@@ -143,7 +165,7 @@ template <class T>
 void attention(const AttentionHead<T>& h, float* memory) {
   const int64_t n = h.tokens, keys = padded(n), dim = padded(h.dim);
   Scratch scratch{memory};
-  float *rows = scratch.take(n * dim), *k_t = scratch.take(h.dim * keys), *v = scratch.take(n * dim);
+  float *rows = scratch.take(n * dim), *k_t = scratch.take(dim * keys), *v = scratch.take(n * dim);
   float *scores = scratch.take(kQueries * keys), *q = scratch.take(kQueries * dim), *out = scratch.take(kQueries * dim);
   gather(h.k, h.k_stride, rows, n, h.dim);
   transpose(rows, k_t, n, h.dim);
@@ -186,7 +208,7 @@ template <class T>
 void attention_backward(const AttentionHead<T>& h, float* memory) {
   const int64_t n = h.tokens, keys = padded(n), dim = padded(h.dim);
   Scratch scratch{memory};
-  float *k = scratch.take(n * dim), *k_t = scratch.take(h.dim * keys), *v_t = scratch.take(h.dim * keys);
+  float *k = scratch.take(n * dim), *k_t = scratch.take(dim * keys), *v_t = scratch.take(dim * keys);
   float *dk = scratch.take(n * dim), *dv = scratch.take(n * dim);
   float *p = scratch.take(kQueries * keys), *ds = scratch.take(kQueries * keys);
   float *q = scratch.take(kQueries * dim), *dq = scratch.take(kQueries * dim), *dout = scratch.take(kQueries * dim);
