@@ -1,11 +1,17 @@
 # peft_add_plugin(<kind> <name> <source>...)
-# Builds peft_<kind>_<name>.so, in the tree and outside it.
+# Builds peft_<kind>_<name>.so, in the tree and outside it (find_package(peft)).
 function(peft_add_plugin kind name)
+  set(kinds adapter optimizer scheduler clipping precision)
+  if(NOT kind IN_LIST kinds OR NOT name MATCHES "^[a-z0-9_]+$")
+    list(JOIN kinds ", " kinds)
+    message(FATAL_ERROR "peft_add_plugin(${kind} ${name}): the kind is one of ${kinds}; the name has only a-z, 0-9, _")
+  endif()
   set(target peft_${kind}_${name})
   add_library(${target} MODULE ${ARGN})
   target_link_libraries(${target} PRIVATE peft::peft)
   set_target_properties(${target} PROPERTIES PREFIX "" CXX_VISIBILITY_PRESET hidden
                                              VISIBILITY_INLINES_HIDDEN ON DEFINE_SYMBOL "")
+  # Code that torch or an exception still points to must not be unmapped.
   target_link_options(${target} PRIVATE -Wl,-z,nodelete)
   if(TARGET peft_pch)
     target_link_libraries(${target} PRIVATE peft_warnings)

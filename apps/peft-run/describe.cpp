@@ -24,10 +24,11 @@ void print(const Options& options, bool markdown) {
   }
   if (markdown) {
     std::cout << "| key | type | default | meaning |\n|---|---|---|---|\n";
-    for (const OptionInfo& option : options)
-      std::cout << "| `" << option.key << "` | " << option.type << " | "
-                << (option.default_value.empty() ? "" : "`" + cell(option.default_value) + "`") << " | "
-                << cell(option.help) << " |\n";
+    for (const OptionInfo& option : options) {
+      const char* quote = option.default_value.empty() ? "" : "`";
+      std::cout << "| `" << option.key << "` | " << option.type << " | " << quote << cell(option.default_value) << quote
+                << " | " << cell(option.help) << " |\n";
+    }
     return;
   }
   std::size_t width = 0;

@@ -1,0 +1,29 @@
+# cmake --install: libpeft, its headers, the plugins, peft-run, and what find_package(peft) needs to build plugins.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/peft)
+
+# libtorch stays where it is: its folder goes into the run paths.
+set_target_properties(peft peft-run PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)
+set_target_properties(peft PROPERTIES INSTALL_RPATH "$ORIGIN")
+set_target_properties(peft-run PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
+
+install(TARGETS peft EXPORT peft LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(TARGETS peft-run RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+install(DIRECTORY framework/include/peft DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+
+get_property(folders DIRECTORY plugins PROPERTY SUBDIRECTORIES)
+foreach(folder IN LISTS folders)
+  get_property(targets DIRECTORY ${folder} PROPERTY BUILDSYSTEM_TARGETS)
+  foreach(target IN LISTS targets)
+    set_target_properties(${target} PROPERTIES INSTALL_RPATH "$ORIGIN/../.." INSTALL_RPATH_USE_LINK_PATH ON)
+    install(TARGETS ${target} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/peft/plugins)
+  endforeach()
+endforeach()
+
+install(EXPORT peft FILE peftTargets.cmake NAMESPACE peft:: DESTINATION ${package_dir})
+configure_package_config_file(cmake/PeftConfig.cmake.in ${PROJECT_BINARY_DIR}/peftConfig.cmake
+                              INSTALL_DESTINATION ${package_dir})
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/peftConfigVersion.cmake COMPATIBILITY SameMinorVersion)
+install(FILES ${PROJECT_BINARY_DIR}/peftConfig.cmake ${PROJECT_BINARY_DIR}/peftConfigVersion.cmake
+              cmake/PeftPlugin.cmake DESTINATION ${package_dir})
