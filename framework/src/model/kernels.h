@@ -11,6 +11,13 @@ namespace peft {
 // The decoder's operations outside the matrix products. Each has a gradient of its own that saves its inputs and
 // nothing of their size besides. fp32 and bf16 on a CPU run vectorised; anything else runs torch's own operations.
 
+/// a [m, k] · b [k, n], without a gradient. bf16 on a CPU that has no instructions for it is multiplied in fp32, a part
+/// of the larger matrix at a time, and rounded once: several times faster than torch's emulation.
+PEFT_API Tensor product(const Tensor& a, const Tensor& b);
+
+/// x·Wᵀ + b, x: [..., in]; as at::linear, through `product` where that gains and weight and bias are frozen.
+PEFT_API Tensor affine(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
+
 /// x / sqrt(mean(x²) + eps), rounded to x's dtype, times weight (as transformers' LlamaRMSNorm).
 /// x: [..., H], weight: [H]. Computed in fp32, or fp64 for fp64.
 PEFT_API Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps);

@@ -57,12 +57,9 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     for (int64_t row = 0; row < hidden.size(0); row += kRows) {
       const int64_t n = std::min(kRows, hidden.size(0) - row);
       const MemoryScope scope(MemoryComponent::logits);
-      Tensor logits = at::linear(hidden.narrow(0, row, n), weight);
+      Tensor logits = product(hidden.narrow(0, row, n), weight.t());
       sum += loss_of(logits, labels.narrow(0, row, n), needs_grad);
-      if (needs_grad) {
-        Tensor part = gradient.narrow(0, row, n);
-        at::mm_out(part, logits, weight);
-      }
+      if (needs_grad) gradient.narrow(0, row, n).copy_(product(logits, weight));
     }
     ctx->save_for_backward({gradient});
     return sum;

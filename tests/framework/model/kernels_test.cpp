@@ -213,3 +213,19 @@ TEST_CASE("linear_cross_entropy_sum at its edges") {
   const Tensor none = torch::zeros({0, 2}, torch::requires_grad());
   CHECK(peft::linear_cross_entropy_sum(none, weight, torch::zeros({0}, torch::kLong)).item<float>() == 0);
 }
+
+TEST_CASE("affine and product") {
+  torch::manual_seed(8);
+  const Tensor weight = noise({48, 80}, 0.2), bias = noise({48});
+  const auto to = [](const Tensor& t, const Tensor& like) { return t.to(like.scalar_type()); };
+  compare([&](const auto& in) { return peft::affine(in[0], to(weight, in[0]), to(bias, in[0])); },
+          [&](const auto& in) { return torch::matmul(in[0], weight.t()) + bias; }, {noise({3, 50, 80})}, 2e-6);
+  // Weights that train, and products too large to be widened at once: the parts lie along either side.
+  compare([&](const auto& in) { return peft::affine(in[0], in[1]); },
+          [&](const auto& in) { return torch::matmul(in[0], in[1].t()); }, {noise({50, 80}), noise({48, 80})}, 2e-6);
+  const Tensor large = noise({70000, 64}).to(torch::kBFloat16), rows = noise({40, 64}).to(torch::kBFloat16);
+  const auto wide = [](const Tensor& t) { return t.to(torch::kDouble); };
+  const Tensor y = peft::product(rows, large.t());
+  CHECK(distance(wide(y), wide(rows).mm(wide(large).t())) < 0.004);
+  CHECK(distance(wide(peft::product(y, large)), wide(y).mm(wide(large))) < 0.004);
+}
