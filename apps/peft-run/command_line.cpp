@@ -26,6 +26,7 @@ const char* const overview = R"(usage: peft-run EXPERIMENT.toml [--set TABLE.KEY
 struct Syntax {
   std::string usage;
   po::options_description options{"options"};
+  po::options_description hidden;  ///< what is given without a name
   po::positional_options_description positional;
 
   explicit Syntax(std::string line) : usage("usage: peft-run " + std::move(line)) {
@@ -41,10 +42,11 @@ struct Syntax {
 /// False: --help was asked for.
 bool parse(const StringList& words, const Syntax& syntax, po::variables_map& values) {
   // No guessing of shortened names: a later option must not change what an old script means.
+  po::options_description all;
+  all.add(syntax.options).add(syntax.hidden);
   const int style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
   try {
-    po::store(po::command_line_parser(words).options(syntax.options).positional(syntax.positional).style(style).run(),
-              values);
+    po::store(po::command_line_parser(words).options(all).positional(syntax.positional).style(style).run(), values);
     if (values.count("help") != 0) return false;
     po::notify(values);
   } catch (const po::error& error) {
@@ -69,11 +71,12 @@ Command parse_experiment(const StringList& words, const std::string& line) {
   Arguments out;
   Syntax syntax(line);
   syntax.options.add_options()("set", po::value(&out.sets)->value_name("TABLE.KEY=VALUE"),
-                               "goes over the file; may be repeated")(
-      "experiment", po::value(&out.experiment)->required()->value_name("FILE"), "the experiment, as TOML");
+                               "goes over the file; may be repeated");
+  syntax.hidden.add_options()("experiment", po::value(&out.experiment));
   syntax.positional.add("experiment", 1);
   po::variables_map values;
   if (!parse(words, syntax, values)) return Information{syntax.help()};
+  if (out.experiment.empty()) throw UsageError("no experiment given", syntax.help());
   return out;
 }
 
@@ -89,11 +92,12 @@ Command parse_list(const StringList& words) {
 
 Command parse_describe(const StringList& words) {
   DescribeArguments out;
-  Syntax syntax("describe [KIND/NAME | TABLE] [--markdown] [--plugin-path DIR]...");
+  Syntax syntax(
+      "describe [KIND/NAME | TABLE] [--markdown] [--plugin-path DIR]...\n"
+      "e.g. adapter/lora or training; without one: everything");
   add_plugin_path(syntax, out.plugin_paths);
-  syntax.options.add_options()("what", po::value(&out.what)->value_name("KIND/NAME"),
-                               "e.g. adapter/lora, or a table such as training; without: everything")(
-      "markdown", po::bool_switch(&out.markdown), "as the page docs/experiment.md");
+  syntax.options.add_options()("markdown", po::bool_switch(&out.markdown), "as the page docs/experiment.md");
+  syntax.hidden.add_options()("what", po::value(&out.what));
   syntax.positional.add("what", 1);
   po::variables_map values;
   if (!parse(words, syntax, values)) return Information{syntax.help()};

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <filesystem>
 #include <memory>
 
 #include "peft/error.h"
@@ -71,6 +72,8 @@ const PluginInfo& load_library(const std::string& file) {
   return info;
 }
 
-std::string folder_of_libpeft() { return boost::dll::this_line_location().parent_path().string(); }
+std::string folder_of_libpeft() {
+  return std::filesystem::weakly_canonical(boost::dll::this_line_location()).parent_path().string();
+}
 
 }  // namespace peft::detail
