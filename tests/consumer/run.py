@@ -40,7 +40,8 @@ with tempfile.TemporaryDirectory(prefix="peft_consumer_") as folder:
     # Not found until its folder is named.
     assert "peft_adapter_scale" not in told(peft_run, "list")
     listed = told(peft_run, "list", "--plugin-path", outside)
-    assert f"scale  0.1.0    {outside}/peft_adapter_scale.so".split() in [line.split()[1:] for line in listed.splitlines()]
+    row = ["adapter", "scale", "0.1.0", f"{outside}/peft_adapter_scale.so"]
+    assert row in [line.split() for line in listed.splitlines()]
     assert str(prefix / "lib") in told(peft_run, "list"), "the installed plugins' folder is searched"
     assert '["q_proj", "v_proj"]' in told(peft_run, "describe", "adapter/scale", "--plugin-path", outside)
 
@@ -89,7 +90,9 @@ paths = ["{outside.name}"]
     # Its vectors start as ones; after five steps every one has moved.
     trained = safetensors.torch.load_file(folder / "run" / "adapter_model.safetensors")
     assert sorted(trained) == sorted(
-        f"base_model.model.model.layers.{layer}.self_attn.{name}.scale" for layer in (0, 1) for name in ("q_proj", "v_proj")
+        f"base_model.model.model.layers.{layer}.self_attn.{name}.scale"
+        for layer in (0, 1)
+        for name in ("q_proj", "v_proj")
     ), sorted(trained)
     assert all((tensor != 1).any() and tensor.isfinite().all() for tensor in trained.values())
     print("trained with a plugin of its own:", losses)
