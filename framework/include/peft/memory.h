@@ -11,11 +11,11 @@ namespace peft {
 
 /// Bytes, since the process began; peaks since the last `reset_peak`.
 struct MemoryStats {
-  uint64_t allocated = 0;       ///< live, as asked for
-  uint64_t reserved = 0;        ///< taken from the system or the device, in use or cached
+  uint64_t allocated = 0;  ///< live, as asked for
+  uint64_t reserved = 0;   ///< taken from the system or the device, in use or cached
   uint64_t peak_allocated = 0;
   uint64_t peak_reserved = 0;
-  uint64_t allocations = 0;     ///< number of allocations so far
+  uint64_t allocations = 0;  ///< number of allocations so far
 };
 
 /// What memory is for.

@@ -22,12 +22,16 @@ thread_local std::optional<MemoryComponent> open_scope;
 
 MemoryComponent component_of_phase(MemoryPhase phase) {
   switch (phase) {
-    case MemoryPhase::load: return MemoryComponent::base;
+    case MemoryPhase::load:
+      return MemoryComponent::base;
     case MemoryPhase::forward:
     case MemoryPhase::backward:
-    case MemoryPhase::evaluate: return MemoryComponent::activations;
-    case MemoryPhase::optimizer: return MemoryComponent::optimizer;
-    default: return MemoryComponent::other;
+    case MemoryPhase::evaluate:
+      return MemoryComponent::activations;
+    case MemoryPhase::optimizer:
+      return MemoryComponent::optimizer;
+    default:
+      return MemoryComponent::other;
   }
 }
 

@@ -110,7 +110,8 @@ void Heap::give_back(Block* block) {
 
 bool Heap::add_range(size_t least) {
   for (size_t size = std::max(range_, round_up(least, kPage)); size >= least; size /= 2) {
-    void* base = mmap(nullptr, size + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void* base =
+        mmap(nullptr, size + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) continue;
     char* aligned = reinterpret_cast<char*>(round_up(reinterpret_cast<size_t>(base), kPage));
     // Once for all of it: advice given block by block would cost more than the faults it saves.

@@ -15,8 +15,8 @@ class Heap {
 
   /// In front of every block's payload.
   struct alignas(kAlign) Block {
-    size_t size;       ///< with this header, a multiple of kAlign
-    Block* before;     ///< next lower in address, null for the lowest
+    size_t size;    ///< with this header, a multiple of kAlign
+    Block* before;  ///< next lower in address, null for the lowest
     Block* next_free;
     Block* prev_free;
     size_t requested;  ///< bytes asked for; the owner's to use

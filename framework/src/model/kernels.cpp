@@ -84,9 +84,8 @@ struct Swiglu : Function<Swiglu> {
     if (!vectorised(g, u)) return at::silu(g).mul_(u);
     const Tensor y = at::empty_like(g);
     with_kernels(g.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
-      in_parallel(g.numel(), 1, [&](int64_t at, int64_t n) {
-        kernels.swiglu(data<T>(g) + at, data<T>(u) + at, data<T>(y) + at, n);
-      });
+      in_parallel(g.numel(), 1,
+                  [&](int64_t at, int64_t n) { kernels.swiglu(data<T>(g) + at, data<T>(u) + at, data<T>(y) + at, n); });
     });
     return y;
   }
@@ -98,8 +97,8 @@ struct Swiglu : Function<Swiglu> {
     const Tensor dg = at::empty_like(g), du = at::empty_like(u);
     with_kernels(g.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
       in_parallel(g.numel(), 1, [&](int64_t at, int64_t n) {
-        kernels.swiglu_backward(data<T>(dy) + at, data<T>(g) + at, data<T>(u) + at, data<T>(dg) + at,
-                                data<T>(du) + at, n);
+        kernels.swiglu_backward(data<T>(dy) + at, data<T>(g) + at, data<T>(u) + at, data<T>(dg) + at, data<T>(du) + at,
+                                n);
       });
     });
     return {dg, du};

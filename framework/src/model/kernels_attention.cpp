@@ -29,8 +29,7 @@ Tensor attention_by_torch(const Tensor& q, const Tensor& k, const Tensor& v, con
     const auto rows = [&](const Tensor& t) { return t.narrow(0, starts[i], starts[i + 1] - starts[i]); };
     if (starts[i + 1] > starts[i]) parts.push_back(attend(rows(q), rows(k), rows(v), scale));
   }
-  return parts.empty() ? at::empty({0, q.size(1) * q.size(2)}, q.options())
-                       : at::cat(parts).reshape({q.size(0), -1});
+  return parts.empty() ? at::empty({0, q.size(1) * q.size(2)}, q.options()) : at::cat(parts).reshape({q.size(0), -1});
 }
 
 /// Runs `kernel` over heads, the longest first; the threads take them one by one.
@@ -65,7 +64,9 @@ std::vector<simd::AttentionHead<T>> heads_of(const Tensors& t, const std::vector
     if (tokens == 0) continue;
     for (int64_t head = 0; head < count; ++head) {
       const auto input = [&](const Tensor& x, int64_t h) { return data<T>(x) + first * x.stride(0) + h * x.stride(1); };
-      const auto dense = [&](const Tensor& x) { return x.defined() ? data<T>(x) + first * width + head * dim : nullptr; };
+      const auto dense = [&](const Tensor& x) {
+        return x.defined() ? data<T>(x) + first * width + head * dim : nullptr;
+      };
       simd::AttentionHead<T> h{};
       h.q = input(t.q, head), h.k = input(t.k, head / group), h.v = input(t.v, head / group);
       h.q_stride = t.q.stride(0), h.k_stride = t.k.stride(0), h.v_stride = t.v.stride(0);
@@ -89,7 +90,8 @@ struct Attention : torch::autograd::Function<Attention> {
   static Variable forward(AutogradContext* ctx, const Variable& q, const Variable& k, const Variable& v,
                           const std::vector<int64_t>& starts, double scale) {
     const auto rows = [](const Tensor& x) { return x.stride(-1) == 1 ? x : x.contiguous(); };
-    Tensors t{rows(q), rows(k), rows(v), at::empty({q.size(0), q.size(1) * q.size(2)}, q.options()), {}, {}, {}, {}, {}};
+    Tensors t{rows(q), rows(k), rows(v), at::empty({q.size(0), q.size(1) * q.size(2)}, q.options()), {}, {},
+              {},      {},      {}};
     t.log_sum = at::empty({q.size(1), q.size(0)}, q.options().dtype(torch::kFloat));
     with_kernels(q.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
       auto heads = heads_of<T>(t, starts, scale);
@@ -113,9 +115,7 @@ struct Attention : torch::autograd::Function<Attention> {
       auto heads = heads_of<T>(t, starts, scale);
       run(heads, simd::attention_backward_scratch(longest(starts), dim), kernels.attention_backward);
     });
-    const auto grouped = [&](const Tensor& x) {
-      return kv == t.q.size(1) ? x : x.view({tokens, kv, -1, dim}).sum(2);
-    };
+    const auto grouped = [&](const Tensor& x) { return kv == t.q.size(1) ? x : x.view({tokens, kv, -1, dim}).sum(2); };
     return {t.dq, grouped(t.dk), grouped(t.dv), Variable(), Variable()};
   }
 };

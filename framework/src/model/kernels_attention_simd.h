@@ -51,12 +51,18 @@ inline void panel(View a, const float* b, int64_t ldb, float* c, int64_t ldc, in
   }
   const View rest = {a.data + i * a.row, a.row, a.column};
   switch (rows - i) {
-    case 1: return tile<1, N, add>(rest, b, ldb, c + i * ldc, ldc, depth);
-    case 2: return tile<2, N, add>(rest, b, ldb, c + i * ldc, ldc, depth);
-    case 3: return tile<3, N, add>(rest, b, ldb, c + i * ldc, ldc, depth);
-    case 4: return tile<4, N, add>(rest, b, ldb, c + i * ldc, ldc, depth);
-    case 5: return tile<5, N, add>(rest, b, ldb, c + i * ldc, ldc, depth);
-    default: return;
+    case 1:
+      return tile<1, N, add>(rest, b, ldb, c + i * ldc, ldc, depth);
+    case 2:
+      return tile<2, N, add>(rest, b, ldb, c + i * ldc, ldc, depth);
+    case 3:
+      return tile<3, N, add>(rest, b, ldb, c + i * ldc, ldc, depth);
+    case 4:
+      return tile<4, N, add>(rest, b, ldb, c + i * ldc, ldc, depth);
+    case 5:
+      return tile<5, N, add>(rest, b, ldb, c + i * ldc, ldc, depth);
+    default:
+      return;
   }
 }
 
@@ -69,10 +75,14 @@ void multiply(View a, const float* b, int64_t ldb, float* c, int64_t ldc, int64_
     panel<kColumns, add>(a, b + j, ldb, c + j, ldc, rows, depth);
   }
   switch ((columns - j) / kWidth) {
-    case 1: return panel<1, add>(a, b + j, ldb, c + j, ldc, rows, depth);
-    case 2: return panel<2, add>(a, b + j, ldb, c + j, ldc, rows, depth);
-    case 3: return panel<3, add>(a, b + j, ldb, c + j, ldc, rows, depth);
-    default: return;
+    case 1:
+      return panel<1, add>(a, b + j, ldb, c + j, ldc, rows, depth);
+    case 2:
+      return panel<2, add>(a, b + j, ldb, c + j, ldc, rows, depth);
+    case 3:
+      return panel<3, add>(a, b + j, ldb, c + j, ldc, rows, depth);
+    default:
+      return;
   }
 }
 

@@ -78,9 +78,9 @@ Tensor linear_cross_entropy_sum(const Tensor& hidden, const Tensor& weight, cons
                   targets.scalar_type() == torch::kLong,
               "cross-entropy: hidden ", hidden.sizes(), " and int64 targets ", targets.sizes(), " do not fit together");
   // An index past the vocabulary would be read and written outside the logits.
-  TORCH_CHECK(targets.numel() == 0 || (targets.min().item<int64_t>() >= 0 &&
-                                       targets.max().item<int64_t>() < weight.size(0)),
-              "cross-entropy: a target lies outside the vocabulary of ", weight.size(0));
+  TORCH_CHECK(
+      targets.numel() == 0 || (targets.min().item<int64_t>() >= 0 && targets.max().item<int64_t>() < weight.size(0)),
+      "cross-entropy: a target lies outside the vocabulary of ", weight.size(0));
   const bool needs_grad = at::GradMode::is_enabled() && hidden.requires_grad();
   return LinearCrossEntropy::apply(hidden, weight.detach(), targets, needs_grad);
 }

@@ -27,8 +27,8 @@ bool emulates_bf16() {
 }
 
 bool widens(const Tensor& a, const Tensor& b) {
-  return emulates_bf16() && a.is_cpu() && a.scalar_type() == torch::kBFloat16 &&
-         b.scalar_type() == torch::kBFloat16 && a.numel() >= kRows * a.size(-1);
+  return emulates_bf16() && a.is_cpu() && a.scalar_type() == torch::kBFloat16 && b.scalar_type() == torch::kBFloat16 &&
+         a.numel() >= kRows * a.size(-1);
 }
 
 Tensor widened_product(const Tensor& a, const Tensor& b) {
@@ -54,12 +54,13 @@ Tensor widened_product(const Tensor& a, const Tensor& b) {
 }
 
 struct FrozenLinear : torch::autograd::Function<FrozenLinear> {
-  static Variable forward(AutogradContext* ctx, const Variable& x, const Tensor& weight, const Tensor& bias) {
+  static Variable forward(AutogradContext* ctx, const Variable& x, const Tensor& weight,
+                          const std::optional<Tensor>& bias) {
     ctx->save_for_backward({weight});
     auto shape = x.sizes().vec();
     shape.back() = weight.size(0);
     Tensor y = product(x.reshape({-1, x.size(-1)}), weight.t());
-    if (bias.defined()) y.add_(bias);
+    if (bias) y.add_(*bias);
     return y.view(shape);
   }
 
@@ -78,7 +79,8 @@ Tensor product(const Tensor& a, const Tensor& b) { return widens(a, b) ? widened
 Tensor affine(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   const bool trains = weight.requires_grad() || (bias.defined() && bias.requires_grad());
   if (trains || !widens(x, weight)) return at::linear(x, weight, bias);
-  return FrozenLinear::apply(x, weight, bias);
+  // An undefined tensor among a function's inputs makes torch throw.
+  return FrozenLinear::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
 }
 
 }  // namespace peft

@@ -30,16 +30,12 @@ void rms_norm_backward(const T* dy, const T* x, const T* weight, const float* rs
     Vec products = {};
     in_vectors(
         width, [&](int64_t i) { products += rounded<T>(load(dy + i) * load(weight + i)) * load(x + i); },
-        [&](int64_t i, int64_t n) {
-          products += rounded<T>(load(dy + i, n) * load(weight + i, n)) * load(x + i, n);
-        });
+        [&](int64_t i, int64_t n) { products += rounded<T>(load(dy + i, n) * load(weight + i, n)) * load(x + i, n); });
     const float factor = rstd[row];
     const float pull = sum(products) * factor * factor / static_cast<float>(width);
     in_vectors(
         width,
-        [&](int64_t i) {
-          store(dx + i, (rounded<T>(load(dy + i) * load(weight + i)) - load(x + i) * pull) * factor);
-        },
+        [&](int64_t i) { store(dx + i, (rounded<T>(load(dy + i) * load(weight + i)) - load(x + i) * pull) * factor); },
         [&](int64_t i, int64_t n) {
           store(dx + i, (rounded<T>(load(dy + i, n) * load(weight + i, n)) - load(x + i, n) * pull) * factor, n);
         });
@@ -135,8 +131,8 @@ float cross_entropy(T* logits, int64_t width, int64_t target, bool gradient) {
 
 template <class T>
 constexpr Kernels<T> all() {
-  return {rms_norm<T>, rms_norm_backward<T>, swiglu<T>,       swiglu_backward<T>,
-          rotary<T>,   cross_entropy<T>,     attention<T>,    attention_backward<T>};
+  return {rms_norm<T>, rms_norm_backward<T>, swiglu<T>,    swiglu_backward<T>,
+          rotary<T>,   cross_entropy<T>,     attention<T>, attention_backward<T>};
 }
 
 }  // namespace

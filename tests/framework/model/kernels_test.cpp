@@ -73,7 +73,8 @@ Tensor attention_definition(const Tensor& q, const Tensor& k, const Tensor& v, c
   const Tensor keys = k.repeat_interleave(group, 1), values = v.repeat_interleave(group, 1);
   Tensor example = torch::zeros({tokens}, torch::kLong);
   for (size_t i = 1; i + 1 < starts.size(); ++i) example.narrow(0, starts[i], tokens - starts[i]).add_(1);
-  const Tensor visible = torch::ones({tokens, tokens}, torch::kBool).tril() & (example.unsqueeze(0) == example.unsqueeze(1));
+  const Tensor visible =
+      torch::ones({tokens, tokens}, torch::kBool).tril() & (example.unsqueeze(0) == example.unsqueeze(1));
   const Tensor scores = torch::einsum("qhd,khd->hqk", {q, keys}) * scale;
   const Tensor p = scores.masked_fill(~visible, -INFINITY).softmax(-1);
   return torch::einsum("hqk,khd->qhd", {p, values}).reshape({tokens, -1});
@@ -85,7 +86,8 @@ TEST_CASE("rms_norm") {
   torch::manual_seed(1);
   for (const int64_t width : {576, 64, 17, 1}) {
     compare([](const auto& in) { return peft::rms_norm(in[0], in[1], 1e-5); },
-            [](const auto& in) { return rms_norm_definition(in[0], in[1], 1e-5); }, {noise({67, width}), noise({width})},
+            [](const auto& in) { return rms_norm_definition(in[0], in[1], 1e-5); },
+            {noise({67, width}), noise({width})},
             width == 1 ? 2e-5 : 2e-6);  // one feature: the gradient is the difference of nearly equal numbers
   }
   const Tensor zeros = torch::zeros({3, 32});
@@ -137,8 +139,8 @@ TEST_CASE("attention") {
     int64_t heads, kv, dim;
     std::vector<int64_t> starts;
   };
-  const std::vector<Shape> shapes = {{9, 3, 64, {0, 48, 48, 49, 160}}, {4, 4, 20, {0, 17, 31, 98}},
-                                     {6, 1, 128, {0, 5}},              {2, 2, 7, {0, 1, 2, 3, 203}}};
+  const std::vector<Shape> shapes = {
+      {9, 3, 64, {0, 48, 48, 49, 160}}, {4, 4, 20, {0, 17, 31, 98}}, {6, 1, 128, {0, 5}}, {2, 2, 7, {0, 1, 2, 3, 203}}};
   for (const Shape& s : shapes) {
     const int64_t tokens = s.starts.back();
     INFO("head dimension " << s.dim);
@@ -151,7 +153,9 @@ TEST_CASE("attention") {
 TEST_CASE("attention of slices, of nothing, of large scores") {
   torch::manual_seed(5);
   const Tensor qkv = torch::randn({70, 5 * 16});
-  const auto part = [&](int64_t first, int64_t heads) { return qkv.narrow(1, first * 16, heads * 16).view({70, heads, 16}); };
+  const auto part = [&](int64_t first, int64_t heads) {
+    return qkv.narrow(1, first * 16, heads * 16).view({70, heads, 16});
+  };
   const Tensor q = part(0, 3), k = part(3, 1), v = part(4, 1);
   const std::vector<int64_t> starts = {0, 30, 70};
   const auto wide = [](const Tensor& t) { return t.to(torch::kDouble); };
@@ -187,13 +191,11 @@ TEST_CASE("linear_cross_entropy_sum") {
     const Tensor weight = noise({vocabulary, 24}, 0.3);
     const Tensor targets = torch::randint(vocabulary, {300}, torch::kLong);
     compare(
-        [&](const auto& in) {
-          return peft::linear_cross_entropy_sum(in[0], weight.to(in[0].scalar_type()), targets);
-        },
+        [&](const auto& in) { return peft::linear_cross_entropy_sum(in[0], weight.to(in[0].scalar_type()), targets); },
         [&](const auto& in) {
           return torch::nn::functional::cross_entropy(
-              torch::linear(in[0], weight),
-              targets, torch::nn::functional::CrossEntropyFuncOptions().reduction(torch::kSum));
+              torch::linear(in[0], weight), targets,
+              torch::nn::functional::CrossEntropyFuncOptions().reduction(torch::kSum));
         },
         {noise({300, 24})}, 3e-6);
   }
@@ -220,6 +222,8 @@ TEST_CASE("affine and product") {
   const auto to = [](const Tensor& t, const Tensor& like) { return t.to(like.scalar_type()); };
   compare([&](const auto& in) { return peft::affine(in[0], to(weight, in[0]), to(bias, in[0])); },
           [&](const auto& in) { return torch::matmul(in[0], weight.t()) + bias; }, {noise({3, 50, 80})}, 2e-6);
+  compare([&](const auto& in) { return peft::affine(in[0], to(weight, in[0])); },
+          [&](const auto& in) { return torch::matmul(in[0], weight.t()); }, {noise({3, 50, 80})}, 2e-6);
   // Weights that train, and products too large to be widened at once: the parts lie along either side.
   compare([&](const auto& in) { return peft::affine(in[0], in[1]); },
           [&](const auto& in) { return torch::matmul(in[0], in[1].t()); }, {noise({50, 80}), noise({48, 80})}, 2e-6);
