@@ -3,7 +3,9 @@
 #include <torch/nn/module.h>
 
 #include <functional>
+#include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -21,6 +23,13 @@ struct Affine {
 /// The frozen layer, or the next adapter in.
 using Next = std::function<Tensor(const Tensor&)>;
 
+/// An update of a Linear that is scale · B(A(x)), with nothing else between: what the framework may fuse.
+struct LowRank {
+  Tensor A;  ///< [r, in]
+  Tensor B;  ///< [out, r]
+  double scale = 1;
+};
+
 /// What a method puts around one site. Its parameters are the trainable ones; their names are the adapter file's
 /// keys behind the site's path (`lora_A.weight`: a child module `lora_A` with a parameter `weight`).
 class PEFT_API Layer : public torch::nn::Module {
@@ -30,6 +39,8 @@ class PEFT_API Layer : public torch::nn::Module {
   virtual Tensor forward(const Tensor& x, const Next& next) = 0;
   /// Adds the method into `affine` (fp32 or wider, may be changed in place). False: no weights express it.
   virtual bool fold(Affine& affine) const;
+  /// What this layer is, where it is just that (no active dropout, no bias); forward stays its definition.
+  virtual std::optional<LowRank> low_rank() const;
 };
 
 /// A place of the model where adapters attach. A site's path is its Hugging Face module path.
@@ -45,11 +56,15 @@ class PEFT_API Site : public torch::nn::Module {
   /// Makes one of the site's own parameters ("weight", "bias") trainable: a copy in `dtype` is used in its place,
   /// the frozen original stays untouched. Returns the copy. A missing bias starts as zeros.
   Tensor train_copy(const std::string& parameter, torch::Dtype dtype);
+  /// Everything that adapters put here, as name behind the site's path → tensor: copies, then layers' parameters.
+  NamedTensors adapter_tensors() const;
   /// Trainable copies by parameter name.
   const std::map<std::string, Tensor>& copies() const { return copies_; }
   /// Off: the site computes as if nothing had ever been attached.
   void enable_adapters(bool on) { enabled_ = on; }
-  bool adapters_enabled() const { return enabled_; }
+  bool adapted() const { return enabled_ && !layers_.empty(); }
+  /// Off: layers that could be fused run their own forward, as a check of the one against the other.
+  void enable_fusion(bool on) { fused_ = on; }
   /// The frozen parameters as loaded.
   const Affine& frozen() const { return frozen_; }
   /// Hands the site its frozen parameters (requires_grad off).
@@ -63,6 +78,7 @@ class PEFT_API Site : public torch::nn::Module {
   Tensor bias() const;
   /// Runs the attached layers around `base`.
   Tensor around(const Tensor& x, const Next& base) const;
+  bool fused() const { return fused_; }
 
  private:
   Tensor current(const std::string& name, const Tensor& frozen) const;
@@ -71,6 +87,7 @@ class PEFT_API Site : public torch::nn::Module {
   std::map<std::string, Tensor> copies_;
   std::vector<std::shared_ptr<Layer>> layers_;
   bool enabled_ = true;
+  bool fused_ = true;
 };
 
 /// y = x·Wᵀ + b, x: [..., in].

@@ -42,25 +42,29 @@ class PEFT_API Model : public torch::nn::Module {
   const std::vector<Site*>& sites() const { return sites_; }
   Site* find(const std::string& path) const;  ///< null if there is none
   Embedding& embedding() const { return *embedding_; }
-  Linear* head() const { return head_.get(); }  ///< null where it is tied to the embedding
-  /// What trains: layer parameters and trained copies, as "site path.name" → tensor, in model order.
+  Linear& head() const { return *head_; }  ///< shares the embedding's weight where the two are tied
+  /// All that adapters put on sites, as "site path.name" → tensor, in model order.
+  NamedTensors adapter_tensors() const;
+  /// Those of them that train.
   NamedTensors trainable() const;
-  /// The frozen base, as checkpoint name → tensor.
+  /// The frozen base, as checkpoint name → tensor; a tied head is left out.
   NamedTensors frozen() const;
   void enable_adapters(bool on);
+  void enable_fusion(bool on);
   torch::Device device() const;
   torch::Dtype dtype() const;
 
  private:
+  struct Attention;
+  struct Mlp;
   struct Block;
+  Tensor body(const Input& input, KeyValueCache* cache) const;
   DecoderConfig config_;
   std::vector<Site*> sites_;
   std::shared_ptr<Embedding> embedding_;
   std::vector<std::shared_ptr<Block>> blocks_;
   std::shared_ptr<Norm> norm_;
   std::shared_ptr<Linear> head_;
-  std::vector<float> inv_freq_;
-  double attention_scaling_ = 1;
 };
 
 }  // namespace peft
