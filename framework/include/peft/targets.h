@@ -1,41 +1,69 @@
 #pragma once
 
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <vector>
 
+#include "peft/error.h"
 #include "peft/export.h"
 #include "peft/options.h"
+#include "peft/site.h"
 
 namespace peft {
 
 class Model;
-class Site;
 
-/// Which modules a method adapts, with HF PEFT's meaning.
+/// Which modules a method adapts and which it trains whole, with HF PEFT's names and meaning. Every name, pattern and
+/// index must match something: a slip of the pen is an error, not an adapter that is smaller than it should be.
 struct Targets {
-  /// A list matches whole names or suffixes at dots; a string is a regex over the whole name, or "all-linear".
+  /// A list matches whole names or suffixes at dots; a string is a regex over the whole name, or "all-linear": every
+  /// Linear but the output head.
   StringOrList target_modules = StringList{};
-  std::optional<StringOrList> exclude_modules;
-  std::optional<IntList> layers_to_transform;
-  std::optional<StringOrList> layers_pattern;
+  std::optional<StringOrList> exclude_modules = {};
+  std::optional<IntList> layers_to_transform = {};  ///< only with a list; whole names are not filtered
+  std::optional<StringOrList> layers_pattern = {};  ///< regex of the name before the layer's index; default: any
+  std::optional<StringList> modules_to_save = {};   ///< ends of names, of modules or what holds them; not adapted
 };
 
+/// Reads the five keys of Targets; the defaults are what `targets` holds.
+PEFT_API void read_targets(Options& in, Targets& targets);
+/// Writes them as PEFT's adapter_config.json has them: lists sorted, "all-linear" as the names it stood for.
+PEFT_API void write_targets(const Model& model, const Targets& targets, nlohmann::ordered_json& config);
+
 /// The sites chosen, in model order: Linear and Embedding only. Throws ConfigError, with the names there are, where
-/// any pattern of the list, any layer index or any exclusion matches nothing.
+/// any target, exclusion or layer index matches nothing, or nothing is left.
 PEFT_API std::vector<Site*> select_sites(const Model& model, const Targets& targets);
+/// Makes the modules of `modules_to_save` trainable as they are (Site::train_copy of all their parameters). Throws
+/// ConfigError for a name that matches nothing.
+PEFT_API void train_whole_modules(const Model& model, const Targets& targets, torch::Dtype dtype);
 
-/// The value of the first pattern that matches `path` at its end, as HF PEFT's rank_pattern and alpha_pattern do.
+/// For each key (a regex from a dot, or the beginning, to the end of the name), which of `sites` it matches, as
+/// indices. Throws ConfigError, naming `option`, for a key that matches none.
+PEFT_API std::vector<std::vector<std::size_t>> match_ends(const StringList& keys, const std::vector<Site*>& sites,
+                                                          const std::string& option);
+
+/// The value of each site by PEFT's rank_pattern or alpha_pattern. PEFT takes the first key that matches in the order
+/// of its dict; TOML and JSON tables have no order, so two keys that disagree about a site are a ConfigError.
 template <class Value>
-Value pattern_value(const std::map<std::string, Value>& patterns, const std::string& path, Value otherwise);
-
-/// True if `pattern` (a regex) matches `path` from a dot, or the beginning, to its end.
-PEFT_API bool matches_at_end(const std::string& pattern, const std::string& path);
-
-template <class Value>
-Value pattern_value(const std::map<std::string, Value>& patterns, const std::string& path, Value otherwise) {
-  for (const auto& [pattern, value] : patterns)
-    if (matches_at_end(pattern, path)) return value;
-  return otherwise;
+std::vector<Value> pattern_values(const std::map<std::string, Value>& patterns, const std::vector<Site*>& sites,
+                                  Value otherwise, const std::string& option) {
+  StringList keys;
+  for (const auto& [key, value] : patterns) keys.push_back(key);
+  const auto matches = match_ends(keys, sites, option);
+  std::vector<Value> values(sites.size(), otherwise);
+  std::vector<const std::string*> by(sites.size());
+  for (std::size_t k = 0; k < keys.size(); ++k) {
+    const Value value = patterns.at(keys[k]);
+    for (const std::size_t i : matches[k]) {
+      if (by[i] != nullptr && values[i] != value)
+        throw ConfigError("[adapter] " + option + ": '" + printable(*by[i]) + "' and '" + printable(keys[k]) +
+                          "' give different values to '" + printable(sites[i]->path()) +
+                          "'; write patterns that do not overlap");
+      values[i] = value;
+      by[i] = &keys[k];
+    }
+  }
+  return values;
 }
 
 }  // namespace peft

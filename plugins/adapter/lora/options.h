@@ -1,0 +1,31 @@
+#pragma once
+
+#include <peft/site.h>
+#include <peft/targets.h>
+
+#include <nlohmann/json_fwd.hpp>
+
+namespace lora {
+
+/// HF PEFT's LoraConfig: its names, its defaults.
+struct Options {
+  int64_t r = 8;
+  double lora_alpha = 8;
+  double lora_dropout = 0;
+  bool use_rslora = false;
+  peft::IntMap rank_pattern;
+  peft::NumberMap alpha_pattern;
+  std::string bias = "none";
+  bool lora_bias = false;
+  peft::BoolOrString init_lora_weights = true;
+  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}};
+
+  /// What multiplies B·A.
+  double scale(int64_t rank, double alpha) const;
+};
+
+Options read(peft::Options& in);
+/// The adapter_config.json that PEFT 0.21 writes for these options.
+nlohmann::ordered_json hf_config(const Options& options, const peft::Model& model);
+
+}  // namespace lora
