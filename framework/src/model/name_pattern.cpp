@@ -32,8 +32,7 @@ struct NamePattern::Compiled {
       OnigEncoding encodings[] = {ONIG_ENCODING_UTF8};
       onig_initialize(encodings, 1);
     });
-    if (expression.size() > kLongestExpression)
-      fail("is longer than " + std::to_string(kLongestExpression) + " bytes");
+    if (expression.size() > kLongestExpression) fail("is longer than " + std::to_string(kLongestExpression) + " bytes");
     OnigErrorInfo info{};
     const int code = onig_new(&regex, bytes(source), bytes(source) + source.size(), ONIG_OPTION_NONE,
                               ONIG_ENCODING_UTF8, ONIG_SYNTAX_PYTHON, &info);

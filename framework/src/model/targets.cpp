@@ -128,9 +128,8 @@ bool saved_whole(const std::string& path, const std::string& name) {
 }
 
 bool saved_whole(const std::string& path, const Targets& targets) {
-  return targets.modules_to_save &&
-         std::any_of(targets.modules_to_save->begin(), targets.modules_to_save->end(),
-                     [&](const std::string& name) { return saved_whole(path, name); });
+  return targets.modules_to_save && std::any_of(targets.modules_to_save->begin(), targets.modules_to_save->end(),
+                                                [&](const std::string& name) { return saved_whole(path, name); });
 }
 
 /// `candidates` without the excluded ones.
@@ -171,8 +170,7 @@ std::set<Site*> matched(const std::vector<Site*>& sites, const Targets& targets,
   }
   if (every_name_matches)
     for (const int64_t layer : wanted)
-      if (!found.contains(layer))
-        unmatched.add("layers_to_transform: no target is in layer " + std::to_string(layer));
+      if (!found.contains(layer)) unmatched.add("layers_to_transform: no target is in layer " + std::to_string(layer));
   return chosen;
 }
 
@@ -227,9 +225,8 @@ void read_targets(Options& in, Targets& targets) {
 }
 
 void write_targets(const Model& model, const Targets& targets, nlohmann::ordered_json& config) {
-  config["target_modules"] = sorted_json(is_all_linear(targets.target_modules)
-                                             ? StringOrList(names_of_all_linear(model))
-                                             : targets.target_modules);
+  config["target_modules"] = sorted_json(
+      is_all_linear(targets.target_modules) ? StringOrList(names_of_all_linear(model)) : targets.target_modules);
   config["exclude_modules"] = sorted_json(targets.exclude_modules);
   config["layers_to_transform"] = nullptr;
   if (targets.layers_to_transform) config["layers_to_transform"] = *targets.layers_to_transform;

@@ -9,7 +9,9 @@ using torch::Tensor;
 namespace {
 
 /// Drawn on the CPU in fp32, whatever the run's dtype and device: all runs of a seed start alike.
-Tensor uniform(at::IntArrayRef shape, double bound) { return torch::empty(shape, torch::kFloat).uniform_(-bound, bound); }
+Tensor uniform(at::IntArrayRef shape, double bound) {
+  return torch::empty(shape, torch::kFloat).uniform_(-bound, bound);
+}
 Tensor normal(at::IntArrayRef shape, double std) { return torch::empty(shape, torch::kFloat).normal_(0, std); }
 
 /// nn.Linear's own initialization, kaiming_uniform(a = √5), for `in` inputs.
@@ -23,8 +25,8 @@ bool starts_random(const Settings& settings) { return settings.init == peft::Boo
 }  // namespace
 
 LinearLayer::LinearLayer(int64_t in, int64_t out, const Settings& s) : scale_(s.scale), dropout_(s.dropout) {
-  const Tensor A = gaussian(s) ? normal({s.rank, in}, 1 / static_cast<double>(s.rank))
-                               : uniform({s.rank, in}, linear_bound(in));
+  const Tensor A =
+      gaussian(s) ? normal({s.rank, in}, 1 / static_cast<double>(s.rank)) : uniform({s.rank, in}, linear_bound(in));
   const double bound = linear_bound(s.rank);
   const Tensor B = starts_random(s) ? uniform({out, s.rank}, bound) : torch::zeros({out, s.rank});
   auto a = register_module("lora_A", std::make_shared<torch::nn::Module>());

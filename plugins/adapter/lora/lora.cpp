@@ -16,9 +16,7 @@ class Lora final : public peft::Adapter {
  public:
   explicit Lora(lora::Options options) : options_(std::move(options)) {}
   void attach(peft::Model& model, torch::Dtype dtype) override;
-  nlohmann::ordered_json hf_config(const peft::Model& model) const override {
-    return lora::hf_config(options_, model);
-  }
+  nlohmann::ordered_json hf_config(const peft::Model& model) const override { return lora::hf_config(options_, model); }
   peft::State hf_state(const peft::Model& model) const override;
 
  private:
@@ -48,8 +46,7 @@ void Lora::attach(peft::Model& model, torch::Dtype dtype) {
 
 void Lora::attach(peft::Site& site, const lora::Settings& settings) const {
   if (const auto* linear = dynamic_cast<const peft::Linear*>(&site)) {
-    site.attach("lora",
-                std::make_shared<lora::LinearLayer>(linear->in_features(), linear->out_features(), settings));
+    site.attach("lora", std::make_shared<lora::LinearLayer>(linear->in_features(), linear->out_features(), settings));
   } else if (const auto* embedding = dynamic_cast<const peft::Embedding*>(&site)) {
     if (options_.lora_bias)
       throw peft::ConfigError("[adapter] lora_bias: '" + site.path() + "' is an embedding, which has no place for it");
