@@ -9,8 +9,16 @@ namespace peft {
 class PEFT_API GradientClipper {
  public:
   virtual ~GradientClipper();
-  /// Changes the gradients of `parameters` in place; returns their global 2-norm as it was before.
+  /// Changes the gradients of `parameters` in place; returns their global 2-norm as it was before. If that is not
+  /// finite it changes nothing: the loop stops the run.
   virtual double clip(const std::vector<Tensor>& parameters) = 0;
 };
+
+/// The gradients of those parameters that have one.
+PEFT_API std::vector<Tensor> gradients(const std::vector<Tensor>& parameters);
+
+/// The p-norm of all elements of `tensors` taken as one vector, 0 without any; p > 0. Summed in fp32, in fp64 where a
+/// tensor is fp64 or where fp32 overflows.
+PEFT_API double global_norm(const std::vector<Tensor>& tensors, double p = 2);
 
 }  // namespace peft

@@ -1,0 +1,17 @@
+#include "peft/plugin.h"
+
+namespace {
+
+class None final : public peft::GradientClipper {
+ public:
+  double clip(const std::vector<torch::Tensor>& parameters) override {
+    return peft::global_norm(peft::gradients(parameters));
+  }
+};
+
+std::unique_ptr<peft::GradientClipper> make(peft::Options&) { return std::make_unique<None>(); }
+void add(peft::Registry& registry) { registry.clippers.add("none", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("none", "1.0.0", add)
