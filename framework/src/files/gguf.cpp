@@ -1,0 +1,129 @@
+#include "files/gguf.h"
+
+#include <algorithm>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+#include "files/gguf_config.h"
+#include "files/gguf_file.h"
+#include "files/gguf_names.h"
+#include "files/gguf_rope.h"
+#include "files/gguf_types.h"
+#include "peft/error.h"
+#include "peft/files/checkpoint.h"
+#include "peft/text/gguf_vocabulary.h"
+
+namespace peft {
+
+namespace {
+
+using nlohmann::json;
+
+/// Below this many elements a thread costs more than it saves.
+constexpr int64_t elements_a_thread = 1 << 18;
+
+/// Calls work(begin, end) for parts of [0, rows) on several threads.
+template <typename Work>
+void in_parallel(int64_t rows, int64_t row_elements, const Work& work) {
+  const int64_t cores = std::max<int64_t>(1, std::thread::hardware_concurrency());
+  const int64_t parts = std::clamp<int64_t>(rows * row_elements / elements_a_thread, 1, std::min(cores, rows));
+  std::vector<std::jthread> threads;
+  int64_t begin = 0;
+  try {
+    for (int64_t part = 1; part < parts; ++part) {
+      const int64_t end = rows * part / parts;
+      threads.emplace_back([&work, begin, end] { work(begin, end); });
+      begin = end;
+    }
+  } catch (const std::system_error&) {
+    // no more threads to be had: this one does what is left
+  }
+  work(begin, rows);
+}
+
+class GgufCheckpoint final : public Checkpoint {
+ public:
+  explicit GgufCheckpoint(const std::string& path) : gguf_(GgufFile::parse(MappedFile::open(path))) {
+    config_ = config_of_gguf(gguf_);
+    tokenizer_config_ = tokenizer_config_of_gguf(gguf_);
+    generation_config_ = generation_config_of_gguf(gguf_);
+    for (const GgufTensor& tensor : gguf_.tensors)
+      if (tensor.name != gguf_rope_tensor) add(tensor);
+  }
+
+  const std::string& path() const override { return gguf_.file->path(); }
+  const json& config() const override { return config_; }
+  std::string tokenizer_json() const override { return tokenizer_json_from_gguf(gguf_.metadata, path()); }
+  const json& tokenizer_config() const override { return tokenizer_config_; }
+  const json& generation_config() const override { return generation_config_; }
+  const std::vector<StoredTensor>& tensors() const override { return tensors_; }
+
+  void read(const StoredTensor& tensor, float* out) const override {
+    const GgufType& type = gguf_type(tensor.type);
+    if (const int64_t heads = permuted_heads(tensor.name); heads != 0)
+      read_permuted(tensor, type, heads, out);
+    else
+      in_parallel(static_cast<int64_t>(tensor.size) / type.block_bytes, type.block_elements,
+                  [&](int64_t begin, int64_t end) {
+                    dequantise(tensor.type, tensor.data + begin * type.block_bytes, end - begin,
+                               out + begin * type.block_elements);
+                  });
+  }
+
+  bool is_direct(const StoredTensor& tensor) const override {
+    const bool plain =
+        tensor.type == StoredType::f32 || tensor.type == StoredType::f16 || tensor.type == StoredType::bf16;
+    return plain && permuted_heads(tensor.name) == 0;
+  }
+
+ private:
+  void add(const GgufTensor& tensor) {
+    const int64_t layers = config_["num_hidden_layers"].get<int64_t>();
+    const std::string name = hf_name_of_gguf(tensor.name, layers);
+    if (name.empty())
+      throw InputError(path() + ": tensor '" + printable(tensor.name) + "' belongs to no llama model of " +
+                       std::to_string(layers) + " layers");
+    if (const int64_t heads = permuted_heads(name); heads != 0) {
+      if (tensor.shape[0] % (2 * heads) != 0)
+        throw InputError(path() + ": tensor '" + printable(tensor.name) + "' has " + std::to_string(tensor.shape[0]) +
+                         " rows, which are not " + std::to_string(heads) + " heads of an even size");
+      if (tensor.shape.size() == 1 && gguf_type(tensor.type).block_elements != 1)
+        throw InputError(path() + ": tensor '" + printable(tensor.name) + "': a quantised bias is not implemented");
+    }
+    tensors_.push_back({name, tensor.type, tensor.shape, tensor.data, tensor.size});
+  }
+
+  static void read_permuted(const StoredTensor& tensor, const GgufType& type, int64_t heads, float* out) {
+    const int64_t rows = tensor.shape[0], head = rows / heads;
+    const int64_t row_bytes = static_cast<int64_t>(tensor.size) / rows, row_blocks = row_bytes / type.block_bytes;
+    const int64_t row_elements = row_blocks * type.block_elements;
+    in_parallel(rows, row_elements, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row)
+        dequantise(tensor.type, tensor.data + stored_row(row, head) * row_bytes, row_blocks, out + row * row_elements);
+    });
+  }
+
+  /// Number of heads whose rows llama.cpp has permuted; 0: the tensor stands as it is.
+  int64_t permuted_heads(const std::string& name) const {
+    if (name.find(".self_attn.q_proj.") != std::string::npos) return config_["num_attention_heads"].get<int64_t>();
+    if (name.find(".self_attn.k_proj.") != std::string::npos) return config_["num_key_value_heads"].get<int64_t>();
+    return 0;
+  }
+
+  /// llama.cpp rotates neighbouring rows of a head, Hugging Face rows half a head apart: where row `row` stands.
+  static int64_t stored_row(int64_t row, int64_t head) {
+    const int64_t first = row / head * head, at = row % head, half = head / 2;
+    return first + (at < half ? 2 * at : 2 * (at - half) + 1);
+  }
+
+  GgufFile gguf_;
+  json config_, tokenizer_config_, generation_config_;
+  std::vector<StoredTensor> tensors_;
+};
+
+}  // namespace
+
+std::shared_ptr<const Checkpoint> open_gguf(const std::string& path) { return std::make_shared<GgufCheckpoint>(path); }
+
+}  // namespace peft

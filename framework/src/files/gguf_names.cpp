@@ -1,0 +1,50 @@
+#include "files/gguf_names.h"
+
+#include <algorithm>
+#include <string_view>
+
+namespace peft {
+
+namespace {
+
+struct Name {
+  std::string_view gguf, hf;
+  bool may_have_bias = false;
+};
+
+constexpr Name of_model[] = {{"token_embd", "model.embed_tokens"}, {"output_norm", "model.norm"}, {"output", "lm_head"}};
+
+constexpr Name of_layer[] = {
+    {"attn_norm", "input_layernorm"},         {"attn_q", "self_attn.q_proj", true},
+    {"attn_k", "self_attn.k_proj", true},     {"attn_v", "self_attn.v_proj", true},
+    {"attn_output", "self_attn.o_proj", true}, {"ffn_norm", "post_attention_layernorm"},
+    {"ffn_gate", "mlp.gate_proj", true},      {"ffn_up", "mlp.up_proj", true},
+    {"ffn_down", "mlp.down_proj", true},
+};
+
+/// `name` is one of `names` with .weight or .bias: its Hugging Face name; else "".
+template <std::size_t count>
+std::string translate(const Name (&names)[count], std::string_view name) {
+  for (const Name& known : names) {
+    if (name.substr(0, known.gguf.size()) != known.gguf) continue;
+    const std::string_view suffix = name.substr(known.gguf.size());
+    if (suffix == ".weight" || (suffix == ".bias" && known.may_have_bias)) return std::string(known.hf).append(suffix);
+  }
+  return "";
+}
+
+}  // namespace
+
+std::string hf_name_of_gguf(const std::string& name, int64_t layers) {
+  const std::string_view view = name;
+  if (view.substr(0, 4) != "blk.") return translate(of_model, view);
+  const std::string_view number = view.substr(4, view.find('.', 4) - 4);
+  const bool digits = std::all_of(number.begin(), number.end(), [](char c) { return c >= '0' && c <= '9'; });
+  // one spelling a number, so that no two tensors get the same name
+  if (!digits || number.empty() || number.size() > 9 || (number.size() > 1 && number[0] == '0')) return "";
+  if (4 + number.size() >= view.size() || std::stoll(std::string(number)) >= layers) return "";
+  const std::string rest = translate(of_layer, view.substr(5 + number.size()));
+  return rest.empty() ? "" : "model.layers." + std::string(number) + "." + rest;
+}
+
+}  // namespace peft
