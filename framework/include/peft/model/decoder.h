@@ -9,6 +9,8 @@
 
 namespace peft {
 
+struct RopeFrequencies;
+
 /// Tokens of one or more examples laid end to end, on the model's device.
 struct Input {
   Tensor ids;                   ///< [T] int64
@@ -65,6 +67,7 @@ class PEFT_API Model : public torch::nn::Module {
   std::vector<std::shared_ptr<Block>> blocks_;
   std::shared_ptr<Norm> norm_;
   std::shared_ptr<Linear> head_;
+  std::shared_ptr<const RopeFrequencies> rope_;
 };
 
 }  // namespace peft

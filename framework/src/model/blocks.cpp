@@ -1,0 +1,80 @@
+#include "model/blocks.h"
+
+#include <torch/torch.h>
+
+#include <cmath>
+
+#include "model/kernels.h"
+
+namespace peft {
+
+Model::Attention::Attention(const DecoderConfig& c, const std::string& path)
+    : Site(path), head_dim_(c.head_dim), scale_(1 / std::sqrt(static_cast<double>(c.head_dim))) {
+  const int64_t queries = c.num_attention_heads * c.head_dim, keys = c.num_key_value_heads * c.head_dim;
+  q_proj = std::make_shared<Linear>(path + ".q_proj", c.hidden_size, queries, c.attention_bias);
+  k_proj = std::make_shared<Linear>(path + ".k_proj", c.hidden_size, keys, c.attention_bias);
+  v_proj = std::make_shared<Linear>(path + ".v_proj", c.hidden_size, keys, c.attention_bias);
+  o_proj = std::make_shared<Linear>(path + ".o_proj", queries, c.hidden_size, c.attention_out_bias);
+}
+Model::Attention::~Attention() = default;
+
+Tensor Model::Attention::forward(const Tensor& input, const Passage& passage, std::size_t layer) const {
+  return around(input, [&](const Tensor& x) {
+    const auto heads = [&](const Tensor& t) { return t.view({t.size(0), -1, head_dim_}); };
+    const Tensor q = apply_rotary(heads(q_proj->forward(x)), passage.cos, passage.sin);
+    const Tensor k = apply_rotary(heads(k_proj->forward(x)), passage.cos, passage.sin);
+    const Tensor v = heads(v_proj->forward(x));
+    return o_proj->forward(passage.cache == nullptr ? attention(q, k, v, passage.starts, scale_)
+                                                    : mix(q, k, v, passage, layer));
+  });
+}
+
+/// With a cache: the new keys and values are appended, and every key so far is seen.
+Tensor Model::Attention::mix(const Tensor& q, const Tensor& k, const Tensor& v, const Passage& passage,
+                             std::size_t layer) const {
+  const int64_t before = passage.cache->length, fresh = q.size(0), all = before + fresh;
+  const Tensor &keys = passage.cache->keys[layer], &values = passage.cache->values[layer];
+  TORCH_CHECK(all <= keys.size(1), "the cache holds ", keys.size(1), " tokens; ", all, " are too many");
+  keys.narrow(1, before, fresh).copy_(k.transpose(0, 1));
+  values.narrow(1, before, fresh).copy_(v.transpose(0, 1));
+  if (before == 0) return attention(q, k, v, passage.starts, scale_);
+  std::optional<Tensor> mask;
+  if (fresh > 1) mask = at::ones({fresh, all}, q.options().dtype(torch::kBool)).tril(before);
+  const auto batch = [&](const Tensor& t) { return t.narrow(1, 0, all).unsqueeze(0); };
+  const Tensor out = at::scaled_dot_product_attention(q.transpose(0, 1).unsqueeze(0), batch(keys), batch(values), mask,
+                                                      0, false, scale_, /*enable_gqa=*/true);
+  return out.squeeze(0).transpose(0, 1).reshape({fresh, -1});
+}
+
+Model::Mlp::Mlp(const DecoderConfig& c, const std::string& path)
+    : Site(path),
+      gate_proj(std::make_shared<Linear>(path + ".gate_proj", c.hidden_size, c.intermediate_size, c.mlp_bias)),
+      up_proj(std::make_shared<Linear>(path + ".up_proj", c.hidden_size, c.intermediate_size, c.mlp_bias)),
+      down_proj(std::make_shared<Linear>(path + ".down_proj", c.intermediate_size, c.hidden_size, c.mlp_bias)) {}
+Model::Mlp::~Mlp() = default;
+
+Tensor Model::Mlp::forward(const Tensor& input) const {
+  return around(input, [&](const Tensor& x) {
+    return down_proj->forward(swiglu(gate_proj->forward(x), up_proj->forward(x)));
+  });
+}
+
+Model::Block::Block(const DecoderConfig& c, const std::string& path)
+    : input_layernorm(std::make_shared<Norm>(path + ".input_layernorm", c.hidden_size, c.rms_norm_eps)),
+      post_attention_layernorm(
+          std::make_shared<Norm>(path + ".post_attention_layernorm", c.hidden_size, c.rms_norm_eps)),
+      self_attn(std::make_shared<Attention>(c, path + ".self_attn")),
+      mlp(std::make_shared<Mlp>(c, path + ".mlp")) {}
+
+Tensor Model::Block::forward(const Tensor& x, const Passage& passage, std::size_t layer) const {
+  const Tensor mixed = x + self_attn->forward(input_layernorm->forward(x), passage, layer);
+  return mixed + mlp->forward(post_attention_layernorm->forward(mixed));
+}
+
+std::vector<std::shared_ptr<Site>> Model::Block::sites() const {
+  return {input_layernorm,   self_attn, self_attn->q_proj, self_attn->k_proj, self_attn->v_proj,
+          self_attn->o_proj, post_attention_layernorm,     mlp,               mlp->gate_proj,
+          mlp->up_proj,      mlp->down_proj};
+}
+
+}  // namespace peft

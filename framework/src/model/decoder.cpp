@@ -1,0 +1,125 @@
+#include "peft/model/decoder.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+
+#include "model/blocks.h"
+#include "model/kernels.h"
+#include "model/rope.h"
+#include "peft/memory.h"
+
+namespace peft {
+
+Model::~Model() = default;
+
+Model::Model(DecoderConfig config) : config_(std::move(config)) {
+  const DecoderConfig& c = config_;
+  embedding_ = std::make_shared<Embedding>("model.embed_tokens", c.vocab_size, c.hidden_size);
+  for (int64_t layer = 0; layer < c.num_hidden_layers; ++layer)
+    blocks_.push_back(std::make_shared<Block>(c, "model.layers." + std::to_string(layer)));
+  norm_ = std::make_shared<Norm>("model.norm", c.hidden_size, c.rms_norm_eps);
+  head_ = std::make_shared<Linear>("lm_head", c.hidden_size, c.vocab_size, false);
+  rope_ = std::make_shared<RopeFrequencies>(rope_frequencies(c.rope, c.head_dim));
+
+  // Registered flat: a site's path is its name, and torch allows no dot in one.
+  const auto add = [this](const std::shared_ptr<Site>& site) {
+    std::string name = site->path();
+    std::replace(name.begin(), name.end(), '.', '/');
+    sites_.push_back(register_module(name, site).get());
+  };
+  add(embedding_);
+  for (const auto& block : blocks_)
+    for (const auto& site : block->sites()) add(site);
+  add(norm_);
+  add(head_);
+}
+
+Tensor Model::body(const Input& input, KeyValueCache* cache) const {
+  Tensor x = embedding_->forward(input.ids);
+  const Tensor angles = input.positions.to(torch::kFloat).unsqueeze(1) * rope_->inv_freq.to(x.device());
+  const Passage passage{.cos = (angles.cos() * rope_->attention_scaling).to(x.scalar_type()),
+                        .sin = (angles.sin() * rope_->attention_scaling).to(x.scalar_type()),
+                        .starts = input.starts,
+                        .cache = cache};
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) x = blocks_[layer]->forward(x, passage, layer);
+  if (cache != nullptr) cache->length += input.ids.size(0);
+  return x;
+}
+
+Tensor Model::hidden(const Input& input, KeyValueCache* cache) const { return norm_->forward(body(input, cache)); }
+
+Tensor Model::logits(const Tensor& hidden) const { return head_->forward(hidden); }
+
+Tensor Model::loss_sum(const Input& input, const Tensor& labels) const {
+  // Row i is judged by label i + 1 of the same example.
+  Tensor next = at::full_like(labels, -100);
+  const int64_t tokens = labels.size(0);
+  next.narrow(0, 0, tokens - 1).copy_(labels.narrow(0, 1, tokens - 1));
+  std::vector<int64_t> ends;
+  for (std::size_t e = 1; e < input.starts.size(); ++e)
+    if (input.starts[e] > 0) ends.push_back(input.starts[e] - 1);
+  next.index_fill_(0, torch::tensor(ends, torch::kLong).to(labels.device()), -100);
+
+  const Tensor rows = at::nonzero(next != -100).flatten();
+  const Tensor h = norm_->forward(body(input, nullptr).index_select(0, rows)), targets = next.index_select(0, rows);
+  if (!head_->adapted() && head_->copies().empty())
+    return linear_cross_entropy_sum(h, head_->frozen().weight, targets);
+  const MemoryScope scope(MemoryComponent::logits);
+  const Tensor logits = head_->forward(h);
+  const auto wide = logits.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
+  return at::cross_entropy_loss(logits.to(wide), targets, {}, at::Reduction::Sum);
+}
+
+KeyValueCache Model::make_cache(int64_t capacity) const {
+  const torch::NoGradGuard no_grad;
+  KeyValueCache cache;
+  const auto options = embedding_->frozen().weight.options().requires_grad(false);
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer)
+    for (auto* side : {&cache.keys, &cache.values})
+      side->push_back(torch::empty({config_.num_key_value_heads, capacity, config_.head_dim}, options));
+  return cache;
+}
+
+Site* Model::find(const std::string& path) const {
+  for (Site* site : sites_)
+    if (site->path() == path) return site;
+  return nullptr;
+}
+
+NamedTensors Model::adapter_tensors() const {
+  NamedTensors all;
+  for (const Site* site : sites_)
+    for (auto& [name, tensor] : site->adapter_tensors()) all.emplace_back(site->path() + "." + name, tensor);
+  return all;
+}
+
+NamedTensors Model::trainable() const {
+  NamedTensors all = adapter_tensors();
+  std::erase_if(all, [](const NamedTensor& item) { return !item.second.requires_grad(); });
+  return all;
+}
+
+NamedTensors Model::frozen() const {
+  NamedTensors all;
+  for (const Site* site : sites_) {
+    if (site == head_.get() && config_.tie_word_embeddings) continue;
+    const Affine& own = site->frozen();
+    if (own.weight.defined()) all.emplace_back(site->path() + ".weight", own.weight);
+    if (own.bias.defined()) all.emplace_back(site->path() + ".bias", own.bias);
+  }
+  return all;
+}
+
+void Model::enable_adapters(bool on) {
+  for (Site* site : sites_) site->enable_adapters(on);
+}
+
+void Model::enable_fusion(bool on) {
+  for (Site* site : sites_) site->enable_fusion(on);
+}
+
+torch::Device Model::device() const { return embedding_->frozen().weight.device(); }
+torch::Dtype Model::dtype() const { return embedding_->frozen().weight.scalar_type(); }
+
+}  // namespace peft

@@ -1,0 +1,108 @@
+#include "peft/site.h"
+
+#include "model/kernels.h"
+#include "model/low_rank.h"
+
+namespace peft {
+
+Layer::~Layer() = default;
+bool Layer::fold(Affine&) const { return false; }
+std::optional<LowRank> Layer::low_rank() const { return std::nullopt; }
+
+Site::Site(std::string path) : path_(std::move(path)) {}
+Site::~Site() = default;
+
+void Site::attach(const std::string& adapter, std::shared_ptr<Layer> layer) {
+  TORCH_CHECK(layer != nullptr, "no layer to attach to ", path_);
+  std::string name = adapter;
+  for (int n = 2; named_children().contains(name); ++n) name = adapter + "_" + std::to_string(n);
+  layers_.push_back(register_module(name, std::move(layer)));
+}
+
+Tensor Site::train_copy(const std::string& parameter, torch::Dtype dtype) {
+  const Tensor& frozen = parameter == "bias" ? frozen_.bias : frozen_.weight;
+  if (const auto it = copies_.find(parameter); it != copies_.end()) return it->second;
+  Tensor copy;
+  if (frozen.defined()) {
+    copy = frozen.detach().to(dtype, /*non_blocking=*/false, /*copy=*/true);
+  } else {
+    TORCH_CHECK(parameter == "bias", path_, " has no ", parameter);
+    copy = torch::zeros({frozen_.weight.size(0)}, frozen_.weight.options().dtype(dtype));
+  }
+  // A child holds it: the site's own name for it is taken by the frozen one.
+  auto holder = named_children().contains("trained") ? named_children()["trained"]
+                                                     : register_module("trained", std::make_shared<torch::nn::Module>());
+  return copies_[parameter] = holder->register_parameter(parameter, copy);
+}
+
+NamedTensors Site::adapter_tensors() const {
+  NamedTensors all(copies_.begin(), copies_.end());
+  for (const auto& layer : layers_) {
+    for (const auto& item : layer->named_parameters()) all.emplace_back(item.key(), item.value());
+    for (const auto& item : layer->named_buffers()) all.emplace_back(item.key(), item.value());
+  }
+  return all;
+}
+
+void Site::set_frozen(Affine affine) {
+  for (auto& [name, tensor] : {std::pair<std::string, Tensor>{"weight", affine.weight}, {"bias", affine.bias}})
+    if (tensor.defined()) register_parameter(name, tensor, /*requires_grad=*/false);
+  frozen_ = std::move(affine);
+}
+
+std::vector<std::string> Site::parameter_names() const { return {"weight"}; }
+
+Tensor Site::current(const std::string& name, const Tensor& frozen) const {
+  const auto copy = enabled_ ? copies_.find(name) : copies_.end();
+  if (copy == copies_.end()) return frozen;
+  return copy->second.to(frozen_.weight.scalar_type());
+}
+
+Tensor Site::weight() const { return current("weight", frozen_.weight); }
+Tensor Site::bias() const { return current("bias", frozen_.bias); }
+
+namespace {
+
+Tensor run_layers(const std::vector<std::shared_ptr<Layer>>& layers, std::size_t first, const Tensor& x,
+                  const Next& base) {
+  if (first == layers.size()) return base(x);
+  return layers[first]->forward(x, [&](const Tensor& v) { return run_layers(layers, first + 1, v, base); });
+}
+
+}  // namespace
+
+Tensor Site::around(const Tensor& x, const Next& base) const {
+  return adapted() ? run_layers(layers_, 0, x, base) : base(x);
+}
+
+Linear::Linear(std::string path, int64_t in, int64_t out, bool bias)
+    : Site(std::move(path)), in_(in), out_(out), has_bias_(bias) {}
+Linear::~Linear() = default;
+
+std::vector<std::string> Linear::parameter_names() const {
+  return has_bias_ ? std::vector<std::string>{"weight", "bias"} : std::vector<std::string>{"weight"};
+}
+
+Tensor Linear::forward(const Tensor& x) const {
+  if (fused() && adapted() && layers().size() == 1 && copies().empty())
+    if (const auto update = layers().front()->low_rank())
+      return low_rank_linear(x, frozen().weight, frozen().bias, *update);
+  return around(x, [this](const Tensor& v) { return affine(v, weight(), bias()); });
+}
+
+Embedding::Embedding(std::string path, int64_t rows, int64_t hidden)
+    : Site(std::move(path)), rows_(rows), hidden_(hidden) {}
+Embedding::~Embedding() = default;
+
+Tensor Embedding::forward(const Tensor& ids) const {
+  return around(ids, [this](const Tensor& v) { return at::embedding(weight(), v); });
+}
+
+Norm::Norm(std::string path, int64_t hidden, double eps) : Site(std::move(path)), hidden_(hidden), eps_(eps) {}
+Norm::~Norm() = default;
+
+Tensor Norm::forward(const Tensor& x) const {
+  return around(x, [this](const Tensor& v) { return rms_norm(v, weight(), eps_); });
+}
+
+}  // namespace peft
