@@ -3,14 +3,13 @@
 #include <peft/model/decoder.h>
 #include <peft/plugin.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "layer.h"
 #include "options.h"
 
 namespace {
-
-using torch::Tensor;
 
 class Lora final : public peft::Adapter {
  public:
