@@ -133,11 +133,10 @@ bool saved_whole(const std::string& path, const Targets& targets) {
 }
 
 /// `candidates` without the excluded ones.
-std::vector<Site*> without_excluded(const Model& model, const Targets& targets, std::vector<Site*> candidates,
-                                    Unmatched& unmatched) {
+std::vector<Site*> without_excluded(const std::vector<Site*>& sites, const Targets& targets,
+                                    std::vector<Site*> candidates, Unmatched& unmatched) {
   if (!targets.exclude_modules || *targets.exclude_modules == StringOrList("")) return candidates;
   for (const auto& [name, matches] : matchers(*targets.exclude_modules, "exclude_modules")) {
-    const auto& sites = model.sites();
     if (std::none_of(sites.begin(), sites.end(), [&](Site* site) { return matches(site->path()); }))
       unmatched.name("exclude_modules", name);
     std::erase_if(candidates, [&](Site* site) { return matches(site->path()); });
@@ -245,7 +244,7 @@ std::vector<Site*> select_sites(const Model& model, const Targets& targets) {
     const std::set<Site*> found = matched(sites, targets, unmatched);
     std::copy_if(sites.begin(), sites.end(), std::back_inserter(chosen), [&](Site* s) { return found.contains(s); });
   }
-  chosen = without_excluded(model, targets, std::move(chosen), unmatched);
+  chosen = without_excluded(sites, targets, std::move(chosen), unmatched);
   unmatched.finish();
   std::erase_if(chosen, [&](Site* site) { return saved_whole(site->path(), targets); });
   if (chosen.empty())

@@ -120,12 +120,13 @@ TEST_CASE("layer indices filter what a suffix matched") {
 TEST_CASE("everything that matches nothing is told at once, with what there is") {
   const auto model = test::tiny_model(test::tiny_config());
   const Targets wrong{.target_modules = StringList{"q_porj", "input_layernorm", "mlp", "v_proj"},
-                      .exclude_modules = StringList{"nope"}};
+                      .exclude_modules = StringList{"nope", "self_attn"}};
   const std::string error = error_of([&] { select_sites(*model, wrong); });
   CHECK(has(error, "target_modules: 'q_porj' matches nothing; did you mean 'q_proj'?"));
   CHECK(has(error, "target_modules: 'input_layernorm' matches nothing"));
   CHECK(has(error, "target_modules: 'mlp' matches nothing"));
   CHECK(has(error, "exclude_modules: 'nope' matches nothing"));
+  CHECK(has(error, "exclude_modules: 'self_attn' matches nothing"));  // PEFT would exclude it and keep its parts
   CHECK_FALSE(has(error, "'v_proj' matches"));
   CHECK(has(error, "q_proj (2), k_proj (2), v_proj (2)"));
   CHECK(has(error, "lm_head (1)"));

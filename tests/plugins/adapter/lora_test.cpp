@@ -78,7 +78,7 @@ TEST_CASE("LoRA changes nothing at the start, and never the base") {
   const auto model = test::tiny_model(test::tiny_config(2, true));
   const Tensor before = model->logits(model->hidden(test::tiny_input(*model, 9)));
   std::vector<Tensor> base;
-  for (const Site* site : model->sites()) base.push_back(site->frozen().weight.clone());
+  for (const auto& [name, tensor] : model->frozen()) base.push_back(tensor.clone());
   const Adapted a = adapted("target_modules = \"all-linear\"", model);
   CHECK(model->trainable().size() == 2 * 14);
   CHECK(close(a.logits(), before));
@@ -94,7 +94,7 @@ TEST_CASE("LoRA changes nothing at the start, and never the base") {
     }
   }
   CHECK(last < 0.7 * first);
-  for (std::size_t i = 0; i < base.size(); ++i) CHECK(torch::equal(base[i], model->sites()[i]->frozen().weight));
+  for (std::size_t i = 0; i < base.size(); ++i) CHECK(torch::equal(base[i], model->frozen()[i].second));
   model->enable_adapters(false);
   CHECK(torch::equal(a.logits(), before));
 }
