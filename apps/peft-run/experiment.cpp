@@ -1,0 +1,87 @@
+#include "experiment.h"
+
+#include <torch/torch.h>
+
+#include "commands.h"
+#include "peft/error.h"
+#include "peft/model/load.h"
+
+namespace {
+
+using namespace peft;
+
+std::string read_model_options(Options& in) {
+  std::string path;
+  in.get_path("path", path, "Hugging Face folder (config.json, *.safetensors, tokenizer.json) or .gguf file")
+      .require(!path.empty(), "must be given");
+  return path;
+}
+
+StringList read_plugin_options(Options& in) {
+  StringList paths;
+  in.get_paths("paths", paths, "folders searched for plugins before $PEFT_PLUGIN_PATH and the installed ones");
+  return paths;
+}
+
+Document read_document(const std::string& path, const StringList& sets) {
+  Document document = Document::from_file(path);
+  for (const std::string& assignment : sets) document.set(assignment);
+  return document;
+}
+
+/// The plugin that the table `[kind]` names; null where it names none, which document.finish() will tell.
+template <class Interface>
+std::unique_ptr<Interface> make(Document& document, Plugins& plugins, std::string name) {
+  Options table = document.table(Kind<Interface>::name);
+  table.get("name", name, "the plugin; 'peft-run list' shows those there are")
+      .require(!name.empty(), "must be given: the table chooses a plugin by it");
+  return name.empty() ? nullptr : plugins.make<Interface>(name, table);
+}
+
+}  // namespace
+
+std::vector<CoreTable> core_tables() {
+  const auto table = [](const char* name, const char* purpose, auto read) {
+    Options empty;
+    read(empty);
+    return CoreTable{name, purpose, empty.described()};
+  };
+  return {table("model", "The base model, which stays frozen.", read_model_options),
+          table("data", "What is learned from.", read_data_options),
+          table("training", "The loop and where its results go.", read_training_options),
+          table("plugins", "Where plugins are looked for.", read_plugin_options)};
+}
+
+Experiment::Experiment(const std::string& path, const StringList& sets) : document(read_document(path, sets)) {
+  const auto table = [&](const char* name, auto read) {
+    Options options = document.table(name);
+    return read(options);
+  };
+  model_path = table("model", read_model_options);
+  data = table("data", read_data_options);
+  training = table("training", read_training_options);
+  plugins = std::make_unique<Plugins>(Plugins::search_path(table("plugins", read_plugin_options)));
+  adapter = make<Adapter>(document, *plugins, "");
+  optimizer = make<Optimizer>(document, *plugins, "adamw");
+  scheduler = make<Scheduler>(document, *plugins, "linear");
+  clipper = make<GradientClipper>(document, *plugins, "norm");
+  precision = make<Precision>(document, *plugins, "fp32");
+  document.finish();
+}
+
+Workload::Workload(Experiment& experiment) : device(choose_device(experiment.training.device)), memory(device) {
+  memory.phase(MemoryPhase::load);
+  const auto checkpoint = Checkpoint::open(experiment.model_path);
+  text = load_text(*checkpoint);
+  const auto seed = static_cast<uint64_t>(experiment.training.seed);
+  data = load_dataset(experiment.data.train, experiment.data, text);
+  if (!experiment.data.eval.empty())
+    eval_data = load_dataset(experiment.data.eval, experiment.data, text);
+  else if (experiment.data.eval_split > 0)
+    eval_data = split_dataset(data, experiment.data.eval_split, seed);
+  model = load_model(checkpoint, experiment.precision->base_dtype(), device);
+  // Before the adapter is drawn: the seed fixes where training starts.
+  torch::manual_seed(seed);
+  experiment.adapter->attach(*model, experiment.precision->adapter_dtype());
+  for (ParamGroup& group : experiment.adapter->groups(*model)) experiment.optimizer->add(std::move(group));
+}

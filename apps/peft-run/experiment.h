@@ -1,0 +1,38 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "peft/plugin.h"
+#include "peft/text/text.h"
+#include "peft/train.h"
+
+/// An experiment as written: read, checked, its plugins made. Nothing is loaded yet.
+struct Experiment {
+  /// `sets` go over the file. Throws every error of the file at once.
+  Experiment(const std::string& path, const peft::StringList& sets);
+
+  peft::Document document;
+  std::string model_path;
+  peft::DataOptions data;
+  peft::TrainingOptions training;
+  std::unique_ptr<peft::Plugins> plugins;
+  std::unique_ptr<peft::Adapter> adapter;
+  std::unique_ptr<peft::Optimizer> optimizer;
+  std::unique_ptr<peft::Scheduler> scheduler;
+  std::unique_ptr<peft::GradientClipper> clipper;
+  std::unique_ptr<peft::Precision> precision;
+};
+
+/// What an experiment works on. The adapter is attached and the optimizer holds its parameters.
+struct Workload {
+  explicit Workload(Experiment& experiment);
+
+  torch::Device device;
+  peft::MemoryMeter memory;
+  peft::Text text;
+  peft::Dataset data;
+  std::optional<peft::Dataset> eval_data;
+  std::shared_ptr<peft::Model> model;
+};

@@ -1,0 +1,81 @@
+#include <torch/torch.h>
+
+#include <iostream>
+
+#include "commands.h"
+#include "peft/adapter_files.h"
+#include "peft/error.h"
+#include "peft/memory.h"
+#include "peft/model/generate.h"
+#include "peft/model/load.h"
+#include "peft/text/text.h"
+#include "peft/train.h"
+
+namespace {
+
+using namespace peft;
+
+std::vector<int64_t> prompt_ids(const GenerateArguments& arguments, const Text& text) {
+  if (arguments.raw || text.chat_template == nullptr) {
+    if (arguments.system)
+      throw ConfigError("--system: " + printable(arguments.model, 4096) + " has no chat template to put it into");
+    return text.tokenizer->encode(arguments.prompt, true);
+  }
+  std::vector<Message> messages;
+  if (arguments.system) messages.push_back({"system", *arguments.system});
+  messages.push_back({"user", arguments.prompt});
+  return text.tokenizer->encode(text.chat_template->render(messages, true), false);
+}
+
+/// Prints what is new, as soon as no later token can change it.
+class Typewriter {
+ public:
+  explicit Typewriter(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  bool type(int64_t token) {
+    ids_.push_back(token);
+    const std::string text = tokenizer_.decode(ids_, true);
+    // The replacement character stands for a sequence of bytes that the next tokens may complete.
+    if (!text.ends_with("\xEF\xBF\xBD") && text.size() > shown_) show(text);
+    return true;
+  }
+  void finish() {
+    show(tokenizer_.decode(ids_, true));
+    std::cout << std::endl;
+  }
+
+ private:
+  void show(const std::string& text) {
+    if (text.size() > shown_) std::cout << text.substr(shown_) << std::flush;
+    shown_ = std::max(shown_, text.size());
+  }
+  const Tokenizer& tokenizer_;
+  std::vector<int64_t> ids_;
+  std::size_t shown_ = 0;
+};
+
+}  // namespace
+
+int generate_command(const GenerateArguments& arguments) {
+  install_cpu_allocator();
+  Plugins plugins(Plugins::search_path(arguments.plugin_paths));
+  Options none;
+  const auto precision = plugins.make<Precision>(arguments.precision, none);
+  const torch::Device device = choose_device(arguments.device);
+  const auto checkpoint = Checkpoint::open(arguments.model);
+  const Text text = load_text(*checkpoint);
+  const auto model = load_model(checkpoint, precision->base_dtype(), device);
+  std::unique_ptr<Adapter> adapter;
+  if (!arguments.adapter.empty())
+    adapter = load_adapter(arguments.adapter, plugins, *model, precision->adapter_dtype());
+
+  const Sampling sampling{.max_new_tokens = arguments.max_new_tokens,
+                          .temperature = arguments.temperature,
+                          .top_k = arguments.top_k,
+                          .top_p = arguments.top_p,
+                          .seed = arguments.seed,
+                          .eos_ids = text.eos_ids};
+  Typewriter typewriter(*text.tokenizer);
+  generate(*model, prompt_ids(arguments, text), sampling, [&](int64_t token) { return typewriter.type(token); });
+  typewriter.finish();
+  return 0;
+}

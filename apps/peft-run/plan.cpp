@@ -1,0 +1,117 @@
+#include <torch/torch.h>
+
+#include <iostream>
+#include <map>
+#include <sstream>
+
+#include "commands.h"
+#include "experiment.h"
+#include "peft/error.h"
+#include "peft/estimate.h"
+#include "screen.h"
+
+namespace {
+
+using namespace peft;
+
+template <class Value>
+std::string text_of(const Value& value) {
+  std::ostringstream out;
+  out << value;
+  return out.str();
+}
+
+/// One line for all sites whose adapters look alike: `30 × …self_attn.q_proj: lora_A.weight [16, 576] …`.
+void print_modules(const Model& model) {
+  std::map<std::string, std::pair<int64_t, std::string>> kinds;  // what it looks like → how many, the first
+  std::vector<std::string> order;
+  for (const Site* site : model.sites()) {
+    std::string shape;
+    for (const auto& [name, tensor] : site->adapter_tensors())
+      shape += "  " + name + " " + text_of(tensor.sizes()) + (tensor.requires_grad() ? "" : " (frozen)");
+    if (shape.empty()) continue;
+    const std::string leaf = site->path().substr(site->path().rfind('.') + 1);
+    auto& [count, first] = kinds[leaf + ":" + shape];
+    if (count++ == 0) {
+      first = site->path();
+      order.push_back(leaf + ":" + shape);
+    }
+  }
+  std::cout << "modules adapted:\n";
+  for (const std::string& kind : order)
+    std::cout << "  " << kinds[kind].first << " × " << printable(kind, 400) << "  (first: " << kinds[kind].second
+              << ")\n";
+}
+
+void print_groups(Optimizer& optimizer) {
+  for (const ParamGroup& group : optimizer.groups()) {
+    int64_t elements = 0;
+    for (const auto& [name, tensor] : group.parameters) elements += tensor.numel();
+    std::cout << "group '" << group.name << "': " << grouped(elements) << " parameters, "
+              << (group.parameters.empty() ? "" : c10::toString(group.parameters.front().second.scalar_type()))
+              << ", lr " << *group.initial_lr << ", weight_decay " << *group.weight_decay << "\n";
+  }
+}
+
+void print_steps(const Experiment& experiment, const Workload& work, int64_t& most_tokens, int64_t& most_supervised) {
+  Steps steps(work.data, experiment.training, experiment.data.packing, experiment.data.max_length);
+  int64_t tokens = 0, supervised = 0;
+  for (int64_t step = 0; step < steps.total(); ++step)
+    for (const auto& examples : steps.next().batches) {
+      const Batch batch = make_batch(work.data, examples);
+      const auto size = static_cast<int64_t>(batch.ids.size());
+      tokens += size;
+      supervised += batch.supervised();
+      most_tokens = std::max(most_tokens, size);
+      most_supervised = std::max(most_supervised, batch.supervised());
+    }
+  std::cout << "steps: " << steps.total() << ", " << grouped(tokens) << " tokens, " << grouped(supervised)
+            << " supervised; largest micro-batch " << grouped(most_tokens) << " tokens\nlr:";
+  const double base = *experiment.optimizer->groups().front().initial_lr;
+  for (const int64_t step : {int64_t{0}, steps.total() / 4, steps.total() / 2, steps.total() - 1})
+    std::cout << " step " << step + 1 << " " << experiment.scheduler->lr(step, steps.total(), base);
+  std::cout << "\n";
+}
+
+void print_memory(const MemoryEstimate& estimate) {
+  std::cout << "memory expected:";
+  for (std::size_t i = 0; i < kMemoryComponents; ++i)
+    if (estimate.components[i] > 0)
+      std::cout << " " << name(static_cast<MemoryComponent>(i)) << " " << bytes_text(estimate.components[i]) << ",";
+  if (estimate.mapped > 0) std::cout << " base, mapped " << bytes_text(estimate.mapped) << ",";
+  std::cout << " in all " << bytes_text(estimate.total()) << "\n";
+}
+
+/// The first example as the model sees it: what it must say stands in brackets.
+void print_sample(const Workload& work) {
+  const Example& example = work.data.examples.front();
+  std::cout << "first example (" << printable(example.source, 4096) << "), what is learned in ⟦ ⟧:\n";
+  for (std::size_t at = 0; at < example.ids.size();) {
+    const bool learned = example.labels[at] != ignored_label;
+    std::vector<int64_t> piece;
+    for (; at < example.ids.size() && (example.labels[at] != ignored_label) == learned; ++at)
+      piece.push_back(example.ids[at]);
+    const std::string text = work.text.tokenizer->decode(piece, false);
+    std::cout << (learned ? "⟦" + text + "⟧" : text);
+  }
+  std::cout << "\n";
+}
+
+}  // namespace
+
+int plan_command(const PlanArguments& arguments) {
+  Experiment experiment(arguments.experiment, arguments.sets);
+  install_cpu_allocator();
+  Workload work(experiment);
+  const Model& model = *work.model;
+  std::cout << "model: " << printable(experiment.model_path, 4096) << " (" << printable(model.config().model_type)
+            << ", " << c10::toString(model.dtype()) << ", " << work.device << ")\n";
+  print_modules(model);
+  std::cout << census(model).text() << "\n";
+  print_groups(*experiment.optimizer);
+  int64_t tokens = 0, supervised = 0;
+  print_steps(experiment, work, tokens, supervised);
+  print_memory(estimate_memory(model, *experiment.optimizer, tokens, supervised));
+  print_sample(work);
+  return 0;
+}

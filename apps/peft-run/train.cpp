@@ -1,0 +1,126 @@
+#include <torch/torch.h>
+
+#include <filesystem>
+#include <iostream>
+
+#include "commands.h"
+#include "experiment.h"
+#include "model_card.h"
+#include "peft/adapter_files.h"
+#include "peft/error.h"
+#include "peft/files/json.h"
+#include "run_log.h"
+#include "screen.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+using namespace peft;
+
+/// Refuses to write over an adapter unasked.
+void prepare_output(const TrainingOptions& options) {
+  const fs::path folder = options.output_dir;
+  if (!options.overwrite_output_dir && fs::exists(folder / "adapter_model.safetensors"))
+    throw ConfigError("[training] output_dir: " + printable(options.output_dir, 4096) +
+                      " already holds an adapter; name another folder, or set training.overwrite_output_dir = true");
+  std::error_code error;
+  fs::create_directories(folder, error);
+  if (error)
+    throw ResourceError("[training] output_dir: " + printable(options.output_dir, 4096) +
+                        " cannot be made: " + error.message());
+}
+
+/// A whole checkpoint or none: written under another name, then renamed.
+void save_checkpoint(int64_t step, const Experiment& experiment, const Workload& work, const RunLog& log) {
+  const fs::path folder = fs::path(experiment.training.output_dir) / ("checkpoint-" + std::to_string(step));
+  const fs::path draft = folder.string() + ".writing";
+  fs::remove_all(draft);
+  fs::create_directory(draft);
+  save_adapter(draft.string(), *experiment.adapter, *work.model, experiment.model_path);
+  write_state((draft / "optimizer.safetensors").string(), experiment.optimizer->state(), {});
+  log.write_state(draft.string());
+  fs::remove_all(folder);
+  fs::rename(draft, folder);
+}
+
+void print_data(const char* what, const Dataset& data) {
+  std::cout << what << grouped(static_cast<int64_t>(data.examples.size())) << " examples (" << data.format << "), "
+            << grouped(data.tokens) << " tokens, " << grouped(data.supervised) << " supervised";
+  if (data.truncated > 0)
+    std::cout << "; " << grouped(data.truncated) << " cut at max_length, " << grouped(data.dropped_tokens)
+              << " tokens lost";
+  if (data.skipped > 0) std::cout << "; " << grouped(data.skipped) << " skipped: nothing left to learn";
+  std::cout << "\n";
+}
+
+void print_start(const Experiment& experiment, const Workload& work) {
+  const Model& model = *work.model;
+  std::cout << "model: " << printable(experiment.model_path, 4096) << " (" << printable(model.config().model_type)
+            << ", " << c10::toString(model.dtype()) << ", " << work.device << ", " << at::get_num_threads()
+            << " threads)\n";
+  print_data("data: ", work.data);
+  if (work.eval_data) print_data("eval: ", *work.eval_data);
+  std::cout << census(model).text() << std::endl;
+}
+
+/// Where the memory went: the run's phases and, at the highest moment, its components.
+void print_memory(const MemoryMeter& meter) {
+  std::cout << "memory, highest of each phase, allocated / reserved:";
+  for (std::size_t i = 1; i < kMemoryPhases; ++i) {
+    const auto phase = static_cast<MemoryPhase>(i);
+    const MemoryMeter::Peak peak = meter.peak(phase);
+    if (peak.reserved > 0)
+      std::cout << "\n  " << name(phase) << ": " << bytes_text(peak.allocated) << " / " << bytes_text(peak.reserved);
+  }
+  std::cout << "\nat the peak:";
+  const MemoryMeter::Peak peak = meter.peak();
+  for (std::size_t i = 0; i < kMemoryComponents; ++i)
+    if (peak.components[i] > 0)
+      std::cout << " " << name(static_cast<MemoryComponent>(i)) << " " << bytes_text(peak.components[i]);
+  std::cout << "; resident " << bytes_text(peak_resident_bytes()) << "\n";
+}
+
+}  // namespace
+
+int train_command(const TrainArguments& arguments) {
+  Experiment experiment(arguments.experiment, arguments.sets);
+  install_cpu_allocator();
+  const TrainingOptions& options = experiment.training;
+  Workload work(experiment);
+  prepare_output(options);
+  print_start(experiment, work);
+
+  write_file(options.output_dir + "/resolved.toml", experiment.document.resolved());
+  Screen screen;
+  RunLog log(options.output_dir, options);
+  Run run{.model = *work.model,
+          .adapter = *experiment.adapter,
+          .optimizer = *experiment.optimizer,
+          .scheduler = *experiment.scheduler,
+          .clipper = *experiment.clipper,
+          .precision = *experiment.precision,
+          .data = work.data,
+          .eval_data = work.eval_data ? &*work.eval_data : nullptr,
+          .packing = experiment.data.packing,
+          .max_length = experiment.data.max_length,
+          .options = options,
+          .memory = work.memory,
+          .observers = {&screen, &log},
+          .save = [&](int64_t step) { save_checkpoint(step, experiment, work, log); }};
+  const TrainingResult result = train(run);
+  screen.close();
+
+  work.memory.phase(MemoryPhase::save);
+  log.finished(result);
+  log.write_state(options.output_dir);
+  write_file(options.output_dir + "/README.md", model_card(experiment, work, result));
+  save_adapter(options.output_dir, *experiment.adapter, *work.model, experiment.model_path);
+  std::cout << "trained " << result.steps << " steps in " << time_text(result.seconds) << ", mean loss " << result.loss
+            << "\nonly the adapter learned: every adapter tensor had a finite gradient, no base tensor any; the base is "
+               "bit-equal (XXH3 "
+            << result.base_hash << ")\n";
+  print_memory(work.memory);
+  std::cout << "adapter: " << printable(options.output_dir, 4096) << " ("
+            << bytes_text(fs::file_size(fs::path(options.output_dir) / "adapter_model.safetensors")) << ")" << std::endl;
+  return 0;
+}

@@ -1,0 +1,136 @@
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "peft/adapter.h"
+#include "peft/clipping.h"
+#include "peft/data/sampler.h"
+#include "peft/export.h"
+#include "peft/memory.h"
+#include "peft/model/decoder.h"
+#include "peft/precision.h"
+#include "peft/scheduler.h"
+
+namespace peft {
+
+/// The [training] table.
+struct TrainingOptions {
+  std::string output_dir;
+  double epochs = 1;                        ///< passes over the data, fractions allowed
+  std::optional<int64_t> max_steps;         ///< optimizer steps; overrides epochs
+  int64_t batch_size = 4;                   ///< examples of a micro-batch (packing: rows of max_length tokens)
+  int64_t gradient_accumulation_steps = 1;  ///< micro-batches of a step
+  int64_t seed = 42;
+  int64_t log_every = 10;  ///< steps
+  int64_t eval_every = 0;  ///< steps; 0: only at the end
+  int64_t save_every = 0;  ///< steps; 0: only at the end
+  std::string device = "auto";
+  bool fused = true;  ///< false: every layer runs its own forward, as a check of the fused paths
+  bool overwrite_output_dir = false;
+};
+PEFT_API TrainingOptions read_training_options(Options& in);
+
+/// "auto": an accelerator if this libtorch has one, else the CPU. Throws ConfigError for what is not there.
+PEFT_API torch::Device choose_device(const std::string& name);
+
+/// How many parameters train, and how many there are (HF PEFT counts the adapter among them).
+struct Census {
+  int64_t trainable = 0, all = 0;
+  PEFT_API std::string text() const;  ///< HF's line "trainable params: … || all params: … || trainable%: …"
+};
+PEFT_API Census census(const Model& model);
+
+/// The optimizer steps of a run: their micro-batches, as indices of examples. A pure function of data and options.
+class PEFT_API Steps {
+ public:
+  struct Step {
+    double epoch = 0;  ///< passes finished when it ends
+    std::vector<std::vector<std::size_t>> batches;
+  };
+  Steps(const Dataset& data, const TrainingOptions& options, bool packing, int64_t max_length);
+  int64_t total() const { return total_; }
+  Step next();
+
+ private:
+  void begin_epoch();
+  const Dataset& data_;
+  const TrainingOptions& options_;
+  bool packing_;
+  int64_t max_length_, total_ = 0, epoch_ = 0;
+  std::vector<std::vector<std::size_t>> batches_;
+  std::size_t at_ = 0;
+};
+
+struct StepReport {
+  int64_t step = 0, total_steps = 0;  ///< optimizer steps, from 1
+  double epoch = 0;
+  double loss = 0;       ///< mean over the step's supervised tokens
+  double mean_loss = 0;  ///< mean of the steps since the last logged one
+  double lr = 0, grad_norm = 0;
+  int64_t tokens = 0, supervised = 0;  ///< of the step
+  double seconds = 0;                  ///< of the step
+  double tokens_per_second = 0;        ///< since the last logged step
+  double seconds_left = 0;
+  MemoryStats memory;
+  int64_t skipped = 0;  ///< steps skipped so far because gradients overflowed
+  bool logged = false;  ///< every log_every steps, the first and the last
+};
+
+struct EvalReport {
+  int64_t step = 0;
+  double epoch = 0, loss = 0, seconds = 0;
+};
+
+/// Who watches a run. Called from the loop's own thread.
+class PEFT_API Observer {
+ public:
+  virtual ~Observer();
+  virtual void stepped(const StepReport&) {}
+  virtual void evaluated(const EvalReport&) {}
+};
+
+/// All that the loop needs; everything outlives it.
+struct Run {
+  Model& model;
+  Adapter& adapter;
+  Optimizer& optimizer;  ///< with the adapter's groups added
+  const Scheduler& scheduler;
+  GradientClipper& clipper;
+  Precision& precision;
+  const Dataset& data;
+  const Dataset* eval_data = nullptr;
+  bool packing = false;
+  int64_t max_length = 512;
+  TrainingOptions options;
+  MemoryMeter& memory;
+  std::vector<Observer*> observers;
+  std::function<void(int64_t step)> save = [](int64_t) {};  ///< every save_every steps
+};
+
+struct TrainingResult {
+  int64_t steps = 0, skipped = 0, tokens = 0, examples = 0;
+  double loss = 0;  ///< mean of all steps
+  double epochs = 0, seconds = 0;
+  std::optional<double> eval_loss;  ///< the last one
+  std::string base_hash;            ///< XXH3-128 of the frozen base, equal before and after
+};
+
+/// Trains. Throws DivergedError where loss or gradients are not finite; InputError where a step has no supervised
+/// token; ConfigError where nothing trains; std::logic_error where a gradient reaches the base, misses an adapter
+/// tensor, or the base changed.
+PEFT_API TrainingResult train(Run& run);
+
+/// Mean loss over the supervised tokens of `data`, without gradients or dropout.
+PEFT_API double evaluate(Model& model, Precision& precision, const Dataset& data, int64_t batch_size);
+
+/// A batch on the model's device.
+PEFT_API Input to_input(const Batch& batch, torch::Device device);
+PEFT_API Tensor to_labels(const Batch& batch, torch::Device device);
+
+/// Hash of every frozen tensor's name and bytes: 32 hexadecimal digits.
+PEFT_API std::string base_hash(const Model& model);
+
+}  // namespace peft

@@ -1,0 +1,58 @@
+#include <torch/torch.h>
+
+#include <cmath>
+#include <limits>
+
+#include "peft/error.h"
+#include "peft/train.h"
+
+namespace peft {
+
+TrainingOptions read_training_options(Options& in) {
+  TrainingOptions o;
+  in.get_path("output_dir", o.output_dir, "folder that the adapter and the logs are written to")
+      .require(!o.output_dir.empty(), "must be given");
+  in.get("epochs", o.epochs, "passes over the data; fractions are allowed")
+      .require(std::isfinite(o.epochs) && o.epochs > 0 && o.epochs <= 1e6, "must be above 0 and at most 1e6");
+  in.get("max_steps", o.max_steps, "optimizer steps; takes the place of epochs")
+      .require(!o.max_steps || *o.max_steps > 0, "must be positive");
+  constexpr int64_t most = std::numeric_limits<int32_t>::max();
+  const auto positive = [&](const char* key, int64_t& value, const char* help) {
+    in.get(key, value, help).require(value > 0 && value <= most, "must be positive");
+  };
+  const auto not_negative = [&](const char* key, int64_t& value, const char* help) {
+    in.get(key, value, help).require(value >= 0, "must be 0 or more");
+  };
+  positive("batch_size", o.batch_size, "examples of a micro-batch; with packing: rows of max_length tokens");
+  positive("gradient_accumulation_steps", o.gradient_accumulation_steps, "micro-batches of one optimizer step");
+  not_negative("seed", o.seed, "of the adapter's start, the data's order and dropout");
+  positive("log_every", o.log_every, "steps between two lines of the log");
+  not_negative("eval_every", o.eval_every, "steps between two evaluations; 0: only at the end");
+  not_negative("save_every", o.save_every, "steps between two checkpoints; 0: only the final adapter");
+  in.get("device", o.device, "auto, cpu, cuda, cuda:1, mps, xpu");
+  in.get("fused", o.fused, "false: every layer runs its own forward, as a check of the fused paths");
+  in.get("overwrite_output_dir", o.overwrite_output_dir, "write over an adapter that output_dir holds already");
+  return o;
+}
+
+torch::Device choose_device(const std::string& name) {
+  if (name == "auto") {
+    const auto accelerator = at::getAccelerator(/*checked=*/false);
+    const bool there = accelerator && at::globalContext().getAcceleratorHooksInterface(*accelerator).isAvailable();
+    return there ? torch::Device(*accelerator, 0) : torch::Device(torch::kCPU);
+  }
+  std::optional<torch::Device> device;
+  try {
+    device.emplace(name);
+  } catch (const c10::Error&) {
+    throw ConfigError("[training] device: '" + printable(name) + "' is none; write auto, cpu, cuda, cuda:1, mps or xpu");
+  }
+  if (device->is_cpu()) return torch::kCPU;
+  const auto accelerator = at::getAccelerator(/*checked=*/false);
+  if (!accelerator || *accelerator != device->type() ||
+      !at::globalContext().getAcceleratorHooksInterface(*accelerator).isAvailable())
+    throw ConfigError("[training] device: this machine, or this libtorch, has no '" + printable(name) + "'");
+  return device->has_index() ? *device : torch::Device(device->type(), 0);
+}
+
+}  // namespace peft

@@ -1,0 +1,86 @@
+#include "train/proof.h"
+
+#define XXH_INLINE_ALL
+#include <torch/torch.h>
+#include <xxhash.h>
+
+#include <cstdio>
+#include <stdexcept>
+#include <unordered_set>
+
+#include "peft/error.h"
+#include "peft/train.h"
+
+namespace peft {
+
+void require_all_trained(const Model& model, const std::vector<Tensor>& parameters) {
+  const NamedTensors trainable = model.trainable();
+  if (trainable.empty()) throw ConfigError("no trainable parameters: the adapter attached nothing that learns");
+  std::unordered_set<const void*> held;
+  for (const Tensor& parameter : parameters)
+    if (!held.insert(parameter.unsafeGetTensorImpl()).second)
+      throw std::logic_error("the adapter's groups hold a parameter twice");
+  for (const auto& [name, tensor] : trainable)
+    if (held.erase(tensor.unsafeGetTensorImpl()) == 0)
+      throw std::logic_error("the optimizer does not train '" + name + "'");
+  if (!held.empty()) throw std::logic_error("the optimizer holds parameters that are not the adapter's");
+}
+
+std::string base_hash(const Model& model) {
+  XXH3_state_t* state = XXH3_createState();
+  XXH3_128bits_reset(state);
+  for (const auto& [name, tensor] : model.frozen()) {
+    const Tensor host = tensor.cpu().contiguous();
+    XXH3_128bits_update(state, name.data(), name.size());
+    XXH3_128bits_update(state, host.data_ptr(), host.nbytes());
+  }
+  const XXH128_hash_t hash = XXH3_128bits_digest(state);
+  XXH3_freeState(state);
+  char text[33];
+  std::snprintf(text, sizeof text, "%016llx%016llx", static_cast<unsigned long long>(hash.high64),
+                static_cast<unsigned long long>(hash.low64));
+  return text;
+}
+
+void require_unchanged(const Model& model, const std::string& hash) {
+  if (base_hash(model) != hash)
+    throw std::logic_error("the frozen base changed during training: it is not bit-equal to what was loaded");
+}
+
+GradientProof::GradientProof(const Model& model) : model_(model) {
+  for (const auto& [name, tensor] : model.trainable()) {
+    auto reached = std::make_shared<bool>(false);
+    const unsigned hook = tensor.register_hook([reached](const Tensor&) { *reached = true; });
+    watched_.push_back({name, tensor, hook, reached});
+  }
+}
+
+GradientProof::~GradientProof() { remove_hooks(); }
+
+void GradientProof::remove_hooks() {
+  for (const Watched& item : watched_) item.tensor.remove_hook(item.hook);
+  watched_.clear();
+}
+
+void GradientProof::check() {
+  std::string breaches;
+  for (const Watched& item : watched_) {
+    const Tensor& gradient = item.tensor.grad();
+    if (!*item.reached || !gradient.defined())
+      breaches += "\n  adapter tensor '" + item.name + "' got no gradient";
+    else if (!at::isfinite(gradient).all().item<bool>())
+      breaches += "\n  the gradient of adapter tensor '" + item.name + "' is not finite";
+  }
+  for (const auto& [name, tensor] : model_.frozen())
+    if (tensor.requires_grad() || tensor.grad().defined())
+      breaches += "\n  base tensor '" + name + "' got a gradient or asks for one";
+  if (!breaches.empty()) throw std::logic_error("the gradients are not the adapter's alone:" + breaches);
+  remove_hooks();
+  open_ = false;
+}
+
+void GradientProof::require_closed() const {
+  if (open_) throw DivergedError("no step was taken: the gradients of every step overflowed");
+}
+
+}  // namespace peft

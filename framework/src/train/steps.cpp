@@ -1,0 +1,54 @@
+#include <algorithm>
+#include <cmath>
+
+#include "peft/error.h"
+#include "peft/train.h"
+
+namespace peft {
+
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+}  // namespace
+
+Steps::Steps(const Dataset& data, const TrainingOptions& options, bool packing, int64_t max_length)
+    : data_(data), options_(options), packing_(packing), max_length_(max_length) {
+  if (data.examples.empty()) throw InputError("the training data holds no example");
+  if (options.max_steps) {
+    total_ = *options.max_steps;
+    return;
+  }
+  // Packing makes another number of batches of each epoch's order.
+  const auto whole = static_cast<int64_t>(std::floor(options.epochs));
+  const double part = options.epochs - static_cast<double>(whole);
+  for (int64_t epoch = 0; epoch <= whole; ++epoch) {
+    if (epoch == whole && part <= 0) break;
+    const auto batches = packing ? static_cast<int64_t>(epoch_batches(data, options.batch_size, true, max_length,
+                                                                      static_cast<uint64_t>(options.seed), epoch)
+                                                            .size())
+                                 : ceil_div(static_cast<int64_t>(data.examples.size()), options.batch_size);
+    const int64_t steps = ceil_div(batches, options.gradient_accumulation_steps);
+    total_ += epoch < whole ? steps : static_cast<int64_t>(std::ceil(part * static_cast<double>(steps)));
+  }
+}
+
+void Steps::begin_epoch() {
+  batches_ = epoch_batches(data_, options_.batch_size, packing_, max_length_, static_cast<uint64_t>(options_.seed),
+                           epoch_++);
+  at_ = 0;
+}
+
+Steps::Step Steps::next() {
+  if (at_ == batches_.size()) begin_epoch();
+  Step step;
+  const std::size_t end =
+      std::min(batches_.size(), at_ + static_cast<std::size_t>(options_.gradient_accumulation_steps));
+  step.batches.assign(batches_.begin() + static_cast<std::ptrdiff_t>(at_),
+                      batches_.begin() + static_cast<std::ptrdiff_t>(end));
+  at_ = end;
+  step.epoch = static_cast<double>(epoch_ - 1) + static_cast<double>(end) / static_cast<double>(batches_.size());
+  return step;
+}
+
+}  // namespace peft
