@@ -151,8 +151,8 @@ class Parser {
     const auto dimensions = in_.number<uint32_t>(what);
     if (dimensions == 0 || dimensions > max_dimensions)
       in_.fail(what + " has " + std::to_string(dimensions) + " dimensions, not 1 to " + std::to_string(max_dimensions));
-    // no type takes less than half a byte an element
-    const uint64_t limit = 2 * static_cast<uint64_t>(file_->bytes().size());
+    // no type of ggml takes less than a bit an element
+    const uint64_t limit = 8 * static_cast<uint64_t>(file_->bytes().size());
     uint64_t elements = 1;
     for (uint32_t i = 0; i < dimensions; ++i) {
       const auto size = in_.number<uint64_t>(what);

@@ -27,7 +27,7 @@ struct DataOptions {
   double eval_split = 0;       ///< share of train held out, if eval is empty
   std::string format = "auto"; ///< text, prompt_completion, alpaca, messages, sharegpt
   int64_t max_length = 512;    ///< tokens; longer examples are cut and counted
-  bool packing = false;        ///< fill each batch row up to max_length with several examples
+  bool packing = false;        ///< fill each batch up to batch_size · max_length tokens, whatever the number of examples
   std::string system;          ///< system message put before each conversation that has none
 };
 PEFT_API DataOptions read_data_options(Options& in);

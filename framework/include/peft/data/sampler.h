@@ -21,8 +21,7 @@ struct Batch {
 PEFT_API std::vector<std::size_t> epoch_order(std::size_t size, uint64_t seed, int64_t epoch);
 
 /// The batches of an epoch as example indices. Without packing: `batch_size` examples each, the last may be smaller.
-/// With packing: each batch has at most batch_size · max_length tokens in batch_size rows of max_length, filled
-/// first-fit in the epoch's order.
+/// With packing: as many as fit into batch_size · max_length tokens (a longer one goes alone), in the epoch's order.
 PEFT_API std::vector<std::vector<std::size_t>> epoch_batches(const Dataset& data, int64_t batch_size, bool packing,
                                                              int64_t max_length, uint64_t seed, int64_t epoch);
 

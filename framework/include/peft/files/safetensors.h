@@ -1,0 +1,43 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "peft/export.h"
+#include "peft/files/checkpoint.h"
+
+namespace peft {
+
+/// A safetensors file, mapped. Opening checks the whole header: its length, JSON without a key twice, types, shapes
+/// against byte ranges without overflow, and ranges that tile the data: no hole, no overlap, nothing behind.
+class PEFT_API SafetensorsFile {
+ public:
+  /// Throws InputError naming the file and what is wrong.
+  static std::shared_ptr<const SafetensorsFile> open(const std::string& path);
+  virtual ~SafetensorsFile();
+  virtual const std::string& path() const = 0;
+  /// In the order of their bytes.
+  virtual const std::vector<StoredTensor>& tensors() const = 0;
+  virtual const std::map<std::string, std::string>& metadata() const = 0;
+};
+
+/// Bytes of one element; 0 for a quantised type, which this format has not.
+PEFT_API uint64_t element_size(StoredType type);
+/// Elements as fp32, from f64, f32, f16 or bf16 that need not be aligned.
+PEFT_API void to_float(const StoredTensor& tensor, float* out);
+
+struct TensorToWrite {
+  std::string name;
+  StoredType type;
+  std::vector<int64_t> shape;
+  const void* data;  ///< contiguous, little-endian
+  uint64_t size;     ///< bytes
+};
+
+/// Writes the file as the `safetensors` library lays it out (widest types first, then by name), whole or not at all.
+PEFT_API void write_safetensors(const std::string& path, const std::vector<TensorToWrite>& tensors,
+                                const std::map<std::string, std::string>& metadata);
+
+}  // namespace peft

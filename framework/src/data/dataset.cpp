@@ -1,0 +1,104 @@
+#include "peft/data/dataset.h"
+
+#include <algorithm>
+#include <cmath>
+#include <set>
+
+#include "data/passages.h"
+#include "data/records.h"
+#include "peft/data/sampler.h"
+#include "peft/error.h"
+
+namespace peft {
+
+DataOptions read_data_options(Options& in) {
+  DataOptions o;
+  in.get_paths("train", o.train, "file or files to learn from: .json or .jsonl")
+      .require(!o.train.empty() && std::none_of(o.train.begin(), o.train.end(), [](auto& p) { return p.empty(); }),
+               "must be given");
+  in.get_paths("eval", o.eval, "file or files to evaluate on, or none");
+  std::erase(o.eval, "");
+  in.get("eval_split", o.eval_split, "share of the training examples held out for evaluation, if eval names no file")
+      .require(std::isfinite(o.eval_split) && o.eval_split >= 0 && o.eval_split < 1, "must be at least 0 and below 1");
+  if (o.eval_split > 0 && !o.eval.empty()) in.error("eval_split", "cannot be given together with 'eval'");
+  static const std::set<std::string> formats = {"auto", "text", "prompt_completion", "alpaca", "messages", "sharegpt"};
+  in.get("format", o.format, "auto, text, prompt_completion, alpaca, messages or sharegpt")
+      .require(formats.contains(o.format),
+               "must be \"auto\", \"text\", \"prompt_completion\", \"alpaca\", \"messages\" or \"sharegpt\"");
+  in.get("max_length", o.max_length, "tokens; longer examples are cut, which is counted and told")
+      .require(o.max_length >= 2 && o.max_length <= (1 << 24), "must be at least 2 and at most 16777216");
+  in.get("packing", o.packing,
+         "fill each batch with as many examples as batch_size times max_length tokens hold; none sees another");
+  in.get("system", o.system, "system message put before each conversation that has none");
+  return o;
+}
+
+namespace {
+
+/// Cuts, counts and keeps an example, unless nothing to learn is left.
+void add(Dataset& set, Example example, int64_t max_length) {
+  const auto length = static_cast<int64_t>(example.ids.size());
+  if (length > max_length) {
+    ++set.truncated;
+    set.dropped_tokens += length - max_length;
+    example.ids.resize(static_cast<std::size_t>(max_length));
+    example.labels.resize(static_cast<std::size_t>(max_length));
+  }
+  // The first token has nothing before it to be said from.
+  const auto supervised = example.labels.empty() ? 0
+                                                 : std::count_if(example.labels.begin() + 1, example.labels.end(),
+                                                                 [](int64_t label) { return label != ignored_label; });
+  if (supervised == 0) {
+    ++set.skipped;
+    return;
+  }
+  set.tokens += static_cast<int64_t>(example.ids.size());
+  set.supervised += supervised;
+  set.examples.push_back(std::move(example));
+}
+
+}  // namespace
+
+Dataset load_dataset(const StringList& files, const DataOptions& options, const Text& text) {
+  Dataset set;
+  set.format = options.format == "auto" ? "" : options.format;
+  const data::Encoder encoder(text);
+  for (const std::string& path : files) {
+    const data::RecordFile file(path);
+    for (std::size_t i = 0; i < file.size(); ++i) {
+      const nlohmann::json record = file.parse(i);
+      const std::string where = file.where(i);
+      if (set.format.empty()) set.format = data::detect_format(record, where);
+      const data::Item item = data::read_record(record, set.format, options, text.chat_template != nullptr, where);
+      const auto passages = data::make_passages(item, text.chat_template.get());
+      if (passages.empty()) ++set.skipped;
+      for (const data::Passage& passage : passages) add(set, encoder.encode(passage), options.max_length);
+    }
+  }
+  if (set.examples.empty()) {
+    std::string names;
+    for (const std::string& path : files) names += (names.empty() ? "" : ", ") + printable(path, 1000);
+    throw InputError(names + ": no example has anything for the model to say" +
+                     (set.truncated > 0 ? " within max_length = " + std::to_string(options.max_length) : ""));
+  }
+  return set;
+}
+
+Dataset split_dataset(Dataset& train, double eval_split, uint64_t seed) {
+  const std::size_t all = train.examples.size();
+  const auto share = static_cast<std::size_t>(std::llround(eval_split * static_cast<double>(all)));
+  const std::size_t held = std::max<std::size_t>(share, 1);
+  if (held >= all) throw InputError("eval_split leaves no example to train on: there are " + std::to_string(all));
+  // An order of its own, so that the split says nothing about the first epoch.
+  const std::vector<std::size_t> order = epoch_order(all, seed, -1);
+  const std::set<std::size_t> chosen(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(held));
+  Dataset rest, eval;
+  rest.format = eval.format = train.format;
+  for (std::size_t i = 0; i < all; ++i)
+    add(chosen.contains(i) ? eval : rest, std::move(train.examples[i]), INT64_MAX);
+  rest.truncated = train.truncated, rest.dropped_tokens = train.dropped_tokens, rest.skipped = train.skipped;
+  train = std::move(rest);
+  return eval;
+}
+
+}  // namespace peft

@@ -1,0 +1,103 @@
+#include <algorithm>
+
+#include "data/passages.h"
+#include "peft/error.h"
+
+namespace peft::data {
+namespace {
+
+using Ids = std::vector<int64_t>;
+
+bool starts_with(const Ids& ids, const Ids& prefix) {
+  return prefix.size() <= ids.size() && std::equal(prefix.begin(), prefix.end(), ids.begin());
+}
+
+}  // namespace
+
+Encoder::Encoder(const Text& text) : text_(text) {
+  if (text.eos_ids.empty())
+    throw InputError("the checkpoint names no end token (eos_token_id), so no answer could be taught to end");
+  const Ids plain = text.tokenizer->encode("a", false), full = text.tokenizer->encode("a", true);
+  const auto at = std::search(full.begin(), full.end(), plain.begin(), plain.end());
+  if (at == full.end()) throw InputError("the tokenizer's special tokens do not stand around a text");
+  front_.assign(full.begin(), at);
+}
+
+bool Encoder::is_end(int64_t id) const {
+  return std::find(text_.eos_ids.begin(), text_.eos_ids.end(), id) != text_.eos_ids.end();
+}
+
+/// The tokens of a text that does not stand at the start, where many tokenizers add a space.
+Ids Encoder::continuation(const std::string& text) const {
+  const Ids line = text_.tokenizer->encode("\n", false);
+  Ids ids = text_.tokenizer->encode("\n" + text, false);
+  if (!starts_with(ids, line)) return text_.tokenizer->encode(text, false);
+  ids.erase(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(line.size()));
+  return ids;
+}
+
+Encoder::Encoded Encoder::encode_apart(const std::vector<Segment>& segments) const {
+  Encoded out;
+  for (const Segment& segment : segments) {
+    const Ids ids = out.ends.empty() ? text_.tokenizer->encode(segment.text, false) : continuation(segment.text);
+    out.ids.insert(out.ids.end(), ids.begin(), ids.end());
+    out.ends.push_back(out.ids.size());
+  }
+  return out;
+}
+
+/// The ids of the whole text, with the segments' borders; if a token would span a border, the ids of the parts, since
+/// then too the model meets the prompt as generation gives it.
+Encoder::Encoded Encoder::encode_segments(const std::vector<Segment>& segments) const {
+  Encoded parts;
+  std::string text;
+  for (const Segment& segment : segments) {
+    const Ids ids = text_.tokenizer->encode(segment.text, false);
+    parts.ids.insert(parts.ids.end(), ids.begin(), ids.end());
+    parts.ends.push_back(parts.ids.size());
+    text += segment.text;
+  }
+  if (segments.size() == 1) return parts;
+  Encoded whole{text_.tokenizer->encode(text, false), {}};
+  if (whole.ids == parts.ids) return parts;
+  text.clear();
+  for (const Segment& segment : segments) {
+    text += segment.text;
+    const Ids prefix = text_.tokenizer->encode(text, false);
+    if (!starts_with(whole.ids, prefix)) return encode_apart(segments);
+    whole.ends.push_back(prefix.size());
+  }
+  return whole;
+}
+
+Example Encoder::encode(const Passage& passage) const {
+  Encoded encoded = encode_segments(passage.segments);
+  Example example{std::move(encoded.ids), {}, passage.source};
+  example.labels.assign(example.ids.size(), ignored_label);
+  std::size_t begin = 0;
+  bool ended = false;
+  for (std::size_t s = 0; s < encoded.ends.size(); ++s) {
+    std::size_t end = encoded.ends[s];
+    ended = false;
+    if (passage.segments[s].supervised) {
+      // What a template writes after the end token (a newline) the model never has to say.
+      for (std::size_t i = end; i > begin && !ended; --i)
+        if (is_end(example.ids[i - 1])) end = i, ended = true;
+      std::copy(example.ids.begin() + begin, example.ids.begin() + end, example.labels.begin() + begin);
+    }
+    begin = encoded.ends[s];
+  }
+  if (!ended && passage.segments.back().supervised) {
+    example.ids.push_back(text_.eos_ids[0]);
+    example.labels.push_back(text_.eos_ids[0]);
+  }
+  if (passage.specials && !starts_with(example.ids, front_)) {
+    const bool first = passage.segments.front().supervised;  // a prompt's BOS is prompt
+    example.ids.insert(example.ids.begin(), front_.begin(), front_.end());
+    example.labels.insert(example.labels.begin(), front_.begin(), front_.end());
+    if (!first) std::fill_n(example.labels.begin(), front_.size(), ignored_label);
+  }
+  return example;
+}
+
+}  // namespace peft::data

@@ -1,0 +1,186 @@
+#include "data/formats.h"
+
+#include <algorithm>
+
+#include "data/values.h"
+#include "peft/error.h"
+
+namespace peft::data {
+namespace {
+
+using nlohmann::json;
+
+struct Format {
+  const char* name;
+  StringList keys;  ///< all of them must be there
+};
+
+const std::vector<Format>& formats() {
+  static const std::vector<Format> all = {{"messages", {"messages"}},
+                                          {"sharegpt", {"conversations"}},
+                                          {"alpaca", {"instruction", "output"}},
+                                          {"prompt_completion", {"prompt", "completion"}},
+                                          {"text", {"text"}}};
+  return all;
+}
+
+bool has_keys(const json& record, const Format& format) {
+  return std::all_of(format.keys.begin(), format.keys.end(), [&](const auto& key) { return record.contains(key); });
+}
+
+std::string keys_of(const json& record) {
+  std::string out;
+  for (const auto& [key, value] : record.items()) {
+    if (!out.empty()) out += ", ";
+    if (out.size() > 300) return out + "…";
+    out += "'" + printable(key, 60) + "'";
+  }
+  return out.empty() ? "no key" : out;
+}
+
+std::string known_formats() {
+  std::string out;
+  for (const Format& format : formats()) {
+    out += std::string(out.empty() ? "" : "; ") + format.name + ":";
+    for (const std::string& key : format.keys) out += " '" + key + "'";
+  }
+  return out;
+}
+
+/// A value that would change what is learned, and that no format here uses.
+void refuse_unused(const json& record, const std::string& where) {
+  for (const char* key : {"chosen", "rejected", "label", "tools", "images", "videos", "audios"}) {
+    const auto found = record.find(key);
+    if (found == record.end() || found->is_null() || (found->is_structured() && found->empty())) continue;
+    if (found->is_string() && (*found == "" || *found == "[]")) continue;
+    if (std::string(key) == "label" && !found->is_boolean()) continue;  // a class beside a text, not a verdict
+    throw InputError(where + ": '" + key + "' (preferences, tools, media) would be ignored: name the format in " +
+                     "[data] format to train on the rest of such records");
+  }
+}
+
+std::vector<Turn> read_messages(const Values& values, const std::string& key, bool supervise) {
+  std::vector<Turn> turns;
+  for (const Values& message : values.objects(key)) {
+    const std::string role = message.text("role");
+    static const StringList known = {"system", "developer", "user", "assistant", "tool"};
+    if (std::find(known.begin(), known.end(), role) == known.end())
+      message.fail("role", "is '" + printable(role, 60) + "', not system, developer, user, assistant or tool");
+    if (message.has("tool_calls")) message.fail("tool_calls", "is not supported: only what stands in 'content' is learned");
+    const bool wanted = message.weight();
+    turns.push_back({{role, message.content("content")}, supervise && wanted && role == "assistant"});
+  }
+  return turns;
+}
+
+std::vector<Turn> read_sharegpt(const Values& values) {
+  std::vector<Turn> turns;
+  if (const std::string system = values.optional_text("system"); !system.empty())
+    turns.push_back({{"system", system}, false});
+  for (const Values& message : values.objects("conversations")) {
+    const std::string from = message.text("from");
+    const bool human = from == "human" || from == "user", model = from == "gpt" || from == "assistant";
+    const bool tool = from == "observation" || from == "tool";
+    if (!human && !model && !tool && from != "system")
+      message.fail("from", "is '" + printable(from, 60) +
+                               "', not system, human (user), gpt (assistant) or observation (tool)");
+    const bool wanted = message.weight();
+    turns.push_back({{human ? "user" : model ? "assistant" : tool ? "tool" : "system", message.text("value")},
+                     model && wanted});
+  }
+  return turns;
+}
+
+std::vector<Turn> alpaca_turns(const Values& values, const std::string& instruction, const std::string& input) {
+  std::vector<Turn> turns;
+  if (const std::string system = values.optional_text("system"); !system.empty())
+    turns.push_back({{"system", system}, false});
+  for (const auto& [question, answer] : values.pairs("history")) {
+    turns.push_back({{"user", question}, false});
+    turns.push_back({{"assistant", answer}, false});
+  }
+  turns.push_back({{"user", input.empty() ? instruction : instruction + "\n" + input}, false});
+  turns.push_back({{"assistant", values.text("output")}, true});
+  return turns;
+}
+
+/// The prompt of Stanford Alpaca (https://github.com/tatsu-lab/stanford_alpaca), for models without a chat template.
+std::string alpaca_prompt(std::string system, const std::string& instruction, const std::string& input) {
+  if (system.empty()) {
+    system = "Below is an instruction that describes a task";
+    if (!input.empty()) system += ", paired with an input that provides further context";
+    system += ". Write a response that appropriately completes the request.";
+  }
+  std::string prompt = system + "\n\n### Instruction:\n" + instruction;
+  if (!input.empty()) prompt += "\n\n### Input:\n" + input;
+  return prompt + "\n\n### Response:\n";
+}
+
+void read_alpaca(const Values& values, const DataOptions& options, bool has_chat_template, Item& item) {
+  const std::string instruction = values.text("instruction"), input = values.optional_text("input");
+  if (has_chat_template) {
+    item.turns = alpaca_turns(values, instruction, input);
+    return;
+  }
+  if (!values.pairs("history").empty()) values.fail("history", "needs a checkpoint with a chat template");
+  std::string system = values.optional_text("system");
+  if (system.empty()) system = options.system;
+  item.prompt = alpaca_prompt(std::move(system), instruction, input);
+  item.completion = values.text("output");
+}
+
+void read_prompt_completion(const Values& values, Item& item) {
+  if (values.is_list("prompt") != values.is_list("completion"))
+    values.fail("completion", "must be a string if 'prompt' is one, a list of messages if 'prompt' is one");
+  if (values.is_list("prompt")) {
+    item.turns = read_messages(values, "prompt", false);
+    for (Turn& turn : read_messages(values, "completion", true)) item.turns.push_back(std::move(turn));
+  } else {
+    item.prompt = values.text("prompt");
+    item.completion = values.text("completion");
+  }
+}
+
+}  // namespace
+
+std::string detect_format(const json& record, const std::string& where) {
+  for (const Format& format : formats())
+    if (has_keys(record, format)) {
+      refuse_unused(record, where);
+      return format.name;
+    }
+  throw InputError(where + ": has " + keys_of(record) + ", which is no known format (" + known_formats() + ")");
+}
+
+Item read_record(const json& record, const std::string& format, const DataOptions& options, bool has_chat_template,
+                 const std::string& where) {
+  for (const Format& known : formats())
+    if (format == known.name && !has_keys(record, known))
+      throw InputError(where + ": has " + keys_of(record) + ", but format " + format + " was " +
+                       (options.format == "auto" ? "found in the records before" : "asked for") + " (" +
+                       known_formats() + ")");
+  if (options.format == "auto") refuse_unused(record, where);
+  const Values values(record, where, "");
+  Item item;
+  item.source = where;
+  if (format == "messages")
+    item.turns = read_messages(values, "messages", true);
+  else if (format == "sharegpt")
+    item.turns = read_sharegpt(values);
+  else if (format == "alpaca")
+    read_alpaca(values, options, has_chat_template, item);
+  else if (format == "prompt_completion")
+    read_prompt_completion(values, item);
+  else
+    item.completion = values.text("text");
+
+  const bool has_system = !item.turns.empty() && (item.turns[0].message.role == "system" ||
+                                                  item.turns[0].message.role == "developer");
+  if (!item.turns.empty() && !has_system && !options.system.empty())
+    item.turns.insert(item.turns.begin(), {{"system", options.system}, false});
+  if (!item.turns.empty() && !has_chat_template)
+    throw InputError(where + ": conversations need a chat template, and the checkpoint has none");
+  return item;
+}
+
+}  // namespace peft::data

@@ -1,0 +1,148 @@
+#include "data/records.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <set>
+
+#include "peft/error.h"
+
+namespace peft::data {
+namespace {
+
+constexpr std::uintmax_t max_file_bytes = 4ull << 30;
+constexpr int max_depth = 64;
+constexpr std::string_view blank = " \t\r\n";
+
+std::string read_file(const std::string& path, const std::string& name) {
+  const std::filesystem::path file(path);
+  if (file.extension() != ".json" && file.extension() != ".jsonl")
+    throw InputError(name + ": data must be a .json or .jsonl file");
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(file, error)) throw InputError(name + ": there is no such data file");
+  const std::uintmax_t size = std::filesystem::file_size(file, error);
+  if (error || size > max_file_bytes) throw InputError(name + ": a data file may have 4 GiB at most; split it");
+  std::string text(static_cast<std::size_t>(size), '\0');
+  std::ifstream in(file, std::ios::binary);
+  if (!in.read(text.data(), static_cast<std::streamsize>(size))) throw InputError(name + ": cannot be read");
+  if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);
+  return text;
+}
+
+/// The end of the JSON value that starts at `i`: the first comma or closing bracket outside strings and brackets.
+std::size_t skip_value(std::string_view text, std::size_t i) {
+  bool quoted = false;
+  for (int64_t depth = 0; i < text.size(); ++i) {
+    const char c = text[i];
+    if (quoted) {
+      if (c == '\\') ++i;
+      if (c == '"') quoted = false;
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '{' || c == '[') {
+      ++depth;
+    } else if (depth == 0 && (c == ',' || c == ']' || c == '}')) {
+      break;
+    } else if (c == '}' || c == ']') {
+      --depth;
+    }
+  }
+  return std::min(i, text.size());
+}
+
+/// Refuses deep nesting, and an object that says a key twice: which of the two was meant nobody knows.
+class Guard {
+ public:
+  explicit Guard(const std::string& where) : where_(where) {}
+  bool operator()(int depth, nlohmann::json::parse_event_t event, nlohmann::json& value) {
+    using Event = nlohmann::json::parse_event_t;
+    if (depth > max_depth) throw InputError(where_ + ": nested more than " + std::to_string(max_depth) + " deep");
+    if (event == Event::object_start) keys_.emplace_back();
+    if (event == Event::object_end) keys_.pop_back();
+    if (event == Event::key && !keys_.back().insert(value.get<std::string>()).second)
+      throw InputError(where_ + ": key '" + printable(value.get<std::string>()) + "' is there twice");
+    return true;
+  }
+
+ private:
+  const std::string& where_;
+  std::vector<std::set<std::string>> keys_;
+};
+
+}  // namespace
+
+RecordFile::RecordFile(const std::string& path) : name_(printable(path, 1000)), text_(read_file(path, name_)) {
+  const std::size_t begin = text_.find_first_not_of(blank);
+  if (begin == std::string::npos) throw InputError(name_ + ": is empty");
+  if (text_[begin] == '[')
+    split_array(begin);
+  else
+    split_lines();
+  if (records_.empty()) throw InputError(name_ + ": holds no record");
+}
+
+void RecordFile::split_lines() {
+  const std::string_view text = text_;
+  int64_t line = 1;
+  for (std::size_t i = 0; i < text.size(); ++line) {
+    const std::size_t end = std::min(text.find('\n', i), text.size());
+    const std::string_view record = text.substr(i, end - i);
+    if (record.find_first_not_of(blank) != std::string_view::npos) records_.push_back({record, line});
+    i = end + 1;
+  }
+}
+
+void RecordFile::split_array(std::size_t begin) {
+  const std::string_view text = text_;
+  std::size_t i = begin, counted = 0;
+  int64_t line = 1;
+  const auto line_at = [&](std::size_t to) {  // `to` only grows
+    line += std::count(text.begin() + counted, text.begin() + to, '\n');
+    counted = to;
+    return line;
+  };
+  const auto skip_blank = [&] { i = std::min(text.find_first_not_of(blank, i), text.size()); };
+  ++i;
+  skip_blank();
+  if (i < text.size() && text[i] == ']') return;
+  for (bool more = true; more; ++i) {
+    skip_blank();
+    const std::size_t start = i;
+    i = skip_value(text, i);
+    records_.push_back({text.substr(start, i - start), line_at(start)});
+    if (i == text.size()) fail(line, "the array does not end: the record that starts here is cut off, or ']' is missing");
+    if (text[i] == '}') fail(line_at(i), "not JSON: a '}' that closes nothing");
+    more = text[i] == ',';
+  }
+  skip_blank();
+  if (i < text.size()) fail(line_at(i), "text after the array's end");
+}
+
+void RecordFile::fail(int64_t line, const std::string& message) const {
+  throw InputError(name_ + ":" + std::to_string(line) + ": " + message);
+}
+
+std::string RecordFile::where(std::size_t index) const {
+  return name_ + ":" + std::to_string(records_.at(index).line);
+}
+
+nlohmann::json RecordFile::parse(std::size_t index) const {
+  const Raw& raw = records_.at(index);
+  const std::string place = where(index);
+  nlohmann::json value;
+  try {
+    value = nlohmann::json::parse(raw.text.begin(), raw.text.end(), Guard(place));
+  } catch (const nlohmann::json::parse_error& error) {  // its text quotes the file, which messages must not
+    const std::size_t at = std::min(raw.text.size(), error.byte > 0 ? error.byte - 1 : 0);
+    const std::string_view before = raw.text.substr(0, at);
+    const std::size_t newline = before.rfind('\n');
+    const std::size_t column = newline == std::string_view::npos ? at + 1 : at - newline;
+    fail(raw.line + std::count(before.begin(), before.end(), '\n'),
+         "not JSON (at column " + std::to_string(column) +
+             "); a data file holds one object per line, or one array of objects");
+  }
+  if (!value.is_object()) fail(raw.line, std::string("must be an object, is ") + value.type_name());
+  return value;
+}
+
+}  // namespace peft::data

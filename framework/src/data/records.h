@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace peft::data {
+
+/// A data file in memory, cut into its records but not parsed yet.
+class RecordFile {
+ public:
+  /// Throws InputError for a file that cannot be read, or whose outer shape is neither an array nor lines.
+  explicit RecordFile(const std::string& path);
+  RecordFile(const RecordFile&) = delete;
+
+  std::size_t size() const { return records_.size(); }
+  /// "file:line" of the record's first character.
+  std::string where(std::size_t index) const;
+  /// The record, an object. Throws InputError with file and line.
+  nlohmann::json parse(std::size_t index) const;
+  const std::string& name() const { return name_; }
+
+ private:
+  struct Raw {
+    std::string_view text;
+    int64_t line;
+  };
+  void split_lines();
+  void split_array(std::size_t begin);
+  [[noreturn]] void fail(int64_t line, const std::string& message) const;
+
+  std::string name_, text_;
+  std::vector<Raw> records_;
+};
+
+}  // namespace peft::data

@@ -1,0 +1,59 @@
+#include "files/atomic_file.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "peft/error.h"
+
+namespace peft {
+
+AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
+  const std::filesystem::path whole(path_);
+  draft_ = (whole.parent_path() / ("." + whole.filename().string() + ".writing-" + std::to_string(::getpid()))).string();
+  ::unlink(draft_.c_str());  // of a process of the same number that was killed
+  file_ = ::open(draft_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (file_ < 0) fail("created");
+}
+
+AtomicFile::~AtomicFile() {
+  if (file_ >= 0) ::close(file_);
+  if (!draft_.empty()) ::unlink(draft_.c_str());
+}
+
+void AtomicFile::fail(const char* what) const {
+  throw ResourceError(printable(path_, 4096) + ": cannot be " + what + ": " + std::strerror(errno));
+}
+
+void AtomicFile::write(const void* data, std::size_t size) {
+  constexpr std::size_t most = std::size_t{1} << 30;  // Linux writes less than 2 GiB at a time
+  const char* at = static_cast<const char*>(data);
+  while (size > 0) {
+    const ssize_t done = ::write(file_, at, std::min(size, most));
+    if (done < 0 && errno == EINTR) continue;
+    if (done < 0) fail("written");
+    at += done;
+    size -= static_cast<std::size_t>(done);
+  }
+}
+
+void AtomicFile::commit() {
+  if (::fsync(file_) != 0) fail("written");
+  const int file = std::exchange(file_, -1);
+  if (::close(file) != 0) fail("written");
+  if (::rename(draft_.c_str(), path_.c_str()) != 0) fail("renamed into place");
+  draft_.clear();
+  const std::filesystem::path folder = std::filesystem::path(path_).parent_path();
+  const int parent = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (parent < 0) fail("synced");
+  const bool synced = ::fsync(parent) == 0 || errno == EINVAL;  // some file systems sync no folders
+  ::close(parent);
+  if (!synced) fail("synced");
+}
+
+}  // namespace peft
