@@ -146,6 +146,12 @@ TEST_CASE("starting values have their distribution and are the same in every dty
   const auto [random_A, random_B] = values("init_lora_weights = false");
   CHECK(std_of(random_A) == Approx(0.1 / std::sqrt(3.)).epsilon(0.03));
   CHECK(std_of(random_B) == Approx(0.125 / std::sqrt(3.)).epsilon(0.05));
+  const auto bias_of = [](const std::string& toml) {
+    const Adapted a = adapted("lora_bias = true\n" + toml);
+    return a.parameter(q0 + "lora_B.bias").abs().max().item<double>();
+  };
+  CHECK(bias_of("") == 0);
+  CHECK(bias_of("init_lora_weights = false") > 0);
   for (const torch::Dtype dtype : {torch::kDouble, torch::kBFloat16}) {
     const auto other = values("init_lora_weights = false", dtype);
     CHECK(other.first.dtype() == dtype);

@@ -1,0 +1,56 @@
+#include <cmath>
+#include <numeric>
+
+#include "peft/plugin.h"
+
+namespace {
+
+struct AgcOptions {
+  double clipping = 0.01;
+  double eps = 1e-3;
+};
+
+/// The norm of each row [rows, 1, …], or of the whole of a vector or scalar.
+torch::Tensor unit_norms(const torch::Tensor& x) {
+  const torch::Dtype dtype = c10::promoteTypes(torch::kFloat32, x.scalar_type());
+  if (x.dim() <= 1) return at::linalg_vector_norm(x, 2, {}, false, dtype);
+  std::vector<int64_t> inner(x.dim() - 1);
+  std::iota(inner.begin(), inner.end(), 1);
+  return at::linalg_vector_norm(x, 2, inner, true, dtype);
+}
+
+class Agc final : public peft::GradientClipper {
+ public:
+  explicit Agc(AgcOptions options) : options_(options) {}
+
+  double clip(const std::vector<torch::Tensor>& parameters) override {
+    const torch::NoGradGuard no_grad;
+    const double norm = peft::global_norm(peft::gradients(parameters));
+    if (!std::isfinite(norm)) return norm;
+    for (const torch::Tensor& parameter : parameters) {
+      torch::Tensor gradient = parameter.grad();
+      if (!gradient.defined()) continue;
+      const torch::Tensor limits = unit_norms(parameter).clamp_min_(options_.eps).mul_(options_.clipping);
+      // A row of zeros gives infinity here, which the clamp makes 1.
+      gradient.mul_((limits / unit_norms(gradient)).clamp_max_(1));
+    }
+    return norm;
+  }
+
+ private:
+  AgcOptions options_;
+};
+
+std::unique_ptr<peft::GradientClipper> make(peft::Options& in) {
+  AgcOptions o;
+  in.get("clipping", o.clipping, "most that a row's gradient may be of the row's own norm")
+      .require(o.clipping > 0, "must be positive");
+  in.get("eps", o.eps, "least norm that a row of weights counts as; lets rows of zeros leave zero")
+      .require(o.eps > 0, "must be positive");
+  return std::make_unique<Agc>(o);
+}
+void add(peft::Registry& registry) { registry.clippers.add("agc", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("agc", "1.0.0", add)

@@ -1,0 +1,35 @@
+#include <cmath>
+
+#include "peft/plugin.h"
+
+namespace {
+
+class Value final : public peft::GradientClipper {
+ public:
+  explicit Value(double clip_value) : clip_value_(clip_value) {}
+
+  double clip(const std::vector<torch::Tensor>& parameters) override {
+    const std::vector<torch::Tensor> gradients = peft::gradients(parameters);
+    const double norm = peft::global_norm(gradients);
+    // No element is larger than the norm.
+    if (!std::isfinite(norm) || norm <= clip_value_) return norm;
+    at::_foreach_clamp_min_(gradients, -clip_value_);
+    at::_foreach_clamp_max_(gradients, clip_value_);
+    return norm;
+  }
+
+ private:
+  double clip_value_;
+};
+
+std::unique_ptr<peft::GradientClipper> make(peft::Options& in) {
+  double clip_value = 1;
+  in.get("clip_value", clip_value, "elements beyond ± this are set to it")
+      .require(clip_value > 0, "must be positive; clipping 'none' turns clipping off");
+  return std::make_unique<Value>(clip_value);
+}
+void add(peft::Registry& registry) { registry.clippers.add("value", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("value", "1.0.0", add)

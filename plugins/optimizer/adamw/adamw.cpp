@@ -1,0 +1,122 @@
+// AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101).
+#include <peft/error.h>
+#include <peft/memory.h>
+#include <peft/plugin.h>
+#include <torch/torch.h>
+
+#include <cmath>
+
+namespace {
+
+using torch::Tensor;
+
+struct AdamWOptions {
+  double lr = 2e-4, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0;
+};
+
+class AdamW final : public peft::Optimizer {
+ public:
+  explicit AdamW(AdamWOptions options) : options_(options) {}
+  void step() override;
+  peft::State state() const override;
+  void load(const peft::State& state) override;
+  double state_bytes_per_element() const override { return 8; }
+
+ protected:
+  double default_lr() const override { return options_.lr; }
+  double default_weight_decay() const override { return options_.weight_decay; }
+
+ private:
+  struct Moments {
+    Tensor exp_avg, exp_avg_sq;  ///< views of the group's flat buffers
+    Tensor step;                 ///< steps taken, as torch's fused kernel keeps them
+  };
+  void make_moments();
+  AdamWOptions options_;
+  std::map<std::string, Moments> moments_;  ///< by parameter name
+};
+
+/// Two flat buffers for each group, on the first step: a parameter's moments are windows of them.
+void AdamW::make_moments() {
+  const peft::MemoryScope scope(peft::MemoryComponent::optimizer);
+  for (const peft::ParamGroup& group : groups_) {
+    int64_t elements = 0;
+    for (const auto& [name, parameter] : group.parameters) elements += parameter.numel();
+    if (elements == 0) continue;
+    const auto options = group.parameters.front().second.options().requires_grad(false);
+    const Tensor first = torch::zeros({elements}, options), second = torch::zeros({elements}, options);
+    int64_t at = 0;
+    for (const auto& [name, parameter] : group.parameters) {
+      const auto window = [&](const Tensor& flat) {
+        return flat.narrow(0, at, parameter.numel()).view(parameter.sizes());
+      };
+      const Tensor step = torch::zeros({}, options.dtype(torch::kFloat));
+      if (!moments_.emplace(name, Moments{window(first), window(second), step}).second)
+        throw peft::PluginError("adamw: two parameters are named '" + name + "'");
+      at += parameter.numel();
+    }
+  }
+}
+
+void AdamW::step() {
+  const torch::NoGradGuard no_grad;
+  if (moments_.empty()) make_moments();
+  for (const peft::ParamGroup& group : groups_) {
+    std::vector<Tensor> parameters, gradients, first, second, steps;
+    for (const auto& [name, parameter] : group.parameters) {
+      if (!parameter.grad().defined()) continue;
+      Moments& moments = moments_.at(name);
+      parameters.push_back(parameter);
+      gradients.push_back(parameter.grad());
+      first.push_back(moments.exp_avg);
+      second.push_back(moments.exp_avg_sq);
+      steps.push_back(moments.step += 1);
+    }
+    if (parameters.empty()) continue;
+    at::_fused_adamw_(parameters, gradients, first, second, /*max_exp_avg_sqs=*/{}, steps, group.lr, options_.beta1,
+                      options_.beta2, *group.weight_decay, options_.eps, /*amsgrad=*/false, /*maximize=*/false);
+  }
+}
+
+peft::State AdamW::state() const {
+  peft::State state;
+  for (const auto& [name, moments] : moments_) {
+    state[name + ".exp_avg"] = moments.exp_avg;
+    state[name + ".exp_avg_sq"] = moments.exp_avg_sq;
+    state[name + ".step"] = moments.step;
+  }
+  return state;
+}
+
+void AdamW::load(const peft::State& state) {
+  const torch::NoGradGuard no_grad;
+  if (moments_.empty()) make_moments();
+  const peft::State own = this->state();
+  std::string problems;
+  for (const auto& [name, tensor] : own)
+    if (const auto it = state.find(name); it == state.end() || it->second.sizes() != tensor.sizes())
+      problems += (it == state.end() ? "\n  missing: " : "\n  of another shape: ") + peft::printable(name);
+  for (const auto& [name, tensor] : state)
+    if (!own.contains(name)) problems += "\n  unexpected: " + peft::printable(name);
+  if (!problems.empty()) throw peft::InputError("adamw: the saved state is not of these parameters:" + problems);
+  for (const auto& [name, tensor] : own) Tensor(tensor).copy_(state.at(name));
+}
+
+std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
+  AdamWOptions o;
+  const auto share = [](double value) { return value >= 0 && value < 1; };
+  in.get("lr", o.lr, "learning rate").require(std::isfinite(o.lr) && o.lr >= 0, "must be 0 or more");
+  in.get("beta1", o.beta1, "decay of the mean of the gradients").require(share(o.beta1), "must be in [0, 1)");
+  in.get("beta2", o.beta2, "decay of the mean of their squares").require(share(o.beta2), "must be in [0, 1)");
+  in.get("eps", o.eps, "added to the root of the squares' mean")
+      .require(std::isfinite(o.eps) && o.eps > 0, "must be positive");
+  in.get("weight_decay", o.weight_decay, "decoupled: each step takes lr · weight_decay of the parameter away")
+      .require(std::isfinite(o.weight_decay) && o.weight_decay >= 0, "must be 0 or more");
+  return std::make_unique<AdamW>(o);
+}
+
+void add(peft::Registry& registry) { registry.optimizers.add("adamw", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("adamw", "1.0.0", add)

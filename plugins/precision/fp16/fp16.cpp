@@ -1,0 +1,104 @@
+#include <cmath>
+#include <limits>
+
+#include "peft/plugin.h"
+
+namespace {
+
+struct Fp16Options {
+  double init_scale = 65536;
+  double growth_factor = 2;
+  double backoff_factor = 0.5;
+  int64_t growth_interval = 2000;
+  double min_scale = 1e-4;
+};
+
+/// Dynamic loss scaling, step for step as torch.amp.GradScaler.
+class Fp16 final : public peft::Precision {
+ public:
+  explicit Fp16(Fp16Options options) : options_(options), scale_(torch::tensor(options.init_scale, torch::kFloat32)) {}
+
+  torch::Dtype base_dtype() const override { return torch::kFloat16; }
+
+  void backward(const torch::Tensor& loss) override {
+    // A zero-dimensional fp32 scale makes the product fp32: an fp16 loss would overflow in it.
+    (loss * scale_.to(loss.device())).backward();
+    scaled_ = true;
+  }
+
+  bool ready(const std::vector<torch::Tensor>& parameters) override {
+    if (!std::exchange(scaled_, false)) return true;  // gradients that no loss of ours made are at their true scale
+    const torch::NoGradGuard no_grad;
+    const std::vector<torch::Tensor> gradients = peft::gradients(parameters);
+    if (gradients.empty()) return true;
+    for (const torch::Tensor& gradient : gradients)
+      if (gradient.scalar_type() == torch::kFloat16)
+        throw peft::PluginError(
+            "precision fp16: a trainable parameter is fp16, whose gradients would underflow once unscaled; adapters "
+            "must keep their parameters in fp32");
+    const torch::Device device = gradients.front().device();
+    torch::Tensor overflow = torch::zeros({}, torch::TensorOptions(torch::kFloat32).device(device));
+    at::_amp_foreach_non_finite_check_and_unscale_(gradients, overflow,
+                                                   scale_.to(torch::kFloat64).reciprocal().to(device, torch::kFloat32));
+    overflow = overflow.cpu();
+    at::_amp_update_scale_(scale_, growth_tracker_, overflow, options_.growth_factor, options_.backoff_factor,
+                           options_.growth_interval);
+    const bool finite = overflow.item<float>() == 0;
+    if (!finite && scale_.item<double>() < options_.min_scale)
+      throw peft::DivergedError("precision fp16: gradients kept overflowing until the loss scale fell below min_scale = " +
+                                std::to_string(options_.min_scale) +
+                                "; the weights or the data may hold values that are not finite, or fp16 is too narrow for "
+                                "this model: try bf16 or fp32");
+    return finite;
+  }
+
+  peft::State state() const override {
+    return {{"scale", scale_.clone()}, {"growth_tracker", growth_tracker_.clone()}};
+  }
+
+  void load(const peft::State& state) override {
+    const double scale = number(state, "scale", torch::kFloat32);
+    const double tracker = number(state, "growth_tracker", torch::kInt32);
+    if (state.size() != 2) throw peft::InputError("precision fp16: its state holds scale and growth_tracker, and no more");
+    if (!(scale > 0) || !std::isfinite(scale)) throw peft::InputError("precision fp16: scale must be positive and finite");
+    if (tracker < 0) throw peft::InputError("precision fp16: growth_tracker must not be negative");
+    scale_.fill_(scale);
+    // The interval may have been made shorter since: then the scale grows after the next good step.
+    growth_tracker_.fill_(std::min(tracker, static_cast<double>(options_.growth_interval - 1)));
+    scaled_ = false;
+  }
+
+ private:
+  static double number(const peft::State& state, const std::string& name, torch::Dtype dtype) {
+    const auto it = state.find(name);
+    if (it == state.end()) throw peft::InputError("precision fp16: its state lacks " + name);
+    if (it->second.numel() != 1 || it->second.scalar_type() != dtype)
+      throw peft::InputError("precision fp16: " + name + " must be one " + c10::toString(dtype));
+    return it->second.item<double>();
+  }
+
+  Fp16Options options_;
+  torch::Tensor scale_;
+  torch::Tensor growth_tracker_ = torch::zeros({}, torch::kInt32);  ///< good steps since the scale last changed
+  bool scaled_ = false;                                             ///< gradients are still times the scale
+};
+
+std::unique_ptr<peft::Precision> make(peft::Options& in) {
+  Fp16Options o;
+  constexpr double most = std::numeric_limits<float>::max();
+  in.get("init_scale", o.init_scale, "what the loss is multiplied by at first")
+      .require(o.init_scale > 0 && o.init_scale <= most, "must be positive and fit fp32");
+  in.get("growth_factor", o.growth_factor, "what the scale grows by").require(o.growth_factor > 1, "must be above 1");
+  in.get("backoff_factor", o.backoff_factor, "what the scale shrinks by after an overflow")
+      .require(o.backoff_factor > 0 && o.backoff_factor < 1, "must be between 0 and 1");
+  in.get("growth_interval", o.growth_interval, "good steps in a row before the scale grows")
+      .require(o.growth_interval > 0 && o.growth_interval <= std::numeric_limits<int32_t>::max(), "must be positive");
+  in.get("min_scale", o.min_scale, "the run stops when overflows bring the scale below this")
+      .require(o.min_scale > 0 && o.min_scale <= o.init_scale, "must be positive and not above init_scale");
+  return std::make_unique<Fp16>(o);
+}
+void add(peft::Registry& registry) { registry.precisions.add("fp16", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("fp16", "1.0.0", add)

@@ -1,0 +1,16 @@
+#include "peft/plugin.h"
+
+namespace {
+
+class Fp64 final : public peft::Precision {
+ public:
+  torch::Dtype base_dtype() const override { return torch::kFloat64; }
+  torch::Dtype adapter_dtype() const override { return torch::kFloat64; }
+};
+
+std::unique_ptr<peft::Precision> make(peft::Options&) { return std::make_unique<Fp64>(); }
+void add(peft::Registry& registry) { registry.precisions.add("fp64", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("fp64", "1.0.0", add)

@@ -1,0 +1,32 @@
+// Falls along half a cosine to min_lr (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts).
+#include "../warmup.h"
+
+namespace {
+
+class Cosine final : public peft::Scheduler {
+ public:
+  explicit Cosine(Warmup warmup, double min_lr) : warmup_(warmup), min_lr_(min_lr) {}
+  double lr(int64_t step, int64_t total_steps, double base_lr) const override {
+    const int64_t warmup = warmup_.of(total_steps);
+    if (step < warmup) return base_lr * Warmup::factor(step, warmup);
+    const double fall = 0.5 * (1 + std::cos(std::numbers::pi * std::min(1.0, progress(step, total_steps, warmup))));
+    return min_lr_ < base_lr ? min_lr_ + (base_lr - min_lr_) * fall : base_lr;
+  }
+
+ private:
+  Warmup warmup_;
+  double min_lr_;
+};
+
+std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
+  const Warmup warmup = read_warmup(in);
+  double min_lr = 0;
+  in.get("min_lr", min_lr, "rate at the end").require(std::isfinite(min_lr) && min_lr >= 0, "must be 0 or more");
+  return std::make_unique<Cosine>(warmup, min_lr);
+}
+
+void add(peft::Registry& registry) { registry.schedulers.add("cosine", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("cosine", "1.0.0", add)

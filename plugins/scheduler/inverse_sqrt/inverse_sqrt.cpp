@@ -1,0 +1,34 @@
+// Falls with the root of the step, as transformers' get_inverse_sqrt_schedule (Vaswani et al. 2017).
+#include "../warmup.h"
+
+namespace {
+
+class InverseSqrt final : public peft::Scheduler {
+ public:
+  explicit InverseSqrt(Warmup warmup, int64_t timescale) : warmup_(warmup), timescale_(timescale) {}
+  double lr(int64_t step, int64_t total_steps, double base_lr) const override {
+    const int64_t warmup = warmup_.of(total_steps);
+    if (step < warmup) return base_lr * Warmup::factor(step, warmup);
+    const int64_t timescale = timescale_ > 0 ? timescale_ : warmup > 0 ? warmup : 10000;
+    const auto shifted = static_cast<double>(step + timescale - warmup);
+    return base_lr / std::sqrt(shifted / static_cast<double>(timescale));
+  }
+
+ private:
+  Warmup warmup_;
+  int64_t timescale_;
+};
+
+std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
+  const Warmup warmup = read_warmup(in);
+  int64_t timescale = 0;
+  in.get("timescale", timescale, "steps in which the rate falls to 1/sqrt(2); 0: those of the warm-up, or 10000 without")
+      .require(timescale >= 0, "must be 0 or more");
+  return std::make_unique<InverseSqrt>(warmup, timescale);
+}
+
+void add(peft::Registry& registry) { registry.schedulers.add("inverse_sqrt", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("inverse_sqrt", "1.0.0", add)

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <peft/plugin.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <optional>
+
+/// The rise from 0 that every schedule may begin with.
+struct Warmup {
+  int64_t steps = 0;
+  double ratio = 0;
+
+  /// warmup_steps, or warmup_ratio of all steps rounded up, as transformers' TrainingArguments does; at most all.
+  int64_t of(int64_t total) const {
+    const int64_t wanted = steps > 0 ? steps : static_cast<int64_t>(std::ceil(static_cast<double>(total) * ratio));
+    return std::min(wanted, total);
+  }
+  /// The factor while step < of(total): step / of(total).
+  static double factor(int64_t step, int64_t warmup) {
+    return static_cast<double>(step) / static_cast<double>(std::max<int64_t>(1, warmup));
+  }
+};
+
+inline Warmup read_warmup(peft::Options& in) {
+  Warmup w;
+  in.get("warmup_steps", w.steps, "steps in which the rate rises from 0").require(w.steps >= 0, "must be 0 or more");
+  in.get("warmup_ratio", w.ratio, "the same as a share of all steps")
+      .require(w.ratio >= 0 && w.ratio <= 1, "must be between 0 and 1")
+      .require(w.ratio == 0 || w.steps == 0, "cannot be given together with 'warmup_steps'");
+  return w;
+}
+
+/// Share done of what follows the warm-up, 0 to 1.
+inline double progress(int64_t step, int64_t total, int64_t warmup) {
+  return static_cast<double>(step - warmup) / static_cast<double>(std::max<int64_t>(1, total - warmup));
+}

@@ -1,0 +1,162 @@
+// Clipping promises: every clipper returns the global 2-norm as it was before, over all gradients that are there; norm
+// and value do what torch.nn.utils does (tests/parity/test_clipping.py compares live), agc what its paper says, row by
+// row; sums are in fp32 or better; gradients that are not finite are reported and left as they are.
+#include <torch/torch.h>
+
+#include <cmath>
+#include <limits>
+
+#include "peft/clipping.h"
+#include "peft/error.h"
+#include "plugins/load.h"
+#include "support/test.h"
+
+using namespace peft;
+using torch::Tensor;
+
+namespace {
+
+using Tensors = std::vector<Tensor>;
+constexpr float inf = std::numeric_limits<float>::infinity();
+constexpr float nan_value = std::numeric_limits<float>::quiet_NaN();
+
+Tensor parameter(const Tensor& value, const Tensor& gradient) {
+  Tensor p = value.detach().clone().set_requires_grad(true);
+  if (gradient.defined()) p.mutable_grad() = gradient.clone();
+  return p;
+}
+
+/// Gradients 3 and (4, 12), so the norm is 13, around a parameter that has none.
+Tensors small(torch::Dtype dtype = torch::kFloat32) {
+  const auto ones = torch::ones({2}, dtype);
+  return {parameter(ones.slice(0, 0, 1), torch::tensor({3.0}).to(dtype)), parameter(ones, {}),
+          parameter(ones, torch::tensor({4.0, 12.0}).to(dtype))};
+}
+
+double clip(const std::string& name, const std::string& toml, const Tensors& parameters) {
+  return test::load<GradientClipper>(name, toml)->clip(parameters);
+}
+
+bool near(double value, double expected, double tolerance) {
+  return std::abs(value - expected) <= tolerance * std::abs(expected);
+}
+
+void check_values(const Tensor& tensor, const std::vector<double>& expected, double tolerance = 1e-6) {
+  const Tensor flat = tensor.flatten().to(torch::kFloat64);
+  REQUIRE(flat.numel() == static_cast<int64_t>(expected.size()));
+  for (size_t i = 0; i < expected.size(); ++i)
+    CHECK(near(flat[static_cast<int64_t>(i)].item<double>(), expected[i], tolerance));
+}
+
+const std::vector<std::string> names = {"none", "norm", "value", "agc"};
+
+}  // namespace
+
+TEST_CASE("every clipper returns the norm before clipping and skips parameters without a gradient", "[clipping]") {
+  for (const std::string& name : names) {
+    INFO(name);
+    const Tensors parameters = small();
+    CHECK(clip(name, "", parameters) == 13);
+    CHECK(!parameters[1].grad().defined());
+    CHECK(torch::equal(parameters[2].detach(), torch::ones({2})));
+    CHECK(clip(name, "", {}) == 0);
+    CHECK(clip(name, "", {parameters[1]}) == 0);
+    const Tensors still = {parameter(torch::ones({2, 2}), torch::zeros({2, 2}))};
+    CHECK(clip(name, "", still) == 0);
+    CHECK(torch::equal(still[0].grad(), torch::zeros({2, 2})));
+  }
+}
+
+TEST_CASE("gradients that are not finite are reported and left alone", "[clipping]") {
+  for (const std::string& name : names)
+    for (const float bad : {inf, -inf, nan_value}) {
+      INFO(name << " " << bad);
+      Tensors parameters = small();
+      parameters[0].mutable_grad().fill_(bad);
+      const double norm = clip(name, "", parameters);
+      CHECK((std::isnan(bad) ? std::isnan(norm) : std::isinf(norm)));
+      check_values(parameters[2].grad(), {4, 12}, 0);
+      const float after = parameters[0].grad().item<float>();
+      CHECK((std::isnan(bad) ? std::isnan(after) : after == bad));
+    }
+}
+
+TEST_CASE("none changes nothing", "[clipping]") {
+  const Tensors parameters = small();
+  clip("none", "", parameters);
+  check_values(parameters[0].grad(), {3}, 0);
+  check_values(parameters[2].grad(), {4, 12}, 0);
+}
+
+TEST_CASE("norm shortens long gradients and leaves short ones", "[clipping]") {
+  const Tensors parameters = small();
+  CHECK(clip("norm", "max_norm = 6.5", parameters) == 13);
+  const double factor = 6.5 / (13 + 1e-6);
+  check_values(parameters[0].grad(), {3 * factor}, 1e-6);
+  check_values(parameters[2].grad(), {4 * factor, 12 * factor}, 1e-6);
+
+  const Tensors short_ones = small();
+  CHECK(clip("norm", "max_norm = 13.1", short_ones) == 13);
+  check_values(short_ones[0].grad(), {3}, 0);
+  check_values(short_ones[2].grad(), {4, 12}, 0);
+}
+
+TEST_CASE("norm of another order bounds that norm and returns the 2-norm", "[clipping]") {
+  const Tensors parameters = small();  // the 1-norm is 19
+  CHECK(clip("norm", "max_norm = 1.9\nnorm_type = 1", parameters) == 13);
+  check_values(parameters[2].grad(), {0.4, 1.2}, 1e-6);
+}
+
+TEST_CASE("norms are summed in fp32 at least", "[clipping]") {
+  // 65536 gradients of 1/4: the norm is 64. In bf16 a sum of squares would stand still long before.
+  const Tensor many = torch::full({65536}, 0.25, torch::kBFloat16);
+  CHECK(clip("none", "", {parameter(many, many)}) == 64);
+  const Tensor tiny = torch::tensor({1.0, 1e-10}, torch::kFloat64);
+  CHECK(near(clip("none", "", {parameter(tiny, tiny * 1e10)}), 1e10, 1e-15));
+  const Tensors wide = small(torch::kFloat64);
+  CHECK(clip("norm", "max_norm = 1", wide) == 13);
+  check_values(wide[2].grad(), {4 / (13 + 1e-6), 12 / (13 + 1e-6)}, 1e-15);
+}
+
+TEST_CASE("finite gradients whose squares overflow fp32 are still measured and clipped", "[clipping]") {
+  const auto huge = [] { return parameter(torch::ones({2}), torch::tensor({3e30F, 4e30F})); };
+  const Tensor p = huge();
+  CHECK(near(clip("norm", "max_norm = 1", {p}), 5e30, 1e-6));
+  check_values(p.grad(), {0.6, 0.8}, 1e-6);
+  const Tensor q = huge();
+  CHECK(near(clip("value", "clip_value = 2", {q}), 5e30, 1e-6));
+  check_values(q.grad(), {2, 2}, 0);
+  CHECK_THROWS_AS(clip("norm", "norm_type = 64", {parameter(torch::ones({2}), torch::tensor({3e30F, 4e30F}))}),
+                  DivergedError);
+}
+
+TEST_CASE("value bounds each element", "[clipping]") {
+  const Tensor p = parameter(torch::ones({2, 2}), torch::tensor({{-3.0F, -0.5F}, {0.25F, 7.0F}}));
+  CHECK(near(clip("value", "clip_value = 0.5", {p}), std::sqrt(9 + 0.25 + 0.0625 + 49), 1e-6));
+  check_values(p.grad(), {-0.5, -0.5, 0.25, 0.5}, 0);
+}
+
+TEST_CASE("agc bounds each row by the row's own norm", "[clipping]") {
+  // Norms of the rows of weights 5, 10 and 0 (counts as eps); of gradients 5, 0.05 and 2.
+  const Tensor p = parameter(torch::tensor({{3.0F, 4.0F}, {6.0F, 8.0F}, {0.0F, 0.0F}}),
+                             torch::tensor({{4.0F, 3.0F}, {0.03F, 0.04F}, {0.0F, 2.0F}}));
+  clip("agc", "clipping = 0.1\neps = 0.01", {p});
+  check_values(p.grad(), {0.4, 0.3, 0.03F, 0.04F, 0, 0.001}, 1e-6);
+}
+
+TEST_CASE("agc takes a vector as one unit, and all of a row's inner dimensions", "[clipping]") {
+  const Tensor vector = parameter(torch::tensor({3.0F, 4.0F}), torch::tensor({30.0F, 40.0F}));
+  const Tensor kernel = parameter(torch::ones({2, 2, 2}), torch::ones({2, 2, 2}));
+  clip("agc", "", {vector, kernel});
+  check_values(vector.grad(), {0.03, 0.04}, 1e-6);
+  check_values(kernel.grad(), std::vector<double>(8, 0.01), 1e-6);
+}
+
+TEST_CASE("options out of range are told", "[clipping]") {
+  CHECK_THROWS_AS(test::load<GradientClipper>("norm", "max_norm = 0"), ConfigError);
+  CHECK_THROWS_AS(test::load<GradientClipper>("norm", "norm_type = -1"), ConfigError);
+  CHECK_THROWS_AS(test::load<GradientClipper>("value", "clip_value = -0.5"), ConfigError);
+  CHECK_THROWS_AS(test::load<GradientClipper>("agc", "clipping = 0"), ConfigError);
+  CHECK_THROWS_AS(test::load<GradientClipper>("agc", "eps = 0"), ConfigError);
+  CHECK_THROWS_AS(test::load<GradientClipper>("none", "max_norm = 1"), ConfigError);
+}
