@@ -19,8 +19,8 @@ void RunLog::add(json history, const json& metrics) {
 void RunLog::stepped(const peft::StepReport& r) {
   last_ = r;
   if (!r.logged) return;
-  json line = {{"epoch", r.epoch}, {"grad_norm", r.grad_norm}, {"learning_rate", r.lr},
-               {"loss", r.mean_loss}, {"step", r.step}};
+  json line = {
+      {"epoch", r.epoch}, {"grad_norm", r.grad_norm}, {"learning_rate", r.lr}, {"loss", r.mean_loss}, {"step", r.step}};
   json metrics = line;
   metrics.update(json{{"tokens", r.tokens},
                       {"supervised", r.supervised},

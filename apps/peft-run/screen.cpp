@@ -80,8 +80,8 @@ void Screen::stepped(const peft::StepReport& r) {
 
 void Screen::evaluated(const peft::EvalReport& r) {
   close();
-  std::cout << "step " << r.step << format("  epoch %.2f  eval loss %.4f  perplexity %.3f", r.epoch, r.loss, std::exp(r.loss))
-            << std::endl;
+  std::cout << "step " << r.step
+            << format("  epoch %.2f  eval loss %.4f  perplexity %.3f", r.epoch, r.loss, std::exp(r.loss)) << std::endl;
 }
 
 void Screen::close() {

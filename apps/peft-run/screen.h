@@ -4,9 +4,9 @@
 
 #include "peft/train.h"
 
-std::string grouped(int64_t value);       ///< 1,234,567
-std::string bytes_text(uint64_t bytes);   ///< 1.25 GiB
-std::string time_text(double seconds);    ///< 1:02:03
+std::string grouped(int64_t value);      ///< 1,234,567
+std::string bytes_text(uint64_t bytes);  ///< 1.25 GiB
+std::string time_text(double seconds);   ///< 1:02:03
 
 /// A progress bar on a terminal, a plain line for each logged step elsewhere.
 class Screen : public peft::Observer {

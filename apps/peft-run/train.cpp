@@ -115,12 +115,14 @@ int train_command(const TrainArguments& arguments) {
   log.write_state(options.output_dir);
   write_file(options.output_dir + "/README.md", model_card(experiment, work, result));
   save_adapter(options.output_dir, *experiment.adapter, *work.model, experiment.model_path);
-  std::cout << "trained " << result.steps << " steps in " << time_text(result.seconds) << ", mean loss " << result.loss
-            << "\nonly the adapter learned: every adapter tensor had a finite gradient, no base tensor any; the base is "
-               "bit-equal (XXH3 "
-            << result.base_hash << ")\n";
+  std::cout
+      << "trained " << result.steps << " steps in " << time_text(result.seconds) << ", mean loss " << result.loss
+      << "\nonly the adapter learned: every adapter tensor had a finite gradient, no base tensor any; the base is "
+         "bit-equal (XXH3 "
+      << result.base_hash << ")\n";
   print_memory(work.memory);
   std::cout << "adapter: " << printable(options.output_dir, 4096) << " ("
-            << bytes_text(fs::file_size(fs::path(options.output_dir) / "adapter_model.safetensors")) << ")" << std::endl;
+            << bytes_text(fs::file_size(fs::path(options.output_dir) / "adapter_model.safetensors")) << ")"
+            << std::endl;
   return 0;
 }

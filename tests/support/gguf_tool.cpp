@@ -24,8 +24,7 @@ int64_t elements(const peft::StoredTensor& tensor) {
 json describe(const peft::Checkpoint& checkpoint) {
   json tensors = json::array();
   for (const peft::StoredTensor& tensor : checkpoint.tensors())
-    tensors.push_back(
-        {{"name", tensor.name}, {"shape", tensor.shape}, {"direct", checkpoint.is_direct(tensor)}});
+    tensors.push_back({{"name", tensor.name}, {"shape", tensor.shape}, {"direct", checkpoint.is_direct(tensor)}});
   json out = {{"config", checkpoint.config()},
               {"tokenizer_config", checkpoint.tokenizer_config()},
               {"generation_config", checkpoint.generation_config()},

@@ -4,8 +4,7 @@
 
 namespace peft {
 
-Error::Error(ErrorKind kind, const std::string& message)
-    : std::runtime_error(message), kind_(kind) {}
+Error::Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
 Error::~Error() = default;
 
 ConfigError::ConfigError(const std::string& message) : Error(ErrorKind::config, message) {}

@@ -94,8 +94,7 @@ Dataset split_dataset(Dataset& train, double eval_split, uint64_t seed) {
   const std::set<std::size_t> chosen(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(held));
   Dataset rest, eval;
   rest.format = eval.format = train.format;
-  for (std::size_t i = 0; i < all; ++i)
-    add(chosen.contains(i) ? eval : rest, std::move(train.examples[i]), INT64_MAX);
+  for (std::size_t i = 0; i < all; ++i) add(chosen.contains(i) ? eval : rest, std::move(train.examples[i]), INT64_MAX);
   rest.truncated = train.truncated, rest.dropped_tokens = train.dropped_tokens, rest.skipped = train.skipped;
   train = std::move(rest);
   return eval;

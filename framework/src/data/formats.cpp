@@ -66,7 +66,8 @@ std::vector<Turn> read_messages(const Values& values, const std::string& key, bo
     static const StringList known = {"system", "developer", "user", "assistant", "tool"};
     if (std::find(known.begin(), known.end(), role) == known.end())
       message.fail("role", "is '" + printable(role, 60) + "', not system, developer, user, assistant or tool");
-    if (message.has("tool_calls")) message.fail("tool_calls", "is not supported: only what stands in 'content' is learned");
+    if (message.has("tool_calls"))
+      message.fail("tool_calls", "is not supported: only what stands in 'content' is learned");
     const bool wanted = message.weight();
     turns.push_back({{role, message.content("content")}, supervise && wanted && role == "assistant"});
   }
@@ -82,10 +83,14 @@ std::vector<Turn> read_sharegpt(const Values& values) {
     const bool human = from == "human" || from == "user", model = from == "gpt" || from == "assistant";
     const bool tool = from == "observation" || from == "tool";
     if (!human && !model && !tool && from != "system")
-      message.fail("from", "is '" + printable(from, 60) +
-                               "', not system, human (user), gpt (assistant) or observation (tool)");
+      message.fail("from",
+                   "is '" + printable(from, 60) + "', not system, human (user), gpt (assistant) or observation (tool)");
     const bool wanted = message.weight();
-    turns.push_back({{human ? "user" : model ? "assistant" : tool ? "tool" : "system", message.text("value")},
+    turns.push_back({{human   ? "user"
+                      : model ? "assistant"
+                      : tool  ? "tool"
+                              : "system",
+                      message.text("value")},
                      model && wanted});
   }
   return turns;
@@ -174,8 +179,8 @@ Item read_record(const json& record, const std::string& format, const DataOption
   else
     item.completion = values.text("text");
 
-  const bool has_system = !item.turns.empty() && (item.turns[0].message.role == "system" ||
-                                                  item.turns[0].message.role == "developer");
+  const bool has_system =
+      !item.turns.empty() && (item.turns[0].message.role == "system" || item.turns[0].message.role == "developer");
   if (!item.turns.empty() && !has_system && !options.system.empty())
     item.turns.insert(item.turns.begin(), {{"system", options.system}, false});
   if (!item.turns.empty() && !has_chat_template)

@@ -25,8 +25,9 @@ Answer render_answer(const ChatTemplate& chat, const Item& item, std::size_t tur
   const std::string prompt = render(chat, item, turn, true);
   std::string text = render(chat, item, turn + 1, false);
   if (!text.starts_with(prompt))
-    throw InputError(item.source + ": message " + std::to_string(turn) + ": the chat template writes the assistant's " +
-                     "turn otherwise than its own generation prompt begins it, so what the model must say is not known");
+    throw InputError(
+        item.source + ": message " + std::to_string(turn) + ": the chat template writes the assistant's " +
+        "turn otherwise than its own generation prompt begins it, so what the model must say is not known");
   return {std::move(text), prompt.size()};
 }
 

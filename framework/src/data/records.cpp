@@ -110,7 +110,8 @@ void RecordFile::split_array(std::size_t begin) {
     const std::size_t start = i;
     i = skip_value(text, i);
     records_.push_back({text.substr(start, i - start), line_at(start)});
-    if (i == text.size()) fail(line, "the array does not end: the record that starts here is cut off, or ']' is missing");
+    if (i == text.size())
+      fail(line, "the array does not end: the record that starts here is cut off, or ']' is missing");
     if (text[i] == '}') fail(line_at(i), "not JSON: a '}' that closes nothing");
     more = text[i] == ',';
   }
@@ -122,9 +123,7 @@ void RecordFile::fail(int64_t line, const std::string& message) const {
   throw InputError(name_ + ":" + std::to_string(line) + ": " + message);
 }
 
-std::string RecordFile::where(std::size_t index) const {
-  return name_ + ":" + std::to_string(records_.at(index).line);
-}
+std::string RecordFile::where(std::size_t index) const { return name_ + ":" + std::to_string(records_.at(index).line); }
 
 nlohmann::json RecordFile::parse(std::size_t index) const {
   const Raw& raw = records_.at(index);

@@ -55,7 +55,8 @@ std::vector<Values> Values::objects(const std::string& key) const {
   std::vector<Values> out;
   for (std::size_t i = 0; i < value.size(); ++i) {
     const std::string path = path_ + key + "[" + std::to_string(i) + "]";
-    if (!value[i].is_object()) throw InputError(where_ + ": '" + path + "' must be an object, is " + value[i].type_name());
+    if (!value[i].is_object())
+      throw InputError(where_ + ": '" + path + "' must be an object, is " + value[i].type_name());
     out.emplace_back(value[i], where_, path + ".");
   }
   return out;

@@ -15,7 +15,8 @@ namespace peft {
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   const std::filesystem::path whole(path_);
-  draft_ = (whole.parent_path() / ("." + whole.filename().string() + ".writing-" + std::to_string(::getpid()))).string();
+  draft_ =
+      (whole.parent_path() / ("." + whole.filename().string() + ".writing-" + std::to_string(::getpid()))).string();
   ::unlink(draft_.c_str());  // of a process of the same number that was killed
   file_ = ::open(draft_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (file_ < 0) fail("created");

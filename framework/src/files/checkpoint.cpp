@@ -20,7 +20,8 @@ std::shared_ptr<const Checkpoint> Checkpoint::open(const std::string& path) {
   std::error_code error;
   const auto status = std::filesystem::status(path, error);
   if (!std::filesystem::exists(status))
-    throw InputError(printable(path, 4096) + ": there is no such model; a Hugging Face folder or a .gguf file is wanted");
+    throw InputError(printable(path, 4096) +
+                     ": there is no such model; a Hugging Face folder or a .gguf file is wanted");
   return std::filesystem::is_directory(status) ? open_hf_folder(path) : open_gguf(path);
 }
 

@@ -14,15 +14,54 @@ namespace {
 using nlohmann::json;
 
 /// Fields that change nothing in the computation, or nothing for a single model in training.
-const std::set<std::string> kHarmless = {
-    "_name_or_path", "_attn_implementation_autoset", "architectures", "attention_dropout", "bos_token_id",
-    "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id", "decoder_start_token_id", "initializer_range",
-    "transformers_version", "use_cache", "dtype", "torch_dtype", "is_encoder_decoder", "is_decoder", "id2label",
-    "label2id", "num_labels", "problem_type", "return_dict", "output_attentions", "output_hidden_states",
-    "tokenizer_class", "prefix", "chunk_size_feed_forward", "finetuning_task", "task_specific_params",
-    "max_length", "min_length", "do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "length_penalty",
-    "no_repeat_ngram_size", "num_beams", "torchscript", "use_bfloat16", "transformers.js_config", "auto_map",
-    "unsloth_version", "unsloth_fixed", "model_max_length", "is_llama_config", "rope_interleaved"};
+const std::set<std::string> kHarmless = {"_name_or_path",
+                                         "_attn_implementation_autoset",
+                                         "architectures",
+                                         "attention_dropout",
+                                         "bos_token_id",
+                                         "eos_token_id",
+                                         "pad_token_id",
+                                         "unk_token_id",
+                                         "sep_token_id",
+                                         "decoder_start_token_id",
+                                         "initializer_range",
+                                         "transformers_version",
+                                         "use_cache",
+                                         "dtype",
+                                         "torch_dtype",
+                                         "is_encoder_decoder",
+                                         "is_decoder",
+                                         "id2label",
+                                         "label2id",
+                                         "num_labels",
+                                         "problem_type",
+                                         "return_dict",
+                                         "output_attentions",
+                                         "output_hidden_states",
+                                         "tokenizer_class",
+                                         "prefix",
+                                         "chunk_size_feed_forward",
+                                         "finetuning_task",
+                                         "task_specific_params",
+                                         "max_length",
+                                         "min_length",
+                                         "do_sample",
+                                         "temperature",
+                                         "top_k",
+                                         "top_p",
+                                         "repetition_penalty",
+                                         "length_penalty",
+                                         "no_repeat_ngram_size",
+                                         "num_beams",
+                                         "torchscript",
+                                         "use_bfloat16",
+                                         "transformers.js_config",
+                                         "auto_map",
+                                         "unsloth_version",
+                                         "unsloth_fixed",
+                                         "model_max_length",
+                                         "is_llama_config",
+                                         "rope_interleaved"};
 
 class Fields {
  public:
@@ -99,7 +138,8 @@ RopeConfig read_rope(Fields& config, double default_theta, int64_t max_positions
     rope.factor = in.number("factor", 1);
     rope.low_freq_factor = in.number("low_freq_factor", 1);
     rope.high_freq_factor = in.number("high_freq_factor", 4);
-    for (auto [name, value] : {std::pair("attention_factor", &rope.attention_factor), {"mscale", &rope.mscale},
+    for (auto [name, value] : {std::pair("attention_factor", &rope.attention_factor),
+                               {"mscale", &rope.mscale},
                                {"mscale_all_dim", &rope.mscale_all_dim}})
       if (in.has(name)) *value = in.number(name, 0);
     rope.beta_fast = in.number("beta_fast", 32);
@@ -136,7 +176,8 @@ void require_implemented(Fields& in, const DecoderConfig& c) {
     in.fail("'quantization_config' (" + printable(method) + ") is not implemented; take the unquantised checkpoint");
   }
   // Longer texts than the window would see all of their past here. Mistral has one unless it is said to be null.
-  const bool windowed = in.flag("use_sliding_window", true) && (in.has("sliding_window") || in.absent("sliding_window"));
+  const bool windowed =
+      in.flag("use_sliding_window", true) && (in.has("sliding_window") || in.absent("sliding_window"));
   if (windowed && c.model_type == "mistral" && in.size("sliding_window", 4096) < c.max_position_embeddings)
     in.fail("'sliding_window' is not implemented");
 }

@@ -101,7 +101,8 @@ const char* dtype(const GgufFile& gguf) {
 
 /// Copies the ids of special tokens that the file has.
 void add_token_ids(const GgufMetadata& metadata, json& config) {
-  for (const auto& [key, field] : {std::pair("bos", "bos_token_id"), {"eos", "eos_token_id"}, {"padding", "pad_token_id"}}) {
+  for (const auto& [key, field] :
+       {std::pair("bos", "bos_token_id"), {"eos", "eos_token_id"}, {"padding", "pad_token_id"}}) {
     const std::string name = "tokenizer.ggml." + std::string(key) + "_token_id";
     if (metadata.has(name)) config[field] = metadata.integer(name, 0);
   }

@@ -6,8 +6,8 @@
 
 namespace peft {
 
-/// config.json in LlamaConfig's fields. Throws InputError for another architecture, for a `llama.*` key that is missing,
-/// malformed or not known here (it could change the mathematics), and for parts of a split model.
+/// config.json in LlamaConfig's fields. Throws InputError for another architecture, for a `llama.*` key that is
+/// missing, malformed or not known here (it could change the mathematics), and for parts of a split model.
 nlohmann::json config_of_gguf(const GgufFile& gguf);
 
 /// tokenizer_config.json: the chat template and the special tokens' texts.

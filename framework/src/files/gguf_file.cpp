@@ -90,23 +90,35 @@ class Parser {
 
   json read_value(uint32_t type, const std::string& what) {
     switch (type) {
-      case u8: return in_.number<uint8_t>(what);
-      case i8: return in_.number<int8_t>(what);
-      case u16: return in_.number<uint16_t>(what);
-      case i16: return in_.number<int16_t>(what);
-      case u32: return in_.number<uint32_t>(what);
-      case i32: return in_.number<int32_t>(what);
-      case u64: return in_.number<uint64_t>(what);
-      case i64: return in_.number<int64_t>(what);
-      case f32: return in_.number<float>(what);
-      case f64: return in_.number<double>(what);
-      case string: return in_.text(what);
+      case u8:
+        return in_.number<uint8_t>(what);
+      case i8:
+        return in_.number<int8_t>(what);
+      case u16:
+        return in_.number<uint16_t>(what);
+      case i16:
+        return in_.number<int16_t>(what);
+      case u32:
+        return in_.number<uint32_t>(what);
+      case i32:
+        return in_.number<int32_t>(what);
+      case u64:
+        return in_.number<uint64_t>(what);
+      case i64:
+        return in_.number<int64_t>(what);
+      case f32:
+        return in_.number<float>(what);
+      case f64:
+        return in_.number<double>(what);
+      case string:
+        return in_.text(what);
       case boolean: {
         const auto value = in_.number<uint8_t>(what);
         if (value > 1) in_.fail(what + " is neither true nor false, but " + std::to_string(value));
         return value == 1;
       }
-      default: in_.fail(what + " has the unknown type " + std::to_string(type));
+      default:
+        in_.fail(what + " has the unknown type " + std::to_string(type));
     }
   }
 

@@ -12,13 +12,14 @@ struct Name {
   bool may_have_bias = false;
 };
 
-constexpr Name of_model[] = {{"token_embd", "model.embed_tokens"}, {"output_norm", "model.norm"}, {"output", "lm_head"}};
+constexpr Name of_model[] = {
+    {"token_embd", "model.embed_tokens"}, {"output_norm", "model.norm"}, {"output", "lm_head"}};
 
 constexpr Name of_layer[] = {
-    {"attn_norm", "input_layernorm"},         {"attn_q", "self_attn.q_proj", true},
-    {"attn_k", "self_attn.k_proj", true},     {"attn_v", "self_attn.v_proj", true},
+    {"attn_norm", "input_layernorm"},          {"attn_q", "self_attn.q_proj", true},
+    {"attn_k", "self_attn.k_proj", true},      {"attn_v", "self_attn.v_proj", true},
     {"attn_output", "self_attn.o_proj", true}, {"ffn_norm", "post_attention_layernorm"},
-    {"ffn_gate", "mlp.gate_proj", true},      {"ffn_up", "mlp.up_proj", true},
+    {"ffn_gate", "mlp.gate_proj", true},       {"ffn_up", "mlp.up_proj", true},
     {"ffn_down", "mlp.down_proj", true},
 };
 

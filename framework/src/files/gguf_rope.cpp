@@ -23,8 +23,7 @@ std::vector<double> llama3_divisors(double factor, int64_t context, double theta
   for (int64_t i = 0; i < head_dim; i += 2) {
     const double exponent = static_cast<double>(i) / static_cast<double>(head_dim);
     const double turns = static_cast<double>(context) / (2 * std::numbers::pi * std::pow(theta, exponent));
-    const double smooth =
-        std::clamp((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0.0, 1.0);
+    const double smooth = std::clamp((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0.0, 1.0);
     divisors.push_back(1 / ((1 - smooth) / factor + smooth));
   }
   return divisors;
@@ -67,7 +66,8 @@ json scaling_of_metadata(const GgufMetadata& metadata) {
   if (factor < 0) metadata.fail("'" + prefix + "factor' must not be negative");
   if (type == "none" || factor == 0 || (type == "linear" && factor == 1)) return nullptr;
   if (type == "linear") return {{"rope_type", "linear"}, {"factor", factor}};
-  if (type != "yarn") metadata.fail("'" + prefix + "type' " + printable(type) + " is not implemented (none, linear, yarn)");
+  if (type != "yarn")
+    metadata.fail("'" + prefix + "type' " + printable(type) + " is not implemented (none, linear, yarn)");
   json scaling = {{"rope_type", "yarn"}, {"factor", factor}};
   const int64_t context = metadata.integer("llama.context_length", 1);
   scaling["original_max_position_embeddings"] = metadata.integer(prefix + "original_context_length", 1, context);

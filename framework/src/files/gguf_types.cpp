@@ -11,20 +11,20 @@ static_assert(std::endian::native == std::endian::little, "files hold little-end
 namespace {
 
 constexpr std::array types = {
-    GgufType{0, "F32", StoredType::f32, 1, 4},         GgufType{1, "F16", StoredType::f16, 1, 2},
-    GgufType{30, "BF16", StoredType::bf16, 1, 2},      GgufType{2, "Q4_0", StoredType::q4_0, 32, 18},
-    GgufType{3, "Q4_1", StoredType::q4_1, 32, 20},     GgufType{6, "Q5_0", StoredType::q5_0, 32, 22},
-    GgufType{7, "Q5_1", StoredType::q5_1, 32, 24},     GgufType{8, "Q8_0", StoredType::q8_0, 32, 34},
-    GgufType{12, "Q4_K", StoredType::q4_k, 256, 144},  GgufType{13, "Q5_K", StoredType::q5_k, 256, 176},
+    GgufType{0, "F32", StoredType::f32, 1, 4},        GgufType{1, "F16", StoredType::f16, 1, 2},
+    GgufType{30, "BF16", StoredType::bf16, 1, 2},     GgufType{2, "Q4_0", StoredType::q4_0, 32, 18},
+    GgufType{3, "Q4_1", StoredType::q4_1, 32, 20},    GgufType{6, "Q5_0", StoredType::q5_0, 32, 22},
+    GgufType{7, "Q5_1", StoredType::q5_1, 32, 24},    GgufType{8, "Q8_0", StoredType::q8_0, 32, 34},
+    GgufType{12, "Q4_K", StoredType::q4_k, 256, 144}, GgufType{13, "Q5_K", StoredType::q5_k, 256, 176},
     GgufType{14, "Q6_K", StoredType::q6_k, 256, 210},
 };
 
 /// ggml_type; "" where a number was withdrawn.
 constexpr std::array names = {
-    "F32",   "F16",    "Q4_0",   "Q4_1",    "",        "",      "Q5_0",  "Q5_1",    "Q8_0",    "Q8_1", "Q2_K",
-    "Q3_K",  "Q4_K",   "Q5_K",   "Q6_K",    "Q8_K",    "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S",
-    "IQ2_S", "IQ4_XS", "I8",     "I16",     "I32",     "I64",   "F64",   "IQ1_M",   "BF16",    "",     "",
-    "",      "TQ1_0",  "TQ2_0",  "",        "",        "",      "MXFP4", "NVFP4",  "Q1_0",
+    "F32",   "F16",    "Q4_0",  "Q4_1", "",     "",        "Q5_0",   "Q5_1",    "Q8_0",  "Q8_1",   "Q2_K",
+    "Q3_K",  "Q4_K",   "Q5_K",  "Q6_K", "Q8_K", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S",
+    "IQ2_S", "IQ4_XS", "I8",    "I16",  "I32",  "I64",     "F64",    "IQ1_M",   "BF16",  "",       "",
+    "",      "TQ1_0",  "TQ2_0", "",     "",     "",        "MXFP4",  "NVFP4",   "Q1_0",
 };
 
 // A product of a scale and a quant has at most 23 significant bits (11 of the fp16 scale, 6 or 7 of a K-quant's own
@@ -170,18 +170,31 @@ const char* gguf_type_name(uint32_t number) {
 void dequantise(StoredType stored, const std::byte* blocks, int64_t count, float* out) {
   const GgufType& type = gguf_type(stored);
   switch (stored) {
-    case StoredType::f32: std::memcpy(out, blocks, static_cast<std::size_t>(count) * sizeof *out); return;
-    case StoredType::f16: return each_block<f16>(type, blocks, count, out);
-    case StoredType::bf16: return each_block<bf16>(type, blocks, count, out);
-    case StoredType::q4_0: return each_block<q4_0>(type, blocks, count, out);
-    case StoredType::q4_1: return each_block<q4_1>(type, blocks, count, out);
-    case StoredType::q5_0: return each_block<q5_0>(type, blocks, count, out);
-    case StoredType::q5_1: return each_block<q5_1>(type, blocks, count, out);
-    case StoredType::q8_0: return each_block<q8_0>(type, blocks, count, out);
-    case StoredType::q4_k: return each_block<q4_k>(type, blocks, count, out);
-    case StoredType::q5_k: return each_block<q5_k>(type, blocks, count, out);
-    case StoredType::q6_k: return each_block<q6_k>(type, blocks, count, out);
-    default: __builtin_unreachable();
+    case StoredType::f32:
+      std::memcpy(out, blocks, static_cast<std::size_t>(count) * sizeof *out);
+      return;
+    case StoredType::f16:
+      return each_block<f16>(type, blocks, count, out);
+    case StoredType::bf16:
+      return each_block<bf16>(type, blocks, count, out);
+    case StoredType::q4_0:
+      return each_block<q4_0>(type, blocks, count, out);
+    case StoredType::q4_1:
+      return each_block<q4_1>(type, blocks, count, out);
+    case StoredType::q5_0:
+      return each_block<q5_0>(type, blocks, count, out);
+    case StoredType::q5_1:
+      return each_block<q5_1>(type, blocks, count, out);
+    case StoredType::q8_0:
+      return each_block<q8_0>(type, blocks, count, out);
+    case StoredType::q4_k:
+      return each_block<q4_k>(type, blocks, count, out);
+    case StoredType::q5_k:
+      return each_block<q5_k>(type, blocks, count, out);
+    case StoredType::q6_k:
+      return each_block<q6_k>(type, blocks, count, out);
+    default:
+      __builtin_unreachable();
   }
 }
 

@@ -80,9 +80,11 @@ void HfFolder::add(const std::shared_ptr<const SafetensorsFile>& file) {
 }
 
 void HfFolder::read_weights() {
-  if (fs::exists(folder_ / "model.safetensors")) return add(SafetensorsFile::open((folder_ / "model.safetensors").string()));
+  if (fs::exists(folder_ / "model.safetensors"))
+    return add(SafetensorsFile::open((folder_ / "model.safetensors").string()));
   if (fs::exists(folder_ / "model.safetensors.index.json")) return read_index();
-  const bool pickled = fs::exists(folder_ / "pytorch_model.bin") || fs::exists(folder_ / "pytorch_model.bin.index.json");
+  const bool pickled =
+      fs::exists(folder_ / "pytorch_model.bin") || fs::exists(folder_ / "pytorch_model.bin.index.json");
   throw InputError(name_ + (pickled ? ": holds its weights as Python pickles, which may run code and are not read; "
                                       "convert them to safetensors (transformers' save_pretrained does)"
                                     : ": has neither model.safetensors nor model.safetensors.index.json"));

@@ -53,7 +53,7 @@ std::string read_text(const std::string& path, std::size_t limit) {
   // O_NONBLOCK: opening a named pipe must not wait for a writer
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (file.number < 0) throw InputError(name + ": cannot be opened: " + std::strerror(errno));
-  struct stat status {};
+  struct stat status{};
   if (::fstat(file.number, &status) != 0) throw InputError(name + ": " + std::strerror(errno));
   if (!S_ISREG(status.st_mode)) throw InputError(name + ": is not a regular file");
   const auto size = static_cast<std::size_t>(status.st_size);

@@ -36,7 +36,7 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
   // O_NONBLOCK: opening a named pipe must not wait for a writer
   const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
   if (file.number < 0) fail(path, "open");
-  struct stat status {};
+  struct stat status{};
   if (::fstat(file.number, &status) != 0) fail(path, "examine");
   if (!S_ISREG(status.st_mode)) throw InputError(path + " is not a regular file");
   if (status.st_size <= 0) throw InputError(path + " is empty");

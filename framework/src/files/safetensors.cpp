@@ -27,10 +27,11 @@ struct TypeName {
   StoredType type;
   uint64_t size;
 };
-constexpr TypeName kTypes[] = {{"F64", StoredType::f64, 8},   {"I64", StoredType::i64, 8}, {"F32", StoredType::f32, 4},
-                               {"I32", StoredType::i32, 4},   {"BF16", StoredType::bf16, 2}, {"F16", StoredType::f16, 2},
-                               {"I16", StoredType::i16, 2},   {"I8", StoredType::i8, 1},   {"U8", StoredType::u8, 1},
-                               {"BOOL", StoredType::boolean, 1}};
+constexpr TypeName kTypes[] = {{"F64", StoredType::f64, 8},   {"I64", StoredType::i64, 8},
+                               {"F32", StoredType::f32, 4},   {"I32", StoredType::i32, 4},
+                               {"BF16", StoredType::bf16, 2}, {"F16", StoredType::f16, 2},
+                               {"I16", StoredType::i16, 2},   {"I8", StoredType::i8, 1},
+                               {"U8", StoredType::u8, 1},     {"BOOL", StoredType::boolean, 1}};
 
 const TypeName& type_name(StoredType type) {
   for (const TypeName& known : kTypes)
@@ -127,8 +128,8 @@ void File::check_tiling() {
   const std::byte* at = data_.data();
   for (const StoredTensor& tensor : tensors_) {
     if (tensor.data != at)
-      fail("tensor '" + printable(tensor.name) + "': " +
-           (tensor.data < at ? "overlaps the one before it" : "leaves a hole before it"));
+      fail("tensor '" + printable(tensor.name) +
+           "': " + (tensor.data < at ? "overlaps the one before it" : "leaves a hole before it"));
     at += tensor.size;
   }
   if (at != data_.data() + data_.size()) fail("has bytes behind its last tensor");
@@ -167,7 +168,9 @@ void to_float(const StoredTensor& tensor, float* out) {
   const uint64_t size = element_size(tensor.type);
   const uint64_t count = size > 0 ? tensor.size / size : 0;
   switch (tensor.type) {
-    case StoredType::f32: std::memcpy(out, tensor.data, tensor.size); return;
+    case StoredType::f32:
+      std::memcpy(out, tensor.data, tensor.size);
+      return;
     case StoredType::f64:
       for (uint64_t i = 0; i < count; ++i) out[i] = static_cast<float>(at<double>(tensor, i));
       return;
@@ -177,7 +180,8 @@ void to_float(const StoredTensor& tensor, float* out) {
     case StoredType::bf16:
       for (uint64_t i = 0; i < count; ++i) out[i] = std::bit_cast<float>(uint32_t{at<uint16_t>(tensor, i)} << 16);
       return;
-    default: throw InputError("tensor '" + printable(tensor.name) + "' holds no floating point numbers");
+    default:
+      throw InputError("tensor '" + printable(tensor.name) + "' holds no floating point numbers");
   }
 }
 

@@ -54,9 +54,8 @@ Model::Mlp::Mlp(const DecoderConfig& c, const std::string& path)
 Model::Mlp::~Mlp() = default;
 
 Tensor Model::Mlp::forward(const Tensor& input) const {
-  return around(input, [&](const Tensor& x) {
-    return down_proj->forward(swiglu(gate_proj->forward(x), up_proj->forward(x)));
-  });
+  return around(
+      input, [&](const Tensor& x) { return down_proj->forward(swiglu(gate_proj->forward(x), up_proj->forward(x))); });
 }
 
 Model::Block::Block(const DecoderConfig& c, const std::string& path)
@@ -72,9 +71,9 @@ Tensor Model::Block::forward(const Tensor& x, const Passage& passage, std::size_
 }
 
 std::vector<std::shared_ptr<Site>> Model::Block::sites() const {
-  return {input_layernorm,   self_attn, self_attn->q_proj, self_attn->k_proj, self_attn->v_proj,
-          self_attn->o_proj, post_attention_layernorm,     mlp,               mlp->gate_proj,
-          mlp->up_proj,      mlp->down_proj};
+  return {
+      input_layernorm,          self_attn, self_attn->q_proj, self_attn->k_proj, self_attn->v_proj, self_attn->o_proj,
+      post_attention_layernorm, mlp,       mlp->gate_proj,    mlp->up_proj,      mlp->down_proj};
 }
 
 }  // namespace peft

@@ -14,11 +14,16 @@ namespace {
 
 std::optional<torch::Dtype> dtype_of(StoredType type) {
   switch (type) {
-    case StoredType::f64: return torch::kDouble;
-    case StoredType::f32: return torch::kFloat;
-    case StoredType::f16: return torch::kHalf;
-    case StoredType::bf16: return torch::kBFloat16;
-    default: return std::nullopt;
+    case StoredType::f64:
+      return torch::kDouble;
+    case StoredType::f32:
+      return torch::kFloat;
+    case StoredType::f16:
+      return torch::kHalf;
+    case StoredType::bf16:
+      return torch::kBFloat16;
+    default:
+      return std::nullopt;
   }
 }
 

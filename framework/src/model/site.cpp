@@ -30,8 +30,9 @@ Tensor Site::train_copy(const std::string& parameter, torch::Dtype dtype) {
     copy = torch::zeros({frozen_.weight.size(0)}, frozen_.weight.options().dtype(dtype));
   }
   // A child holds it: the site's own name for it is taken by the frozen one.
-  auto holder = named_children().contains("trained") ? named_children()["trained"]
-                                                     : register_module("trained", std::make_shared<torch::nn::Module>());
+  auto holder = named_children().contains("trained")
+                    ? named_children()["trained"]
+                    : register_module("trained", std::make_shared<torch::nn::Module>());
   return copies_[parameter] = holder->register_parameter(parameter, copy);
 }
 

@@ -15,9 +15,9 @@ uint64_t& at(MemoryEstimate& estimate, MemoryComponent component) {
 /// What the forward pass keeps for the backward one, elements for each token; see blocks.cpp and kernels.cpp.
 int64_t saved_elements(const DecoderConfig& c) {
   const int64_t queries = c.num_attention_heads * c.head_dim, keys = c.num_key_value_heads * c.head_dim;
-  const int64_t norms = 4 * c.hidden_size;              // input and output of both
-  const int64_t attention = 2 * queries + 2 * keys;     // q, k, v and the mixed heads
-  const int64_t mlp = 3 * c.intermediate_size;          // gate, up and their product
+  const int64_t norms = 4 * c.hidden_size;           // input and output of both
+  const int64_t attention = 2 * queries + 2 * keys;  // q, k, v and the mixed heads
+  const int64_t mlp = 3 * c.intermediate_size;       // gate, up and their product
   return c.num_hidden_layers * (norms + attention + mlp) + c.hidden_size;
 }
 

@@ -8,7 +8,9 @@
 namespace peft {
 
 Input to_input(const Batch& batch, torch::Device device) {
-  const auto tensor = [&](const std::vector<int64_t>& values) { return torch::tensor(values, torch::kLong).to(device); };
+  const auto tensor = [&](const std::vector<int64_t>& values) {
+    return torch::tensor(values, torch::kLong).to(device);
+  };
   return {tensor(batch.ids), tensor(batch.positions), batch.starts};
 }
 

@@ -45,7 +45,8 @@ torch::Device choose_device(const std::string& name) {
   try {
     device.emplace(name);
   } catch (const c10::Error&) {
-    throw ConfigError("[training] device: '" + printable(name) + "' is none; write auto, cpu, cuda, cuda:1, mps or xpu");
+    throw ConfigError("[training] device: '" + printable(name) +
+                      "' is none; write auto, cpu, cuda, cuda:1, mps or xpu");
   }
   if (device->is_cpu()) return torch::kCPU;
   const auto accelerator = at::getAccelerator(/*checked=*/false);

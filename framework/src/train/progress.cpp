@@ -30,8 +30,8 @@ void Progress::step(StepReport report) {
   report.lr = run_.optimizer.groups().front().lr;
   report.seconds = seconds(now - step_begin_);
   report.tokens_per_second = static_cast<double>(tokens_since_) / std::max(seconds(now - logged_), 1e-9);
-  report.seconds_left = seconds(now - begin_) / static_cast<double>(report.step) *
-                        static_cast<double>(total_ - report.step);
+  report.seconds_left =
+      seconds(now - begin_) / static_cast<double>(report.step) * static_cast<double>(total_ - report.step);
   report.memory = memory_stats(run_.model.device());
   report.skipped = result_.skipped;
   report.logged = report.step == 1 || report.step == total_ || report.step % run_.options.log_every == 0;

@@ -34,8 +34,8 @@ Steps::Steps(const Dataset& data, const TrainingOptions& options, bool packing, 
 }
 
 void Steps::begin_epoch() {
-  batches_ = epoch_batches(data_, options_.batch_size, packing_, max_length_, static_cast<uint64_t>(options_.seed),
-                           epoch_++);
+  batches_ =
+      epoch_batches(data_, options_.batch_size, packing_, max_length_, static_cast<uint64_t>(options_.seed), epoch_++);
   at_ = 0;
 }
 

@@ -45,10 +45,11 @@ class Fp16 final : public peft::Precision {
                            options_.growth_interval);
     const bool finite = overflow.item<float>() == 0;
     if (!finite && scale_.item<double>() < options_.min_scale)
-      throw peft::DivergedError("precision fp16: gradients kept overflowing until the loss scale fell below min_scale = " +
-                                std::to_string(options_.min_scale) +
-                                "; the weights or the data may hold values that are not finite, or fp16 is too narrow for "
-                                "this model: try bf16 or fp32");
+      throw peft::DivergedError(
+          "precision fp16: gradients kept overflowing until the loss scale fell below min_scale = " +
+          std::to_string(options_.min_scale) +
+          "; the weights or the data may hold values that are not finite, or fp16 is too narrow for "
+          "this model: try bf16 or fp32");
     return finite;
   }
 
@@ -59,8 +60,10 @@ class Fp16 final : public peft::Precision {
   void load(const peft::State& state) override {
     const double scale = number(state, "scale", torch::kFloat32);
     const double tracker = number(state, "growth_tracker", torch::kInt32);
-    if (state.size() != 2) throw peft::InputError("precision fp16: its state holds scale and growth_tracker, and no more");
-    if (!(scale > 0) || !std::isfinite(scale)) throw peft::InputError("precision fp16: scale must be positive and finite");
+    if (state.size() != 2)
+      throw peft::InputError("precision fp16: its state holds scale and growth_tracker, and no more");
+    if (!(scale > 0) || !std::isfinite(scale))
+      throw peft::InputError("precision fp16: scale must be positive and finite");
     if (tracker < 0) throw peft::InputError("precision fp16: growth_tracker must not be negative");
     scale_.fill_(scale);
     // The interval may have been made shorter since: then the scale grows after the next good step.

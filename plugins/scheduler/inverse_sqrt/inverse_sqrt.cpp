@@ -22,7 +22,8 @@ class InverseSqrt final : public peft::Scheduler {
 std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   const Warmup warmup = read_warmup(in);
   int64_t timescale = 0;
-  in.get("timescale", timescale, "steps in which the rate falls to 1/sqrt(2); 0: those of the warm-up, or 10000 without")
+  in.get("timescale", timescale,
+         "steps in which the rate falls to 1/sqrt(2); 0: those of the warm-up, or 10000 without")
       .require(timescale >= 0, "must be 0 or more");
   return std::make_unique<InverseSqrt>(warmup, timescale);
 }

@@ -16,9 +16,7 @@ class Linear final : public peft::Scheduler {
   Warmup warmup_;
 };
 
-std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
-  return std::make_unique<Linear>(read_warmup(in));
-}
+std::unique_ptr<peft::Scheduler> make(peft::Options& in) { return std::make_unique<Linear>(read_warmup(in)); }
 
 void add(peft::Registry& registry) { registry.schedulers.add("linear", make); }
 

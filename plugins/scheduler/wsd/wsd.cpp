@@ -5,7 +5,8 @@ namespace {
 
 class Wsd final : public peft::Scheduler {
  public:
-  explicit Wsd(Warmup warmup, Warmup decay, std::string type, double min_lr_ratio) : warmup_(warmup), decay_(decay), type_(std::move(type)), min_lr_ratio_(min_lr_ratio) {}
+  explicit Wsd(Warmup warmup, Warmup decay, std::string type, double min_lr_ratio)
+      : warmup_(warmup), decay_(decay), type_(std::move(type)), min_lr_ratio_(min_lr_ratio) {}
   double lr(int64_t step, int64_t total_steps, double base_lr) const override {
     const int64_t warmup = warmup_.of(total_steps);
     const auto above_min = [&](double factor) { return base_lr * (min_lr_ratio_ + (1 - min_lr_ratio_) * factor); };
@@ -37,7 +38,8 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   in.get("decay_ratio", decay.ratio, "the same as a share of all steps")
       .require(decay.ratio >= 0 && decay.ratio <= 1, "must be between 0 and 1");
   in.get("decay_type", type, "linear, cosine or 1-sqrt")
-      .require(type == "linear" || type == "cosine" || type == "1-sqrt", "must be \"linear\", \"cosine\" or \"1-sqrt\"");
+      .require(type == "linear" || type == "cosine" || type == "1-sqrt",
+               "must be \"linear\", \"cosine\" or \"1-sqrt\"");
   in.get("min_lr_ratio", min_lr_ratio, "share of the rate that is left at the end")
       .require(min_lr_ratio >= 0 && min_lr_ratio <= 1, "must be between 0 and 1");
   return std::make_unique<Wsd>(warmup, decay, type, min_lr_ratio);

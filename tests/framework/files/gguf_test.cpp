@@ -1,6 +1,6 @@
-// Promises that a GGUF file is read as a Hugging Face folder, and that no file, cut, forged or mutated, ends in anything
-// but a checkpoint or an InputError that names the file and what is wrong. That the numbers are right for every type
-// and a real model is proven against the gguf package in tests/parity/test_gguf.py.
+// Promises that a GGUF file is read as a Hugging Face folder, and that no file, cut, forged or mutated, ends in
+// anything but a checkpoint or an InputError that names the file and what is wrong. That the numbers are right for
+// every type and a real model is proven against the gguf package in tests/parity/test_gguf.py.
 #include "files/gguf.h"
 
 #include <nlohmann/json.hpp>
@@ -153,7 +153,8 @@ TEST_CASE("counts and lengths beyond the file") {
   check_refused(GgufBytes().header(0, 1).number(UINT64_MAX).bytes, "needs 18446744073709551615 bytes");
   check_refused(GgufBytes().header(0, 1).text("k").number(8U).number(huge).bytes, "the value of 'k'");
   for (const uint64_t length : {huge, UINT64_MAX})
-    check_refused(GgufBytes().header(0, 1).text("k").number(9U).number(0U).number(length).bytes, "elements; all arrays");
+    check_refused(GgufBytes().header(0, 1).text("k").number(9U).number(0U).number(length).bytes,
+                  "elements; all arrays");
   check_refused(GgufBytes().header(0, 1).text("k").number(9U).number(0U).number(uint64_t{1000}).bytes, "cut off");
   GgufBytes twice;  // two arrays that are within the limit each, but not together
   twice.header(0, 2).text("a").number(9U).number(0U).number(uint64_t{1} << 24);
@@ -183,15 +184,17 @@ TEST_CASE("metadata that would change the model") {
   check_refused(with_pairs(1, GgufBytes().pair("llama.attention.sliding_window", 4U)), "is not implemented");
   check_refused(with_pairs(1, GgufBytes().pair("llama.expert_count", 8U)), "mixtures of experts");
   check_refused(with_pairs(1, GgufBytes().pair("llama.rope.dimension_count", 2U).pair("x", 1U)), "");
-  check_refused(with_pairs(2, GgufBytes().pair("llama.rope.dimension_count", 2U).pair("llama.attention.key_length", 4U)),
-                "partial rotation");
+  check_refused(
+      with_pairs(2, GgufBytes().pair("llama.rope.dimension_count", 2U).pair("llama.attention.key_length", 4U)),
+      "partial rotation");
   check_refused(with_pairs(1, GgufBytes().pair("llama.attention.value_length", 8U)), "value_length");
   check_refused(with_pairs(1, GgufBytes().pair("split.count", 2U)), "one of 2 parts");
   check_refused(with_pairs(1, GgufBytes().pair("general.type", std::string("adapter"))), "adapter, not model");
-  check_refused(with_pairs(2, GgufBytes()
-                                  .pair("llama.rope.scaling.type", std::string("longrope"))
-                                  .pair("llama.rope.scaling.factor", 2.0F)),
-                "longrope is not implemented");
+  check_refused(
+      with_pairs(
+          2,
+          GgufBytes().pair("llama.rope.scaling.type", std::string("longrope")).pair("llama.rope.scaling.factor", 2.0F)),
+      "longrope is not implemented");
   check_refused(replaced("llama.block_count", "llama.block_couNT"), "llama.block_couNT' is not implemented");
   check_refused(replaced("general.architecture", "general.archiTECTURE"), "'general.architecture' is missing");
   check_refused(with_pairs(1, GgufBytes().pair("llama.rope.freq_base", -1.0F)), "must be positive");
@@ -255,11 +258,20 @@ TEST_CASE("20,000 mutations end in a checkpoint or an InputError") {
     for (std::size_t change = 0; change <= below(3); ++change) {
       const std::size_t at = below(interesting);
       switch (below(5)) {
-        case 0: bytes[at] = static_cast<char>(random()); break;
-        case 1: bytes[at] = static_cast<char>(bytes[at] ^ 1 << below(8)); break;
-        case 2: bytes.replace(at, 8, std::string(8, below(2) == 0 ? '\xff' : '\0')); break;
-        case 3: bytes.erase(at, 1 + below(16)); break;
-        default: bytes.insert(at, bytes.substr(below(interesting), 1 + below(16)));
+        case 0:
+          bytes[at] = static_cast<char>(random());
+          break;
+        case 1:
+          bytes[at] = static_cast<char>(bytes[at] ^ 1 << below(8));
+          break;
+        case 2:
+          bytes.replace(at, 8, std::string(8, below(2) == 0 ? '\xff' : '\0'));
+          break;
+        case 3:
+          bytes.erase(at, 1 + below(16));
+          break;
+        default:
+          bytes.insert(at, bytes.substr(below(interesting), 1 + below(16)));
       }
     }
     INFO("round " << round);

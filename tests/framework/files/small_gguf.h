@@ -53,7 +53,8 @@ struct GgufBytes {
 class TemporaryFile {
  public:
   explicit TemporaryFile(const std::string& ending = ".gguf")
-      : path_((std::filesystem::temp_directory_path() / ("peft_test_" + std::to_string(::getpid()) + ending)).string()) {}
+      : path_(
+            (std::filesystem::temp_directory_path() / ("peft_test_" + std::to_string(::getpid()) + ending)).string()) {}
   ~TemporaryFile() {
     std::error_code ignored;
     std::filesystem::remove(path_, ignored);
@@ -86,7 +87,8 @@ constexpr uint64_t llama_pairs = 14;
 /// Where the embedding's, the down projection's and the query's data begin.
 constexpr uint64_t embedding_at = 0, down_at = 128, query_at = 416, small_data_size = 672;
 
-/// A llama of head size 4 with an F32 embedding (4, 8), a Q8_0 down projection (8, 32) and an F32 query projection (8, 8).
+/// A llama of head size 4 with an F32 embedding (4, 8), a Q8_0 down projection (8, 32) and an F32 query projection (8,
+/// 8).
 inline GgufBytes small_llama() {
   GgufBytes out;
   out.header(3, llama_pairs);

@@ -40,8 +40,9 @@ TEST_CASE("dtypes of each precision", "[precision]") {
     std::string name;
     torch::Dtype base, adapter;
   };
-  for (const Row& row : {Row{"fp64", torch::kFloat64, torch::kFloat64}, Row{"fp32", torch::kFloat32, torch::kFloat32},
-                         Row{"bf16", torch::kBFloat16, torch::kFloat32}, Row{"fp16", torch::kFloat16, torch::kFloat32}}) {
+  for (const Row& row :
+       {Row{"fp64", torch::kFloat64, torch::kFloat64}, Row{"fp32", torch::kFloat32, torch::kFloat32},
+        Row{"bf16", torch::kBFloat16, torch::kFloat32}, Row{"fp16", torch::kFloat16, torch::kFloat32}}) {
     INFO(row.name);
     const auto precision = test::load<Precision>(row.name, "");
     CHECK(precision->base_dtype() == row.base);
@@ -107,9 +108,9 @@ TEST_CASE("fp16's scale follows the documented rule", "[precision]") {
     double scale;
     int tracker;
   };
-  const std::vector<Row> rows = {{true, 1024, 1},  {true, 1024, 2}, {true, 4096, 0},  {true, 4096, 1}, {false, 1024, 0},
-                                 {false, 256, 0},  {true, 256, 1},  {true, 256, 2},   {false, 64, 0},  {true, 64, 1},
-                                 {true, 64, 2},    {true, 256, 0},  {true, 256, 1}};
+  const std::vector<Row> rows = {{true, 1024, 1}, {true, 1024, 2}, {true, 4096, 0}, {true, 4096, 1}, {false, 1024, 0},
+                                 {false, 256, 0}, {true, 256, 1},  {true, 256, 2},  {false, 64, 0},  {true, 64, 1},
+                                 {true, 64, 2},   {true, 256, 0},  {true, 256, 1}};
   for (size_t i = 0; i < rows.size(); ++i) {
     INFO("step " << i);
     CHECK(step(*precision, p, rows[i].finite ? 1 : inf) == rows[i].finite);

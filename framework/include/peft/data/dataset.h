@@ -22,22 +22,22 @@ struct Example {
 
 /// The [data] table.
 struct DataOptions {
-  StringList train;            ///< .json or .jsonl files
-  StringList eval;             ///< files, or none
-  double eval_split = 0;       ///< share of train held out, if eval is empty
-  std::string format = "auto"; ///< text, prompt_completion, alpaca, messages, sharegpt
-  int64_t max_length = 512;    ///< tokens; longer examples are cut and counted
-  bool packing = false;        ///< fill each batch up to batch_size · max_length tokens, whatever the number of examples
-  std::string system;          ///< system message put before each conversation that has none
+  StringList train;             ///< .json or .jsonl files
+  StringList eval;              ///< files, or none
+  double eval_split = 0;        ///< share of train held out, if eval is empty
+  std::string format = "auto";  ///< text, prompt_completion, alpaca, messages, sharegpt
+  int64_t max_length = 512;     ///< tokens; longer examples are cut and counted
+  bool packing = false;  ///< fill each batch up to batch_size · max_length tokens, whatever the number of examples
+  std::string system;    ///< system message put before each conversation that has none
 };
 PEFT_API DataOptions read_data_options(Options& in);
 
 struct Dataset {
   std::vector<Example> examples;
-  std::string format;            ///< the one used
-  int64_t truncated = 0;         ///< examples cut to max_length
-  int64_t dropped_tokens = 0;    ///< tokens lost by that
-  int64_t skipped = 0;           ///< examples without a supervised token after the cut
+  std::string format;          ///< the one used
+  int64_t truncated = 0;       ///< examples cut to max_length
+  int64_t dropped_tokens = 0;  ///< tokens lost by that
+  int64_t skipped = 0;         ///< examples without a supervised token after the cut
   int64_t tokens = 0, supervised = 0;
 };
 

@@ -14,8 +14,24 @@ namespace peft {
 
 /// Element type of a stored tensor. The quantised ones exist only in GGUF files.
 enum class StoredType {
-  f64, f32, f16, bf16, i64, i32, i16, i8, u8, boolean,
-  q4_0, q4_1, q5_0, q5_1, q8_0, q4_k, q5_k, q6_k,
+  f64,
+  f32,
+  f16,
+  bf16,
+  i64,
+  i32,
+  i16,
+  i8,
+  u8,
+  boolean,
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  q8_0,
+  q4_k,
+  q5_k,
+  q6_k,
 };
 
 /// One tensor of a checkpoint, under its Hugging Face name.

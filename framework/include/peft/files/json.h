@@ -11,8 +11,8 @@ namespace peft {
 /// The bytes of a regular file of at most `limit` bytes. Throws InputError that says what is there instead.
 PEFT_API std::string read_text(const std::string& path, std::size_t limit = std::size_t{256} << 20);
 
-/// JSON without doubt: UTF-8, no key twice in an object, nested at most 100 deep. `name` stands in messages for the file.
-/// Throws InputError with line and column.
+/// JSON without doubt: UTF-8, no key twice in an object, nested at most 100 deep. `name` stands in messages for the
+/// file. Throws InputError with line and column.
 PEFT_API nlohmann::json parse_json(const std::string& text, const std::string& name);
 PEFT_API nlohmann::json read_json(const std::string& path);
 

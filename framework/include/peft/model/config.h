@@ -15,11 +15,11 @@ struct RopeConfig {
   double theta = 10000;
   std::string type = "default";  ///< default, linear, llama3, yarn
   double factor = 1;
-  double low_freq_factor = 1, high_freq_factor = 4;              ///< llama3
+  double low_freq_factor = 1, high_freq_factor = 4;                ///< llama3
   std::optional<double> attention_factor, mscale, mscale_all_dim;  ///< yarn
-  double beta_fast = 32, beta_slow = 1;                          ///< yarn
-  bool truncate = true;                                          ///< yarn
-  int64_t original_max_position_embeddings = 0;                  ///< llama3, yarn
+  double beta_fast = 32, beta_slow = 1;                            ///< yarn
+  bool truncate = true;                                            ///< yarn
+  int64_t original_max_position_embeddings = 0;                    ///< llama3, yarn
   double partial_rotary_factor = 1;
 };
 
