@@ -68,8 +68,8 @@ void check_keys(const GgufMetadata& metadata) {
 int64_t head_dim(const GgufMetadata& metadata) {
   const int64_t hidden = metadata.integer("llama.embedding_length", 1);
   const int64_t heads = metadata.integer("llama.attention.head_count", 1);
-  const int64_t rotated = metadata.integer("llama.rope.dimension_count", 1, hidden / heads);
-  const int64_t size = metadata.integer("llama.attention.key_length", 1, rotated);
+  const int64_t size = metadata.integer("llama.attention.key_length", 1, hidden / heads);
+  const int64_t rotated = metadata.integer("llama.rope.dimension_count", 1, size);
   if (rotated != size)
     metadata.fail("'llama.rope.dimension_count' is " + std::to_string(rotated) + ", but a head has the size " +
                   std::to_string(size) + ": partial rotation is not implemented");

@@ -1,0 +1,150 @@
+// A safetensors file promises that nothing in it is trusted: any lie about lengths, shapes, types or places is an
+// InputError that names the file; what we write we read back, and a failed write leaves nothing behind.
+#include "peft/files/safetensors.h"
+
+#include <unistd.h>
+
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <random>
+
+#include "peft/error.h"
+#include "peft/files/json.h"
+#include "support/test.h"
+
+using namespace peft;
+namespace fs = std::filesystem;
+
+namespace {
+
+struct Folder {
+  fs::path path = fs::temp_directory_path() / ("peft_safetensors_" + std::to_string(::getpid()));
+  Folder() { fs::create_directories(path); }
+  ~Folder() { fs::remove_all(path); }
+  std::string file(const std::string& name) const { return (path / name).string(); }
+};
+
+void put(const std::string& path, const std::string& bytes) {
+  std::ofstream(path, std::ios::binary | std::ios::trunc) << bytes;
+}
+
+std::string file_of(const std::string& header, const std::string& data) {
+  const uint64_t length = header.size();
+  std::string bytes(sizeof length, '\0');
+  std::memcpy(bytes.data(), &length, sizeof length);
+  return bytes + header + data;
+}
+
+std::string error_of(const std::string& path) {
+  try {
+    SafetensorsFile::open(path);
+  } catch (const InputError& error) {
+    return error.what();
+  }
+  return "";
+}
+
+std::string small_file() {
+  return file_of(R"({"a":{"dtype":"F32","shape":[2,1],"data_offsets":[0,8]},"b":{"dtype":"F16","shape":[2],)"
+                 R"("data_offsets":[8,12]},"__metadata__":{"format":"pt"}})",
+                 std::string("\0\0\x80\x3f\0\0\0\x40\0\x3c\0\x40", 12));
+}
+
+}  // namespace
+
+TEST_CASE("a file written is read back") {
+  const Folder folder;
+  const float values[] = {1, -2, 3.5F};
+  const int64_t whole = -7;
+  write_safetensors(folder.file("x.safetensors"),
+                    {{"small", StoredType::f32, {3}, values, sizeof values},
+                     {"empty", StoredType::f16, {0, 4}, nullptr, 0},
+                     {"big", StoredType::i64, {}, &whole, sizeof whole}},
+                    {{"format", "pt"}});
+  const auto file = SafetensorsFile::open(folder.file("x.safetensors"));
+  REQUIRE(file->tensors().size() == 3);
+  CHECK(file->metadata().at("format") == "pt");
+  CHECK(file->tensors()[0].name == "big");  // the widest type first
+  float out[3];
+  for (const StoredTensor& tensor : file->tensors())
+    if (tensor.name == "small") to_float(tensor, out);
+  CHECK(std::memcmp(out, values, sizeof out) == 0);
+  CHECK(std::distance(fs::directory_iterator(folder.path), fs::directory_iterator()) == 1);
+}
+
+TEST_CASE("half precision becomes fp32 exactly") {
+  const Folder folder;
+  const uint16_t halves[] = {0x3c00, 0xc000, 0x0001, 0x8000, 0x7bff, 0x03ff};
+  const float expected[] = {1, -2, 0x1p-24F, -0.0F, 65504, 0x3ffp-24F};
+  write_safetensors(folder.file("h.safetensors"), {{"h", StoredType::f16, {6}, halves, sizeof halves}}, {});
+  float out[6];
+  to_float(SafetensorsFile::open(folder.file("h.safetensors"))->tensors()[0], out);
+  CHECK(std::memcmp(out, expected, sizeof out) == 0);
+}
+
+TEST_CASE("lies are told by name") {
+  const Folder folder;
+  const std::string path = folder.file("bad.safetensors");
+  const auto told = [&](const std::string& header, const std::string& data, const std::string& part) {
+    put(path, file_of(header, data));
+    const std::string error = error_of(path);
+    INFO(header << "\n" << error);
+    CHECK(error.find(part) != std::string::npos);
+    CHECK(error.find("bad.safetensors") != std::string::npos);
+  };
+  const std::string four(4, 'x');
+  told(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", four, "needs 8 bytes");
+  told(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,8]}})", four, "cut off");
+  told(R"({"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}})", four, "F8_E4M3");
+  told(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})", four, "larger than any memory");
+  told(R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", four, "list of sizes");
+  told(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})", four, "hole");
+  told(R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}})", four, "behind its last tensor");
+  told(R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})",
+       four, "overlaps");
+  told(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})",
+       four, "twice");
+  told(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4],"more":1}})", four, "nothing else");
+  told(R"({"__metadata__":{"x":1}})", "", "must be a string");
+  told(R"([1])", "", "does not begin with '{'");
+  told(std::string(200, '[') + std::string(200, ']'), "", "'{'");
+  told("{\"a\":" + std::string(200, '[') + std::string(200, ']') + "}", "", "deep");
+  put(path, std::string("\xff\xff\xff\xff\xff\xff\xff\x7f{}", 10));
+  CHECK(error_of(path).find("more than the format allows") != std::string::npos);
+  CHECK(error_of(folder.file("absent")).find("absent") != std::string::npos);
+  CHECK(error_of(folder.path.string()).find("not a regular file") != std::string::npos);
+}
+
+TEST_CASE("a file cut anywhere is refused") {
+  const Folder folder;
+  const std::string path = folder.file("cut.safetensors"), whole = small_file();
+  put(path, whole);
+  REQUIRE(error_of(path).empty());
+  for (std::size_t size = 0; size < whole.size(); ++size) {
+    put(path, whole.substr(0, size));
+    CHECK_FALSE(error_of(path).empty());
+  }
+}
+
+TEST_CASE("damaged files end in an InputError or are whole") {
+  const Folder folder;
+  const std::string path = folder.file("fuzz.safetensors"), whole = small_file();
+  std::mt19937 random(1);
+  for (int round = 0; round < 5000; ++round) {
+    std::string bytes = whole;
+    for (int change = 0; change < 1 + static_cast<int>(random() % 4); ++change)
+      bytes[random() % bytes.size()] = static_cast<char>(random());
+    put(path, bytes);
+    CHECK_NOTHROW(error_of(path));  // nothing but InputError, which it returns
+  }
+}
+
+TEST_CASE("a write that fails leaves nothing behind") {
+  const Folder folder;
+  CHECK_THROWS_AS(write_file(folder.file("no/such/folder.json"), "{}"), ResourceError);
+  put(folder.file("old"), "old");
+  fs::create_directory(folder.file("taken"));
+  CHECK_THROWS_AS(write_file(folder.file("taken"), "new"), ResourceError);
+  CHECK(std::distance(fs::directory_iterator(folder.path), fs::directory_iterator()) == 2);
+}

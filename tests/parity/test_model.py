@@ -1,0 +1,116 @@
+"""Promises that the decoder computes what transformers computes: logits and masked loss of the Llama family with every
+shape of attention, biases, tied or free head and each RoPE scaling, from one safetensors file or shards, in fp64, fp32 and
+bf16; the gradients of every adapter tensor, fused or not; and SmolLM2-135M-Instruct from its GGUF within 1e-4."""
+
+import warnings
+
+import peft
+import pytest
+import torch
+import transformers
+
+from model_support import model_answer, peer_answer, random_examples, save_llama
+
+ROPE = {
+    "linear": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0},
+    "llama3": {
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 32, "rope_theta": 500000.0,
+    },
+    "yarn": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 10000.0},
+    "yarn_mscale": {
+        "rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "rope_theta": 10000.0,
+        "mscale": 0.7, "mscale_all_dim": 0.9, "beta_fast": 24.0, "beta_slow": 2.0,
+    },
+}
+CASES = {
+    "grouped": {},
+    "every_head_its_own": {"num_key_value_heads": 4},
+    "one_for_all": {"num_key_value_heads": 1},
+    "tied": {"tie_word_embeddings": True},
+    "biased": {"attention_bias": True, "mlp_bias": True},
+    "wide_heads": {"head_dim": 16},
+    **{f"rope_{name}": {"rope_parameters": rope} for name, rope in ROPE.items()},
+}
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize("precision,dtype,bound", [("fp64", torch.float64, 1e-6), ("fp32", torch.float32, 1e-5)])
+def test_logits_and_loss(tmp_path, options, precision, dtype, bound):
+    # RoPE's angles are fp32 in transformers whatever the model's dtype, and here too.
+    model = save_llama(tmp_path / "model", **options).to(dtype)
+    examples = random_examples(258)
+    ours = model_answer(tmp_path, tmp_path / "model", examples, precision)
+    with torch.no_grad():
+        logits, loss = peer_answer(model, examples)
+    torch.testing.assert_close(ours["logits"], logits, rtol=bound, atol=bound * logits.abs().max().item())
+    torch.testing.assert_close(ours["loss"], loss, rtol=bound, atol=0)
+
+
+def test_shards_and_half_files(tmp_path):
+    save_llama(tmp_path / "model", dtype=torch.float16, shard="40KB")
+    # Read back: to(float16) would have rounded the peer's RoPE frequencies too.
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    assert len(list((tmp_path / "model").glob("model-*.safetensors"))) > 1
+    examples = random_examples(258)
+    ours = model_answer(tmp_path, tmp_path / "model", examples)
+    with torch.no_grad():
+        logits, _ = peer_answer(model, examples)
+    torch.testing.assert_close(ours["logits"], logits, rtol=1e-5, atol=1e-5 * logits.abs().max().item())
+
+
+def test_bf16_moves_no_more_than_the_peer_itself(tmp_path):
+    model = save_llama(tmp_path / "model")
+    examples = random_examples(258)
+    ours = model_answer(tmp_path, tmp_path / "model", examples, "bf16")["logits"].float()
+    with torch.no_grad():
+        exact, _ = peer_answer(model, examples)
+        rounded, _ = peer_answer(model.to(torch.bfloat16), examples)
+    # Both round differently; neither may be further from the truth than twice the other.
+    assert (ours - exact).norm() <= 2 * (rounded.float() - exact).norm()
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_gradients_of_an_adapter(tmp_path, fused):
+    base = save_llama(tmp_path / "model", attention_bias=True).double()
+    config = peft.LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", init_lora_weights=False, use_rslora=True,
+                             task_type="CAUSAL_LM")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = peft.get_peft_model(base, config)
+        theirs.save_pretrained(tmp_path / "adapter")
+    examples = random_examples(258)
+    ours = model_answer(tmp_path, tmp_path / "model", examples, "fp64", tmp_path / "adapter", fused)
+    logits, loss = peer_answer(theirs, examples)
+    loss.backward()
+    # The angles' cosines are fp32 on both sides, and torch rounds the last bit of some by their place in memory.
+    torch.testing.assert_close(ours["logits"], logits.detach(), rtol=1e-6, atol=1e-6 * logits.abs().max().item())
+    torch.testing.assert_close(ours["loss"], loss.detach(), rtol=1e-6, atol=0)
+    compared = 0
+    for name, parameter in theirs.named_parameters():
+        if parameter.requires_grad:
+            got = ours["grad." + name.replace(".default", "")]
+            difference = (got - parameter.grad).norm() / parameter.grad.norm()
+            assert difference < 1e-6, (name, difference)
+            compared += 1
+    assert compared == 2 * 7 * 2
+
+
+TEXT = "Gravity is what pulls an apple to the ground.\n\ndef f(x):\n    return x ** 2  # 平方 🍎\n1234567890"
+
+
+def test_smollm2(tmp_path, model_gguf):
+    """The same GGUF by transformers, which dequantises it with the gguf package."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peer = transformers.AutoModelForCausalLM.from_pretrained(
+            model_gguf.parent, gguf_file=model_gguf.name, dtype=torch.float32
+        )
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model_gguf.parent, gguf_file=model_gguf.name)
+    ids = tokenizer(TEXT)["input_ids"]
+    examples = [(ids, ids), (ids[:7], ids[:7])]
+    ours = model_answer(tmp_path, model_gguf, examples)
+    with torch.no_grad():
+        logits, loss = peer_answer(peer, examples)
+    assert (ours["logits"] - logits).abs().max() < 1e-4
+    assert abs(ours["loss"] - loss) < 1e-5

@@ -1,0 +1,75 @@
+// What tests/parity asks of a model. One JSON line in:
+//   {"model": PATH, "precision": NAME, "adapter": FOLDER or "", "fused": BOOL, "out": PATH,
+//    "examples": [{"ids": [...], "labels": [...]}, ...]}
+// The safetensors file `out` gets `logits` [tokens, vocabulary] of the examples laid end to end, `loss` (mean over the
+// supervised tokens) and, with an adapter, `grad.KEY`: the loss's gradient for each key of the adapter's file.
+#include <torch/torch.h>
+
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "peft/adapter_files.h"
+#include "peft/error.h"
+#include "peft/memory.h"
+#include "peft/model/load.h"
+#include "peft/train.h"
+
+using namespace peft;
+
+namespace {
+
+Dataset dataset(const nlohmann::json& examples) {
+  Dataset data;
+  for (const auto& item : examples) {
+    Example example;
+    example.ids = item.at("ids").get<std::vector<int64_t>>();
+    example.labels = item.at("labels").get<std::vector<int64_t>>();
+    data.examples.push_back(std::move(example));
+  }
+  return data;
+}
+
+void answer(const nlohmann::json& request) {
+  Plugins plugins(Plugins::search_path({}));
+  Options none;
+  const auto precision = plugins.make<Precision>(request.at("precision"), none);
+  const auto model = load_model(Checkpoint::open(request.at("model")), precision->base_dtype(), torch::kCPU);
+  std::unique_ptr<Adapter> adapter;
+  if (const std::string folder = request.at("adapter"); !folder.empty())
+    adapter = load_adapter(folder, plugins, *model, precision->adapter_dtype());
+  model->enable_fusion(request.at("fused").get<bool>());
+  model->eval();
+
+  const Dataset data = dataset(request.at("examples"));
+  std::vector<std::size_t> all(data.examples.size());
+  for (std::size_t i = 0; i < all.size(); ++i) all[i] = i;
+  const Batch batch = make_batch(data, all);
+  const Input input = to_input(batch, torch::kCPU);
+  State out;
+  {
+    const torch::NoGradGuard no_grad;
+    out["logits"] = model->logits(model->hidden(input));
+  }
+  const Tensor loss = model->loss_sum(input, to_labels(batch, torch::kCPU)) / static_cast<double>(batch.supervised());
+  out["loss"] = loss.detach();
+  if (adapter) {
+    loss.backward();
+    for (const auto& [key, tensor] : adapter->hf_state(*model))
+      if (tensor.grad().defined()) out["grad." + key] = tensor.grad();
+  }
+  write_state(request.at("out"), out, {});
+}
+
+}  // namespace
+
+int main() {
+  install_cpu_allocator();
+  std::string line;
+  std::getline(std::cin, line);
+  try {
+    answer(nlohmann::json::parse(line));
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << "\n";
+    return 1;
+  }
+}
