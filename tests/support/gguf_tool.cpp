@@ -6,7 +6,6 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "files/gguf.h"
 #include "peft/error.h"
 #include "peft/files/checkpoint.h"
 #include "peft/text/text.h"
@@ -51,7 +50,7 @@ void write_all(const peft::Checkpoint& checkpoint) {
 void time_all(const std::string& path) {
   const auto begin = std::chrono::steady_clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
-  const auto checkpoint = peft::open_gguf(path);
+  const auto checkpoint = peft::Checkpoint::open(path);
   const double opened = seconds();
   int64_t total = 0;
   for (const peft::StoredTensor& tensor : checkpoint->tensors()) {
@@ -69,7 +68,7 @@ int main(int count, char** arguments) {
     if (count == 3 && std::string(arguments[2]) == "--time")
       time_all(arguments[1]);
     else
-      write_all(*peft::open_gguf(arguments[1]));
+      write_all(*peft::Checkpoint::open(arguments[1]));
     return 0;
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";

@@ -8,6 +8,7 @@
 
 #include "peft/error.h"
 #include "peft/files/checkpoint.h"
+#include "peft/model/config.h"
 #include "peft/text/text.h"
 #include "small_gguf.h"
 #include "support/test.h"
@@ -71,7 +72,7 @@ std::string with_tensors(uint64_t count, const GgufBytes& tensors, std::size_t d
 
 }  // namespace
 
-TEST_CASE("a small file as a folder") {
+TEST_CASE("a small GGUF file as a folder") {
   const TemporaryFile file;
   const auto checkpoint = peft::open_gguf(file.write(small_llama().bytes));
   CHECK(checkpoint->path() == file.path());
@@ -82,6 +83,7 @@ TEST_CASE("a small file as a folder") {
   CHECK(config.at("rope_theta") == 10000.0);
   CHECK(config.at("tie_word_embeddings") == true);
   CHECK(config.at("torch_dtype") == "float32");
+  CHECK(peft::decoder_config(config, file.path()).head_dim == 4);
   CHECK(checkpoint->generation_config() == json{{"eos_token_id", {3}}});
   CHECK(checkpoint->tokenizer_config().at("eos_token") == "<e>");
 
@@ -113,7 +115,7 @@ TEST_CASE("the permutation of the query is undone") {
   CHECK(stored_rows == std::vector<int>{0, 2, 1, 3, 4, 6, 5, 7});
 }
 
-TEST_CASE("text of a small file") {
+TEST_CASE("text of a small GGUF file") {
   const TemporaryFile file;
   const peft::Text text = peft::load_text(*peft::open_gguf(file.write(small_llama().bytes)));
   CHECK(text.eos_ids == std::vector<int64_t>{3});
@@ -122,7 +124,7 @@ TEST_CASE("text of a small file") {
   CHECK(text.chat_template->render({{"user", "ab"}}, true) == "ab<e>");
 }
 
-TEST_CASE("a file cut anywhere is refused") {
+TEST_CASE("a GGUF file cut anywhere is refused") {
   const std::string bytes = small_llama().bytes;
   const TemporaryFile file;
   for (std::size_t size = 0; size < bytes.size(); ++size) {
@@ -145,7 +147,7 @@ TEST_CASE("not a GGUF file of a version that is implemented") {
   CHECK_THROWS_AS(peft::open_gguf("/dev/zero"), peft::InputError);
 }
 
-TEST_CASE("counts and lengths beyond the file") {
+TEST_CASE("GGUF counts and lengths beyond the file") {
   const uint64_t huge = uint64_t{1} << 60;
   check_refused(GgufBytes().header(huge, 0).bytes, "1152921504606846976 tensors announced");
   check_refused(GgufBytes().header(0, huge).bytes, "key/value pairs announced");
@@ -163,7 +165,7 @@ TEST_CASE("counts and lengths beyond the file") {
   check_refused(twice.bytes, "the value of 'b' has 1 elements; all arrays together may have 16777216");
 }
 
-TEST_CASE("malformed metadata") {
+TEST_CASE("malformed GGUF metadata") {
   GgufBytes nested;
   nested.text("k").number(9U);
   for (int depth = 0; depth < 1000; ++depth) nested.number(9U).number(uint64_t{1});
@@ -180,7 +182,7 @@ TEST_CASE("malformed metadata") {
   CHECK(refusal(with_pairs(1, GgufBytes().pair("general.alignment", 64U))).empty());
 }
 
-TEST_CASE("metadata that would change the model") {
+TEST_CASE("GGUF metadata that would change the model") {
   check_refused(with_pairs(1, GgufBytes().pair("llama.attention.sliding_window", 4U)), "is not implemented");
   check_refused(with_pairs(1, GgufBytes().pair("llama.expert_count", 8U)), "mixtures of experts");
   check_refused(with_pairs(1, GgufBytes().pair("llama.rope.dimension_count", 2U).pair("x", 1U)), "");
@@ -204,7 +206,7 @@ TEST_CASE("metadata that would change the model") {
   check_refused(with_pairs(1, GgufBytes().pair("tokenizer.ggml.bos_token_id", 4U)), "which none of the 4 tokens has");
 }
 
-TEST_CASE("malformed tensors") {
+TEST_CASE("malformed GGUF tensors") {
   const auto one = [](const std::string& name, const std::vector<uint64_t>& sizes, uint32_t type, uint64_t offset = 0) {
     return with_tensors(1, GgufBytes().tensor(name, sizes, type, offset), 4096);
   };
@@ -246,7 +248,7 @@ TEST_CASE("malformed tensors") {
   check_refused(two(128, "token_embd.weight"), "stands twice");
 }
 
-TEST_CASE("20,000 mutations end in a checkpoint or an InputError") {
+TEST_CASE("20,000 mutations of a GGUF file end in a checkpoint or an InputError") {
   const std::string original = small_llama().bytes;
   std::mt19937 random(20240607);
   const auto below = [&](std::size_t limit) { return random() % limit; };

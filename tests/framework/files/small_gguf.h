@@ -64,7 +64,8 @@ class TemporaryFile {
 
   const std::string& path() const { return path_; }
   const std::string& write(const std::string& bytes) const {
-    std::ofstream(path_, std::ios::binary | std::ios::trunc) << bytes;
+    std::filesystem::remove(path_);  // some file systems write a file out when it is cut to nothing and written again
+    std::ofstream(path_, std::ios::binary) << bytes;
     return path_;
   }
 
