@@ -216,7 +216,7 @@ TEST_CASE("a split holds out its share, and loses nothing") {
   CHECK(eval.examples.size() == 5);
   CHECK(train.examples.size() == 15);
   std::vector<int64_t> ids;
-  for (const auto* part : {&train, &eval})
+  for (const Dataset* part : std::initializer_list<const Dataset*>{&train, &eval})
     for (const Example& example : part->examples) ids.push_back(example.ids[0]);
   std::sort(ids.begin(), ids.end());
   for (int64_t i = 0; i < 20; ++i) CHECK(ids[static_cast<std::size_t>(i)] == i);
