@@ -179,6 +179,8 @@ Item read_record(const json& record, const std::string& format, const DataOption
   else
     item.completion = values.text("text");
 
+  if ((format == "messages" || format == "sharegpt") && item.turns.empty())
+    throw InputError(where + ": the conversation is empty");
   const bool has_system =
       !item.turns.empty() && (item.turns[0].message.role == "system" || item.turns[0].message.role == "developer");
   if (!item.turns.empty() && !has_system && !options.system.empty())

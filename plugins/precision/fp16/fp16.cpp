@@ -16,7 +16,9 @@ struct Fp16Options {
 /// Dynamic loss scaling, step for step as torch.amp.GradScaler.
 class Fp16 final : public peft::Precision {
  public:
-  explicit Fp16(Fp16Options options) : options_(options), scale_(torch::tensor(options.init_scale, torch::kFloat32)) {}
+  // Refused options are told once all are read; until then the object must exist, so the cast may give infinity.
+  explicit Fp16(Fp16Options options)
+      : options_(options), scale_(torch::tensor(options.init_scale, torch::kFloat64).to(torch::kFloat32)) {}
 
   torch::Dtype base_dtype() const override { return torch::kFloat16; }
 

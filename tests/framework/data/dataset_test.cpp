@@ -156,7 +156,7 @@ TEST_CASE("wrong data is told with file and line") {
   told("{\"text\":7}\n", "must be a string");
   told("{\"text\":\"a\",\"text\":\"b\"}\n", "twice");
   told("", "empty");
-  told("{\"messages\":[]}\n", "messages");
+  told("{\"messages\":[]}\n", "bad.jsonl:1: the conversation is empty");
   told("{\"text\":\"a\"", "bad.jsonl:1");
   CHECK(error_of((folder.path / "absent.jsonl").string(), text).find("absent.jsonl") != std::string::npos);
   CHECK(load(folder.put("ok.jsonl", "\xEF\xBB\xBF{\"text\":\"ab\"}\r\n\r\n{\"text\":\"cd\"}\r\n"), text)
