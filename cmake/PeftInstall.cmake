@@ -3,10 +3,11 @@ include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/peft)
 
-# libtorch stays where it is: its folder goes into the run paths.
-set_target_properties(peft peft-run PROPERTIES INSTALL_RPATH_USE_LINK_PATH ON)
-set_target_properties(peft PROPERTIES INSTALL_RPATH "$ORIGIN")
-set_target_properties(peft-run PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
+# libtorch stays where it is: its folder goes into the run paths. By name, since CMake's own way leaves out folders
+# inside the source tree, where the private venv is.
+cmake_path(GET TORCH_LIBRARY PARENT_PATH torch_folder)
+set_target_properties(peft PROPERTIES INSTALL_RPATH "$ORIGIN;${torch_folder}")
+set_target_properties(peft-run PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR};${torch_folder}")
 
 install(TARGETS peft EXPORT peft LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS peft-run RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
@@ -16,7 +17,7 @@ get_property(folders DIRECTORY plugins PROPERTY SUBDIRECTORIES)
 foreach(folder IN LISTS folders)
   get_property(targets DIRECTORY ${folder} PROPERTY BUILDSYSTEM_TARGETS)
   foreach(target IN LISTS targets)
-    set_target_properties(${target} PROPERTIES INSTALL_RPATH "$ORIGIN/../.." INSTALL_RPATH_USE_LINK_PATH ON)
+    set_target_properties(${target} PROPERTIES INSTALL_RPATH "$ORIGIN/../..;${torch_folder}")
     install(TARGETS ${target} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/peft/plugins)
   endforeach()
 endforeach()
