@@ -91,7 +91,8 @@ def test_gradients_of_an_adapter(tmp_path, fused):
         if parameter.requires_grad:
             got = ours["grad." + name.replace(".default", "")]
             difference = (got - parameter.grad).norm() / parameter.grad.norm()
-            assert difference < 1e-6, (name, difference)
+            # Of the order that fp32 cosines (6e-8 each, see above) leave after two layers; the rest is fp64.
+            assert difference < 5e-6, (name, difference)
             compared += 1
     assert compared == 2 * 7 * 2
 
