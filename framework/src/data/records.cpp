@@ -2,16 +2,16 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
-#include <set>
 
+#include "base/strict_json.h"
 #include "peft/error.h"
+#include "peft/files/json.h"
 
 namespace peft::data {
 namespace {
 
-constexpr std::uintmax_t max_file_bytes = 4ull << 30;
-constexpr int max_depth = 64;
+constexpr std::size_t max_file_bytes = std::size_t{4} << 30;
+constexpr std::size_t max_depth = 64;
 constexpr std::string_view blank = " \t\r\n";
 
 std::string read_file(const std::string& path, const std::string& name) {
@@ -20,11 +20,7 @@ std::string read_file(const std::string& path, const std::string& name) {
     throw InputError(name + ": data must be a .json or .jsonl file");
   std::error_code error;
   if (!std::filesystem::is_regular_file(file, error)) throw InputError(name + ": there is no such data file");
-  const std::uintmax_t size = std::filesystem::file_size(file, error);
-  if (error || size > max_file_bytes) throw InputError(name + ": a data file may have 4 GiB at most; split it");
-  std::string text(static_cast<std::size_t>(size), '\0');
-  std::ifstream in(file, std::ios::binary);
-  if (!in.read(text.data(), static_cast<std::streamsize>(size))) throw InputError(name + ": cannot be read");
+  std::string text = read_text(path, max_file_bytes);
   if (text.starts_with("\xEF\xBB\xBF")) text.erase(0, 3);
   return text;
 }
@@ -49,25 +45,6 @@ std::size_t skip_value(std::string_view text, std::size_t i) {
   }
   return std::min(i, text.size());
 }
-
-/// Refuses deep nesting, and an object that says a key twice: which of the two was meant nobody knows.
-class Guard {
- public:
-  explicit Guard(const std::string& where) : where_(where) {}
-  bool operator()(int depth, nlohmann::json::parse_event_t event, nlohmann::json& value) {
-    using Event = nlohmann::json::parse_event_t;
-    if (depth > max_depth) throw InputError(where_ + ": nested more than " + std::to_string(max_depth) + " deep");
-    if (event == Event::object_start) keys_.emplace_back();
-    if (event == Event::object_end) keys_.pop_back();
-    if (event == Event::key && !keys_.back().insert(value.get<std::string>()).second)
-      throw InputError(where_ + ": key '" + printable(value.get<std::string>()) + "' is there twice");
-    return true;
-  }
-
- private:
-  const std::string& where_;
-  std::vector<std::set<std::string>> keys_;
-};
 
 }  // namespace
 
@@ -130,9 +107,9 @@ nlohmann::json RecordFile::parse(std::size_t index) const {
   const std::string place = where(index);
   nlohmann::json value;
   try {
-    value = nlohmann::json::parse(raw.text.begin(), raw.text.end(), Guard(place));
-  } catch (const nlohmann::json::parse_error& error) {  // its text quotes the file, which messages must not
-    const std::size_t at = std::min(raw.text.size(), error.byte > 0 ? error.byte - 1 : 0);
+    value = read_strict_json(raw.text, place, max_depth);
+  } catch (const JsonSyntaxError& error) {  // its text quotes the file, which messages must not
+    const std::size_t at = std::min(raw.text.size(), error.position > 0 ? error.position - 1 : 0);
     const std::string_view before = raw.text.substr(0, at);
     const std::size_t newline = before.rfind('\n');
     const std::size_t column = newline == std::string_view::npos ? at + 1 : at - newline;

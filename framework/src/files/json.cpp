@@ -1,6 +1,5 @@
 #include "peft/files/json.h"
 
-#include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -8,50 +7,23 @@
 #include <cerrno>
 #include <cstring>
 #include <nlohmann/json.hpp>
-#include <set>
-#include <vector>
 
+#include "base/strict_json.h"
 #include "files/atomic_file.h"
+#include "files/descriptor.h"
 #include "peft/error.h"
 
 namespace peft {
 
 namespace {
 
-constexpr int kMaxDepth = 100;
-
-struct Descriptor {
-  int number;
-  ~Descriptor() {
-    if (number >= 0) ::close(number);
-  }
-};
-
-/// Refuses deep nesting, and an object that says a key twice: which of the two was meant nobody knows.
-class Guard {
- public:
-  explicit Guard(const std::string& name) : name_(name) {}
-  bool operator()(int depth, nlohmann::json::parse_event_t event, nlohmann::json& value) {
-    using Event = nlohmann::json::parse_event_t;
-    if (depth > kMaxDepth) throw InputError(name_ + ": nested more than " + std::to_string(kMaxDepth) + " deep");
-    if (event == Event::object_start) keys_.emplace_back();
-    if (event == Event::object_end) keys_.pop_back();
-    if (event == Event::key && !keys_.back().insert(value.get<std::string>()).second)
-      throw InputError(name_ + ": key '" + printable(value.get<std::string>()) + "' is there twice");
-    return true;
-  }
-
- private:
-  const std::string& name_;
-  std::vector<std::set<std::string>> keys_;
-};
+constexpr std::size_t kMaxDepth = 100;
 
 }  // namespace
 
 std::string read_text(const std::string& path, std::size_t limit) {
   const std::string name = printable(path, 4096);
-  // O_NONBLOCK: opening a named pipe must not wait for a writer
-  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+  const Descriptor file = open_for_reading(path);
   if (file.number < 0) throw InputError(name + ": cannot be opened: " + std::strerror(errno));
   struct stat status{};
   if (::fstat(file.number, &status) != 0) throw InputError(name + ": " + std::strerror(errno));
@@ -72,15 +44,14 @@ std::string read_text(const std::string& path, std::size_t limit) {
 
 nlohmann::json parse_json(const std::string& text, const std::string& name) {
   try {
-    return nlohmann::json::parse(text, Guard(name));
-  } catch (const nlohmann::json::parse_error& error) {  // its own text quotes the file, which messages must not
-    const std::size_t at = std::min(text.size(), error.byte > 0 ? error.byte - 1 : 0);
+    return read_strict_json(text, name, kMaxDepth);
+  } catch (const JsonSyntaxError& error) {  // its own text quotes the file, which messages must not
+    if (error.number) throw InputError(name + ": holds a number that no computer number can hold");
+    const std::size_t at = std::min(text.size(), error.position > 0 ? error.position - 1 : 0);
     const std::size_t newline = at > 0 ? text.rfind('\n', at - 1) : std::string::npos;
     const auto line = 1 + std::count(text.begin(), text.begin() + static_cast<std::ptrdiff_t>(at), '\n');
     throw InputError(name + ":" + std::to_string(line) + ":" +
                      std::to_string(newline == std::string::npos ? at + 1 : at - newline) + ": not JSON");
-  } catch (const nlohmann::json::out_of_range&) {
-    throw InputError(name + ": holds a number that no computer number can hold");
   }
 }
 

@@ -1,26 +1,17 @@
 #include "files/mapped_file.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include <cerrno>
 #include <cstring>
 
+#include "files/descriptor.h"
 #include "peft/error.h"
 
 namespace peft {
 
 namespace {
-
-/// A file descriptor for the length of open().
-struct Descriptor {
-  int number;
-  ~Descriptor() {
-    if (number >= 0) ::close(number);
-  }
-};
 
 [[noreturn]] void fail(const std::string& path, const char* what) {
   throw InputError("cannot " + std::string(what) + " " + path + ": " + std::strerror(errno));
@@ -33,8 +24,7 @@ MappedFile::MappedFile(std::string path, std::span<const std::byte> bytes) : pat
 MappedFile::~MappedFile() { ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size()); }
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
-  // O_NONBLOCK: opening a named pipe must not wait for a writer
-  const Descriptor file{::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK)};
+  const Descriptor file = open_for_reading(path);
   if (file.number < 0) fail(path, "open");
   struct stat status{};
   if (::fstat(file.number, &status) != 0) fail(path, "examine");

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/strict_json.h"
 #include "peft/error.h"
 
 namespace peft::text {
@@ -12,69 +13,15 @@ using nlohmann::json;
 
 constexpr std::size_t max_depth = 64;
 
-/// Builds the document and refuses what nlohmann's own parser lets through: deep nesting and double keys.
-class Builder : public nlohmann::json_sax<json> {
- public:
-  Builder(json& root, const std::string& name) : root_(root), name_(name) {}
-
-  bool null() override { return add(nullptr); }
-  bool boolean(bool value) override { return add(value); }
-  bool number_integer(int64_t value) override { return add(value); }
-  bool number_unsigned(uint64_t value) override { return add(value); }
-  bool number_float(double value, const std::string&) override { return add(value); }
-  bool string(std::string& value) override { return add(std::move(value)); }
-  bool binary(json::binary_t&) override { return false; }
-  bool start_object(std::size_t) override { return open(json::object()); }
-  bool start_array(std::size_t) override { return open(json::array()); }
-  bool end_object() override { return close(); }
-  bool end_array() override { return close(); }
-
-  bool key(std::string& value) override {
-    auto [place, added] = stack_.back()->get_ref<json::object_t&>().try_emplace(value);
-    if (!added) throw InputError(name_ + ": the key '" + printable(value) + "' stands twice in one object");
-    slot_ = &place->second;
-    return true;
-  }
-  bool parse_error(std::size_t position, const std::string&, const json::exception& error) override {
-    throw InputError(name_ + ": not valid JSON at byte " + std::to_string(position) + ": " + printable(error.what()));
-  }
-
- private:
-  json* place(json&& value) {
-    if (stack_.empty()) return &(root_ = std::move(value));
-    if (stack_.back()->is_object()) return &(*slot_ = std::move(value));
-    auto& items = stack_.back()->get_ref<json::array_t&>();
-    items.push_back(std::move(value));
-    return &items.back();
-  }
-  bool add(json&& value) {
-    place(std::move(value));
-    return true;
-  }
-  bool open(json&& value) {
-    if (stack_.size() == max_depth)
-      throw InputError(name_ + ": JSON nested deeper than " + std::to_string(max_depth) + " levels");
-    stack_.push_back(place(std::move(value)));
-    return true;
-  }
-  bool close() {
-    stack_.pop_back();
-    return true;
-  }
-
-  json& root_;
-  const std::string& name_;
-  std::vector<json*> stack_;
-  json* slot_ = nullptr;
-};
-
 }  // namespace
 
 json parse_json(const std::string& text, const std::string& name) {
-  json root;
-  Builder builder(root, name);
-  json::sax_parse(text, &builder);
-  return root;
+  try {
+    return read_strict_json(text, name, max_depth);
+  } catch (const JsonSyntaxError& error) {
+    throw InputError(name + ": not valid JSON at byte " + std::to_string(error.position) + ": " +
+                     printable(error.what));
+  }
 }
 
 Fields::Fields(const json& object, std::string where) : object_(&object), where_(std::move(where)) {
