@@ -36,3 +36,18 @@ inline Warmup read_warmup(peft::Options& in) {
 inline double progress(int64_t step, int64_t total, int64_t warmup) {
   return static_cast<double>(step - warmup) / static_cast<double>(std::max<int64_t>(1, total - warmup));
 }
+
+/// A schedule that rises from 0 to the full rate, and then follows a rule of its own.
+class WarmupScheduler : public peft::Scheduler {
+ public:
+  explicit WarmupScheduler(Warmup warmup) : warmup_(warmup) {}
+  double lr(int64_t step, int64_t total_steps, double base_lr) const final {
+    const int64_t warmup = warmup_.of(total_steps);
+    return step < warmup ? base_lr * Warmup::factor(step, warmup) : after(step, total_steps, warmup, base_lr);
+  }
+
+ private:
+  /// The rate of step `step` >= `warmup`.
+  virtual double after(int64_t step, int64_t total_steps, int64_t warmup, double base_lr) const = 0;
+  Warmup warmup_;
+};

@@ -3,17 +3,12 @@
 
 namespace {
 
-class Constant final : public peft::Scheduler {
+class Constant final : public WarmupScheduler {
  public:
-  explicit Constant(Warmup warmup) : warmup_(warmup) {}
-  double lr(int64_t step, int64_t total_steps, double base_lr) const override {
-    const int64_t warmup = warmup_.of(total_steps);
-    if (step < warmup) return base_lr * Warmup::factor(step, warmup);
-    return base_lr;
-  }
+  explicit Constant(Warmup warmup) : WarmupScheduler(warmup) {}
 
  private:
-  Warmup warmup_;
+  double after(int64_t, int64_t, int64_t, double base_lr) const override { return base_lr; }
 };
 
 std::unique_ptr<peft::Scheduler> make(peft::Options& in) { return std::make_unique<Constant>(read_warmup(in)); }

@@ -3,18 +3,15 @@
 
 namespace {
 
-class Cosine final : public peft::Scheduler {
+class Cosine final : public WarmupScheduler {
  public:
-  explicit Cosine(Warmup warmup, double min_lr) : warmup_(warmup), min_lr_(min_lr) {}
-  double lr(int64_t step, int64_t total_steps, double base_lr) const override {
-    const int64_t warmup = warmup_.of(total_steps);
-    if (step < warmup) return base_lr * Warmup::factor(step, warmup);
+  explicit Cosine(Warmup warmup, double min_lr) : WarmupScheduler(warmup), min_lr_(min_lr) {}
+
+ private:
+  double after(int64_t step, int64_t total_steps, int64_t warmup, double base_lr) const override {
     const double fall = 0.5 * (1 + std::cos(std::numbers::pi * std::min(1.0, progress(step, total_steps, warmup))));
     return min_lr_ < base_lr ? min_lr_ + (base_lr - min_lr_) * fall : base_lr;
   }
-
- private:
-  Warmup warmup_;
   double min_lr_;
 };
 

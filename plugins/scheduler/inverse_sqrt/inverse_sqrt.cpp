@@ -3,19 +3,16 @@
 
 namespace {
 
-class InverseSqrt final : public peft::Scheduler {
+class InverseSqrt final : public WarmupScheduler {
  public:
-  explicit InverseSqrt(Warmup warmup, int64_t timescale) : warmup_(warmup), timescale_(timescale) {}
-  double lr(int64_t step, int64_t total_steps, double base_lr) const override {
-    const int64_t warmup = warmup_.of(total_steps);
-    if (step < warmup) return base_lr * Warmup::factor(step, warmup);
+  explicit InverseSqrt(Warmup warmup, int64_t timescale) : WarmupScheduler(warmup), timescale_(timescale) {}
+
+ private:
+  double after(int64_t step, int64_t, int64_t warmup, double base_lr) const override {
     const int64_t timescale = timescale_ > 0 ? timescale_ : warmup > 0 ? warmup : 10000;
     const auto shifted = static_cast<double>(step + timescale - warmup);
     return base_lr / std::sqrt(shifted / static_cast<double>(timescale));
   }
-
- private:
-  Warmup warmup_;
   int64_t timescale_;
 };
 

@@ -3,17 +3,14 @@
 
 namespace {
 
-class Linear final : public peft::Scheduler {
+class Linear final : public WarmupScheduler {
  public:
-  explicit Linear(Warmup warmup) : warmup_(warmup) {}
-  double lr(int64_t step, int64_t total_steps, double base_lr) const override {
-    const int64_t warmup = warmup_.of(total_steps);
-    if (step < warmup) return base_lr * Warmup::factor(step, warmup);
-    return base_lr * std::max(0.0, 1 - progress(step, total_steps, warmup));
-  }
+  explicit Linear(Warmup warmup) : WarmupScheduler(warmup) {}
 
  private:
-  Warmup warmup_;
+  double after(int64_t step, int64_t total_steps, int64_t warmup, double base_lr) const override {
+    return base_lr * std::max(0.0, 1 - progress(step, total_steps, warmup));
+  }
 };
 
 std::unique_ptr<peft::Scheduler> make(peft::Options& in) { return std::make_unique<Linear>(read_warmup(in)); }

@@ -3,19 +3,17 @@
 
 namespace {
 
-class Polynomial final : public peft::Scheduler {
+class Polynomial final : public WarmupScheduler {
  public:
-  explicit Polynomial(Warmup warmup, double power, double lr_end) : warmup_(warmup), power_(power), lr_end_(lr_end) {}
-  double lr(int64_t step, int64_t total_steps, double base_lr) const override {
-    const int64_t warmup = warmup_.of(total_steps);
-    if (step < warmup) return base_lr * Warmup::factor(step, warmup);
+  explicit Polynomial(Warmup warmup, double power, double lr_end)
+      : WarmupScheduler(warmup), power_(power), lr_end_(lr_end) {}
+
+ private:
+  double after(int64_t step, int64_t total_steps, int64_t warmup, double base_lr) const override {
     if (step > total_steps || lr_end_ >= base_lr) return std::min(base_lr, lr_end_);
     const double left = 1 - progress(step, total_steps, warmup);
     return (base_lr - lr_end_) * std::pow(left, power_) + lr_end_;
   }
-
- private:
-  Warmup warmup_;
   double power_, lr_end_;
 };
 
