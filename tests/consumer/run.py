@@ -53,7 +53,7 @@ with tempfile.TemporaryDirectory(prefix="peft_consumer_") as folder:
             sys.exit("transformers is not installed: training with the plugin could not be tried")
         print("SKIPPED: no transformers, so training with the plugin was not tried")
         sys.exit(77)
-    run(sys.executable, pathlib.Path(source) / "tiny_model.py", model)
+    run(sys.executable, pathlib.Path(source).parent / "support" / "tiny_llama.py", model)
     data = folder / "train.jsonl"
     data.write_text("".join(json.dumps({"text": f"The sum of {i} and {i} is {2 * i}."}) + "\n" for i in range(32)))
     experiment = folder / "experiment.toml"

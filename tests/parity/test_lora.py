@@ -11,7 +11,7 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tiny_llama import save_llama
 
 TEXTS = [f"The sum of {i} and {i} is {2 * i}." for i in range(4)]
 
@@ -45,33 +45,6 @@ CASES = [
     ("save_norms", {"target_modules": ["q_proj"], "modules_to_save": ["norm"]}, {}),
     ("save_mlp", {"target_modules": ["q_proj", "up_proj"], "modules_to_save": ["mlp"]}, {}),
 ]
-
-
-def save_model(folder, **options):
-    """A random Llama with a tokenizer of single bytes."""
-    torch.manual_seed(0)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {"<s>": 0, "</s>": 1} | {byte: i + 2 for i, byte in enumerate(alphabet)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<s>", "</s>"])
-    transformers.PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>"
-    ).save_pretrained(folder)
-    sizes = {
-        "vocab_size": len(vocabulary),
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 128,
-        "bos_token_id": 0,
-        "eos_token_id": 1,
-        "initializer_range": 0.2,
-    }
-    transformers.LlamaForCausalLM(transformers.LlamaConfig(**(sizes | options))).save_pretrained(folder)
 
 
 def toml(value):
@@ -129,7 +102,7 @@ def form(tensors):
 
 @pytest.mark.parametrize("adapter,model", [case[1:] for case in CASES], ids=[case[0] for case in CASES])
 def test_saved_form(run, tmp_path, adapter, model):
-    save_model(tmp_path / "model", **model)
+    save_llama(tmp_path / "model", **model)
     ours, tensors, config = train(run, tmp_path, adapter)
 
     with warnings.catch_warnings():
@@ -184,7 +157,7 @@ def batch(tokenizer):
 )
 def test_training_goes_as_in_python(run, tmp_path, adapter):
     steps = 8
-    save_model(tmp_path / "model", attention_bias="bias" in adapter)
+    save_llama(tmp_path / "model", attention_bias="bias" in adapter)
     start, _, _ = train(run, tmp_path, adapter, name="start", lr=0.0)
     ours, tensors, _ = train(run, tmp_path, adapter, steps=steps)
     history = json.loads((ours / "trainer_state.json").read_text())["log_history"]

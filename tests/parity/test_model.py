@@ -9,7 +9,8 @@ import pytest
 import torch
 import transformers
 
-from model_support import model_answer, peer_answer, random_examples, save_llama
+from model_support import model_answer, peer_answer, random_examples
+from tiny_llama import save_llama
 
 ROPE = {
     "linear": {"rope_type": "linear", "factor": 4.0, "rope_theta": 10000.0},
