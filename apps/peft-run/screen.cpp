@@ -40,16 +40,6 @@ std::string bar(const peft::StepReport& r) {
 
 }  // namespace
 
-std::string grouped(int64_t value) {
-  const std::string digits = std::to_string(value);
-  std::string text;
-  for (std::size_t i = 0; i < digits.size(); ++i) {
-    if (i > 0 && (digits.size() - i) % 3 == 0 && digits[i - 1] != '-') text += ',';
-    text += digits[i];
-  }
-  return text;
-}
-
 std::string bytes_text(uint64_t bytes) {
   const auto value = static_cast<double>(bytes);
   if (bytes >= uint64_t{1} << 30) return format("%.2f GiB", value / (1 << 30));

@@ -4,7 +4,8 @@
 
 #include "peft/train.h"
 
-std::string grouped(int64_t value);      ///< 1,234,567
+using peft::grouped;
+
 std::string bytes_text(uint64_t bytes);  ///< 1.25 GiB
 std::string time_text(double seconds);   ///< 1:02:03
 

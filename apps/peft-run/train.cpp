@@ -94,7 +94,6 @@ int train_command(const TrainArguments& arguments) {
   Screen screen;
   RunLog log(options.output_dir, options);
   Run run{.model = *work.model,
-          .adapter = *experiment.adapter,
           .optimizer = *experiment.optimizer,
           .scheduler = *experiment.scheduler,
           .clipper = *experiment.clipper,

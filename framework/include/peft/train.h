@@ -5,12 +5,12 @@
 #include <string>
 #include <vector>
 
-#include "peft/adapter.h"
 #include "peft/clipping.h"
 #include "peft/data/sampler.h"
 #include "peft/export.h"
 #include "peft/memory.h"
 #include "peft/model/decoder.h"
+#include "peft/optimizer.h"
 #include "peft/precision.h"
 #include "peft/scheduler.h"
 
@@ -35,6 +35,9 @@ PEFT_API TrainingOptions read_training_options(Options& in);
 
 /// "auto": an accelerator if this libtorch has one, else the CPU. Throws ConfigError for what is not there.
 PEFT_API torch::Device choose_device(const std::string& name);
+
+/// 1234567 as "1,234,567", for people.
+PEFT_API std::string grouped(int64_t value);
 
 /// How many parameters train, and how many there are (HF PEFT counts the adapter among them).
 struct Census {
@@ -95,7 +98,6 @@ class PEFT_API Observer {
 /// All that the loop needs; everything outlives it.
 struct Run {
   Model& model;
-  Adapter& adapter;
   Optimizer& optimizer;  ///< with the adapter's groups added
   const Scheduler& scheduler;
   GradientClipper& clipper;
@@ -111,7 +113,7 @@ struct Run {
 };
 
 struct TrainingResult {
-  int64_t steps = 0, skipped = 0, tokens = 0, examples = 0;
+  int64_t steps = 0, skipped = 0, tokens = 0;
   double loss = 0;  ///< mean of all steps
   double epochs = 0, seconds = 0;
   std::optional<double> eval_loss;  ///< the last one

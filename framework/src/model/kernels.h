@@ -34,6 +34,10 @@ PEFT_API Tensor apply_rotary(const Tensor& x, const Tensor& cos, const Tensor& s
 PEFT_API Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const std::vector<int64_t>& starts,
                           double scale);
 
+/// Rows whose logits exist at a time: few enough that they stay small beside the activations, enough that reading W
+/// once for each chunk is cheap.
+inline constexpr int64_t kLogitRows = 256;
+
 /// Sum over rows of the cross-entropy of hidden·Wᵀ with `targets` [N] int64, in fp32 (fp64 for fp64). The head's
 /// weight [V, H] is frozen. hidden: [N, H]; logits exist for a few hundred rows at a time.
 PEFT_API Tensor linear_cross_entropy_sum(const Tensor& hidden, const Tensor& weight, const Tensor& targets);

@@ -14,9 +14,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-// Few enough that the logits stay small beside the activations, enough that reading W once for each chunk is cheap.
-constexpr int64_t kRows = 256;
-
 /// The losses' sum of logits [n, V]; turns them into their own gradient where `gradient` is set.
 Tensor loss_by_torch(Tensor& logits, const Tensor& targets, bool gradient) {
   const auto dtype = logits.scalar_type();
@@ -54,8 +51,8 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     Tensor sum = at::zeros({}, hidden.options().dtype(wide));
     Tensor gradient = needs_grad ? at::empty_like(hidden, at::MemoryFormat::Contiguous) : Tensor();
     const Tensor labels = targets.contiguous();
-    for (int64_t row = 0; row < hidden.size(0); row += kRows) {
-      const int64_t n = std::min(kRows, hidden.size(0) - row);
+    for (int64_t row = 0; row < hidden.size(0); row += kLogitRows) {
+      const int64_t n = std::min(kLogitRows, hidden.size(0) - row);
       const MemoryScope scope(MemoryComponent::logits);
       Tensor logits = product(hidden.narrow(0, row, n), weight.t());
       sum += loss_of(logits, labels.narrow(0, row, n), needs_grad);

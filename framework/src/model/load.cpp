@@ -5,27 +5,13 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "model/stored_types.h"
 #include "peft/error.h"
 #include "peft/memory.h"
 
 namespace peft {
 
 namespace {
-
-std::optional<torch::Dtype> dtype_of(StoredType type) {
-  switch (type) {
-    case StoredType::f64:
-      return torch::kDouble;
-    case StoredType::f32:
-      return torch::kFloat;
-    case StoredType::f16:
-      return torch::kHalf;
-    case StoredType::bf16:
-      return torch::kBFloat16;
-    default:
-      return std::nullopt;
-  }
-}
 
 bool is_number(StoredType type) { return type < StoredType::i64 || type >= StoredType::q4_0; }
 
@@ -39,7 +25,7 @@ std::string shape_text(const std::vector<int64_t>& shape) {
 Tensor load_tensor(const std::shared_ptr<const Checkpoint>& checkpoint, const StoredTensor& stored, torch::Dtype dtype,
                    torch::Device device) {
   const bool aligned = reinterpret_cast<uintptr_t>(stored.data) % c10::elementSize(dtype) == 0;
-  if (dtype_of(stored.type) == dtype && checkpoint->is_direct(stored) && aligned) {
+  if (torch_type(stored.type) == dtype && checkpoint->is_direct(stored) && aligned) {
     auto* data = const_cast<std::byte*>(stored.data);
     const Tensor mapped = torch::from_blob(data, stored.shape, [checkpoint](void*) {}, torch::dtype(dtype));
     return mapped.to(device);

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "model/stored_types.h"
 #include "peft/error.h"
 #include "peft/files/json.h"
 #include "peft/files/safetensors.h"
@@ -15,27 +16,6 @@
 namespace peft {
 
 namespace {
-
-const std::vector<std::pair<StoredType, torch::Dtype>>& dtypes() {
-  static const std::vector<std::pair<StoredType, torch::Dtype>> all = {
-      {StoredType::f64, torch::kDouble},    {StoredType::f32, torch::kFloat}, {StoredType::f16, torch::kHalf},
-      {StoredType::bf16, torch::kBFloat16}, {StoredType::i64, torch::kLong},  {StoredType::i32, torch::kInt},
-      {StoredType::i16, torch::kShort},     {StoredType::i8, torch::kChar},   {StoredType::u8, torch::kByte},
-      {StoredType::boolean, torch::kBool}};
-  return all;
-}
-
-StoredType stored_type(torch::Dtype dtype) {
-  for (const auto& [stored, own] : dtypes())
-    if (own == dtype) return stored;
-  throw std::logic_error(std::string("no safetensors type for ") + c10::toString(dtype));
-}
-
-torch::Dtype dtype_of(StoredType type) {
-  for (const auto& [stored, own] : dtypes())
-    if (stored == type) return own;
-  throw std::logic_error("a quantised tensor in a safetensors file");
-}
 
 /// The plugin's name: PEFT's peft_type in lower case, of letters, digits and underscores alone.
 std::string plugin_name(const nlohmann::json& config, const std::string& path) {
@@ -91,7 +71,7 @@ State read_state(const std::string& path) {
   const auto file = SafetensorsFile::open(path);
   State state;
   for (const StoredTensor& stored : file->tensors()) {
-    Tensor tensor = torch::empty(stored.shape, dtype_of(stored.type));
+    Tensor tensor = torch::empty(stored.shape, torch_type(stored.type).value());
     if (stored.size > 0) std::memcpy(tensor.data_ptr(), stored.data, stored.size);
     state.emplace(stored.name, tensor);
   }

@@ -4,19 +4,15 @@
 
 namespace peft {
 
-namespace {
-
 std::string grouped(int64_t value) {
   const std::string digits = std::to_string(value);
   std::string text;
   for (std::size_t i = 0; i < digits.size(); ++i) {
-    if (i > 0 && (digits.size() - i) % 3 == 0) text += ',';
+    if (i > 0 && (digits.size() - i) % 3 == 0 && digits[i - 1] != '-') text += ',';
     text += digits[i];
   }
   return text;
 }
-
-}  // namespace
 
 Census census(const Model& model) {
   Census sum;

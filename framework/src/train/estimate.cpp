@@ -4,6 +4,8 @@
 
 #include <numeric>
 
+#include "model/kernels.h"
+
 namespace peft {
 
 namespace {
@@ -54,9 +56,8 @@ MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, i
   const auto width = static_cast<int64_t>(c10::elementSize(model.dtype()));
   at(estimate, MemoryComponent::activations) =
       static_cast<uint64_t>(tokens * (saved_elements(c) + working_elements(c) + ranks) * width);
-  constexpr int64_t rows = 256;  // of logits at a time
   at(estimate, MemoryComponent::logits) =
-      static_cast<uint64_t>(std::min(rows, supervised) * c.vocab_size * (width + (width < 4 ? 4 : 0)));
+      static_cast<uint64_t>(std::min(kLogitRows, supervised) * c.vocab_size * (width + (width < 4 ? 4 : 0)));
   return estimate;
 }
 

@@ -44,8 +44,8 @@ void require_finite(double value, const char* what, int64_t step) {
 }  // namespace
 
 TrainingResult train(Run& run) {
-  auto& [model, adapter, optimizer, scheduler, clipper, precision, data, eval_data, packing, max_length, options,
-         memory, observers, save] = run;
+  auto& [model, optimizer, scheduler, clipper, precision, data, eval_data, packing, max_length, options, memory,
+         observers, save] = run;
   const torch::Device device = model.device();
   const std::vector<Tensor> parameters = parameters_of(optimizer);
   require_all_trained(model, parameters);
