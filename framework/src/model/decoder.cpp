@@ -37,9 +37,9 @@ Model::Model(DecoderConfig config) : config_(std::move(config)) {
 
 Tensor Model::body(const Input& input, KeyValueCache* cache) const {
   Tensor x = embedding_->forward(input.ids);
-  const Tensor angles = input.positions.to(torch::kFloat).unsqueeze(1) * rope_->inv_freq.to(x.device());
-  const Passage passage{.cos = (angles.cos() * rope_->attention_scaling).to(x.scalar_type()),
-                        .sin = (angles.sin() * rope_->attention_scaling).to(x.scalar_type()),
+  const Rotation rotation = rotate(*rope_, input.positions);
+  const Passage passage{.cos = rotation.cos.to(x.scalar_type()),
+                        .sin = rotation.sin.to(x.scalar_type()),
                         .starts = input.starts,
                         .cache = cache};
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) x = blocks_[layer]->forward(x, passage, layer);

@@ -15,7 +15,7 @@ using torch::autograd::variable_list;
 // Floats of a widened part: small beside the activations, large enough for the product's full speed.
 constexpr int64_t kPart = int64_t{4} << 20;
 // Fewer rows do not repay widening the other matrix.
-constexpr int64_t kRows = 32;
+constexpr int64_t kRows = 4;
 
 bool emulates_bf16() {
 #if defined(__x86_64__)
