@@ -38,6 +38,15 @@ std::unique_ptr<Interface> make(Document& document, Plugins& plugins, std::strin
   return name.empty() ? nullptr : plugins.make<Interface>(name, table);
 }
 
+std::string counts(const Dataset& data) {
+  std::string text = grouped(static_cast<int64_t>(data.examples.size())) + " examples (" + data.format + "), " +
+                     grouped(data.tokens) + " tokens, " + grouped(data.supervised) + " supervised";
+  if (data.truncated > 0)
+    text += "; " + grouped(data.truncated) + " cut at max_length, " + grouped(data.dropped_tokens) + " tokens lost";
+  if (data.skipped > 0) text += "; " + grouped(data.skipped) + " skipped: nothing left to learn";
+  return text + "\n";
+}
+
 }  // namespace
 
 std::vector<CoreTable> core_tables() {
@@ -84,4 +93,8 @@ Workload::Workload(Experiment& experiment) : device(choose_device(experiment.tra
   torch::manual_seed(seed);
   experiment.adapter->attach(*model, experiment.precision->adapter_dtype());
   for (ParamGroup& group : experiment.adapter->groups(*model)) experiment.optimizer->add(std::move(group));
+}
+
+std::string data_text(const Workload& work) {
+  return "data: " + counts(work.data) + (work.eval_data ? "eval: " + counts(*work.eval_data) : "");
 }

@@ -36,3 +36,6 @@ struct Workload {
   std::optional<peft::Dataset> eval_data;
   std::shared_ptr<peft::Model> model;
 };
+
+/// What was read: examples, tokens, and what was cut or skipped; a line for each data set.
+std::string data_text(const Workload& work);

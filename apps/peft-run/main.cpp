@@ -54,7 +54,7 @@ int main(int argc, char** argv) {
     std::cerr << error.what() << "\n";
     return static_cast<int>(error.kind());
   } catch (const c10::OutOfMemoryError& error) {
-    std::cerr << "peft-run: not enough memory on the device: " << error.what_without_backtrace() << "\n";
+    std::cerr << "peft-run: not enough memory: " << error.what_without_backtrace() << "\n";
     return resource_error;
   } catch (const std::bad_alloc&) {
     std::cerr << "peft-run: not enough memory\n";

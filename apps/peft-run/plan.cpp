@@ -2,6 +2,7 @@
 
 #include <iostream>
 #include <map>
+#include <set>
 #include <sstream>
 
 #include "commands.h"
@@ -68,7 +69,7 @@ void print_steps(const Experiment& experiment, const Workload& work, int64_t& mo
   std::cout << "steps: " << steps.total() << ", " << grouped(tokens) << " tokens, " << grouped(supervised)
             << " supervised; largest micro-batch " << grouped(most_tokens) << " tokens\nlr:";
   const double base = *experiment.optimizer->groups().front().initial_lr;
-  for (const int64_t step : {int64_t{0}, steps.total() / 4, steps.total() / 2, steps.total() - 1})
+  for (const int64_t step : std::set<int64_t>{0, steps.total() / 4, steps.total() / 2, steps.total() - 1})
     std::cout << " step " << step + 1 << " " << experiment.scheduler->lr(step, steps.total(), base);
   std::cout << "\n";
 }
@@ -106,6 +107,7 @@ int plan_command(const PlanArguments& arguments) {
   const Model& model = *work.model;
   std::cout << "model: " << printable(experiment.model_path, 4096) << " (" << printable(model.config().model_type)
             << ", " << c10::toString(model.dtype()) << ", " << work.device << ")\n";
+  std::cout << data_text(work);
   print_modules(model);
   std::cout << census(model).text() << "\n";
   print_groups(*experiment.optimizer);

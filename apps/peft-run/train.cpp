@@ -18,13 +18,16 @@ namespace fs = std::filesystem;
 using namespace peft;
 
 /// Refuses to write over an adapter unasked.
-void prepare_output(const TrainingOptions& options) {
+void check_output(const TrainingOptions& options) {
   const fs::path folder = options.output_dir;
   if (!options.overwrite_output_dir && fs::exists(folder / "adapter_model.safetensors"))
     throw ConfigError("[training] output_dir: " + printable(options.output_dir, 4096) +
                       " already holds an adapter; name another folder, or set training.overwrite_output_dir = true");
+}
+
+void make_output(const TrainingOptions& options) {
   std::error_code error;
-  fs::create_directories(folder, error);
+  fs::create_directories(options.output_dir, error);
   if (error)
     throw ResourceError("[training] output_dir: " + printable(options.output_dir, 4096) +
                         " cannot be made: " + error.message());
@@ -43,23 +46,12 @@ void save_checkpoint(int64_t step, const Experiment& experiment, const Workload&
   fs::rename(draft, folder);
 }
 
-void print_data(const char* what, const Dataset& data) {
-  std::cout << what << grouped(static_cast<int64_t>(data.examples.size())) << " examples (" << data.format << "), "
-            << grouped(data.tokens) << " tokens, " << grouped(data.supervised) << " supervised";
-  if (data.truncated > 0)
-    std::cout << "; " << grouped(data.truncated) << " cut at max_length, " << grouped(data.dropped_tokens)
-              << " tokens lost";
-  if (data.skipped > 0) std::cout << "; " << grouped(data.skipped) << " skipped: nothing left to learn";
-  std::cout << "\n";
-}
-
 void print_start(const Experiment& experiment, const Workload& work) {
   const Model& model = *work.model;
   std::cout << "model: " << printable(experiment.model_path, 4096) << " (" << printable(model.config().model_type)
             << ", " << c10::toString(model.dtype()) << ", " << work.device << ", " << at::get_num_threads()
             << " threads)\n";
-  print_data("data: ", work.data);
-  if (work.eval_data) print_data("eval: ", *work.eval_data);
+  std::cout << data_text(work);
   std::cout << census(model).text() << std::endl;
 }
 
@@ -86,8 +78,9 @@ int train_command(const TrainArguments& arguments) {
   Experiment experiment(arguments.experiment, arguments.sets);
   install_cpu_allocator();
   const TrainingOptions& options = experiment.training;
+  check_output(options);  // before minutes are spent on what could not be kept
   Workload work(experiment);
-  prepare_output(options);
+  make_output(options);
   print_start(experiment, work);
 
   write_file(options.output_dir + "/resolved.toml", experiment.document.resolved());

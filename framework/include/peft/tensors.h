@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "peft/export.h"
+
 namespace peft {
 
 using torch::Tensor;
@@ -14,5 +16,9 @@ using NamedTensor = std::pair<std::string, Tensor>;
 using NamedTensors = std::vector<NamedTensor>;
 /// Name → tensor: what a checkpoint keeps of a part, and what an adapter file holds.
 using State = std::map<std::string, Tensor>;
+
+/// What keeps `given` from being loaded into `wanted`: missing, unexpected and wrongly shaped tensors and those with
+/// NaN or infinity, a line each ("\n  missing: NAME"); "" if nothing does.
+PEFT_API std::string misfits(const State& wanted, const State& given);
 
 }  // namespace peft

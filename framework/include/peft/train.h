@@ -77,7 +77,7 @@ struct StepReport {
   double seconds = 0;                  ///< of the step
   double tokens_per_second = 0;        ///< since the last logged step
   double seconds_left = 0;
-  MemoryStats memory;
+  MemoryStats memory;   ///< now; peaks are those of the run so far
   int64_t skipped = 0;  ///< steps skipped so far because gradients overflowed
   bool logged = false;  ///< every log_every steps, the first and the last
 };

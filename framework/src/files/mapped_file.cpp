@@ -14,7 +14,7 @@ namespace peft {
 namespace {
 
 [[noreturn]] void fail(const std::string& path, const char* what) {
-  throw InputError("cannot " + std::string(what) + " " + path + ": " + std::strerror(errno));
+  throw InputError("cannot " + std::string(what) + " " + printable(path, 4096) + ": " + std::strerror(errno));
 }
 
 }  // namespace
@@ -28,8 +28,8 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
   if (file.number < 0) fail(path, "open");
   struct stat status{};
   if (::fstat(file.number, &status) != 0) fail(path, "examine");
-  if (!S_ISREG(status.st_mode)) throw InputError(path + " is not a regular file");
-  if (status.st_size <= 0) throw InputError(path + " is empty");
+  if (!S_ISREG(status.st_mode)) throw InputError(printable(path, 4096) + " is not a regular file");
+  if (status.st_size <= 0) throw InputError(printable(path, 4096) + " is empty");
   const auto size = static_cast<std::size_t>(status.st_size);
   void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.number, 0);
   if (data == MAP_FAILED) fail(path, "map");

@@ -62,7 +62,7 @@ std::string type_name(int64_t) { return "an integer"; }
 std::string type_name(double) { return "a number"; }
 std::string type_name(const std::string&) { return "a string"; }
 std::string type_name(const StringList&) { return "a list of strings"; }
-std::string type_name(const IntList&) { return "a list of integers"; }
+std::string type_name(const IntList&) { return "an integer or a list of integers"; }
 std::string type_name(const StringOrList&) { return "a string or a list of strings"; }
 std::string type_name(const BoolOrString&) { return "a boolean or a string"; }
 std::string type_name(const IntMap&) { return "a table of integers"; }
@@ -72,7 +72,10 @@ bool read(const Value& in, bool& out, const Value*& wrong) { return read_exact(i
 bool read(const Value& in, int64_t& out, const Value*& wrong) { return read_exact(in, out, wrong); }
 bool read(const Value& in, std::string& out, const Value*& wrong) { return read_exact(in, out, wrong); }
 bool read(const Value& in, StringList& out, const Value*& wrong) { return read_list(in, out, wrong); }
-bool read(const Value& in, IntList& out, const Value*& wrong) { return read_list(in, out, wrong); }
+bool read(const Value& in, IntList& out, const Value*& wrong) {
+  if (const auto* one = std::get_if<int64_t>(&in.data)) return out = {*one}, true;
+  return read_list(in, out, wrong);
+}
 bool read(const Value& in, IntMap& out, const Value*& wrong) { return read_map(in, out, wrong); }
 bool read(const Value& in, NumberMap& out, const Value*& wrong) { return read_map(in, out, wrong); }
 

@@ -1,10 +1,8 @@
 #include "text/pattern.h"
 
-#include <oniguruma.h>
-
 #include <algorithm>
-#include <mutex>
 
+#include "base/regex.h"
 #include "peft/error.h"
 #include "text/unicode.h"
 
@@ -55,54 +53,35 @@ class Characters : public Pattern {
   bool (*belongs_)(char32_t);
 };
 
-const OnigUChar* bytes(const char* text) { return reinterpret_cast<const OnigUChar*>(text); }
-
-std::string onig_message(int code, OnigErrorInfo* info) {
-  OnigUChar text[ONIG_MAX_ERROR_MESSAGE_LEN];
-  const int n = onig_error_code_to_str(text, code, info);
-  return {reinterpret_cast<const char*>(text), static_cast<std::size_t>(n)};
-}
-
-class Regex : public Pattern {
+class Expression : public Pattern {
  public:
-  Regex(const std::string& expression, const std::string& where) : where_(where) {
-    static std::once_flag once;
-    std::call_once(once, [] {
-      OnigEncoding encodings[] = {ONIG_ENCODING_UTF8};
-      onig_initialize(encodings, 1);
-    });
-    OnigErrorInfo info{};
-    const int code = onig_new(&regex_, bytes(expression.data()), bytes(expression.data() + expression.size()),
-                              ONIG_OPTION_NONE, ONIG_ENCODING_UTF8, ONIG_SYNTAX_DEFAULT, &info);
-    if (code != ONIG_NORMAL)
-      throw InputError(where + ": the regular expression '" + printable(expression) +
-                       "' does not compile: " + printable(onig_message(code, &info)));
+  Expression(const std::string& expression, const std::string& where) try
+      : regex_(expression, Regex::Syntax::oniguruma), where_(where) {
+  } catch (const RegexError& error) {
+    throw InputError(where + ": the regular expression '" + printable(expression) + "' " + error.what());
   }
-  ~Regex() override { onig_free(regex_); }
-  Regex(const Regex&) = delete;
-  Regex& operator=(const Regex&) = delete;
 
   std::vector<Span> spans(std::string_view text) const override {
-    const std::unique_ptr<OnigRegion, void (*)(OnigRegion*)> region(onig_region_new(),
-                                                                    [](OnigRegion* r) { onig_region_free(r, 1); });
     std::vector<Span> all;
     std::size_t done = 0;
     for (std::size_t from = 0; from <= text.size();) {
-      const int code =
-          onig_search(regex_, bytes(text.data()), bytes(text.data() + text.size()), bytes(text.data() + from),
-                      bytes(text.data() + text.size()), region.get(), ONIG_OPTION_NONE);
-      if (code == ONIG_MISMATCH) break;
-      if (code < 0) throw InputError(where_ + ": the regular expression gave up: " + onig_message(code, nullptr));
-      const auto begin = static_cast<std::size_t>(region->beg[0]), end = static_cast<std::size_t>(region->end[0]);
-      if (begin < end) cover(all, done, begin, end);  // empty matches split nothing
-      from = begin < end ? end : end < text.size() ? end + char_length(text[end]) : end + 1;
+      const auto found = next(text, from);
+      if (!found) break;
+      if (found->begin < found->end) cover(all, done, found->begin, found->end);  // empty matches split nothing
+      const std::size_t end = found->end;
+      from = found->begin < end ? end : end < text.size() ? end + char_length(text[end]) : end + 1;
     }
     finish(all, done, text.size());
     return all;
   }
 
  private:
-  regex_t* regex_ = nullptr;
+  std::optional<Regex::Match> next(std::string_view text, std::size_t from) const try {
+    return regex_.search(text, from);
+  } catch (const RegexError& error) {
+    throw InputError(where_ + ": the regular expression " + error.what());
+  }
+  Regex regex_;
   std::string where_;
 };
 
@@ -138,7 +117,7 @@ std::vector<Span> merge_runs(const std::vector<Span>& spans) {
 std::shared_ptr<const Pattern> literal(std::string text) { return std::make_shared<Literal>(std::move(text)); }
 
 std::shared_ptr<const Pattern> regex(const std::string& expression, const std::string& where) {
-  return std::make_shared<Regex>(expression, where);
+  return std::make_shared<Expression>(expression, where);
 }
 
 std::shared_ptr<const Pattern> characters(bool (*belongs)(char32_t)) { return std::make_shared<Characters>(belongs); }

@@ -29,24 +29,28 @@ std::string plugin_name(const nlohmann::json& config, const std::string& path) {
   return name;
 }
 
-/// Copies each tensor of the file into the one that the adapter would save under its key.
-void fill(const State& own, const State& file, const std::string& path) {
-  std::string problems;
-  for (const auto& [key, tensor] : own) {
-    const auto it = file.find(key);
-    if (it == file.end()) {
-      problems += "\n  missing: " + printable(key);
-    } else if (it->second.sizes() != tensor.sizes()) {
-      std::ostringstream line;
-      line << "\n  " << printable(key) << " has shape " << it->second.sizes() << ", expected " << tensor.sizes();
-      problems += line.str();
-    } else if (!at::isfinite(it->second).all().item<bool>()) {
-      problems += "\n  " + printable(key) + " holds NaN or infinity";
+bool equal_in_either_type(const Tensor& a, const Tensor& b) {
+  return a.sizes() == b.sizes() && (torch::equal(a.to(b.dtype()), b) || torch::equal(a, b.to(a.dtype())));
+}
+
+/// Copies each tensor of the file into the one that the adapter would save under its key. What the adapter saves of the
+/// frozen base may be absent, but must not be another base's.
+void fill(State own, State file, const std::string& path) {
+  std::string strangers;
+  for (auto it = own.begin(); it != own.end();) {
+    const auto& [key, tensor] = *it;
+    const auto found = file.find(key);
+    if (tensor.requires_grad() || (found != file.end() && found->second.sizes() != tensor.sizes())) {
+      ++it;
+      continue;
     }
+    if (found != file.end() && !equal_in_either_type(found->second, tensor.cpu()))
+      strangers += "\n  the base's own weight differs: " + printable(key);
+    if (found != file.end()) file.erase(found);
+    it = own.erase(it);
   }
-  for (const auto& [key, tensor] : file)
-    if (!own.contains(key)) problems += "\n  unexpected: " + printable(key);
-  if (!problems.empty()) throw InputError(path + " does not fit its adapter_config.json and this model:" + problems);
+  if (const std::string problems = misfits(own, file) + strangers; !problems.empty())
+    throw InputError(path + " does not fit its adapter_config.json and this model:" + problems);
   const torch::NoGradGuard no_grad;
   for (const auto& [key, tensor] : own) Tensor(tensor).copy_(file.at(key));
 }

@@ -33,6 +33,9 @@ void Progress::step(StepReport report) {
   report.seconds_left =
       seconds(now - begin_) / static_cast<double>(report.step) * static_cast<double>(total_ - report.step);
   report.memory = memory_stats(run_.model.device());
+  const MemoryMeter::Peak peak = run_.memory.peak();  // the statistics' own begins anew with each phase
+  report.memory.peak_allocated = peak.allocated;
+  report.memory.peak_reserved = peak.reserved;
   report.skipped = result_.skipped;
   report.logged = report.step == 1 || report.step == total_ || report.step % run_.options.log_every == 0;
   for (Observer* observer : run_.observers) observer->stepped(report);

@@ -92,12 +92,7 @@ void AdamW::load(const peft::State& state) {
   const torch::NoGradGuard no_grad;
   if (moments_.empty()) make_moments();
   const peft::State own = this->state();
-  std::string problems;
-  for (const auto& [name, tensor] : own)
-    if (const auto it = state.find(name); it == state.end() || it->second.sizes() != tensor.sizes())
-      problems += (it == state.end() ? "\n  missing: " : "\n  of another shape: ") + peft::printable(name);
-  for (const auto& [name, tensor] : state)
-    if (!own.contains(name)) problems += "\n  unexpected: " + peft::printable(name);
+  const std::string problems = peft::misfits(own, state);
   if (!problems.empty()) throw peft::InputError("adamw: the saved state is not of these parameters:" + problems);
   for (const auto& [name, tensor] : own) Tensor(tensor).copy_(state.at(name));
 }

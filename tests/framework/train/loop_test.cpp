@@ -1,0 +1,285 @@
+// The loop promises: K micro-batches are one large batch, and packed examples are separate ones, to the last digits of
+// fp64; the same seed gives the same adapter, bit for bit; rates come from the schedule; evaluation leaves no trace in
+// training; what cannot be learned from, what diverges and whatever is not the adapter's alone stops the run.
+#include <torch/torch.h>
+
+#include <cmath>
+
+#include "peft/error.h"
+#include "peft/train.h"
+#include "plugins/load.h"
+#include "support/tiny_model.h"
+#include "support/test.h"
+
+using namespace peft;
+using torch::Tensor;
+
+namespace {
+
+/// Examples of unequal lengths, the first tokens of each masked, so that batches differ in supervised tokens.
+Dataset test_data(std::size_t count, bool masked = false) {
+  auto generator = at::detail::createCPUGenerator(3);
+  Dataset data;
+  for (std::size_t i = 0; i < count; ++i) {
+    const auto tokens = static_cast<int64_t>(4 + 3 * i % 11), prompt = static_cast<int64_t>(1 + i % 3);
+    const Tensor ids = torch::randint(40, {tokens}, generator, torch::kLong);
+    Example example{{ids.data_ptr<int64_t>(), ids.data_ptr<int64_t>() + tokens}, {}, "test"};
+    example.labels = example.ids;
+    std::fill(example.labels.begin(), masked ? example.labels.end() : example.labels.begin() + prompt, ignored_label);
+    data.examples.push_back(std::move(example));
+  }
+  return data;
+}
+
+struct Recorder : Observer {
+  void stepped(const StepReport& report) override { steps.push_back(report); }
+  void evaluated(const EvalReport& report) override { evaluations.push_back(report); }
+  std::vector<StepReport> steps;
+  std::vector<EvalReport> evaluations;
+};
+
+/// A run of the tree's own plugins on a tiny model.
+struct Trainer {
+  explicit Trainer(const std::string& adapter_toml = "", const std::string& precision_name = "fp64",
+                   const std::string& precision_toml = "")
+      : adapter(test::load<Adapter>("lora", "target_modules = \"all-linear\"\n" + adapter_toml)),
+        precision(test::load<Precision>(precision_name, precision_toml)),
+        model(test::tiny_model(test::tiny_config(), precision->base_dtype())) {
+    options.max_steps = 3;
+    options.log_every = 1;
+    torch::manual_seed(5);
+    adapter->attach(*model, precision->adapter_dtype());
+    for (ParamGroup& group : adapter->groups(*model)) optimizer->add(std::move(group));
+  }
+  TrainingResult run() {
+    Run all{.model = *model,
+            .optimizer = *optimizer,
+            .scheduler = *scheduler,
+            .clipper = *clipper,
+            .precision = *precision,
+            .data = data,
+            .eval_data = eval_data ? &*eval_data : nullptr,
+            .packing = packing,
+            .max_length = 64,
+            .options = options,
+            .memory = memory,
+            .observers = observers,
+            .save = [this](int64_t step) { saved.push_back(step); }};
+    return train(all);
+  }
+  std::unique_ptr<Adapter> adapter;
+  std::unique_ptr<Precision> precision;
+  std::shared_ptr<Model> model;
+  std::unique_ptr<Optimizer> optimizer = test::load<Optimizer>("adamw", "lr = 1e-2");
+  std::unique_ptr<Scheduler> scheduler = test::load<Scheduler>("linear");
+  std::unique_ptr<GradientClipper> clipper = test::load<GradientClipper>("norm", "max_norm = 0.5");
+  Dataset data = test_data(12);
+  std::optional<Dataset> eval_data;
+  bool packing = false;
+  TrainingOptions options;
+  MemoryMeter memory{torch::kCPU};
+  Recorder recorder;
+  std::vector<Observer*> observers{&recorder};
+  std::vector<int64_t> saved;
+};
+
+double difference(const Model& a, const Model& b) {
+  const NamedTensors left = a.trainable(), right = b.trainable();
+  REQUIRE(left.size() == right.size());
+  double most = 0;
+  for (std::size_t i = 0; i < left.size(); ++i)
+    most = std::max(most, (left[i].second - right[i].second).abs().max().item<double>());
+  return most;
+}
+
+template <class Error, class Function>
+std::string message_of(Function function) {
+  try {
+    function();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+}  // namespace
+
+TEST_CASE("micro-batches add up to one large batch") {
+  Trainer whole;
+  whole.options.batch_size = 12;
+  whole.run();
+  CHECK(difference(*whole.model, *Trainer().model) > 1e-3);  // it did learn
+  for (const int64_t size : {1, 3, 5}) {
+    Trainer parts;
+    parts.options.batch_size = size;
+    parts.options.gradient_accumulation_steps = (12 + size - 1) / size;
+    parts.run();
+    CHECK(difference(*whole.model, *parts.model) < 1e-12);
+    for (std::size_t i = 0; i < whole.recorder.steps.size(); ++i) {
+      CHECK(parts.recorder.steps[i].loss == Approx(whole.recorder.steps[i].loss).epsilon(1e-12));
+      CHECK(parts.recorder.steps[i].supervised == whole.recorder.steps[i].supervised);
+    }
+  }
+}
+
+TEST_CASE("packed examples train as separate ones do") {
+  Trainer separate, packed;
+  separate.options.batch_size = 12;
+  packed.options.batch_size = 4;  // 4 · 64 tokens hold all twelve examples
+  packed.packing = true;
+  separate.run();
+  packed.run();
+  CHECK(packed.recorder.steps.front().tokens == separate.recorder.steps.front().tokens);
+  CHECK(difference(*separate.model, *packed.model) < 1e-12);
+
+  // And each example's loss is its own, whatever lies beside it.
+  const Model& model = *separate.model;
+  std::vector<std::size_t> all(12);
+  double sum = 0;
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    const Batch one = make_batch(separate.data, {all[i] = i});
+    sum += model.loss_sum(to_input(one, torch::kCPU), to_labels(one, torch::kCPU)).item<double>();
+  }
+  const Batch batch = make_batch(separate.data, all);
+  const double together = model.loss_sum(to_input(batch, torch::kCPU), to_labels(batch, torch::kCPU)).item<double>();
+  CHECK(together == Approx(sum).epsilon(1e-12));
+}
+
+TEST_CASE("the same seed gives the same adapter, another seed another") {
+  Trainer first("lora_dropout = 0.2"), again("lora_dropout = 0.2"), other("lora_dropout = 0.2");
+  for (Trainer* trainer : {&first, &again, &other}) {
+    trainer->options.seed = trainer == &other ? 8 : 7;
+    torch::manual_seed(9);  // dropout's
+    trainer->run();
+  }
+  CHECK(difference(*first.model, *again.model) == 0);
+  CHECK(difference(*first.model, *other.model) > 0);
+}
+
+TEST_CASE("rates are the schedule's, steps and epochs are counted, checkpoints asked for") {
+  Trainer trainer;
+  trainer.options.max_steps.reset();
+  trainer.options.epochs = 1.5;
+  trainer.options.batch_size = 4;
+  trainer.options.gradient_accumulation_steps = 2;  // 3 micro-batches an epoch: 2 steps, of 2 and of 1
+  trainer.options.save_every = 2;
+  const TrainingResult result = trainer.run();
+  const auto& steps = trainer.recorder.steps;
+  REQUIRE(steps.size() == 3);
+  CHECK(result.steps == 3);
+  CHECK(result.skipped == 0);
+  CHECK(result.base_hash == base_hash(*trainer.model));
+  for (std::size_t i = 0; i < steps.size(); ++i)
+    CHECK(steps[i].lr == Approx(1e-2 * (3.0 - static_cast<double>(i)) / 3).epsilon(1e-12));
+  CHECK(steps[0].epoch == Approx(2.0 / 3));
+  CHECK(steps[1].epoch == Approx(1.0));
+  CHECK(trainer.saved == std::vector<int64_t>{2});
+}
+
+TEST_CASE("evaluation is the mean over supervised tokens and leaves no trace") {
+  Trainer with("lora_dropout = 0.3"), without("lora_dropout = 0.3");
+  with.eval_data = test_data(5);
+  with.options.eval_every = 1;
+  for (Trainer* trainer : {&with, &without}) {
+    torch::manual_seed(1);
+    trainer->run();
+  }
+  CHECK(difference(*with.model, *without.model) == 0);
+  REQUIRE(with.recorder.evaluations.size() == 3);
+  with.model->eval();
+  double sum = 0;
+  int64_t supervised = 0;
+  for (std::size_t i = 0; i < 5; ++i) {
+    const Batch one = make_batch(*with.eval_data, {i});
+    sum += with.model->loss_sum(to_input(one, torch::kCPU), to_labels(one, torch::kCPU)).item<double>();
+    supervised += one.supervised();
+  }
+  CHECK(with.recorder.evaluations.back().loss == Approx(sum / static_cast<double>(supervised)).epsilon(1e-12));
+}
+
+TEST_CASE("fp16: a step whose gradients overflow is skipped and counted, and training goes on") {
+  Trainer trainer("", "fp16", "init_scale = 16777216.0");
+  trainer.options.max_steps = 12;
+  const TrainingResult result = trainer.run();
+  CHECK(result.skipped > 0);
+  CHECK(result.skipped < 12);
+  CHECK(result.steps == 12);
+  CHECK(trainer.recorder.steps.back().loss < trainer.recorder.steps.front().loss);
+  for (const auto& [name, tensor] : trainer.model->trainable()) CHECK(at::isfinite(tensor).all().item<bool>());
+}
+
+TEST_CASE("a step without anything to learn is refused") {
+  Trainer trainer;
+  trainer.data = test_data(12, /*masked=*/true);
+  CHECK(has(message_of<InputError>([&] { trainer.run(); }), "step 1: all labels are masked"));
+}
+
+TEST_CASE("a loss that is not finite stops the run and names the step") {
+  Trainer trainer;
+  trainer.optimizer = test::load<Optimizer>("adamw", "lr = 1e200");
+  for (ParamGroup& group : trainer.adapter->groups(*trainer.model)) trainer.optimizer->add(std::move(group));
+  CHECK(has(message_of<DivergedError>([&] { trainer.run(); }), "step 2: the loss is"));
+}
+
+TEST_CASE("a run in which nothing trains is refused") {
+  Trainer trainer;
+  trainer.model = test::tiny_model(test::tiny_config(), torch::kDouble);
+  CHECK(has(message_of<ConfigError>([&] { trainer.run(); }), "no trainable parameters"));
+}
+
+namespace {
+
+/// Has a parameter that nothing is computed with.
+struct Idle : Layer {
+  Idle() { register_parameter("idle", torch::zeros({2}, torch::kDouble)); }
+  Tensor forward(const Tensor& x, const Next& next) override { return next(x); }
+};
+
+/// Writes into the base while the run is on.
+struct Vandal : Observer {
+  explicit Vandal(const Model& model) : model_(model) {}
+  void stepped(const StepReport&) override {
+    const torch::NoGradGuard guard;
+    Tensor(model_.embedding().frozen().weight).select(0, 39).add_(1e-9);
+  }
+  const Model& model_;
+};
+
+}  // namespace
+
+TEST_CASE("whatever shows that not only the adapter learns stops the run") {
+  SECTION("the optimizer misses an adapter's tensor") {
+    Trainer trainer;
+    trainer.model->head().attach("idle", std::make_shared<Idle>());
+    CHECK(has(message_of<std::logic_error>([&] { trainer.run(); }), "the optimizer does not train 'lm_head.idle'"));
+  }
+  SECTION("an adapter's tensor gets no gradient") {
+    Trainer trainer;
+    trainer.model->head().attach("idle", std::make_shared<Idle>());
+    trainer.optimizer = test::load<Optimizer>("adamw", "lr = 1e-2");
+    for (ParamGroup& group : trainer.adapter->groups(*trainer.model)) trainer.optimizer->add(std::move(group));
+    CHECK(has(message_of<std::logic_error>([&] { trainer.run(); }), "got no gradient"));
+  }
+  SECTION("the optimizer holds what is not the adapter's") {
+    Trainer trainer;
+    ParamGroup group;
+    group.name = "stray";
+    group.parameters.emplace_back("stray", torch::zeros({2}, torch::kDouble).requires_grad_());
+    trainer.optimizer->add(std::move(group));
+    CHECK(has(message_of<std::logic_error>([&] { trainer.run(); }), "not the adapter's"));
+  }
+  SECTION("a base tensor asks for a gradient") {
+    Trainer trainer;
+    Tensor(trainer.model->find("model.layers.1.mlp.up_proj")->frozen().weight).requires_grad_();
+    const std::string message = message_of<std::logic_error>([&] { trainer.run(); });
+    CHECK(has(message, "base tensor 'model.layers.1.mlp.up_proj.weight' got a gradient or asks for one"));
+  }
+  SECTION("the base changes") {
+    Trainer trainer;
+    Vandal vandal(*trainer.model);
+    trainer.observers.push_back(&vandal);
+    CHECK(has(message_of<std::logic_error>([&] { trainer.run(); }), "the frozen base changed"));
+  }
+}
