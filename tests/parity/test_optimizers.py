@@ -1,5 +1,6 @@
 """Promises that optimizers and schedulers are those that people know: AdamW and SGD step for step torch.optim's, in fp64
-within 1e-12; each schedule at each step transformers'; clipping torch.nn.utils'."""
+within 1e-12; each schedule at each step transformers'; clipping torch.nn.utils'; adaptive clipping the paper's; fp16's loss
+scale step for step torch.amp.GradScaler's."""
 
 import json
 import math
@@ -121,13 +122,28 @@ def test_one_step_and_warmup_only(name):
         assert len(rates) == 1 and 0 <= rates[0] <= 1e-3
 
 
+def adaptive(parameters, clipping, eps):
+    """Brock et al. 2021, equation 3: the gradient G_i of unit i (a row) is scaled to clipping · max(‖W_i‖, eps) where its norm
+    is larger."""
+    for parameter in parameters:
+        for row, gradient in zip(parameter.detach(), parameter.grad, strict=True):
+            most = clipping * max(row.norm().item(), eps)
+            if gradient.norm().item() > most:
+                gradient.mul_(most / gradient.norm())
+
+
 @pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
 def test_clipping(scale):
     generator = torch.Generator().manual_seed(0)
-    gradients = [torch.randn(shape, generator=generator, dtype=torch.float64) * scale for shape in ((3, 4), (5, 2))]
+    draw = lambda factor: [  # noqa: E731
+        torch.randn(shape, generator=generator, dtype=torch.float64) * factor for shape in ((3, 4), (5, 2))
+    ]
+    gradients, weights = draw(scale), draw(0.5)
+    weights[0][1] = 0  # a row of zeros counts as eps
+    gradients[1][2] = 0
 
     def peer(clip):
-        parameters = [torch.ones_like(gradient).requires_grad_() for gradient in gradients]
+        parameters = [weight.clone().requires_grad_() for weight in weights]
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient.clone()
         clip(parameters)
@@ -138,8 +154,34 @@ def test_clipping(scale):
         ("none", {}, lambda p: None),
         ("norm", {"max_norm": 0.5}, lambda p: torch.nn.utils.clip_grad_norm_(p, 0.5)),
         ("value", {"clip_value": 0.2}, lambda p: torch.nn.utils.clip_grad_value_(p, 0.2)),
+        ("agc", {"clipping": 0.05, "eps": 1e-2}, lambda p: adaptive(p, 0.05, 1e-2)),
     ):
-        got = ask(kind="clipping", name=name, options=toml(options), gradients=[g.tolist() for g in gradients])
+        got = ask(
+            kind="clipping", name=name, options=toml(options), parameters=[w.tolist() for w in weights],
+            gradients=[g.tolist() for g in gradients],
+        )
         assert got["norm"] == pytest.approx(norm, rel=1e-12)
         for values, expected in zip(got["gradients"], peer(clip), strict=True):
             torch.testing.assert_close(torch.tensor(values, dtype=torch.float64), expected, rtol=1e-12, atol=1e-15)
+
+
+def test_loss_scale():
+    options = {"init_scale": 1024.0, "growth_factor": 4.0, "backoff_factor": 0.25, "growth_interval": 3}
+    fine, overflow = [1.5, -2.0, 1e-6], [1.0, math.inf, 2.0]
+    steps = [fine, fine, overflow, fine, fine, fine, fine, overflow, overflow, fine, [math.nan, 0.0, 0.0], fine, fine, fine]
+    # JSON knows no infinity: what overflows in fp32 does as well.
+    sendable = [[1e39 if not math.isfinite(g) else g for g in step] for step in steps]
+    got = ask(kind="precision", name="fp16", options=toml(options), gradients=sendable)
+    scaler = torch.amp.GradScaler("cpu", **options)
+    for step, answer in zip(steps, got, strict=True):
+        parameter = torch.ones(3, requires_grad=True)
+        optimizer = torch.optim.SGD([parameter], lr=1.0)
+        scaler.scale((parameter * torch.tensor(step)).sum()).backward()
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        skipped = torch.equal(parameter.detach(), torch.ones(3))
+        scaler.update()
+        assert answer["ready"] == (not skipped)
+        assert answer["scale"] == scaler.get_scale()
+        if answer["ready"]:
+            assert answer["gradient"] == parameter.grad.double().tolist()

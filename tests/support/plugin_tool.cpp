@@ -1,9 +1,11 @@
-// What tests/parity asks of optimizers, schedulers and clippers. One JSON line in, one out:
+// What tests/parity asks of optimizers, schedulers, clippers and loss scaling. One JSON line in, one out:
 //   {"kind": "scheduler", "name", "options": TOML, "total", "base_lr"}                      → [lr of each step]
 //   {"kind": "optimizer", "name", "options", "start": [[...]], "gradients": [[[...] or null]]} → [[[...]]], after each
 //   step
-//   {"kind": "clipping", "name", "options", "gradients": [[[...], ...]]}                     → {"norm", "gradients"}
-// All in fp64, so that only a different rule makes a difference.
+//   {"kind": "clipping", "name", "options", "parameters", "gradients": [[[...], ...]]}       → {"norm", "gradients"}
+//   {"kind": "precision", "name", "options", "gradients": [[...] of each step]}               → [{"ready", "scale",
+//   "gradient"} of each step], in fp32
+// Else in fp64, so that only a different rule makes a difference.
 #include <torch/torch.h>
 
 #include <iostream>
@@ -51,19 +53,47 @@ json steps(const json& request) {
   return out;
 }
 
-json clipped(const json& request) {
-  const auto clipper = test::load<GradientClipper>(request.at("name"), request.at("options"));
-  std::vector<Tensor> parameters;
-  for (const json& rows : request.at("gradients")) {
+std::vector<Tensor> matrices(const json& all) {
+  std::vector<Tensor> out;
+  for (const json& rows : all) {
     std::vector<Tensor> parts;
     for (const json& row : rows) parts.push_back(tensor(row));
-    const Tensor gradient = torch::stack(parts);
-    parameters.push_back(torch::ones_like(gradient).requires_grad_());
-    parameters.back().mutable_grad() = gradient;
+    out.push_back(torch::stack(parts));
   }
+  return out;
+}
+
+json clipped(const json& request) {
+  const auto clipper = test::load<GradientClipper>(request.at("name"), request.at("options"));
+  const std::vector<Tensor> parameters = matrices(request.at("parameters")),
+                            gradients = matrices(request.at("gradients"));
+  for (std::size_t i = 0; i < parameters.size(); ++i) Tensor(parameters[i]).mutable_grad() = gradients[i];
   json out = {{"norm", clipper->clip(parameters)}, {"gradients", json::array()}};
   for (const Tensor& parameter : parameters) out["gradients"].push_back(values(parameter.grad()));
   return out;
+}
+
+/// The loss is the parameter times the gradient that a step is to have.
+json scaled(const json& request) {
+  const auto precision = test::load<Precision>(request.at("name"), request.at("options"));
+  json out = json::array();
+  for (const json& gradient : request.at("gradients")) {
+    const Tensor factor = tensor(gradient).to(torch::kFloat), parameter = torch::ones_like(factor).requires_grad_();
+    precision->backward((parameter * factor).sum());
+    const bool ready = precision->ready({parameter});
+    out.push_back({{"ready", ready},
+                   {"scale", precision->state().at("scale").item<double>()},
+                   {"gradient", values(parameter.grad().to(torch::kDouble))}});
+  }
+  return out;
+}
+
+json answer(const json& request) {
+  const std::string kind = request.at("kind");
+  if (kind == "scheduler") return rates(request);
+  if (kind == "optimizer") return steps(request);
+  if (kind == "clipping") return clipped(request);
+  return scaled(request);
 }
 
 }  // namespace
@@ -72,13 +102,7 @@ int main() {
   std::string line;
   std::getline(std::cin, line);
   try {
-    const json request = json::parse(line);
-    const std::string kind = request.at("kind");
-    std::cout << (kind == "scheduler"   ? rates(request)
-                  : kind == "optimizer" ? steps(request)
-                                        : clipped(request))
-                     .dump()
-              << "\n";
+    std::cout << answer(json::parse(line)).dump() << "\n";
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";
     return 1;

@@ -1,0 +1,140 @@
+"""Promises what happens on bad input: the designed exit code, a message that says what is wrong, where, and what would be
+right, and not one file written or changed."""
+
+import json
+
+import pytest
+from tiny_llama import save_llama
+
+EXPERIMENT = """[model]
+path = "{model}"
+[data]
+train = "{train}"
+[adapter]
+name = "lora"
+[training]
+output_dir = "out"
+max_steps = 1
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_llama(tmp_path / "model")
+    (tmp_path / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    return tmp_path
+
+
+def snapshot(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+def refused(run, folder, code, *parts, model="model", train="train.jsonl", sets=()):
+    """Training ends with `code`, its message holds all `parts`, and nothing was written."""
+    (folder / "experiment.toml").write_text(EXPERIMENT.format(model=model, train=train))
+    before = snapshot(folder)
+    arguments = [word for assignment in sets for word in ("--set", assignment)]
+    done = run("peft-run", folder / "experiment.toml", *arguments, code=code)
+    for part in parts:
+        assert part in done.stderr, done.stderr
+    assert snapshot(folder) == before
+    assert "\x1b" not in done.stderr
+
+
+def test_a_sound_one_trains(run, folder):
+    (folder / "experiment.toml").write_text(EXPERIMENT.format(model="model", train="train.jsonl"))
+    run("peft-run", folder / "experiment.toml")
+    assert (folder / "out" / "adapter_model.safetensors").exists()
+
+
+def test_output_that_holds_an_adapter_is_kept(run, folder):
+    (folder / "out").mkdir()
+    (folder / "out" / "adapter_model.safetensors").write_text("precious")
+    refused(run, folder, 2, "output_dir", "already holds an adapter", "overwrite_output_dir")
+
+
+@pytest.mark.parametrize(
+    "name,content,parts",
+    [
+        ("absent.jsonl", None, ["absent.jsonl", "there is no such data file"]),
+        ("broken.jsonl", '{"text": "one"}\n{"text": "two"\n', ["broken.jsonl:2", "not JSON"]),
+        ("fields.jsonl", '{"text": "one"}\n{"test": "two"}\n', ["fields.jsonl:2", "'test'", "'text'"]),
+        ("type.jsonl", '{"text": 5}\n', ["type.jsonl:1", "'text'", "must be a string"]),
+        ("twice.jsonl", '{"text": "a", "text": "b"}\n', ["twice.jsonl:1", "twice"]),
+        ("empty.jsonl", "", ["empty.jsonl"]),
+        ("utf8.jsonl", b'{"text": "\xff"}\n', ["utf8.jsonl:1"]),
+        ("table.csv", "a,b\n", ["table.csv", ".json or .jsonl"]),
+    ],
+)
+def test_data(run, folder, name, content, parts):
+    if content is not None:
+        (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    refused(run, folder, 3, *parts, train=name)
+
+
+def test_no_model(run, folder):
+    refused(run, folder, 3, "nowhere", model="nowhere")
+    (folder / "hollow").mkdir()
+    refused(run, folder, 3, "config.json", model="hollow")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 8, 100, -1])
+def test_safetensors_cut_off(run, folder, keep):
+    file = folder / "model" / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    refused(run, folder, 3, "model.safetensors")
+
+
+def test_safetensors_of_another_model(run, folder):
+    save_llama(folder / "model", num_hidden_layers=3)
+    config = json.loads((folder / "model" / "config.json").read_text())
+    (folder / "model" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 2}))
+    refused(run, folder, 3, "unexpected", "model.layers.2.")
+    (folder / "model" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 4}))
+    refused(run, folder, 3, "missing", "model.layers.3.")
+    (folder / "model" / "config.json").write_text(json.dumps(config | {"intermediate_size": 63}))
+    refused(run, folder, 3, "has shape", "63")
+
+
+def test_config_that_is_not_implemented(run, folder):
+    config = json.loads((folder / "model" / "config.json").read_text())
+    for change, part in (({"hidden_act": "gelu"}, "hidden_act"), ({"model_type": "mamba"}, "mamba")):
+        (folder / "model" / "config.json").write_text(json.dumps(config | change))
+        refused(run, folder, 3, "config.json", part)
+
+
+def test_names_are_shown_escaped(run, folder):
+    (folder / "model" / "model.safetensors").unlink()
+    index = {"metadata": {}, "weight_map": {"x": "\x1b[31mred.safetensors"}}
+    (folder / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
+    refused(run, folder, 3, "red.safetensors")
+
+
+def test_patterns_that_match_nothing(run, folder):
+    refused(run, folder, 2, "target_modules", "quack_proj", "q_proj", sets=['adapter.target_modules=["quack_proj"]'])
+
+
+@pytest.mark.parametrize("kind", ["adapter", "optimizer", "scheduler", "clipping", "precision"])
+def test_plugins_that_there_are_not(run, folder, kind):
+    refused(run, folder, 4, kind, "nonesuch", sets=[f'{kind}.name="nonesuch"'])
+
+
+def test_plugin_of_another_abi(run, folder, bin_dir):
+    """A copy of a good one whose record says that it was built for another libtorch."""
+    good = (bin_dir.parent / "lib" / "peft" / "plugins" / "peft_adapter_lora.so").read_bytes()
+    at = good.index(b"peft plugin 1\0peft ABI ")
+    version = good.index(b"libtorch ", at) + len(b"libtorch ")
+    plugins = folder / "plugins"
+    plugins.mkdir(mode=0o755)
+    other = plugins / "peft_adapter_lora.so"
+    other.write_bytes(good[:version] + b"9" + good[version + 1 :])
+    other.chmod(0o755)
+    refused(run, folder, 4, str(other), "libtorch 9", sets=[f'plugins.paths=["{plugins}"]'])
+
+
+def test_diverged(run, folder):
+    """The loss stops being a number: exit code 6, and no adapter is published."""
+    (folder / "experiment.toml").write_text(EXPERIMENT.format(model="model", train="train.jsonl"))
+    done = run("peft-run", folder / "experiment.toml", "--set", "optimizer.lr=1e30", "--set", "training.max_steps=5", code=6)
+    assert "step 2" in done.stderr and "loss" in done.stderr
+    assert not (folder / "out" / "adapter_model.safetensors").exists()

@@ -1,0 +1,139 @@
+"""Promises that on a real model, SmolLM2-135M-Instruct from its GGUF, what peft-run trains is what HF PEFT loads: no key
+missing or unexpected, logits within 1e-4; that every precision, packing, accumulation and a held-out share train; that
+another optimizer, schedule, clipping or precision is one line; and that resolved.toml repeats a run byte for byte."""
+
+import json
+import warnings
+
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from model_support import model_answer
+
+TEXTS = [
+    "Who are you?",
+    "def f(x):\n    return x ** 2  # 平方 🍎\n",
+    "The capital of France is Paris. 1234567890 times three is",
+]
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory, model_gguf, data_dir, run):
+    """experiment(name, *assignments): the run's folder and its metrics' lines. Eight records, three steps of four."""
+    folder = tmp_path_factory.mktemp("real")
+    records = json.loads((data_dir / "identity.json").read_text())[:8]
+    text = json.dumps(records).replace("{{name}}", "Ada").replace("{{author}}", "peft")
+    (folder / "train.json").write_text(text)
+    (folder / "experiment.toml").write_text(
+        f"""[model]
+path = "{model_gguf}"
+[data]
+train = "train.json"
+[adapter]
+name = "lora"
+r = 4
+target_modules = "all-linear"
+[optimizer]
+lr = 1e-3
+[training]
+output_dir = "fp32"
+max_steps = 3
+batch_size = 4
+log_every = 1
+"""
+    )
+
+    def train(name, *assignments, file="experiment.toml"):
+        sets = [word for item in (f"training.output_dir={folder / name}", *assignments) for word in ("--set", item)]
+        run("peft-run", folder / file, *sets)
+        lines = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+        return folder / name, lines
+
+    return train
+
+
+def losses(lines):
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+@pytest.fixture(scope="module")
+def plain(experiment):
+    return experiment("fp32")
+
+
+@pytest.fixture(scope="module")
+def base(model_gguf):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        load = {"gguf_file": model_gguf.name}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model_gguf.parent, **load)
+        model = transformers.AutoModelForCausalLM.from_pretrained(model_gguf.parent, dtype=torch.float32, **load)
+        return model, tokenizer
+
+
+def test_peft_loads_it_and_computes_the_same(tmp_path, plain, base, model_gguf):
+    folder, lines = plain
+    assert losses(lines)[-1] < losses(lines)[0]
+    model, tokenizer = base
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        theirs = peft.PeftModel.from_pretrained(model, folder)
+    try:
+        assert not [warning for warning in told if "keys" in str(warning.message)]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            back = peft.get_peft_model_state_dict(theirs)
+        assert back.keys() == load_file(folder / "adapter_model.safetensors").keys()
+        rows = [tokenizer(text)["input_ids"] for text in TEXTS]
+        ours = model_answer(tmp_path, model_gguf, [(ids, ids) for ids in rows], adapter=folder)["logits"]
+        alone = model_answer(tmp_path, model_gguf, [(ids, ids) for ids in rows])["logits"]
+        with torch.no_grad():
+            expected = torch.cat([theirs(input_ids=torch.tensor([ids])).logits[0] for ids in rows])
+        assert (ours - alone).abs().max() > 0.1, "the adapter does something"
+        assert (ours - expected).abs().max() < 1e-4
+    finally:
+        theirs.unload()
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precisions(experiment, plain, precision):
+    folder, lines = experiment(precision, f"precision.name={precision}")
+    # The same start in every precision; 16-bit activations move this loss by some thousandths.
+    assert losses(lines)[0] == pytest.approx(losses(plain[1])[0], rel=1e-2)
+    assert losses(lines)[-1] < losses(lines)[0]
+    for tensor in load_file(folder / "adapter_model.safetensors").values():
+        assert tensor.dtype == torch.float32 and tensor.isfinite().all()
+
+
+def test_accumulation_is_one_large_batch(experiment, plain):
+    _, lines = experiment("accumulated", "training.batch_size=2", "training.gradient_accumulation_steps=2")
+    assert losses(lines) == pytest.approx(losses(plain[1]), rel=1e-5)
+
+
+def test_packing_and_evaluation(experiment):
+    _, apart = experiment("apart", "training.batch_size=8")
+    _, packed = experiment("packed", "data.packing=true", "training.batch_size=4", "training.eval_every=1")
+    assert losses(packed) == pytest.approx(losses(apart), rel=1e-5)  # all eight fit into one
+    _, held_out = experiment("split", "data.eval_split=0.25", "training.eval_every=1")
+    assert len([line for line in held_out if "eval_loss" in line]) == 3
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["optimizer.name=sgd", "scheduler.name=cosine", "scheduler.name=wsd", "clipping.name=agc", "clipping.name=none"],
+)
+def test_another_plugin_is_one_line(experiment, plain, line):
+    folder, lines = experiment(line.replace("=", "_"), line, "training.max_steps=2")
+    assert losses(lines)[0] == pytest.approx(losses(plain[1])[0], rel=1e-6)
+    state = json.loads((folder / "trainer_state.json").read_text())
+    assert state["global_step"] == 2
+
+
+def test_resolved_toml_repeats_the_run(experiment, plain):
+    folder, _ = plain
+    again, _ = experiment("again", file="fp32/resolved.toml")
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (again / name).read_bytes() == (folder / name).read_bytes(), name
