@@ -17,6 +17,9 @@ using peft::StringList;
 const char* const overview = R"(usage: peft-run EXPERIMENT.toml [--set TABLE.KEY=VALUE]...   train
        peft-run plan EXPERIMENT.toml [--set ...]             what would be trained, and what it costs
        peft-run generate --model M [--adapter DIR] --prompt TEXT
+       peft-run eval --model M --data FILE [--adapter DIR]   loss, perplexity and accuracy, with the adapter and without
+       peft-run merge --model M --adapter DIR --output DIR   the model with its adapter folded in, as a Hugging Face folder
+       peft-run selfcheck adapter/NAME                       tries a method's gradients, folding and files
        peft-run list                                         every plugin there is
        peft-run describe [KIND/NAME | TABLE]                 every option, with type, default and meaning
 'peft-run COMMAND --help' tells a command's options; an experiment named like a command is written ./list
@@ -65,6 +68,19 @@ void add_plugin_path(Syntax& syntax, StringList& paths) {
                                "search this folder for plugins first (may be repeated)");
 }
 
+/// --model, --adapter and --any-base, as every command takes them that reads an adapter.
+void add_model(Syntax& syntax, std::string& model, StringList& adapters, bool& any_base) {
+  syntax.options.add_options()("model", po::value(&model)->value_name("PATH")->required(),
+                               "Hugging Face folder, or .gguf file")(
+      "adapter", po::value(&adapters)->value_name("DIR"),
+      "folder with adapter_config.json and adapter_model.safetensors; may be repeated")(
+      "any-base", po::bool_switch(&any_base), "take adapters that say they were trained on another base");
+}
+
+void require(bool ok, const std::string& message, const Syntax& syntax) {
+  if (!ok) throw UsageError(message, syntax.help());
+}
+
 /// Training and planning read the same.
 template <class Arguments>
 Command parse_experiment(const StringList& words, const std::string& line) {
@@ -106,14 +122,12 @@ Command parse_describe(const StringList& words) {
 }
 
 void check(const GenerateArguments& arguments, const Syntax& syntax) {
-  const auto require = [&](bool ok, const char* message) {
-    if (!ok) throw UsageError(message, syntax.help());
-  };
-  require(arguments.max_new_tokens > 0, "--max-new-tokens must be positive");
-  require(std::isfinite(arguments.temperature) && arguments.temperature >= 0, "--temperature must be 0 or more");
-  require(arguments.top_k >= 0, "--top-k must be 0 (no limit) or more");
-  require(arguments.top_p > 0 && arguments.top_p <= 1, "--top-p must be above 0 and at most 1");
-  require(!(arguments.raw && arguments.system), "--system needs the chat template that --raw turns off");
+  require(arguments.max_new_tokens > 0, "--max-new-tokens must be positive", syntax);
+  require(std::isfinite(arguments.temperature) && arguments.temperature >= 0, "--temperature must be 0 or more",
+          syntax);
+  require(arguments.top_k >= 0, "--top-k must be 0 (no limit) or more", syntax);
+  require(arguments.top_p > 0 && arguments.top_p <= 1, "--top-p must be above 0 and at most 1", syntax);
+  require(!(arguments.raw && arguments.system), "--system needs the chat template that --raw turns off", syntax);
 }
 
 Command parse_generate(const StringList& words) {
@@ -121,10 +135,9 @@ Command parse_generate(const StringList& words) {
   std::string system;
   Syntax syntax("generate --model M [--adapter DIR] --prompt TEXT [options]");
   const auto text = [](std::string& value, const char* name) { return po::value(&value)->value_name(name); };
-  syntax.options.add_options()("model", text(out.model, "PATH")->required(), "Hugging Face folder, or .gguf file")(
-      "adapter", text(out.adapter, "DIR"), "folder with adapter_config.json and adapter_model.safetensors")(
-      "prompt", text(out.prompt, "TEXT")->required(), "what the user says")("system", text(system, "TEXT"),
-                                                                            "system message before it")(
+  add_model(syntax, out.model, out.adapters, out.any_base);
+  syntax.options.add_options()("prompt", text(out.prompt, "TEXT")->required(), "what the user says")(
+      "system", text(system, "TEXT"), "system message before it")(
       "max-new-tokens", po::value(&out.max_new_tokens)->value_name("N")->default_value(out.max_new_tokens),
       "longest answer, in tokens")(
       "temperature", po::value(&out.temperature)->value_name("T")->default_value(out.temperature), "0: greedy")(
@@ -143,6 +156,63 @@ Command parse_generate(const StringList& words) {
   return out;
 }
 
+Command parse_eval(const StringList& words) {
+  EvalArguments out;
+  Syntax syntax("eval --model M --data FILE [--adapter DIR]... [options]");
+  add_model(syntax, out.model, out.adapters, out.any_base);
+  const auto text = [](std::string& value, const char* name) { return po::value(&value)->value_name(name); };
+  const auto number = [](int64_t& value) { return po::value(&value)->value_name("N")->default_value(value); };
+  syntax.options.add_options()("data", po::value(&out.data)->value_name("FILE")->required(),
+                               ".json or .jsonl; may be repeated")(
+      "format", text(out.format, "NAME")->default_value(out.format), "as [data] format in an experiment")(
+      "system", text(out.system, "TEXT"), "system message of conversations that have none")(
+      "max-length", number(out.max_length), "tokens; longer examples are cut")("batch-size", number(out.batch_size),
+                                                                               "examples at a time")(
+      "precision", text(out.precision, "NAME")->default_value(out.precision), "a precision plugin")(
+      "device", text(out.device, "NAME")->default_value(out.device), "auto, cpu, cuda, cuda:1, ...");
+  add_plugin_path(syntax, out.plugin_paths);
+  po::variables_map values;
+  if (!parse(words, syntax, values)) return Information{syntax.help()};
+  require(out.max_length > 1, "--max-length must be at least 2", syntax);
+  require(out.batch_size > 0, "--batch-size must be positive", syntax);
+  out.plugin_paths = absolute(std::move(out.plugin_paths));
+  return out;
+}
+
+Command parse_merge(const StringList& words) {
+  MergeArguments out;
+  Syntax syntax("merge --model M --adapter DIR... --output DIR [options]");
+  add_model(syntax, out.model, out.adapters, out.any_base);
+  const auto text = [](std::string& value, const char* name) { return po::value(&value)->value_name(name); };
+  syntax.options.add_options()("output", text(out.output, "DIR")->required(), "folder that does not exist yet")(
+      "dtype", text(out.dtype, "NAME"), "float32, bfloat16 or float16; without it: as stored (of a GGUF: float32)")(
+      "max-shard-size", text(out.max_shard_size, "SIZE")->default_value(out.max_shard_size),
+      "largest file: bytes, or with KB, MB, GB");
+  add_plugin_path(syntax, out.plugin_paths);
+  po::variables_map values;
+  if (!parse(words, syntax, values)) return Information{syntax.help()};
+  require(!out.adapters.empty(), "--adapter must be given", syntax);
+  require(out.dtype.empty() || out.dtype == "float32" || out.dtype == "bfloat16" || out.dtype == "float16",
+          "--dtype must be float32, bfloat16 or float16", syntax);
+  out.plugin_paths = absolute(std::move(out.plugin_paths));
+  return out;
+}
+
+Command parse_selfcheck(const StringList& words) {
+  SelfcheckArguments out;
+  Syntax syntax("selfcheck adapter/NAME [--set KEY=VALUE]... [--plugin-path DIR]...");
+  syntax.options.add_options()("set", po::value(&out.options)->value_name("KEY=VALUE"),
+                               "an option of the method, in TOML; may be repeated");
+  add_plugin_path(syntax, out.plugin_paths);
+  syntax.hidden.add_options()("what", po::value(&out.what));
+  syntax.positional.add("what", 1);
+  po::variables_map values;
+  if (!parse(words, syntax, values)) return Information{syntax.help()};
+  require(!out.what.empty(), "no method given", syntax);
+  out.plugin_paths = absolute(std::move(out.plugin_paths));
+  return out;
+}
+
 }  // namespace
 
 Command parse_command_line(int argc, const char* const* argv) {
@@ -156,9 +226,13 @@ Command parse_command_line(int argc, const char* const* argv) {
   if (first == "list") return parse_list(rest);
   if (first == "describe") return parse_describe(rest);
   if (first == "generate") return parse_generate(rest);
+  if (first == "eval") return parse_eval(rest);
+  if (first == "merge") return parse_merge(rest);
+  if (first == "selfcheck") return parse_selfcheck(rest);
   // A mistyped command would otherwise be told as a file that is not there.
   if (first.find_first_of("./-") == std::string::npos && !std::filesystem::exists(first)) {
-    const std::string near = peft::nearest(first, {"plan", "list", "describe", "generate"});
+    const std::string near =
+        peft::nearest(first, {"plan", "list", "describe", "generate", "eval", "merge", "selfcheck"});
     throw UsageError(
         "no command '" + peft::printable(first) + "'" + (near.empty() ? "" : "; did you mean '" + near + "'?"),
         overview);

@@ -11,8 +11,8 @@ struct Information {
   std::string text;
 };
 
-using Command =
-    std::variant<Information, TrainArguments, PlanArguments, ListArguments, DescribeArguments, GenerateArguments>;
+using Command = std::variant<Information, TrainArguments, PlanArguments, ListArguments, DescribeArguments,
+                             GenerateArguments, EvalArguments, MergeArguments, SelfcheckArguments>;
 
 /// The command line cannot be understood; `usage` belongs to the command that was meant.
 struct UsageError : std::runtime_error {

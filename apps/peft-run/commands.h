@@ -29,8 +29,9 @@ struct DescribeArguments {
 };
 
 struct GenerateArguments {
-  std::string model;    ///< Hugging Face folder or .gguf file
-  std::string adapter;  ///< folder, or "" for the base alone
+  std::string model;          ///< Hugging Face folder or .gguf file
+  peft::StringList adapters;  ///< folders; none: the base alone
+  bool any_base = false;      ///< also adapters that were trained on another base
   std::string prompt;
   std::optional<std::string> system;  ///< system message
   int64_t max_new_tokens = 128;
@@ -44,11 +45,41 @@ struct GenerateArguments {
   peft::StringList plugin_paths;
 };
 
+struct EvalArguments {
+  std::string model;
+  peft::StringList adapters;  ///< folders, each judged by itself
+  peft::StringList data;      ///< .json or .jsonl files
+  std::string format = "auto", system;
+  int64_t max_length = 512, batch_size = 8;
+  std::string precision = "fp32", device = "auto";
+  bool any_base = false;
+  peft::StringList plugin_paths;
+};
+
+struct MergeArguments {
+  std::string model;
+  peft::StringList adapters;
+  std::string output;
+  std::string dtype;                   ///< "float32", "bfloat16", "float16", or "": as stored
+  std::string max_shard_size = "5GB";  ///< bytes, or with KB, MB, GB
+  bool any_base = false;
+  peft::StringList plugin_paths;
+};
+
+struct SelfcheckArguments {
+  std::string what;          ///< "adapter/NAME"
+  peft::StringList options;  ///< `key = value` lines of its table
+  peft::StringList plugin_paths;
+};
+
 int train_command(const TrainArguments& arguments);
 int plan_command(const PlanArguments& arguments);
 int list_command(const ListArguments& arguments);
 int describe_command(const DescribeArguments& arguments);
 int generate_command(const GenerateArguments& arguments);
+int eval_command(const EvalArguments& arguments);
+int merge_command(const MergeArguments& arguments);
+int selfcheck_command(const SelfcheckArguments& arguments);
 
 /// A table of an experiment that belongs to the core.
 struct CoreTable {

@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include "commands.h"
+#include "peft/adapter_files.h"
 #include "peft/error.h"
 #include "peft/model/load.h"
 
@@ -38,13 +39,18 @@ std::unique_ptr<Interface> make(Document& document, Plugins& plugins, std::strin
   return name.empty() ? nullptr : plugins.make<Interface>(name, table);
 }
 
-std::string counts(const Dataset& data) {
-  std::string text = grouped(static_cast<int64_t>(data.examples.size())) + " examples (" + data.format + "), " +
-                     grouped(data.tokens) + " tokens, " + grouped(data.supervised) + " supervised";
-  if (data.truncated > 0)
-    text += "; " + grouped(data.truncated) + " cut at max_length, " + grouped(data.dropped_tokens) + " tokens lost";
-  if (data.skipped > 0) text += "; " + grouped(data.skipped) + " skipped: nothing left to learn";
-  return text + "\n";
+/// With `init_from` the options are the saved adapter's: the table may hold none of its own.
+std::unique_ptr<Adapter> make_adapter(Document& document, Plugins& plugins, std::string& init_from) {
+  Options table = document.table("adapter");
+  table.get_path("init_from", init_from, "folder of an adapter, made here or by HF PEFT, to go on from");
+  if (init_from.empty()) return make<Adapter>(document, plugins, "");
+  std::string name;
+  table.get("name", name, "the plugin, or nothing: the saved adapter names it");
+  auto adapter = open_adapter(init_from, plugins);
+  const std::string saved = plugins.loaded().back().name;
+  if (!name.empty() && name != saved)
+    table.error("name", "is not what init_from holds, which is '" + printable(saved) + "'");
+  return adapter;
 }
 
 }  // namespace
@@ -70,7 +76,7 @@ Experiment::Experiment(const std::string& path, const StringList& sets) : docume
   data = table("data", read_data_options);
   training = table("training", read_training_options);
   plugins = std::make_unique<Plugins>(Plugins::search_path(table("plugins", read_plugin_options)));
-  adapter = make<Adapter>(document, *plugins, "");
+  adapter = make_adapter(document, *plugins, init_from);
   optimizer = make<Optimizer>(document, *plugins, "adamw");
   scheduler = make<Scheduler>(document, *plugins, "linear");
   clipper = make<GradientClipper>(document, *plugins, "norm");
@@ -92,9 +98,19 @@ Workload::Workload(Experiment& experiment) : device(choose_device(experiment.tra
   // Before the adapter is drawn: the seed fixes where training starts.
   torch::manual_seed(seed);
   experiment.adapter->attach(*model, experiment.precision->adapter_dtype());
+  if (!experiment.init_from.empty()) fill_adapter(experiment.init_from, *experiment.adapter, *model, false);
   for (ParamGroup& group : experiment.adapter->groups(*model)) experiment.optimizer->add(std::move(group));
 }
 
+std::string data_counts(const Dataset& data) {
+  std::string text = grouped(static_cast<int64_t>(data.examples.size())) + " examples (" + data.format + "), " +
+                     grouped(data.tokens) + " tokens, " + grouped(data.supervised) + " supervised";
+  if (data.truncated > 0)
+    text += "; " + grouped(data.truncated) + " cut at max_length, " + grouped(data.dropped_tokens) + " tokens lost";
+  if (data.skipped > 0) text += "; " + grouped(data.skipped) + " skipped: nothing left to learn";
+  return text + "\n";
+}
+
 std::string data_text(const Workload& work) {
-  return "data: " + counts(work.data) + (work.eval_data ? "eval: " + counts(*work.eval_data) : "");
+  return "data: " + data_counts(work.data) + (work.eval_data ? "eval: " + data_counts(*work.eval_data) : "");
 }

@@ -15,6 +15,7 @@ struct Experiment {
 
   peft::Document document;
   std::string model_path;
+  std::string init_from;  ///< folder of the adapter to go on from, or ""
   peft::DataOptions data;
   peft::TrainingOptions training;
   std::unique_ptr<peft::Plugins> plugins;
@@ -39,3 +40,5 @@ struct Workload {
 
 /// What was read: examples, tokens, and what was cut or skipped; a line for each data set.
 std::string data_text(const Workload& work);
+/// The same of one data set, without its name.
+std::string data_counts(const peft::Dataset& data);

@@ -2,8 +2,8 @@
 
 #include <iostream>
 
+#include "adapters.h"
 #include "commands.h"
-#include "peft/adapter_files.h"
 #include "peft/error.h"
 #include "peft/memory.h"
 #include "peft/model/generate.h"
@@ -64,9 +64,7 @@ int generate_command(const GenerateArguments& arguments) {
   const auto checkpoint = Checkpoint::open(arguments.model);
   const Text text = load_text(*checkpoint);
   const auto model = load_model(checkpoint, precision->base_dtype(), device);
-  std::unique_ptr<Adapter> adapter;
-  if (!arguments.adapter.empty())
-    adapter = load_adapter(arguments.adapter, plugins, *model, precision->adapter_dtype());
+  const auto adapters = attach_adapters(arguments.adapters, plugins, *model, *precision, arguments.any_base);
 
   const Sampling sampling{.max_new_tokens = arguments.max_new_tokens,
                           .temperature = arguments.temperature,

@@ -28,6 +28,9 @@ int run(const Command& command) {
                         [](const ListArguments& arguments) { return list_command(arguments); },
                         [](const DescribeArguments& arguments) { return describe_command(arguments); },
                         [](const GenerateArguments& arguments) { return generate_command(arguments); },
+                        [](const EvalArguments& arguments) { return eval_command(arguments); },
+                        [](const MergeArguments& arguments) { return merge_command(arguments); },
+                        [](const SelfcheckArguments& arguments) { return selfcheck_command(arguments); },
                     },
                     command);
 }

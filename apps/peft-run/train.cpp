@@ -39,7 +39,7 @@ void save_checkpoint(int64_t step, const Experiment& experiment, const Workload&
   const fs::path draft = folder.string() + ".writing";
   fs::remove_all(draft);
   fs::create_directory(draft);
-  save_adapter(draft.string(), *experiment.adapter, *work.model, experiment.model_path);
+  save_adapter(draft.string(), *experiment.adapter, *work.model);
   write_state((draft / "optimizer.safetensors").string(), experiment.optimizer->state(), {});
   log.write_state(draft.string());
   fs::remove_all(folder);
@@ -106,7 +106,7 @@ int train_command(const TrainArguments& arguments) {
   log.finished(result);
   log.write_state(options.output_dir);
   write_file(options.output_dir + "/README.md", model_card(experiment, work, result));
-  save_adapter(options.output_dir, *experiment.adapter, *work.model, experiment.model_path);
+  save_adapter(options.output_dir, *experiment.adapter, *work.model);
   std::cout
       << "trained " << result.steps << " steps in " << time_text(result.seconds) << ", mean loss " << result.loss
       << "\nonly the adapter learned: every adapter tensor had a finite gradient, no base tensor any; the base is "

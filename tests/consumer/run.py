@@ -44,6 +44,7 @@ with tempfile.TemporaryDirectory(prefix="peft_consumer_") as folder:
     assert row in [line.split() for line in listed.splitlines()]
     assert str(prefix / "lib") in told(peft_run, "list"), "the installed plugins' folder is searched"
     assert '["q_proj", "v_proj"]' in told(peft_run, "describe", "adapter/scale", "--plugin-path", outside)
+    assert "BROKEN" not in told(peft_run, "selfcheck", "adapter/scale", "--plugin-path", outside)
 
     try:
         import safetensors.torch

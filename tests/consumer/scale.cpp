@@ -36,7 +36,7 @@ class Scale final : public peft::Adapter {
     for (peft::Site* site : peft::select_sites(model, targets_)) {
       auto* linear = dynamic_cast<peft::Linear*>(site);
       if (linear == nullptr) throw peft::ConfigError("scale: '" + site->path() + "' is no linear layer");
-      linear->attach("scale", std::make_shared<ScaleLayer>(linear->out_features(), options));
+      place(*linear, "scale", std::make_shared<ScaleLayer>(linear->out_features(), options));
     }
   }
   nlohmann::ordered_json hf_config(const peft::Model&) const override { return {{"peft_type", "SCALE"}}; }

@@ -72,25 +72,6 @@ def test_bf16_moves_no_more_than_the_peer_itself(tmp_path):
     assert (ours - exact).norm() <= 2 * (rounded.float() - exact).norm()
 
 
-@pytest.fixture
-def exact_peer(monkeypatch):
-    """transformers computes norms in fp32 and takes fp32 cosines in a model of fp64 too; that would hide what a comparison
-    in fp64 should show. Here its norms run in fp64, and its cosines are rounded to fp32 from fp64 as ours are: torch's own
-    differ from that in the last bit, some of them by where they lie in memory."""
-
-    def norm(self, x):
-        return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
-
-    def rotary(self, x, position_ids):
-        angles = (self.inv_freq.float()[None, :, None] * position_ids[:, None, :].float()).transpose(1, 2)
-        both = torch.cat((angles, angles), dim=-1).double()
-        return tuple((wave.float() * self.attention_scaling).to(x.dtype) for wave in (both.cos(), both.sin()))
-
-    llama = transformers.models.llama.modeling_llama
-    monkeypatch.setattr(llama.LlamaRMSNorm, "forward", norm)
-    monkeypatch.setattr(llama.LlamaRotaryEmbedding, "forward", rotary)
-
-
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
 def test_gradients_of_an_adapter(tmp_path, exact_peer, options, fused):

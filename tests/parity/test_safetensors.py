@@ -29,7 +29,8 @@ def adapter(run, tmp_path):
 def test_written_here_read_there(adapter, tmp_path):
     data = (adapter / "adapter_model.safetensors").read_bytes()
     header, body = split(data)
-    assert header.pop("__metadata__") == {"format": "pt"}
+    metadata = header.pop("__metadata__")
+    assert metadata.keys() == {"format", "base_fingerprint"} and metadata["format"] == "pt"
     ends = sorted(tuple(entry["data_offsets"]) for entry in header.values())
     assert ends[0][0] == 0 and ends[-1][1] == len(body)
     assert all(one[1] == other[0] for one, other in zip(ends, ends[1:], strict=False)), "the tensors tile the file"

@@ -36,7 +36,7 @@ void answer(const nlohmann::json& request) {
   const auto model = load_model(Checkpoint::open(request.at("model")), precision->base_dtype(), torch::kCPU);
   std::unique_ptr<Adapter> adapter;
   if (const std::string folder = request.at("adapter"); !folder.empty())
-    adapter = load_adapter(folder, plugins, *model, precision->adapter_dtype());
+    adapter = load_adapter(folder, plugins, *model, precision->adapter_dtype()).adapter;
   model->enable_fusion(request.at("fused").get<bool>());
   model->eval();
 

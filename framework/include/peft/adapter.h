@@ -1,5 +1,7 @@
 #pragma once
 
+#include <map>
+#include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
@@ -10,7 +12,9 @@
 
 namespace peft {
 
+class Layer;
 class Model;
+class Site;
 
 /// One method of parameter-efficient fine-tuning: one plugin.
 class PEFT_API Adapter {
@@ -19,12 +23,26 @@ class PEFT_API Adapter {
   /// Places layers on the sites it chooses; the base is loaded and frozen. `dtype` is of what it trains.
   /// Throws ConfigError where a pattern of the options matches no module.
   virtual void attach(Model& model, torch::Dtype dtype) = 0;
-  /// The parameters to train, in groups. Default: one group with all of them.
+  /// False: what was attached changes the model from the start (as random starts do).
+  virtual bool starts_as_base() const { return true; }
+  /// The parameters to train, in groups. Default: one group with all that trains in this adapter's layers, and the
+  /// trainable copies on the model's sites.
   virtual std::vector<ParamGroup> groups(const Model& model) const;
   /// `adapter_config.json` as HF PEFT reads it; the core adds base_model_name_or_path and task_type.
   virtual nlohmann::ordered_json hf_config(const Model& model) const = 0;
-  /// `adapter_model.safetensors`, HF PEFT's key → tensor. Default: "base_model.model." + site path + "." + name.
+  /// `adapter_model.safetensors`, HF PEFT's key → tensor. Default: "base_model.model." + site path + "." + name, for
+  /// what `groups` trains by default.
   virtual State hf_state(const Model& model) const;
+
+ protected:
+  /// Puts a layer of this adapter around a site; the first placed is the outermost. `name` tells it in the module tree.
+  void place(Site& site, const std::string& name, std::shared_ptr<Layer> layer);
+  /// The layers placed on `site`, others' left out.
+  std::vector<std::shared_ptr<Layer>> layers_on(const Site& site) const;
+
+ private:
+  NamedTensors own_parameters(const Model& model) const;
+  std::map<const Site*, std::vector<std::shared_ptr<Layer>>> placed_;
 };
 
 }  // namespace peft

@@ -10,14 +10,29 @@
 namespace peft {
 
 /// Writes `adapter_config.json` and `adapter_model.safetensors` as HF PEFT does, into a folder that exists; each file
-/// appears whole or not at all. `base_model` becomes base_model_name_or_path.
-PEFT_API void save_adapter(const std::string& folder, const Adapter& adapter, const Model& model,
-                           const std::string& base_model);
+/// appears whole or not at all. The model's origin becomes base_model_name_or_path and, in the safetensors metadata,
+/// `base_fingerprint`.
+PEFT_API void save_adapter(const std::string& folder, const Adapter& adapter, const Model& model);
 
-/// Reads such a folder, made here or by HF PEFT: the plugin named like its peft_type is attached to `model` and filled.
-/// Throws InputError where keys are missing, unexpected or of a wrong shape (all are listed), or values not finite.
-PEFT_API std::unique_ptr<Adapter> load_adapter(const std::string& folder, Plugins& plugins, Model& model,
-                                               torch::Dtype dtype);
+/// What a folder's file says about the base that it was trained on.
+enum class BaseMatch { same, unknown };
+
+/// The plugin named like the folder's peft_type, with its options; made here or by HF PEFT. Nothing is attached yet.
+/// Throws InputError for what is no adapter, or asks for what the plugin does not know.
+PEFT_API std::unique_ptr<Adapter> open_adapter(const std::string& folder, Plugins& plugins);
+
+/// Fills an attached adapter from the folder's tensors. Throws InputError where keys are missing, unexpected or of a
+/// wrong shape (all are listed), values are not finite, or the file names another base than `model` has, unless
+/// `any_base`.
+PEFT_API BaseMatch fill_adapter(const std::string& folder, const Adapter& adapter, const Model& model, bool any_base);
+
+/// open_adapter, attach, fill_adapter.
+struct LoadedAdapter {
+  std::unique_ptr<Adapter> adapter;
+  BaseMatch base;
+};
+PEFT_API LoadedAdapter load_adapter(const std::string& folder, Plugins& plugins, Model& model, torch::Dtype dtype,
+                                    bool any_base = false);
 
 /// The tensors as a safetensors file, and such a file as tensors (copies, on the CPU).
 PEFT_API void write_state(const std::string& path, const State& state,

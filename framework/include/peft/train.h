@@ -125,8 +125,15 @@ struct TrainingResult {
 /// tensor, or the base changed.
 PEFT_API TrainingResult train(Run& run);
 
-/// Mean loss over the supervised tokens of `data`, without gradients or dropout.
-PEFT_API double evaluate(Model& model, Precision& precision, const Dataset& data, int64_t batch_size);
+/// Over the supervised tokens of a data set.
+struct Evaluation {
+  double loss = 0;      ///< mean cross-entropy, in nats
+  double accuracy = 0;  ///< share of tokens that the model finds likeliest
+  int64_t tokens = 0;
+  PEFT_API double perplexity() const;  ///< exp(loss)
+};
+/// Without gradients or dropout. Throws InputError where there is no supervised token.
+PEFT_API Evaluation evaluate(Model& model, Precision& precision, const Dataset& data, int64_t batch_size);
 
 /// A batch on the model's device.
 PEFT_API Input to_input(const Batch& batch, torch::Device device);

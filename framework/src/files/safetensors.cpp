@@ -185,32 +185,51 @@ void to_float(const StoredTensor& tensor, float* out) {
   }
 }
 
-void write_safetensors(const std::string& path, const std::vector<TensorToWrite>& tensors,
-                       const std::map<std::string, std::string>& metadata) {
-  std::vector<const TensorToWrite*> order;
-  for (const TensorToWrite& tensor : tensors) order.push_back(&tensor);
-  std::sort(order.begin(), order.end(), [](const TensorToWrite* a, const TensorToWrite* b) {
-    const uint64_t left = type_name(a->type).size, right = type_name(b->type).size;
-    return left != right ? left > right : a->name < b->name;
+uint64_t TensorForm::bytes() const {
+  uint64_t bytes = type_name(type).size;
+  for (const int64_t size : shape) bytes *= static_cast<uint64_t>(size);
+  return bytes;
+}
+
+struct SafetensorsWriter::File {
+  AtomicFile file;
+};
+
+SafetensorsWriter::~SafetensorsWriter() = default;
+
+SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<TensorForm> tensors,
+                                     const std::map<std::string, std::string>& metadata)
+    : tensors_(std::move(tensors)) {
+  std::sort(tensors_.begin(), tensors_.end(), [](const TensorForm& a, const TensorForm& b) {
+    const uint64_t left = type_name(a.type).size, right = type_name(b.type).size;
+    return left != right ? left > right : a.name < b.name;
   });
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   uint64_t offset = 0;
-  for (const TensorToWrite* tensor : order) {
-    if (header.contains(tensor->name)) throw std::logic_error("two tensors named " + tensor->name);
-    header[tensor->name] = {{"dtype", type_name(tensor->type).name},
-                            {"shape", tensor->shape},
-                            {"data_offsets", {offset, offset + tensor->size}}};
-    offset += tensor->size;
+  for (const TensorForm& tensor : tensors_) {
+    if (header.contains(tensor.name)) throw std::logic_error("two tensors named " + tensor.name);
+    const uint64_t end = offset + tensor.bytes();
+    header[tensor.name] = {
+        {"dtype", type_name(tensor.type).name}, {"shape", tensor.shape}, {"data_offsets", {offset, end}}};
+    offset = end;
   }
   std::string text = header.dump();
   text.append((8 - text.size() % 8) % 8, ' ');
   const uint64_t length = text.size();
-  AtomicFile file(path);
-  file.write(&length, sizeof length);
-  file.write(text.data(), text.size());
-  for (const TensorToWrite* tensor : order) file.write(tensor->data, tensor->size);
-  file.commit();
+  file_.reset(new File{AtomicFile(path)});
+  file_->file.write(&length, sizeof length);
+  file_->file.write(text.data(), text.size());
+}
+
+void SafetensorsWriter::write(const void* data) {
+  if (next_ == tensors_.size()) throw std::logic_error("more tensors than the file was to hold");
+  file_->file.write(data, tensors_[next_++].bytes());
+}
+
+void SafetensorsWriter::commit() {
+  if (next_ != tensors_.size()) throw std::logic_error("'" + tensors_[next_].name + "' was not written");
+  file_->file.commit();
 }
 
 }  // namespace peft

@@ -7,6 +7,7 @@
 #include "model/blocks.h"
 #include "model/kernels.h"
 #include "model/rope.h"
+#include "model/supervised.h"
 #include "peft/memory.h"
 
 namespace peft {
@@ -51,8 +52,7 @@ Tensor Model::hidden(const Input& input, KeyValueCache* cache) const { return no
 
 Tensor Model::logits(const Tensor& hidden) const { return head_->forward(hidden); }
 
-Tensor Model::loss_sum(const Input& input, const Tensor& labels) const {
-  // Row i is judged by label i + 1 of the same example.
+Supervised supervised_rows(const Input& input, const Tensor& labels) {
   Tensor next = at::full_like(labels, -100);
   const int64_t tokens = labels.size(0);
   next.narrow(0, 0, tokens - 1).copy_(labels.narrow(0, 1, tokens - 1));
@@ -60,9 +60,13 @@ Tensor Model::loss_sum(const Input& input, const Tensor& labels) const {
   for (std::size_t e = 1; e < input.starts.size(); ++e)
     if (input.starts[e] > 0) ends.push_back(input.starts[e] - 1);
   next.index_fill_(0, torch::tensor(ends, torch::kLong).to(labels.device()), -100);
-
   const Tensor rows = at::nonzero(next != -100).flatten();
-  const Tensor h = norm_->forward(body(input, nullptr).index_select(0, rows)), targets = next.index_select(0, rows);
+  return {rows, next.index_select(0, rows)};
+}
+
+Tensor Model::loss_sum(const Input& input, const Tensor& labels) const {
+  const auto [rows, targets] = supervised_rows(input, labels);
+  const Tensor h = norm_->forward(body(input, nullptr).index_select(0, rows));
   if (!head_->adapted() && head_->copies().empty()) return linear_cross_entropy_sum(h, head_->frozen().weight, targets);
   const MemoryScope scope(MemoryComponent::logits);
   const Tensor logits = head_->forward(h);

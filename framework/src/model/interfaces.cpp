@@ -17,14 +17,36 @@ Adapter::~Adapter() = default;
 std::vector<ParamGroup> Adapter::groups(const Model& model) const {
   ParamGroup group;
   group.name = "adapter";
-  group.parameters = model.trainable();
+  group.parameters = own_parameters(model);
   return {group};
 }
 
 State Adapter::hf_state(const Model& model) const {
   State state;
-  for (const auto& [name, tensor] : model.trainable()) state.emplace("base_model.model." + name, tensor);
+  for (const auto& [name, tensor] : own_parameters(model)) state.emplace("base_model.model." + name, tensor);
   return state;
+}
+
+void Adapter::place(Site& site, const std::string& name, std::shared_ptr<Layer> layer) {
+  placed_[&site].push_back(layer);
+  site.attach(name, std::move(layer));
+}
+
+std::vector<std::shared_ptr<Layer>> Adapter::layers_on(const Site& site) const {
+  const auto it = placed_.find(&site);
+  return it == placed_.end() ? std::vector<std::shared_ptr<Layer>>{} : it->second;
+}
+
+NamedTensors Adapter::own_parameters(const Model& model) const {
+  NamedTensors own;
+  for (const Site* site : model.sites()) {
+    for (const auto& [name, copy] : site->copies()) own.emplace_back(site->path() + "." + name, copy);
+    for (const auto& layer : layers_on(*site))
+      for (const auto& item : layer->named_parameters())
+        own.emplace_back(site->path() + "." + item.key(), item.value());
+  }
+  std::erase_if(own, [](const NamedTensor& item) { return !item.second.requires_grad(); });
+  return own;
 }
 
 Optimizer::~Optimizer() = default;

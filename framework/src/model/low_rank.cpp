@@ -35,9 +35,11 @@ struct LowRankLinear : torch::autograd::Function<LowRankLinear> {
     const Tensor dy = grads[0].reshape({-1, weight.size(0)});
     const auto dtype = rows.scalar_type();
     const Tensor d_down = product(dy, B.to(dtype)).mul_(scale);  // [rows, r]
-    // Rank first: the few rows of r are the side that the product keeps at hand, several times faster than the other way.
+    // Rank first: the few rows of r are the side that the product keeps at hand, several times faster than the other
+    // way.
     const Tensor dA = product(d_down.t(), rows).to(A.scalar_type());
-    const Tensor dB = product(down.t(), dy).mul_(scale).t().to(B.scalar_type(), false, false, at::MemoryFormat::Contiguous);
+    const Tensor dB =
+        product(down.t(), dy).mul_(scale).t().to(B.scalar_type(), false, false, at::MemoryFormat::Contiguous);
     Tensor dx;
     if (ctx->saved_data["needs_x"].toBool()) {
       dx = product(dy, weight);

@@ -17,6 +17,21 @@ namespace peft {
 
 namespace {
 
+constexpr const char* kConfig = "adapter_config.json";
+constexpr const char* kWeights = "adapter_model.safetensors";
+constexpr const char* kFingerprint = "base_fingerprint";
+
+/// Copies of a file's tensors.
+State state_of(const SafetensorsFile& file) {
+  State state;
+  for (const StoredTensor& stored : file.tensors()) {
+    Tensor tensor = torch::empty(stored.shape, torch_type(stored.type).value());
+    if (stored.size > 0) std::memcpy(tensor.data_ptr(), stored.data, stored.size);
+    state.emplace(stored.name, tensor);
+  }
+  return state;
+}
+
 /// The plugin's name: PEFT's peft_type in lower case, of letters, digits and underscores alone.
 std::string plugin_name(const nlohmann::json& config, const std::string& path) {
   const auto it = config.is_object() ? config.find("peft_type") : config.end();
@@ -58,57 +73,64 @@ void fill(State own, State file, const std::string& path) {
 }  // namespace
 
 void write_state(const std::string& path, const State& state, const std::map<std::string, std::string>& metadata) {
-  std::vector<Tensor> kept;  // alive until written
-  std::vector<TensorToWrite> tensors;
-  for (const auto& [name, tensor] : state) {
-    const Tensor& host = kept.emplace_back(tensor.detach().cpu().contiguous());
-    tensors.push_back({.name = name,
-                       .type = stored_type(host.scalar_type()),
-                       .shape = host.sizes().vec(),
-                       .data = host.data_ptr(),
-                       .size = host.nbytes()});
+  std::vector<TensorForm> forms;
+  for (const auto& [name, tensor] : state)
+    forms.push_back({name, stored_type(tensor.scalar_type()), tensor.sizes().vec()});
+  SafetensorsWriter writer(path, std::move(forms), metadata);
+  for (const TensorForm& form : writer.tensors()) {
+    const Tensor host = state.at(form.name).detach().cpu().contiguous();
+    writer.write(host.data_ptr());
   }
-  write_safetensors(path, tensors, metadata);
+  writer.commit();
 }
 
-State read_state(const std::string& path) {
-  const auto file = SafetensorsFile::open(path);
-  State state;
-  for (const StoredTensor& stored : file->tensors()) {
-    Tensor tensor = torch::empty(stored.shape, torch_type(stored.type).value());
-    if (stored.size > 0) std::memcpy(tensor.data_ptr(), stored.data, stored.size);
-    state.emplace(stored.name, tensor);
-  }
-  return state;
-}
+State read_state(const std::string& path) { return state_of(*SafetensorsFile::open(path)); }
 
-void save_adapter(const std::string& folder, const Adapter& adapter, const Model& model,
-                  const std::string& base_model) {
+void save_adapter(const std::string& folder, const Adapter& adapter, const Model& model) {
   const std::filesystem::path in = folder;
   nlohmann::ordered_json config = adapter.hf_config(model);
-  config["base_model_name_or_path"] = base_model;
+  config["base_model_name_or_path"] = model.origin().path;
   if (!config.contains("task_type") || config["task_type"].is_null()) config["task_type"] = "CAUSAL_LM";
-  write_state((in / "adapter_model.safetensors").string(), adapter.hf_state(model), {{"format", "pt"}});
-  write_file((in / "adapter_config.json").string(), config.dump(2) + "\n");
+  std::map<std::string, std::string> metadata = {{"format", "pt"}};
+  if (!model.origin().fingerprint.empty()) metadata[kFingerprint] = model.origin().fingerprint;
+  write_state((in / kWeights).string(), adapter.hf_state(model), metadata);
+  write_file((in / kConfig).string(), config.dump(2) + "\n");
 }
 
-std::unique_ptr<Adapter> load_adapter(const std::string& folder, Plugins& plugins, Model& model, torch::Dtype dtype) {
-  const std::filesystem::path in = folder;
-  const std::string config_path = (in / "adapter_config.json").string();
-  const nlohmann::json config = read_json(config_path);
-  Document document = Document::from_adapter_config("adapter", config, config_path);
+std::unique_ptr<Adapter> open_adapter(const std::string& folder, Plugins& plugins) {
+  const std::string path = (std::filesystem::path(folder) / kConfig).string();
+  const nlohmann::json config = read_json(path);
+  Document document = Document::from_adapter_config("adapter", config, path);
   Options options = document.table("adapter");
-  auto adapter = plugins.make<Adapter>(plugin_name(config, config_path), options);
+  auto adapter = plugins.make<Adapter>(plugin_name(config, path), options);
   document.finish();
-  try {
-    adapter->attach(model, dtype);
-  } catch (const ConfigError& error) {  // here the options are the file's
-    throw InputError(config_path + ": " + error.what());
-  }
-  const std::string path = (in / "adapter_model.safetensors").string();
-  const MemoryScope scope(MemoryComponent::adapter);
-  fill(adapter->hf_state(model), read_state(path), path);
   return adapter;
+}
+
+BaseMatch fill_adapter(const std::string& folder, const Adapter& adapter, const Model& model, bool any_base) {
+  const std::string path = (std::filesystem::path(folder) / kWeights).string();
+  const auto file = SafetensorsFile::open(path);
+  const auto said = file->metadata().find(kFingerprint);
+  const bool known = said != file->metadata().end() && !model.origin().fingerprint.empty();
+  if (known && !any_base && said->second != model.origin().fingerprint)
+    throw InputError(path + " was trained on another base: its fingerprint is " + printable(said->second) +
+                     ", that of " + printable(model.origin().path, 4096) + " is " + model.origin().fingerprint +
+                     "; give the base it was trained on, or --any-base if this is the same one converted");
+  const MemoryScope scope(MemoryComponent::adapter);
+  fill(adapter.hf_state(model), state_of(*file), path);
+  return known ? BaseMatch::same : BaseMatch::unknown;
+}
+
+LoadedAdapter load_adapter(const std::string& folder, Plugins& plugins, Model& model, torch::Dtype dtype,
+                           bool any_base) {
+  LoadedAdapter loaded{open_adapter(folder, plugins), BaseMatch::unknown};
+  try {
+    loaded.adapter->attach(model, dtype);
+  } catch (const ConfigError& error) {  // here the options are the file's
+    throw InputError((std::filesystem::path(folder) / kConfig).string() + ": " + error.what());
+  }
+  loaded.base = fill_adapter(folder, *loaded.adapter, model, any_base);
+  return loaded;
 }
 
 }  // namespace peft

@@ -1,8 +1,12 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
+#include "model/kernels.h"
+#include "model/supervised.h"
+#include "peft/error.h"
 #include "peft/train.h"
 
 namespace peft {
@@ -18,21 +22,48 @@ Tensor to_labels(const Batch& batch, torch::Device device) {
   return torch::tensor(batch.labels, torch::kLong).to(device);
 }
 
-double evaluate(Model& model, Precision& precision, const Dataset& data, int64_t batch_size) {
+double Evaluation::perplexity() const { return std::exp(loss); }
+
+namespace {
+
+/// [loss summed, tokens right] of a batch, in fp64; logits exist for a few hundred rows at a time.
+Tensor score(const Model& model, const Input& input, const Tensor& labels) {
+  const auto [rows, targets] = supervised_rows(input, labels);
+  const Tensor hidden = model.hidden(input).index_select(0, rows);
+  Tensor sums = at::zeros({2}, hidden.options().dtype(torch::kDouble));
+  for (int64_t row = 0; row < hidden.size(0); row += kLogitRows) {
+    const MemoryScope scope(MemoryComponent::logits);
+    const int64_t n = std::min(kLogitRows, hidden.size(0) - row);
+    const Tensor logits = model.logits(hidden.narrow(0, row, n)), right = targets.narrow(0, row, n);
+    const auto wide = logits.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
+    sums[0] += at::cross_entropy_loss(logits.to(wide), right, {}, at::Reduction::Sum);
+    sums[1] += (logits.argmax(-1) == right).sum();
+  }
+  return sums;
+}
+
+}  // namespace
+
+Evaluation evaluate(Model& model, Precision& precision, const Dataset& data, int64_t batch_size) {
   const torch::NoGradGuard no_grad;
   model.eval();
-  double sum = 0;
-  int64_t supervised = 0;
+  double loss = 0, right = 0;
+  Evaluation result;
   for (std::size_t at = 0; at < data.examples.size(); at += static_cast<std::size_t>(batch_size)) {
     std::vector<std::size_t> examples(std::min(static_cast<std::size_t>(batch_size), data.examples.size() - at));
     std::iota(examples.begin(), examples.end(), at);
     const Batch batch = make_batch(data, examples);
     const Input input = to_input(batch, model.device());
     const Tensor labels = to_labels(batch, model.device());
-    sum += precision.forward([&] { return model.loss_sum(input, labels); }).item<double>();
-    supervised += batch.supervised();
+    const Tensor sums = precision.forward([&] { return score(model, input, labels); });
+    loss += sums[0].item<double>();
+    right += sums[1].item<double>();
+    result.tokens += batch.supervised();
   }
-  return sum / static_cast<double>(std::max<int64_t>(supervised, 1));
+  if (result.tokens == 0) throw InputError("there is nothing to evaluate: no supervised token");
+  result.loss = loss / static_cast<double>(result.tokens);
+  result.accuracy = right / static_cast<double>(result.tokens);
+  return result;
 }
 
 }  // namespace peft

@@ -1,13 +1,11 @@
 #include "train/proof.h"
 
-#define XXH_INLINE_ALL
 #include <torch/torch.h>
-#include <xxhash.h>
 
-#include <cstdio>
 #include <stdexcept>
 #include <unordered_set>
 
+#include "base/digest.h"
 #include "peft/error.h"
 #include "peft/train.h"
 
@@ -27,19 +25,13 @@ void require_all_trained(const Model& model, const std::vector<Tensor>& paramete
 }
 
 std::string base_hash(const Model& model) {
-  XXH3_state_t* state = XXH3_createState();
-  XXH3_128bits_reset(state);
+  Digest digest;
   for (const auto& [name, tensor] : model.frozen()) {
     const Tensor host = tensor.cpu().contiguous();
-    XXH3_128bits_update(state, name.data(), name.size());
-    XXH3_128bits_update(state, host.data_ptr(), host.nbytes());
+    digest.add(name);
+    digest.add(host.data_ptr(), host.nbytes());
   }
-  const XXH128_hash_t hash = XXH3_128bits_digest(state);
-  XXH3_freeState(state);
-  char text[33];
-  std::snprintf(text, sizeof text, "%016llx%016llx", static_cast<unsigned long long>(hash.high64),
-                static_cast<unsigned long long>(hash.low64));
-  return text;
+  return digest.hex();
 }
 
 void require_unchanged(const Model& model, const std::string& hash) {

@@ -98,7 +98,7 @@ TrainingResult train(Run& run) {
     const bool last = step == steps.total();
     if (eval_data != nullptr && (last || (options.eval_every > 0 && step % options.eval_every == 0))) {
       memory.phase(MemoryPhase::evaluate);
-      progress.evaluated(step, plan.epoch, evaluate(model, precision, *eval_data, options.batch_size));
+      progress.evaluated(step, plan.epoch, evaluate(model, precision, *eval_data, options.batch_size).loss);
       model.train();
     }
     if (options.save_every > 0 && step % options.save_every == 0) {

@@ -15,11 +15,12 @@ class Lora final : public peft::Adapter {
  public:
   explicit Lora(lora::Options options) : options_(std::move(options)) {}
   void attach(peft::Model& model, torch::Dtype dtype) override;
+  bool starts_as_base() const override { return options_.init_lora_weights != peft::BoolOrString(false); }
   nlohmann::ordered_json hf_config(const peft::Model& model) const override { return lora::hf_config(options_, model); }
   peft::State hf_state(const peft::Model& model) const override;
 
  private:
-  void attach(peft::Site& site, const lora::Settings& settings) const;
+  void attach(peft::Site& site, const lora::Settings& settings);
   bool names_embedding() const;
   lora::Options options_;
 };
@@ -43,13 +44,13 @@ void Lora::attach(peft::Model& model, torch::Dtype dtype) {
   peft::train_whole_modules(model, options_.targets, dtype);
 }
 
-void Lora::attach(peft::Site& site, const lora::Settings& settings) const {
+void Lora::attach(peft::Site& site, const lora::Settings& settings) {
   if (const auto* linear = dynamic_cast<const peft::Linear*>(&site)) {
-    site.attach("lora", std::make_shared<lora::LinearLayer>(linear->in_features(), linear->out_features(), settings));
+    place(site, "lora", std::make_shared<lora::LinearLayer>(linear->in_features(), linear->out_features(), settings));
   } else if (const auto* embedding = dynamic_cast<const peft::Embedding*>(&site)) {
     if (options_.lora_bias)
       throw peft::ConfigError("[adapter] lora_bias: '" + site.path() + "' is an embedding, which has no place for it");
-    site.attach("lora", std::make_shared<lora::EmbeddingLayer>(embedding->rows(), embedding->hidden(), settings));
+    place(site, "lora", std::make_shared<lora::EmbeddingLayer>(embedding->rows(), embedding->hidden(), settings));
   }
 }
 
@@ -66,14 +67,14 @@ peft::State Lora::hf_state(const peft::Model& model) const {
   peft::State state;
   for (const peft::Site* site : model.sites()) {
     const std::string prefix = "base_model.model." + site->path() + ".";
-    const std::string base = site->layers().empty() ? prefix : prefix + "base_layer.";
+    const std::string base = layers_on(*site).empty() ? prefix : prefix + "base_layer.";
     for (const auto& [name, tensor] : site->copies()) state.emplace(base + name, tensor);
-    for (const auto& layer : site->layers())
+    for (const auto& layer : layers_on(*site))
       for (const auto& item : layer->named_parameters()) state.emplace(prefix + item.key(), item.value());
   }
   if (!names_embedding()) return state;
   for (const peft::Site* site : std::initializer_list<const peft::Site*>{&model.embedding(), &model.head()}) {
-    if (site->layers().empty()) continue;
+    if (layers_on(*site).empty()) continue;
     // A copy: whoever fills the state from a file must not reach the frozen weights.
     const std::string base = "base_model.model." + site->path() + ".base_layer.";
     state.emplace(base + "weight", site->frozen().weight.clone());

@@ -57,11 +57,17 @@ TEST_CASE("a file written is read back") {
   const Folder folder;
   const float values[] = {1, -2, 3.5F};
   const int64_t whole = -7;
-  write_safetensors(folder.file("x.safetensors"),
-                    {{"small", StoredType::f32, {3}, values, sizeof values},
-                     {"empty", StoredType::f16, {0, 4}, nullptr, 0},
-                     {"big", StoredType::i64, {}, &whole, sizeof whole}},
-                    {{"format", "pt"}});
+  const std::map<std::string, const void*> data = {{"small", values}, {"empty", nullptr}, {"big", &whole}};
+  SafetensorsWriter writer(
+      folder.file("x.safetensors"),
+      {{"small", StoredType::f32, {3}}, {"empty", StoredType::f16, {0, 4}}, {"big", StoredType::i64, {}}},
+      {{"format", "pt"}});
+  for (const TensorForm& tensor : writer.tensors()) {
+    CHECK_THROWS_AS(writer.commit(), std::logic_error);
+    writer.write(data.at(tensor.name));
+  }
+  CHECK_FALSE(fs::exists(folder.file("x.safetensors")));
+  writer.commit();
   const auto file = SafetensorsFile::open(folder.file("x.safetensors"));
   REQUIRE(file->tensors().size() == 3);
   CHECK(file->metadata().at("format") == "pt");
@@ -77,7 +83,9 @@ TEST_CASE("half precision becomes fp32 exactly") {
   const Folder folder;
   const uint16_t halves[] = {0x3c00, 0xc000, 0x0001, 0x8000, 0x7bff, 0x03ff};
   const float expected[] = {1, -2, 0x1p-24F, -0.0F, 65504, 0x3ffp-24F};
-  write_safetensors(folder.file("h.safetensors"), {{"h", StoredType::f16, {6}, halves, sizeof halves}}, {});
+  SafetensorsWriter writer(folder.file("h.safetensors"), {{"h", StoredType::f16, {6}}}, {});
+  writer.write(halves);
+  writer.commit();
   float out[6];
   to_float(SafetensorsFile::open(folder.file("h.safetensors"))->tensors()[0], out);
   CHECK(std::memcmp(out, expected, sizeof out) == 0);

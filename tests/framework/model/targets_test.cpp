@@ -6,7 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "support/tiny_model.h"
+#include "selfcheck/tiny_model.h"
 #include "support/test.h"
 
 using namespace peft;

@@ -8,7 +8,7 @@
 #include "peft/error.h"
 #include "peft/train.h"
 #include "plugins/load.h"
-#include "support/tiny_model.h"
+#include "selfcheck/tiny_model.h"
 #include "support/test.h"
 
 using namespace peft;
@@ -259,7 +259,9 @@ TEST_CASE("whatever shows that not only the adapter learns stops the run") {
     Trainer trainer;
     trainer.model->head().attach("idle", std::make_shared<Idle>());
     trainer.optimizer = test::load<Optimizer>("adamw", "lr = 1e-2");
-    for (ParamGroup& group : trainer.adapter->groups(*trainer.model)) trainer.optimizer->add(std::move(group));
+    ParamGroup all;
+    all.parameters = trainer.model->trainable();
+    trainer.optimizer->add(std::move(all));
     CHECK(has(message_of<std::logic_error>([&] { trainer.run(); }), "got no gradient"));
   }
   SECTION("the optimizer holds what is not the adapter's") {

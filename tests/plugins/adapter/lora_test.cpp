@@ -10,7 +10,7 @@
 #include "peft/adapter.h"
 #include "peft/targets.h"
 #include "plugins/load.h"
-#include "support/tiny_model.h"
+#include "selfcheck/tiny_model.h"
 #include "support/test.h"
 
 using namespace peft;

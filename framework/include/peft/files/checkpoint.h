@@ -12,7 +12,8 @@
 
 namespace peft {
 
-/// Element type of a stored tensor. The quantised ones exist only in GGUF files.
+/// Element type of a stored tensor. The quantised ones exist only in GGUF files. The numbers are part of fingerprints:
+/// new ones go to the end.
 enum class StoredType {
   f64,
   f32,
@@ -67,6 +68,9 @@ class PEFT_API Checkpoint {
   /// Writes all elements as fp32 (exact for f16, bf16 and every quantised type), in Hugging Face order: a GGUF's q/k
   /// permutation is undone. `out` holds the product of the shape.
   virtual void read(const StoredTensor& tensor, float* out) const = 0;
+  /// XXH3-128 over names, types, shapes and bytes of all tensors, in the order of names: the same weights give the same
+  /// digits, however they are spread over files.
+  std::string fingerprint() const;
   /// True if data is the tensor's value as it stands (not quantised, not permuted): it may be used without a copy.
   virtual bool is_direct(const StoredTensor& tensor) const = 0;
 };

@@ -28,16 +28,33 @@ PEFT_API uint64_t element_size(StoredType type);
 /// Elements as fp32, from f64, f32, f16 or bf16 that need not be aligned.
 PEFT_API void to_float(const StoredTensor& tensor, float* out);
 
-struct TensorToWrite {
+/// A tensor that a file is to hold.
+struct TensorForm {
   std::string name;
   StoredType type;
   std::vector<int64_t> shape;
-  const void* data;  ///< contiguous, little-endian
-  uint64_t size;     ///< bytes
+  uint64_t bytes() const;  ///< by type and shape
 };
 
-/// Writes the file as the `safetensors` library lays it out (widest types first, then by name), whole or not at all.
-PEFT_API void write_safetensors(const std::string& path, const std::vector<TensorToWrite>& tensors,
-                                const std::map<std::string, std::string>& metadata);
+/// Writes a file as the `safetensors` library lays it out (widest types first, then by name), a tensor at a time, whole
+/// or not at all: nothing is there before commit().
+class PEFT_API SafetensorsWriter {
+ public:
+  SafetensorsWriter(const std::string& path, std::vector<TensorForm> tensors,
+                    const std::map<std::string, std::string>& metadata);
+  ~SafetensorsWriter();
+  /// In the order in which their bytes must come.
+  const std::vector<TensorForm>& tensors() const { return tensors_; }
+  /// The bytes of the next tensor: contiguous, little-endian.
+  void write(const void* data);
+  /// Throws std::logic_error before the last tensor is written.
+  void commit();
+
+ private:
+  struct File;
+  std::vector<TensorForm> tensors_;
+  std::unique_ptr<File> file_;
+  std::size_t next_ = 0;
+};
 
 }  // namespace peft

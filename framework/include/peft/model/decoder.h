@@ -30,6 +30,13 @@ class PEFT_API Model : public torch::nn::Module {
   explicit Model(DecoderConfig config);
   ~Model() override;
   const DecoderConfig& config() const { return config_; }
+  /// Where the weights come from, for what is written about them.
+  struct Origin {
+    std::string path;
+    std::string fingerprint;  ///< Checkpoint::fingerprint
+  };
+  const Origin& origin() const { return origin_; }
+  void set_origin(Origin origin) { origin_ = std::move(origin); }
 
   /// Final hidden states, after the last norm: [T, hidden]. With a cache: one sequence, appended to it.
   Tensor hidden(const Input& input, KeyValueCache* cache = nullptr) const;
@@ -62,6 +69,7 @@ class PEFT_API Model : public torch::nn::Module {
   struct Block;
   Tensor body(const Input& input, KeyValueCache* cache) const;
   DecoderConfig config_;
+  Origin origin_;
   std::vector<Site*> sites_;
   std::shared_ptr<Embedding> embedding_;
   std::vector<std::shared_ptr<Block>> blocks_;

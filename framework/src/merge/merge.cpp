@@ -1,0 +1,166 @@
+#include "peft/merge.h"
+
+#include <torch/torch.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "merge/merged_weights.h"
+#include "model/stored_types.h"
+#include "peft/adapter_files.h"
+#include "peft/error.h"
+#include "peft/files/json.h"
+#include "peft/model/load.h"
+
+namespace peft {
+
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+/// The folder under another name until it is whole.
+class Draft {
+ public:
+  explicit Draft(const std::string& output) : output_(fs::path(output).lexically_normal()) {
+    if (!output_.has_filename()) output_ = output_.parent_path();
+    if (fs::exists(output_)) throw ConfigError(printable(output, 4096) + " is there already; name another output");
+    draft_ = output_.string() + ".writing";
+    std::error_code error;
+    fs::remove_all(draft_, error);
+    if (!fs::create_directories(draft_, error))
+      throw ResourceError(printable(draft_.string(), 4096) + " cannot be made: " + error.message());
+  }
+  ~Draft() {
+    std::error_code error;
+    if (!draft_.empty()) fs::remove_all(draft_, error);
+  }
+  std::string file(const std::string& name) const { return (draft_ / name).string(); }
+  void publish() {
+    std::error_code error;
+    fs::rename(draft_, output_, error);
+    if (error) throw ResourceError(printable(output_.string(), 4096) + " cannot be made: " + error.message());
+    draft_.clear();
+  }
+
+ private:
+  fs::path output_, draft_;
+};
+
+/// Consecutive tensors of at most `most` bytes (a larger one alone).
+std::vector<std::vector<TensorForm>> shards_of(const std::vector<TensorForm>& tensors, uint64_t most) {
+  std::vector<std::vector<TensorForm>> shards;
+  uint64_t size = 0;
+  for (const TensorForm& tensor : tensors) {
+    if (shards.empty() || size + tensor.bytes() > most) {
+      shards.emplace_back();
+      size = 0;
+    }
+    shards.back().push_back(tensor);
+    size += tensor.bytes();
+  }
+  return shards;
+}
+
+std::string shard_name(std::size_t shard, std::size_t count) {
+  if (count == 1) return "model.safetensors";
+  char name[64];
+  std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", shard + 1, count);
+  return name;
+}
+
+std::vector<std::string> write_weights(MergedWeights& weights, const Draft& draft, uint64_t most) {
+  const auto shards = shards_of(weights.tensors(), most);
+  json map = json::object();
+  uint64_t total = 0;
+  std::vector<std::string> files;
+  for (std::size_t shard = 0; shard < shards.size(); ++shard) {
+    files.push_back(shard_name(shard, shards.size()));
+    SafetensorsWriter writer(draft.file(files.back()), shards[shard], {{"format", "pt"}});
+    for (const TensorForm& tensor : writer.tensors()) {
+      writer.write(weights.data(tensor));
+      map[tensor.name] = files.back();
+      total += tensor.bytes();
+    }
+    writer.commit();
+  }
+  if (files.size() > 1)
+    write_file(draft.file("model.safetensors.index.json"),
+               json{{"metadata", {{"total_size", total}}}, {"weight_map", map}}.dump(2) + "\n");
+  return files;
+}
+
+/// "float32" for at::kFloat.
+std::string config_name(torch::Dtype dtype) {
+  return dtype == torch::kHalf       ? "float16"
+         : dtype == torch::kBFloat16 ? "bfloat16"
+         : dtype == torch::kDouble   ? "float64"
+                                     : "float32";
+}
+
+void write_config(const Checkpoint& checkpoint, const MergedWeights& weights, const std::string& dtype,
+                  const Draft& draft) {
+  json config = checkpoint.config();
+  config[config.contains("torch_dtype") ? "torch_dtype" : "dtype"] = dtype;
+  if (weights.unties()) config["tie_word_embeddings"] = false;
+  write_file(draft.file("config.json"), config.dump(2) + "\n");
+}
+
+/// The tokenizer's files as they are; from a GGUF, the same made of its metadata.
+void write_text(const Checkpoint& checkpoint, const Draft& draft) {
+  if (fs::is_directory(checkpoint.path())) {
+    for (const char* name :
+         {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+          "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", "generation_config.json"})
+      if (const fs::path from = fs::path(checkpoint.path()) / name; fs::exists(from))
+        write_file(draft.file(name), read_text(from.string()));
+    return;
+  }
+  write_file(draft.file("tokenizer.json"), checkpoint.tokenizer_json());
+  write_file(draft.file("tokenizer_config.json"), checkpoint.tokenizer_config().dump(2) + "\n");
+  if (!checkpoint.generation_config().empty())
+    write_file(draft.file("generation_config.json"), checkpoint.generation_config().dump(2) + "\n");
+}
+
+void write_receipt(const MergeReceipt& receipt, const MergeOptions& options, const Draft& draft) {
+  json modules = json::object();
+  for (const MergedModule& module : receipt.modules)
+    modules[module.path] = {
+        {"weights", module.weights}, {"unchanged", module.unchanged}, {"relative_error", module.error}};
+  const json all = {
+      {"base", options.model}, {"adapters", options.adapters}, {"dtype", receipt.dtype}, {"modules", modules}};
+  write_file(draft.file("merge_receipt.json"), all.dump(2) + "\n");
+}
+
+/// What the base is held in while its adapters are read; its weights come from the file itself.
+torch::Dtype held_as(const DecoderConfig& config) {
+  return config.torch_dtype == "float32"   ? torch::kFloat
+         : config.torch_dtype == "float16" ? torch::kHalf
+                                           : torch::kBFloat16;
+}
+
+}  // namespace
+
+MergeReceipt merge(const MergeOptions& options, Plugins& plugins) {
+  const auto checkpoint = Checkpoint::open(options.model);
+  const bool quantised = !fs::is_directory(options.model);
+  Draft draft(options.output);
+  const auto config = decoder_config(checkpoint->config(), checkpoint->path());
+  const auto model = load_model(checkpoint, quantised ? torch::kBFloat16 : held_as(config), torch::kCPU);
+  std::vector<std::unique_ptr<Adapter>> adapters;
+  for (const std::string& folder : options.adapters)
+    adapters.push_back(load_adapter(folder, plugins, *model, torch::kFloat, options.any_base).adapter);
+
+  MergedWeights weights(*checkpoint, *model, options.dtype);
+  MergeReceipt receipt;
+  receipt.dtype = options.dtype ? config_name(*options.dtype) : quantised ? "float32" : config.torch_dtype;
+  receipt.files = write_weights(weights, draft, options.max_shard_size);
+  receipt.modules = weights.modules();
+  write_config(*checkpoint, weights, receipt.dtype, draft);
+  write_text(*checkpoint, draft);
+  write_receipt(receipt, options, draft);
+  draft.publish();
+  return receipt;
+}
+
+}  // namespace peft

@@ -1,0 +1,102 @@
+#include "merge/merged_weights.h"
+
+#include <torch/torch.h>
+
+#include "model/stored_types.h"
+#include "peft/error.h"
+
+namespace peft {
+
+namespace {
+
+StoredType type_of(const StoredTensor& stored, std::optional<torch::Dtype> dtype) {
+  if (dtype) return stored_type(*dtype);
+  return torch_type(stored.type) ? stored.type : StoredType::f32;
+}
+
+}  // namespace
+
+MergedWeights::MergedWeights(const Checkpoint& checkpoint, const Model& model, std::optional<torch::Dtype> dtype)
+    : checkpoint_(checkpoint), model_(model), dtype_(dtype) {
+  unties_ = model.config().tie_word_embeddings && (changed(model.embedding()) || changed(model.head()));
+  for (const Site* site : model.sites()) add(*site);
+}
+
+bool MergedWeights::changed(const Site& site) const { return !site.layers().empty() || !site.copies().empty(); }
+
+void MergedWeights::add(const Site& site) {
+  const bool head = &site == &model_.head();
+  if (head && model_.config().tie_word_embeddings && !unties_) return;
+  const std::vector<std::string> parameters = site.parameter_names();
+  if (parameters.empty() && changed(site))
+    throw InputError("'" + site.path() + "' has no weights that its adapter could be merged into");
+  for (const std::string& parameter : parameters) {
+    const std::string name = site.path() + "." + parameter;
+    // A tied head is stored as the embedding.
+    const StoredTensor* stored = checkpoint_.find(name);
+    if (head && model_.config().tie_word_embeddings) stored = checkpoint_.find(model_.embedding().path() + ".weight");
+    forms_.push_back({name, type_of(*stored, dtype_), stored->shape});
+    sources_[name] = {&site, parameter == "bias", stored};
+  }
+}
+
+Affine MergedWeights::base_of(const Site& site) const {
+  const auto read = [&](const std::string& parameter) {
+    const auto it = sources_.find(site.path() + "." + parameter);
+    if (it == sources_.end()) return Tensor();
+    Tensor wide = torch::empty(it->second.stored->shape, torch::kFloat);
+    checkpoint_.read(*it->second.stored, wide.data_ptr<float>());
+    return wide;
+  };
+  return {read("weight"), read("bias")};
+}
+
+const Affine& MergedWeights::merged(const Site& site) {
+  if (current_ == &site) return affine_;
+  current_ = &site;
+  const Affine base = base_of(site);
+  const auto start = [&](const char* parameter, const Tensor& own) {
+    const auto copy = site.copies().find(parameter);
+    if (copy != site.copies().end()) return copy->second.detach().to(torch::kFloat).clone();
+    return own.defined() ? own.clone() : own;
+  };
+  affine_ = {start("weight", base.weight), start("bias", base.bias)};
+  // The last attached is the innermost.
+  for (auto layer = site.layers().rbegin(); layer != site.layers().rend(); ++layer)
+    if (!(*layer)->fold(affine_))
+      throw InputError("'" + site.path() + "': no weights express what its adapter does, so it cannot be merged");
+  if (affine_.bias.defined() && !base.bias.defined())
+    throw InputError("'" + site.path() + "': its adapter has a bias, for which this model's layer has no place");
+  const TensorForm form{"", type_of(*sources_.at(site.path() + ".weight").stored, dtype_), {}};
+  record(site, base.weight, affine_.weight, *torch_type(form.type));
+  return affine_;
+}
+
+void MergedWeights::record(const Site& site, const Tensor& base, const Tensor& merged, torch::Dtype dtype) {
+  const Tensor rounded = merged.to(dtype).to(torch::kFloat);
+  if (!at::isfinite(rounded).all().item<bool>())
+    throw InputError("'" + site.path() + "': the merged weights are not finite in " + c10::toString(dtype) +
+                     "; --dtype float32 or bfloat16 has a wider range");
+  const double change = (merged - base).norm().item<double>();
+  MergedModule module{.path = site.path(), .weights = merged.numel()};
+  module.unchanged = (rounded == base.to(dtype).to(torch::kFloat)).sum().item<int64_t>();
+  module.error = change > 0 ? (rounded - merged).norm().item<double>() / change : 0;
+  modules_.push_back(std::move(module));
+}
+
+const void* MergedWeights::data(const TensorForm& form) {
+  const torch::NoGradGuard no_grad;
+  const Source& source = sources_.at(form.name);
+  if (changed(*source.site)) {
+    const Affine& affine = merged(*source.site);
+    out_ = (source.bias ? affine.bias : affine.weight).to(*torch_type(form.type)).contiguous();
+    return out_.data_ptr();
+  }
+  if (source.stored->type == form.type && checkpoint_.is_direct(*source.stored)) return source.stored->data;
+  out_ = torch::empty(source.stored->shape, torch::kFloat);
+  checkpoint_.read(*source.stored, out_.data_ptr<float>());
+  out_ = out_.to(*torch_type(form.type));
+  return out_.data_ptr();
+}
+
+}  // namespace peft

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "peft/files/checkpoint.h"
+#include "peft/files/safetensors.h"
+#include "peft/merge.h"
+#include "peft/model/decoder.h"
+
+namespace peft {
+
+/// The tensors of a model with its adapters folded in, made one by one.
+class MergedWeights {
+ public:
+  /// `dtype`: of everything that is not copied as it stands.
+  MergedWeights(const Checkpoint& checkpoint, const Model& model, std::optional<torch::Dtype> dtype);
+  /// Names, types and shapes, in model order.
+  const std::vector<TensorForm>& tensors() const { return forms_; }
+  /// The head has got weights of its own, which the base shared with its embedding.
+  bool unties() const { return unties_; }
+  /// Bytes of a tensor, valid until the next call.
+  const void* data(const TensorForm& form);
+  const std::vector<MergedModule>& modules() const { return modules_; }
+
+ private:
+  struct Source {
+    const Site* site;
+    bool bias;
+    const StoredTensor* stored;
+  };
+  void add(const Site& site);
+  bool changed(const Site& site) const;
+  Affine base_of(const Site& site) const;
+  const Affine& merged(const Site& site);
+  void record(const Site& site, const Tensor& base, const Tensor& merged, torch::Dtype dtype);
+  const Checkpoint& checkpoint_;
+  const Model& model_;
+  std::optional<torch::Dtype> dtype_;
+  bool unties_ = false;
+  std::vector<TensorForm> forms_;
+  std::map<std::string, Source> sources_;
+  const Site* current_ = nullptr;  ///< whose weights `affine_` holds
+  Affine affine_;
+  Tensor out_;
+  std::vector<MergedModule> modules_;
+};
+
+}  // namespace peft

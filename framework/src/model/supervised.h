@@ -1,0 +1,14 @@
+#pragma once
+
+#include "peft/model/decoder.h"
+
+namespace peft {
+
+/// The rows of a batch that the loss looks at, and what each must say.
+struct Supervised {
+  Tensor rows;     ///< [n] int64, of the batch's tokens
+  Tensor targets;  ///< [n] int64: row i is judged by label i + 1 of the same example
+};
+Supervised supervised_rows(const Input& input, const Tensor& labels);
+
+}  // namespace peft

@@ -1,0 +1,219 @@
+#include "peft/selfcheck.h"
+
+#include <torch/torch.h>
+
+#include <cctype>
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "peft/adapter_files.h"
+#include "peft/error.h"
+#include "peft/train.h"
+#include "selfcheck/tiny_model.h"
+
+namespace peft {
+
+namespace {
+
+constexpr double kGradient = 1e-6;  // of central differences in fp64, relative
+constexpr double kSame = 1e-12;     // of the same mathematics in another order, relative to the largest logit
+
+std::shared_ptr<Model> small_model() { return test::tiny_model(test::tiny_config(2, true), torch::kDouble); }
+
+Tensor logits(const Model& model) { return model.logits(model.hidden(test::tiny_input(model, 11))); }
+
+/// A scalar that every output element is part of.
+Tensor objective(const Model& model) { return at::sin(logits(model)).sum(); }
+
+std::string text_of(double value) {
+  std::ostringstream out;
+  out << value;
+  return out.str();
+}
+
+double distance(const Tensor& a, const Tensor& b) {
+  return ((a - b).abs().max() / b.abs().max().clamp_min(1e-300)).item<double>();
+}
+
+class FolderForNow {
+ public:
+  FolderForNow() {
+    std::string path = (std::filesystem::temp_directory_path() / "peft-selfcheck-XXXXXX").string();
+    if (::mkdtemp(path.data()) == nullptr) throw ResourceError("no temporary folder can be made: " + path);
+    path_ = path;
+  }
+  ~FolderForNow() {
+    std::error_code error;
+    std::filesystem::remove_all(path_, error);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+class Examination {
+ public:
+  Examination(Plugins& plugins, const std::string& name, const std::string& options) : plugins_(plugins), name_(name) {
+    Document document = Document::from_text("[adapter]\n" + options + "\n", "selfcheck");
+    Options table = document.table("adapter");
+    adapter_ = plugins.make<Adapter>(name, table);
+    document.finish();
+    base_logits_ = logits(*model_);
+    hash_ = base_hash(*model_);
+    torch::manual_seed(1);
+    adapter_->attach(*model_, torch::kDouble);
+    model_->eval();  // dropout would make every answer another one
+  }
+
+  std::vector<Finding> run() {
+    start();
+    disturb();
+    gradients();
+    fusion();
+    folding();
+    files();
+    disabled();
+    base();
+    return std::move(findings_);
+  }
+
+ private:
+  void tell(const std::string& promise, bool kept, const std::string& detail) {
+    findings_.push_back({promise, kept, detail});
+  }
+  void start();
+  void disturb();
+  void gradients();
+  void fusion();
+  void folding();
+  void files();
+  void disabled();
+  void base();
+  double slope(const Tensor& parameter, const Tensor& direction) const;
+  Plugins& plugins_;
+  std::string name_, hash_;
+  std::shared_ptr<Model> model_ = small_model();
+  std::unique_ptr<Adapter> adapter_;
+  Tensor base_logits_;
+  std::vector<Finding> findings_;
+};
+
+void Examination::start() {
+  const double change = distance(logits(*model_), base_logits_);
+  if (adapter_->starts_as_base())
+    tell("attached, it changes nothing yet", change <= kSame, "logits move by " + text_of(change));
+  else
+    tell("it declares that it starts elsewhere than at the base", true, "logits move by " + text_of(change));
+}
+
+/// Away from starting values that hide errors: a B of zeros gives A no gradient.
+void Examination::disturb() {
+  const torch::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : model_->trainable()) Tensor(tensor).add_(torch::randn_like(tensor), 0.1);
+}
+
+/// Central difference of the objective along `direction`.
+double Examination::slope(const Tensor& parameter, const Tensor& direction) const {
+  const torch::NoGradGuard no_grad;
+  constexpr double step = 1e-5;
+  const Tensor kept = parameter.clone();
+  const auto at = [&](double distance) {
+    Tensor(parameter).copy_(kept + distance * direction);
+    return objective(*model_).item<double>();
+  };
+  const double ahead = at(step), behind = at(-step);
+  Tensor(parameter).copy_(kept);
+  return (ahead - behind) / (2 * step);
+}
+
+void Examination::gradients() {
+  objective(*model_).backward();
+  double worst = 0;
+  std::string where = "none", silent;
+  const NamedTensors trainable = model_->trainable();
+  for (const auto& [name, parameter] : trainable) {
+    if (!parameter.grad().defined()) {
+      silent += " " + name;
+      continue;
+    }
+    for (int trial = 0; trial < 3; ++trial) {
+      const Tensor direction = torch::randn_like(parameter);
+      const double claimed = (parameter.grad() * direction).sum().item<double>();
+      const double found = slope(parameter, direction);
+      const double error =
+          std::abs(claimed - found) / std::max({std::abs(found), parameter.grad().norm().item<double>(), 1e-6});
+      if (error >= worst) worst = error, where = name;
+    }
+  }
+  tell("every trainable tensor gets a gradient", !trainable.empty() && silent.empty(),
+       silent.empty() ? std::to_string(trainable.size()) + " tensors" : "none for" + silent);
+  tell("gradients are those of finite differences", worst < kGradient,
+       "largest difference " + text_of(worst) + ", in " + where);
+}
+
+void Examination::fusion() {
+  model_->enable_fusion(false);
+  const Tensor plain = logits(*model_);
+  model_->enable_fusion(true);
+  const double change = distance(logits(*model_), plain);
+  tell("fused layers compute what forward does", change <= kSame, "logits differ by " + text_of(change));
+}
+
+/// A model whose weights are the folded ones must compute the same without any adapter.
+void Examination::folding() {
+  const torch::NoGradGuard no_grad;
+  const auto plain = std::make_shared<Model>(model_->config());
+  for (const Site* site : model_->sites()) {
+    Affine affine = site->frozen();
+    if (affine.weight.defined()) affine.weight = affine.weight.clone();
+    if (affine.bias.defined()) affine.bias = affine.bias.clone();
+    for (const auto& [name, copy] : site->copies()) (name == "bias" ? affine.bias : affine.weight) = copy.clone();
+    for (auto layer = site->layers().rbegin(); layer != site->layers().rend(); ++layer)
+      if (!affine.weight.defined() || !(*layer)->fold(affine))
+        return tell("folding into weights", true, "says that no weights express it (" + site->path() + ")");
+    plain->find(site->path())->set_frozen(affine);
+  }
+  const double change = distance(logits(*plain), logits(*model_));
+  tell("folded into weights it computes the same", change <= kSame, "logits differ by " + text_of(change));
+}
+
+void Examination::files() {
+  const FolderForNow folder;
+  save_adapter(folder.path(), *adapter_, *model_);
+  const auto fresh = small_model();
+  std::string detail = "bit-equal logits";
+  bool same = false;
+  try {
+    const LoadedAdapter loaded = load_adapter(folder.path(), plugins_, *fresh, torch::kDouble);
+    fresh->eval();
+    same = torch::equal(logits(*fresh), logits(*model_));
+    if (!same) detail = "logits differ by " + text_of(distance(logits(*fresh), logits(*model_)));
+  } catch (const Error& error) {
+    detail = error.what();
+  }
+  tell("saved and loaded it is the same", same, detail);
+}
+
+void Examination::disabled() {
+  model_->enable_adapters(false);
+  const bool same = torch::equal(logits(*model_), base_logits_);
+  model_->enable_adapters(true);
+  tell("disabled it leaves the base", same, same ? "bit-equal logits" : "logits differ");
+}
+
+void Examination::base() {
+  for (const auto& [name, tensor] : model_->frozen())
+    if (tensor.requires_grad() || tensor.grad().defined()) return tell("the base is untouched", false, name);
+  tell("the base is untouched", base_hash(*model_) == hash_, "hash " + hash_);
+}
+
+}  // namespace
+
+std::vector<Finding> selfcheck_adapter(Plugins& plugins, const std::string& name, const std::string& options) {
+  return Examination(plugins, name, options).run();
+}
+
+}  // namespace peft

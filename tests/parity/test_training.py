@@ -1,0 +1,120 @@
+"""Promises that training is HF PEFT's to the last digits: twenty steps of AdamW with clipping, warm-up and accumulation, from
+one shared start, in fp64: every loss and every tensor of the adapter within 1e-8, for each shape of model and set of options.
+A further method or family is a row here."""
+
+import json
+import warnings
+
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from test_lora import TEXTS, batch, toml
+from test_model import CASES
+from tiny_llama import save_llama
+
+STEPS, WARMUP, LR = 20, 4, 1e-2
+ADAPTERS = {
+    "all_linear": {"target_modules": "all-linear", "r": 4, "lora_alpha": 8},
+    "rslora_patterns": {
+        "use_rslora": True, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}, "init_lora_weights": False,
+    },
+    "bias": {"target_modules": ["q_proj", "down_proj"], "lora_bias": True, "init_lora_weights": False},
+    "embedding": {"target_modules": ["embed_tokens", "v_proj"], "modules_to_save": ["lm_head"]},
+}
+ROWS = [(adapter, "grouped") for adapter in ADAPTERS] + [("all_linear", model) for model in CASES if model != "grouped"]
+
+
+def ours(run, folder, adapter):
+    (folder / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    experiment = folder / "experiment.toml"
+    experiment.write_text(
+        f"""[model]
+path = "model"
+[data]
+train = "train.jsonl"
+[adapter]
+init_from = "start"
+[optimizer]
+lr = {LR}
+weight_decay = 0.01
+[scheduler]
+name = "linear"
+warmup_steps = {WARMUP}
+[clipping]
+name = "norm"
+max_norm = 0.5
+[precision]
+name = "fp64"
+[training]
+output_dir = "ours"
+max_steps = {STEPS}
+batch_size = 1
+gradient_accumulation_steps = {len(TEXTS)}
+log_every = 1
+"""
+    )
+    run("peft-run", experiment)
+    lines = [json.loads(line) for line in (folder / "ours" / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line], load_file(folder / "ours" / "adapter_model.safetensors")
+
+
+def theirs(folder, model):
+    data = batch(transformers.AutoTokenizer.from_pretrained(folder / "model"))
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=0.01)
+    schedule = transformers.get_linear_schedule_with_warmup(optimizer, WARMUP, STEPS)
+    losses = []
+    for _ in range(STEPS):
+        # Not the model's own loss, which rounds the logits to fp32.
+        logits = model(input_ids=data["input_ids"], attention_mask=data["attention_mask"]).logits[:, :-1]
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), data["labels"][:, 1:].flatten())
+        losses.append(loss.item())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 0.5)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    return losses, peft.get_peft_model_state_dict(model)
+
+
+@pytest.mark.parametrize("adapter,options", ROWS, ids=["-".join(row) for row in ROWS])
+def test_trajectory(run, tmp_path, exact_peer, adapter, options):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        base = save_llama(tmp_path / "model", **CASES[options]).double()
+        config = peft.LoraConfig(task_type="CAUSAL_LM", **ADAPTERS[adapter])
+        model = peft.get_peft_model(base, config, autocast_adapter_dtype=False)
+        model.save_pretrained(tmp_path / "start")
+        expected_losses, expected = theirs(tmp_path, model)
+    losses, tensors = ours(run, tmp_path, ADAPTERS[adapter])
+    # The last bits that accumulation in another order leaves, through twenty steps of AdamW's division.
+    assert losses == pytest.approx(expected_losses, rel=1e-8)
+    assert expected_losses[-1] < expected_losses[0]
+    assert tensors.keys() == expected.keys()
+    start = load_file(tmp_path / "start" / "adapter_model.safetensors")
+    moved = 0
+    for name, tensor in tensors.items():
+        assert tensor.dtype == torch.float64
+        difference = (tensor - expected[name]).norm() / expected[name].norm()
+        assert difference < 1e-8, (name, difference)
+        moved += not torch.equal(tensor, start[name])
+    assert moved >= len(tensors) - 1  # all but the frozen weight that an adapted embedding is saved with
+
+
+def test_toml_of_the_start_must_not_argue(run, tmp_path):
+    """Options beside init_from would be a second truth."""
+    save_llama(tmp_path / "model")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", r=4)).save_pretrained(tmp_path / "start")
+    (tmp_path / "train.jsonl").write_text('{"text": "one"}\n')
+    text = '[model]\npath = "model"\n[data]\ntrain = "train.jsonl"\n[adapter]\ninit_from = "start"\n{}\n[training]\n' \
+           'output_dir = "out"\nmax_steps = 1\n'
+    for line, part in ((toml({"r": 4})[2:-2], "'r'"), ('name = "adalora"', "init_from")):
+        (tmp_path / "experiment.toml").write_text(text.format(line))
+        assert part in run("peft-run", tmp_path / "experiment.toml", code=2).stderr
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "experiment.toml").write_text(text.format('name = "lora"'))
+    run("peft-run", tmp_path / "experiment.toml")
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 4
