@@ -63,6 +63,12 @@ StringList absolute(StringList paths) {
   return paths;
 }
 
+void add_run(Syntax& syntax, std::string& precision, std::string& device) {
+  syntax.options.add_options()("precision", po::value(&precision)->value_name("NAME")->default_value(precision),
+                               "a precision plugin")(
+      "device", po::value(&device)->value_name("NAME")->default_value(device), "auto, cpu, cuda, cuda:1, ...");
+}
+
 void add_plugin_path(Syntax& syntax, StringList& paths) {
   syntax.options.add_options()("plugin-path", po::value(&paths)->value_name("DIR"),
                                "search this folder for plugins first (may be repeated)");
@@ -144,9 +150,8 @@ Command parse_generate(const StringList& words) {
       "top-k", po::value(&out.top_k)->value_name("K")->default_value(out.top_k), "0: no limit")(
       "top-p", po::value(&out.top_p)->value_name("P")->default_value(out.top_p), "1: no limit")(
       "seed", po::value(&out.seed)->value_name("N")->default_value(out.seed), "of the random choice")(
-      "raw", po::bool_switch(&out.raw), "the prompt as it is, without the chat template")(
-      "precision", text(out.precision, "NAME")->default_value(out.precision), "a precision plugin")(
-      "device", text(out.device, "NAME")->default_value(out.device), "auto, cpu, cuda, cuda:1, ...");
+      "raw", po::bool_switch(&out.raw), "the prompt as it is, without the chat template");
+  add_run(syntax, out.precision, out.device);
   add_plugin_path(syntax, out.plugin_paths);
   po::variables_map values;
   if (!parse(words, syntax, values)) return Information{syntax.help()};
@@ -167,9 +172,8 @@ Command parse_eval(const StringList& words) {
       "format", text(out.format, "NAME")->default_value(out.format), "as [data] format in an experiment")(
       "system", text(out.system, "TEXT"), "system message of conversations that have none")(
       "max-length", number(out.max_length), "tokens; longer examples are cut")("batch-size", number(out.batch_size),
-                                                                               "examples at a time")(
-      "precision", text(out.precision, "NAME")->default_value(out.precision), "a precision plugin")(
-      "device", text(out.device, "NAME")->default_value(out.device), "auto, cpu, cuda, cuda:1, ...");
+                                                                               "examples at a time");
+  add_run(syntax, out.precision, out.device);
   add_plugin_path(syntax, out.plugin_paths);
   po::variables_map values;
   if (!parse(words, syntax, values)) return Information{syntax.help()};

@@ -2,14 +2,10 @@
 
 #include <iostream>
 
-#include "adapters.h"
 #include "commands.h"
+#include "inference.h"
 #include "peft/error.h"
-#include "peft/memory.h"
 #include "peft/model/generate.h"
-#include "peft/model/load.h"
-#include "peft/text/text.h"
-#include "peft/train.h"
 
 namespace {
 
@@ -56,15 +52,9 @@ class Typewriter {
 }  // namespace
 
 int generate_command(const GenerateArguments& arguments) {
-  install_cpu_allocator();
-  Plugins plugins(Plugins::search_path(arguments.plugin_paths));
-  Options none;
-  const auto precision = plugins.make<Precision>(arguments.precision, none);
-  const torch::Device device = choose_device(arguments.device);
-  const auto checkpoint = Checkpoint::open(arguments.model);
-  const Text text = load_text(*checkpoint);
-  const auto model = load_model(checkpoint, precision->base_dtype(), device);
-  const auto adapters = attach_adapters(arguments.adapters, plugins, *model, *precision, arguments.any_base);
+  Inference inference(arguments.model, arguments.precision, arguments.device, arguments.plugin_paths);
+  const Text& text = inference.text();
+  const auto adapted = inference.load(arguments.adapters, arguments.any_base);
 
   const Sampling sampling{.max_new_tokens = arguments.max_new_tokens,
                           .temperature = arguments.temperature,
@@ -73,7 +63,8 @@ int generate_command(const GenerateArguments& arguments) {
                           .seed = arguments.seed,
                           .eos_ids = text.eos_ids};
   Typewriter typewriter(*text.tokenizer);
-  generate(*model, prompt_ids(arguments, text), sampling, [&](int64_t token) { return typewriter.type(token); });
+  generate(*adapted.model, prompt_ids(arguments, text), sampling,
+           [&](int64_t token) { return typewriter.type(token); });
   typewriter.finish();
   return 0;
 }

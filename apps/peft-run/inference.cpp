@@ -1,0 +1,46 @@
+#include "inference.h"
+
+#include <torch/types.h>
+
+#include <iostream>
+
+#include "peft/adapter_files.h"
+#include "peft/error.h"
+#include "peft/memory.h"
+#include "peft/model/load.h"
+#include "peft/train.h"
+
+namespace {
+
+std::unique_ptr<peft::Precision> make_precision(peft::Plugins& plugins, const std::string& name) {
+  peft::Options none;
+  return plugins.make<peft::Precision>(name, none);
+}
+
+/// The allocator comes before the first tensor, which a precision may hold.
+peft::StringList searched(const peft::StringList& plugin_paths) {
+  peft::install_cpu_allocator();
+  return peft::Plugins::search_path(plugin_paths);
+}
+
+}  // namespace
+
+Inference::Inference(const std::string& model, const std::string& precision, const std::string& device,
+                     const peft::StringList& plugin_paths)
+    : plugins_(searched(plugin_paths)),
+      precision_(make_precision(plugins_, precision)),
+      device_(peft::choose_device(device)),
+      checkpoint_(peft::Checkpoint::open(model)),
+      text_(peft::load_text(*checkpoint_)) {}
+
+Inference::Adapted Inference::load(const peft::StringList& folders, bool any_base) {
+  Adapted out{peft::load_model(checkpoint_, precision_->base_dtype(), device_), {}};
+  for (const std::string& folder : folders) {
+    auto loaded = peft::load_adapter(folder, plugins_, *out.model, precision_->adapter_dtype(), any_base);
+    if (loaded.base == peft::BaseMatch::unknown)
+      std::cerr << "note: " << peft::printable(folder, 4096)
+                << " does not say which base it was trained on; names and shapes fit this one\n";
+    out.adapters.push_back(std::move(loaded.adapter));
+  }
+  return out;
+}

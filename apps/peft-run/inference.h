@@ -1,0 +1,34 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "peft/adapter.h"
+#include "peft/files/checkpoint.h"
+#include "peft/model/decoder.h"
+#include "peft/plugin.h"
+#include "peft/text/text.h"
+
+/// A base and what it takes to run it with adapters.
+class Inference {
+ public:
+  Inference(const std::string& model, const std::string& precision, const std::string& device,
+            const peft::StringList& plugin_paths);
+  const peft::Text& text() const { return text_; }
+  peft::Precision& precision() { return *precision_; }
+
+  struct Adapted {
+    std::shared_ptr<peft::Model> model;
+    std::vector<std::unique_ptr<peft::Adapter>> adapters;
+  };
+  /// A base of its own with the folders' adapters, one over the other; says where one does not tell its base.
+  Adapted load(const peft::StringList& folders, bool any_base);
+
+ private:
+  peft::Plugins plugins_;
+  std::unique_ptr<peft::Precision> precision_;
+  torch::Device device_;
+  std::shared_ptr<const peft::Checkpoint> checkpoint_;
+  peft::Text text_;
+};
