@@ -119,6 +119,10 @@ def test_plugins_that_there_are_not(run, folder, kind):
     refused(run, folder, 4, kind, "nonesuch", sets=[f'{kind}.name="nonesuch"'])
 
 
+def test_plugins_that_are_misspelt(run, folder):
+    refused(run, folder, 4, "'lorra' of kind adapter", "did you mean 'lora'?", sets=['adapter.name="lorra"'])
+
+
 def test_plugin_of_another_abi(run, folder, bin_dir):
     """A copy of a good one whose record says that it was built for another libtorch."""
     good = (bin_dir.parent / "lib" / "peft" / "plugins" / "peft_adapter_lora.so").read_bytes()

@@ -26,21 +26,33 @@ def adapter(run, tmp_path):
     return train(run, tmp_path, {"target_modules": "all-linear", "r": 4}, steps=2)[0]
 
 
-def test_written_here_read_there(adapter, tmp_path):
-    data = (adapter / "adapter_model.safetensors").read_bytes()
-    header, body = split(data)
-    metadata = header.pop("__metadata__")
-    assert metadata.keys() == {"format", "base_fingerprint"} and metadata["format"] == "pt"
+def sound(file, folder):
+    """The tensors as Python's library reads them, once they tile the file and are what it would write; and the metadata."""
+    header, body = split(file.read_bytes())
+    metadata = header.pop("__metadata__", None)
     ends = sorted(tuple(entry["data_offsets"]) for entry in header.values())
     assert ends[0][0] == 0 and ends[-1][1] == len(body)
     assert all(one[1] == other[0] for one, other in zip(ends, ends[1:], strict=False)), "the tensors tile the file"
 
-    tensors = load_file(adapter / "adapter_model.safetensors")
-    assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in tensors.values())
-    save_file(tensors, tmp_path / "again.safetensors", metadata={"format": "pt"})
-    again, its_body = split((tmp_path / "again.safetensors").read_bytes())
+    tensors = load_file(file)
+    save_file(tensors, folder / "again.safetensors", metadata={"format": "pt"})
+    again, its_body = split((folder / "again.safetensors").read_bytes())
     again.pop("__metadata__")
     assert again == header and its_body == body
+    return tensors, metadata
+
+
+def test_adapter_written_here_read_there(adapter, tmp_path):
+    tensors, metadata = sound(adapter / "adapter_model.safetensors", tmp_path)
+    assert metadata.keys() == {"format", "base_fingerprint"} and metadata["format"] == "pt"
+    assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_state_written_here_read_there(adapter, tmp_path):
+    """Other shapes: a scalar among matrices."""
+    model_answer(tmp_path, tmp_path / "model", random_examples(258), adapter=adapter)
+    tensors, _ = sound(tmp_path / "answer.safetensors", tmp_path)
+    assert tensors["loss"].shape == () and len(tensors) > 2
 
 
 def test_written_there_read_here(adapter, tmp_path):
