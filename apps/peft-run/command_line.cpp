@@ -63,21 +63,22 @@ StringList absolute(StringList paths) {
   return paths;
 }
 
+po::typed_value<std::string>* text(std::string& value, const char* name) { return po::value(&value)->value_name(name); }
+
 void add_run(Syntax& syntax, std::string& precision, std::string& device) {
-  syntax.options.add_options()("precision", po::value(&precision)->value_name("NAME")->default_value(precision),
-                               "a precision plugin")(
-      "device", po::value(&device)->value_name("NAME")->default_value(device), "auto, cpu, cuda, cuda:1, ...");
+  syntax.options.add_options()("precision", text(precision, "NAME")->default_value(precision), "a precision plugin")(
+      "device", text(device, "NAME")->default_value(device), "auto, cpu, cuda, cuda:1, ...");
 }
 
 void add_plugin_path(Syntax& syntax, StringList& paths) {
-  syntax.options.add_options()("plugin-path", po::value(&paths)->value_name("DIR"),
+  const auto take = [&paths](const StringList& given) { paths = absolute(given); };
+  syntax.options.add_options()("plugin-path", po::value<StringList>()->notifier(take)->value_name("DIR"),
                                "search this folder for plugins first (may be repeated)");
 }
 
 /// --model, --adapter and --any-base, as every command takes them that reads an adapter.
 void add_model(Syntax& syntax, std::string& model, StringList& adapters, bool& any_base) {
-  syntax.options.add_options()("model", po::value(&model)->value_name("PATH")->required(),
-                               "Hugging Face folder, or .gguf file")(
+  syntax.options.add_options()("model", text(model, "PATH")->required(), "Hugging Face folder, or .gguf file")(
       "adapter", po::value(&adapters)->value_name("DIR"),
       "folder with adapter_config.json and adapter_model.safetensors; may be repeated")(
       "any-base", po::bool_switch(&any_base), "take adapters that say they were trained on another base");
@@ -108,7 +109,6 @@ Command parse_list(const StringList& words) {
   add_plugin_path(syntax, out.plugin_paths);
   po::variables_map values;
   if (!parse(words, syntax, values)) return Information{syntax.help()};
-  out.plugin_paths = absolute(std::move(out.plugin_paths));
   return out;
 }
 
@@ -123,7 +123,6 @@ Command parse_describe(const StringList& words) {
   syntax.positional.add("what", 1);
   po::variables_map values;
   if (!parse(words, syntax, values)) return Information{syntax.help()};
-  out.plugin_paths = absolute(std::move(out.plugin_paths));
   return out;
 }
 
@@ -140,7 +139,6 @@ Command parse_generate(const StringList& words) {
   GenerateArguments out;
   std::string system;
   Syntax syntax("generate --model M [--adapter DIR] --prompt TEXT [options]");
-  const auto text = [](std::string& value, const char* name) { return po::value(&value)->value_name(name); };
   add_model(syntax, out.model, out.adapters, out.any_base);
   syntax.options.add_options()("prompt", text(out.prompt, "TEXT")->required(), "what the user says")(
       "system", text(system, "TEXT"), "system message before it")(
@@ -157,7 +155,6 @@ Command parse_generate(const StringList& words) {
   if (!parse(words, syntax, values)) return Information{syntax.help()};
   if (values.count("system") != 0) out.system = system;
   check(out, syntax);
-  out.plugin_paths = absolute(std::move(out.plugin_paths));
   return out;
 }
 
@@ -165,7 +162,6 @@ Command parse_eval(const StringList& words) {
   EvalArguments out;
   Syntax syntax("eval --model M --data FILE [--adapter DIR]... [options]");
   add_model(syntax, out.model, out.adapters, out.any_base);
-  const auto text = [](std::string& value, const char* name) { return po::value(&value)->value_name(name); };
   const auto number = [](int64_t& value) { return po::value(&value)->value_name("N")->default_value(value); };
   syntax.options.add_options()("data", po::value(&out.data)->value_name("FILE")->required(),
                                ".json or .jsonl; may be repeated")(
@@ -179,7 +175,6 @@ Command parse_eval(const StringList& words) {
   if (!parse(words, syntax, values)) return Information{syntax.help()};
   require(out.max_length > 1, "--max-length must be at least 2", syntax);
   require(out.batch_size > 0, "--batch-size must be positive", syntax);
-  out.plugin_paths = absolute(std::move(out.plugin_paths));
   return out;
 }
 
@@ -187,7 +182,6 @@ Command parse_merge(const StringList& words) {
   MergeArguments out;
   Syntax syntax("merge --model M --adapter DIR... --output DIR [options]");
   add_model(syntax, out.model, out.adapters, out.any_base);
-  const auto text = [](std::string& value, const char* name) { return po::value(&value)->value_name(name); };
   syntax.options.add_options()("output", text(out.output, "DIR")->required(), "folder that does not exist yet")(
       "dtype", text(out.dtype, "NAME"), "float32, bfloat16 or float16; without it: as stored (of a GGUF: float32)")(
       "max-shard-size", text(out.max_shard_size, "SIZE")->default_value(out.max_shard_size),
@@ -198,7 +192,6 @@ Command parse_merge(const StringList& words) {
   require(!out.adapters.empty(), "--adapter must be given", syntax);
   require(out.dtype.empty() || out.dtype == "float32" || out.dtype == "bfloat16" || out.dtype == "float16",
           "--dtype must be float32, bfloat16 or float16", syntax);
-  out.plugin_paths = absolute(std::move(out.plugin_paths));
   return out;
 }
 
@@ -213,7 +206,6 @@ Command parse_selfcheck(const StringList& words) {
   po::variables_map values;
   if (!parse(words, syntax, values)) return Information{syntax.help()};
   require(!out.what.empty(), "no method given", syntax);
-  out.plugin_paths = absolute(std::move(out.plugin_paths));
   return out;
 }
 

@@ -46,11 +46,10 @@ std::unique_ptr<Adapter> make_adapter(Document& document, Plugins& plugins, std:
   if (init_from.empty()) return make<Adapter>(document, plugins, "");
   std::string name;
   table.get("name", name, "the plugin, or nothing: the saved adapter names it");
-  auto adapter = open_adapter(init_from, plugins);
-  const std::string saved = plugins.loaded().back().name;
+  auto [adapter, saved] = open_adapter(init_from, plugins);
   if (!name.empty() && name != saved)
     table.error("name", "is not what init_from holds, which is '" + printable(saved) + "'");
-  return adapter;
+  return std::move(adapter);
 }
 
 }  // namespace

@@ -65,16 +65,12 @@ void print_receipt(const MergeReceipt& receipt) {
 int merge_command(const MergeArguments& arguments) {
   install_cpu_allocator();
   Plugins plugins(Plugins::search_path(arguments.plugin_paths));
-  MergeOptions options{.model = arguments.model,
-                       .adapters = arguments.adapters,
-                       .output = arguments.output,
-                       .any_base = arguments.any_base,
-                       .dtype = {},
-                       .max_shard_size = bytes_of(arguments.max_shard_size)};
-  if (!arguments.dtype.empty())
-    options.dtype = arguments.dtype == "float32"   ? torch::kFloat
-                    : arguments.dtype == "float16" ? torch::kHalf
-                                                   : torch::kBFloat16;
+  const MergeOptions options{.model = arguments.model,
+                             .adapters = arguments.adapters,
+                             .output = arguments.output,
+                             .any_base = arguments.any_base,
+                             .dtype = arguments.dtype,
+                             .max_shard_size = bytes_of(arguments.max_shard_size)};
   const MergeReceipt receipt = merge(options, plugins);
   print_receipt(receipt);
   std::cout << "written: " << printable(arguments.output, 4096) << " (" << receipt.files.size()

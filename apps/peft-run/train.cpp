@@ -8,6 +8,7 @@
 #include "model_card.h"
 #include "peft/adapter_files.h"
 #include "peft/error.h"
+#include "peft/files/draft_folder.h"
 #include "peft/files/json.h"
 #include "run_log.h"
 #include "screen.h"
@@ -33,17 +34,13 @@ void make_output(const TrainingOptions& options) {
                         " cannot be made: " + error.message());
 }
 
-/// A whole checkpoint or none: written under another name, then renamed.
+/// A whole checkpoint or none.
 void save_checkpoint(int64_t step, const Experiment& experiment, const Workload& work, const RunLog& log) {
-  const fs::path folder = fs::path(experiment.training.output_dir) / ("checkpoint-" + std::to_string(step));
-  const fs::path draft = folder.string() + ".writing";
-  fs::remove_all(draft);
-  fs::create_directory(draft);
-  save_adapter(draft.string(), *experiment.adapter, *work.model);
-  write_state((draft / "optimizer.safetensors").string(), experiment.optimizer->state(), {});
-  log.write_state(draft.string());
-  fs::remove_all(folder);
-  fs::rename(draft, folder);
+  DraftFolder draft(experiment.training.output_dir + "/checkpoint-" + std::to_string(step));
+  save_adapter(draft.path(), *experiment.adapter, *work.model);
+  write_state(draft.file("optimizer.safetensors"), experiment.optimizer->state(), {});
+  log.write_state(draft.path());
+  draft.publish();
 }
 
 void print_start(const Experiment& experiment, const Workload& work) {

@@ -17,9 +17,13 @@ PEFT_API void save_adapter(const std::string& folder, const Adapter& adapter, co
 /// What a folder's file says about the base that it was trained on.
 enum class BaseMatch { same, unknown };
 
+struct OpenedAdapter {
+  std::unique_ptr<Adapter> adapter;
+  std::string plugin;  ///< its name
+};
 /// The plugin named like the folder's peft_type, with its options; made here or by HF PEFT. Nothing is attached yet.
 /// Throws InputError for what is no adapter, or asks for what the plugin does not know.
-PEFT_API std::unique_ptr<Adapter> open_adapter(const std::string& folder, Plugins& plugins);
+PEFT_API OpenedAdapter open_adapter(const std::string& folder, Plugins& plugins);
 
 /// Fills an attached adapter from the folder's tensors. Throws InputError where keys are missing, unexpected or of a
 /// wrong shape (all are listed), values are not finite, or the file names another base than `model` has, unless

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,7 +15,7 @@ struct MergeOptions {
   StringList adapters;  ///< folders; all are merged, in this order
   std::string output;   ///< folder that does not exist yet
   bool any_base = false;
-  std::optional<torch::Dtype> dtype;        ///< of the merged weights; absent: as stored, a GGUF's fp32
+  std::string dtype;  ///< of the merged weights: "float32", "bfloat16", "float16"; "": as stored, a GGUF's fp32
   uint64_t max_shard_size = 5'000'000'000;  ///< bytes of one safetensors file
 };
 

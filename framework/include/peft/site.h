@@ -63,6 +63,11 @@ class PEFT_API Site : public torch::nn::Module {
   /// Off: the site computes as if nothing had ever been attached.
   void enable_adapters(bool on) { enabled_ = on; }
   bool adapted() const { return enabled_ && !layers_.empty(); }
+  /// Whether an adapter put anything here, layers or copies, enabled or not.
+  bool touched() const { return !layers_.empty() || !copies_.empty(); }
+  /// `base`, the site's own weights in any dtype, with the copies in their place and every layer folded in, as new
+  /// tensors. Nothing where a layer has no weights to fold into, or says that none express it.
+  std::optional<Affine> folded(const Affine& base) const;
   /// Off: layers that could be fused run their own forward, as a check of the one against the other.
   void enable_fusion(bool on) { fused_ = on; }
   /// The frozen parameters as loaded.

@@ -191,10 +191,6 @@ uint64_t TensorForm::bytes() const {
   return bytes;
 }
 
-struct SafetensorsWriter::File {
-  AtomicFile file;
-};
-
 SafetensorsWriter::~SafetensorsWriter() = default;
 
 SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<TensorForm> tensors,
@@ -217,19 +213,19 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<Tensor
   std::string text = header.dump();
   text.append((8 - text.size() % 8) % 8, ' ');
   const uint64_t length = text.size();
-  file_.reset(new File{AtomicFile(path)});
-  file_->file.write(&length, sizeof length);
-  file_->file.write(text.data(), text.size());
+  file_ = std::make_unique<AtomicFile>(path);
+  file_->write(&length, sizeof length);
+  file_->write(text.data(), text.size());
 }
 
 void SafetensorsWriter::write(const void* data) {
   if (next_ == tensors_.size()) throw std::logic_error("more tensors than the file was to hold");
-  file_->file.write(data, tensors_[next_++].bytes());
+  file_->write(data, tensors_[next_++].bytes());
 }
 
 void SafetensorsWriter::commit() {
   if (next_ != tensors_.size()) throw std::logic_error("'" + tensors_[next_].name + "' was not written");
-  file_->file.commit();
+  file_->commit();
 }
 
 }  // namespace peft

@@ -9,6 +9,7 @@
 #include "model/stored_types.h"
 #include "peft/adapter_files.h"
 #include "peft/error.h"
+#include "peft/files/draft_folder.h"
 #include "peft/files/json.h"
 #include "peft/model/load.h"
 
@@ -19,33 +20,13 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-/// The folder under another name until it is whole.
-class Draft {
- public:
-  explicit Draft(const std::string& output) : output_(fs::path(output).lexically_normal()) {
-    if (!output_.has_filename()) output_ = output_.parent_path();
-    if (fs::exists(output_)) throw ConfigError(printable(output, 4096) + " is there already; name another output");
-    draft_ = output_.string() + ".writing";
-    std::error_code error;
-    fs::remove_all(draft_, error);
-    if (!fs::create_directories(draft_, error))
-      throw ResourceError(printable(draft_.string(), 4096) + " cannot be made: " + error.message());
-  }
-  ~Draft() {
-    std::error_code error;
-    if (!draft_.empty()) fs::remove_all(draft_, error);
-  }
-  std::string file(const std::string& name) const { return (draft_ / name).string(); }
-  void publish() {
-    std::error_code error;
-    fs::rename(draft_, output_, error);
-    if (error) throw ResourceError(printable(output_.string(), 4096) + " cannot be made: " + error.message());
-    draft_.clear();
-  }
-
- private:
-  fs::path output_, draft_;
-};
+/// `output` without a slash at its end. Nothing may be there.
+std::string free_place(const std::string& output) {
+  fs::path path = fs::path(output).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  if (fs::exists(path)) throw ConfigError(printable(output, 4096) + " is there already; name another output");
+  return path.string();
+}
 
 /// Consecutive tensors of at most `most` bytes (a larger one alone).
 std::vector<std::vector<TensorForm>> shards_of(const std::vector<TensorForm>& tensors, uint64_t most) {
@@ -69,7 +50,7 @@ std::string shard_name(std::size_t shard, std::size_t count) {
   return name;
 }
 
-std::vector<std::string> write_weights(MergedWeights& weights, const Draft& draft, uint64_t most) {
+std::vector<std::string> write_weights(MergedWeights& weights, const DraftFolder& draft, uint64_t most) {
   const auto shards = shards_of(weights.tensors(), most);
   json map = json::object();
   uint64_t total = 0;
@@ -90,16 +71,8 @@ std::vector<std::string> write_weights(MergedWeights& weights, const Draft& draf
   return files;
 }
 
-/// "float32" for at::kFloat.
-std::string config_name(torch::Dtype dtype) {
-  return dtype == torch::kHalf       ? "float16"
-         : dtype == torch::kBFloat16 ? "bfloat16"
-         : dtype == torch::kDouble   ? "float64"
-                                     : "float32";
-}
-
 void write_config(const Checkpoint& checkpoint, const MergedWeights& weights, const std::string& dtype,
-                  const Draft& draft) {
+                  const DraftFolder& draft) {
   json config = checkpoint.config();
   config[config.contains("torch_dtype") ? "torch_dtype" : "dtype"] = dtype;
   if (weights.unties()) config["tie_word_embeddings"] = false;
@@ -107,7 +80,7 @@ void write_config(const Checkpoint& checkpoint, const MergedWeights& weights, co
 }
 
 /// The tokenizer's files as they are; from a GGUF, the same made of its metadata.
-void write_text(const Checkpoint& checkpoint, const Draft& draft) {
+void write_text(const Checkpoint& checkpoint, const DraftFolder& draft) {
   if (fs::is_directory(checkpoint.path())) {
     for (const char* name :
          {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
@@ -122,7 +95,7 @@ void write_text(const Checkpoint& checkpoint, const Draft& draft) {
     write_file(draft.file("generation_config.json"), checkpoint.generation_config().dump(2) + "\n");
 }
 
-void write_receipt(const MergeReceipt& receipt, const MergeOptions& options, const Draft& draft) {
+void write_receipt(const MergeReceipt& receipt, const MergeOptions& options, const DraftFolder& draft) {
   json modules = json::object();
   for (const MergedModule& module : receipt.modules)
     modules[module.path] = {
@@ -132,28 +105,26 @@ void write_receipt(const MergeReceipt& receipt, const MergeOptions& options, con
   write_file(draft.file("merge_receipt.json"), all.dump(2) + "\n");
 }
 
-/// What the base is held in while its adapters are read; its weights come from the file itself.
-torch::Dtype held_as(const DecoderConfig& config) {
-  return config.torch_dtype == "float32"   ? torch::kFloat
-         : config.torch_dtype == "float16" ? torch::kHalf
-                                           : torch::kBFloat16;
-}
-
 }  // namespace
 
 MergeReceipt merge(const MergeOptions& options, Plugins& plugins) {
+  const auto wanted = named_type(options.dtype);
+  if (!wanted && !options.dtype.empty())
+    throw ConfigError("'" + printable(options.dtype) + "' is no dtype to merge in; float32, bfloat16 and float16 are");
   const auto checkpoint = Checkpoint::open(options.model);
   const bool quantised = !fs::is_directory(options.model);
-  Draft draft(options.output);
+  DraftFolder draft(free_place(options.output));
   const auto config = decoder_config(checkpoint->config(), checkpoint->path());
-  const auto model = load_model(checkpoint, quantised ? torch::kBFloat16 : held_as(config), torch::kCPU);
+  // Held so while its adapters are read; its weights come from the file itself.
+  const auto held = quantised ? torch::kBFloat16 : named_type(config.torch_dtype).value_or(torch::kBFloat16);
+  const auto model = load_model(checkpoint, held, torch::kCPU);
   std::vector<std::unique_ptr<Adapter>> adapters;
   for (const std::string& folder : options.adapters)
     adapters.push_back(load_adapter(folder, plugins, *model, torch::kFloat, options.any_base).adapter);
 
-  MergedWeights weights(*checkpoint, *model, options.dtype);
+  MergedWeights weights(*checkpoint, *model, wanted);
   MergeReceipt receipt;
-  receipt.dtype = options.dtype ? config_name(*options.dtype) : quantised ? "float32" : config.torch_dtype;
+  receipt.dtype = wanted ? options.dtype : quantised ? "float32" : config.torch_dtype;
   receipt.files = write_weights(weights, draft, options.max_shard_size);
   receipt.modules = weights.modules();
   write_config(*checkpoint, weights, receipt.dtype, draft);

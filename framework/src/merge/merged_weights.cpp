@@ -18,17 +18,15 @@ StoredType type_of(const StoredTensor& stored, std::optional<torch::Dtype> dtype
 
 MergedWeights::MergedWeights(const Checkpoint& checkpoint, const Model& model, std::optional<torch::Dtype> dtype)
     : checkpoint_(checkpoint), model_(model), dtype_(dtype) {
-  unties_ = model.config().tie_word_embeddings && (changed(model.embedding()) || changed(model.head()));
+  unties_ = model.config().tie_word_embeddings && (model.embedding().touched() || model.head().touched());
   for (const Site* site : model.sites()) add(*site);
 }
-
-bool MergedWeights::changed(const Site& site) const { return !site.layers().empty() || !site.copies().empty(); }
 
 void MergedWeights::add(const Site& site) {
   const bool head = &site == &model_.head();
   if (head && model_.config().tie_word_embeddings && !unties_) return;
   const std::vector<std::string> parameters = site.parameter_names();
-  if (parameters.empty() && changed(site))
+  if (parameters.empty() && site.touched())
     throw InputError("'" + site.path() + "' has no weights that its adapter could be merged into");
   for (const std::string& parameter : parameters) {
     const std::string name = site.path() + "." + parameter;
@@ -53,22 +51,16 @@ Affine MergedWeights::base_of(const Site& site) const {
 
 const Affine& MergedWeights::merged(const Site& site) {
   if (current_ == &site) return affine_;
-  current_ = &site;
   const Affine base = base_of(site);
-  const auto start = [&](const char* parameter, const Tensor& own) {
-    const auto copy = site.copies().find(parameter);
-    if (copy != site.copies().end()) return copy->second.detach().to(torch::kFloat).clone();
-    return own.defined() ? own.clone() : own;
-  };
-  affine_ = {start("weight", base.weight), start("bias", base.bias)};
-  // The last attached is the innermost.
-  for (auto layer = site.layers().rbegin(); layer != site.layers().rend(); ++layer)
-    if (!(*layer)->fold(affine_))
-      throw InputError("'" + site.path() + "': no weights express what its adapter does, so it cannot be merged");
-  if (affine_.bias.defined() && !base.bias.defined())
+  auto folded = site.folded(base);
+  if (!folded)
+    throw InputError("'" + site.path() + "': no weights express what its adapter does, so it cannot be merged");
+  if (folded->bias.defined() && !base.bias.defined())
     throw InputError("'" + site.path() + "': its adapter has a bias, for which this model's layer has no place");
-  const TensorForm form{"", type_of(*sources_.at(site.path() + ".weight").stored, dtype_), {}};
-  record(site, base.weight, affine_.weight, *torch_type(form.type));
+  current_ = &site;
+  affine_ = std::move(*folded);
+  const StoredType type = type_of(*sources_.at(site.path() + ".weight").stored, dtype_);
+  record(site, base.weight, affine_.weight, *torch_type(type));
   return affine_;
 }
 
@@ -87,7 +79,7 @@ void MergedWeights::record(const Site& site, const Tensor& base, const Tensor& m
 const void* MergedWeights::data(const TensorForm& form) {
   const torch::NoGradGuard no_grad;
   const Source& source = sources_.at(form.name);
-  if (changed(*source.site)) {
+  if (source.site->touched()) {
     const Affine& affine = merged(*source.site);
     out_ = (source.bias ? affine.bias : affine.weight).to(*torch_type(form.type)).contiguous();
     return out_.data_ptr();

@@ -31,7 +31,6 @@ class MergedWeights {
     const StoredTensor* stored;
   };
   void add(const Site& site);
-  bool changed(const Site& site) const;
   Affine base_of(const Site& site) const;
   const Affine& merged(const Site& site);
   void record(const Site& site, const Tensor& base, const Tensor& merged, torch::Dtype dtype);

@@ -52,18 +52,6 @@ Tensor Model::hidden(const Input& input, KeyValueCache* cache) const { return no
 
 Tensor Model::logits(const Tensor& hidden) const { return head_->forward(hidden); }
 
-Supervised supervised_rows(const Input& input, const Tensor& labels) {
-  Tensor next = at::full_like(labels, -100);
-  const int64_t tokens = labels.size(0);
-  next.narrow(0, 0, tokens - 1).copy_(labels.narrow(0, 1, tokens - 1));
-  std::vector<int64_t> ends;
-  for (std::size_t e = 1; e < input.starts.size(); ++e)
-    if (input.starts[e] > 0) ends.push_back(input.starts[e] - 1);
-  next.index_fill_(0, torch::tensor(ends, torch::kLong).to(labels.device()), -100);
-  const Tensor rows = at::nonzero(next != -100).flatten();
-  return {rows, next.index_select(0, rows)};
-}
-
 Tensor Model::loss_sum(const Input& input, const Tensor& labels) const {
   const auto [rows, targets] = supervised_rows(input, labels);
   const Tensor h = norm_->forward(body(input, nullptr).index_select(0, rows));

@@ -35,8 +35,7 @@ struct LowRankLinear : torch::autograd::Function<LowRankLinear> {
     const Tensor dy = grads[0].reshape({-1, weight.size(0)});
     const auto dtype = rows.scalar_type();
     const Tensor d_down = product(dy, B.to(dtype)).mul_(scale);  // [rows, r]
-    // Rank first: the few rows of r are the side that the product keeps at hand, several times faster than the other
-    // way.
+    // Rank first: with the few rows of r on the left the product is several times faster.
     const Tensor dA = product(d_down.t(), rows).to(A.scalar_type());
     const Tensor dB =
         product(down.t(), dy).mul_(scale).t().to(B.scalar_type(), false, false, at::MemoryFormat::Contiguous);

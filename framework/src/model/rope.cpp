@@ -68,11 +68,12 @@ RopeFrequencies rope_frequencies(const RopeConfig& rope, int64_t head_dim) {
 Rotation rotate(const RopeFrequencies& frequencies, const Tensor& positions) {
   // The angles are fp32 as transformers'; their cosines are rounded to it from fp64. torch's fp32 cosines differ in the
   // last bit by where in memory an element lies, so that equal inputs would not give equal results.
-  const Tensor angles = positions.to(torch::kFloat).cpu().unsqueeze(1) * frequencies.inv_freq;
+  const Tensor fp32 = positions.to(torch::kFloat).cpu().unsqueeze(1) * frequencies.inv_freq;
+  const Tensor angles = fp32.to(torch::kDouble);
   const auto scaled = [&](const Tensor& wide) {
     return (wide.to(torch::kFloat) * frequencies.attention_scaling).to(positions.device());
   };
-  return {scaled(angles.to(torch::kDouble).cos()), scaled(angles.to(torch::kDouble).sin())};
+  return {scaled(angles.cos()), scaled(angles.sin())};
 }
 
 }  // namespace peft

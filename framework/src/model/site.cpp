@@ -76,6 +76,20 @@ Tensor Site::around(const Tensor& x, const Next& base) const {
   return adapted() ? run_layers(layers_, 0, x, base) : base(x);
 }
 
+std::optional<Affine> Site::folded(const Affine& base) const {
+  const torch::NoGradGuard no_grad;
+  const auto start = [&](const char* parameter, const Tensor& own) {
+    const auto copy = copies_.find(parameter);
+    if (copy != copies_.end()) return copy->second.to(base.weight.scalar_type(), false, /*copy=*/true);
+    return own.defined() ? own.clone() : own;
+  };
+  Affine affine{start("weight", base.weight), start("bias", base.bias)};
+  // The last attached is the innermost.
+  for (auto layer = layers_.rbegin(); layer != layers_.rend(); ++layer)
+    if (!affine.weight.defined() || !(*layer)->fold(affine)) return std::nullopt;
+  return affine;
+}
+
 Linear::Linear(std::string path, int64_t in, int64_t out, bool bias)
     : Site(std::move(path)), in_(in), out_(out), has_bias_(bias) {}
 Linear::~Linear() = default;

@@ -1,7 +1,6 @@
 #include "model/stored_types.h"
 
 #include <stdexcept>
-#include <string>
 
 namespace peft {
 
@@ -18,6 +17,13 @@ constexpr std::pair<StoredType, torch::Dtype> kTypes[] = {
 std::optional<torch::Dtype> torch_type(StoredType type) {
   for (const auto& [stored, own] : kTypes)
     if (stored == type) return own;
+  return std::nullopt;
+}
+
+std::optional<torch::Dtype> named_type(const std::string& name) {
+  if (name == "float32") return torch::kFloat;
+  if (name == "bfloat16") return torch::kBFloat16;
+  if (name == "float16") return torch::kHalf;
   return std::nullopt;
 }
 

@@ -3,6 +3,7 @@
 #include <torch/types.h>
 
 #include <optional>
+#include <string>
 
 #include "peft/files/checkpoint.h"
 
@@ -12,5 +13,7 @@ namespace peft {
 std::optional<torch::Dtype> torch_type(StoredType type);
 /// The stored type for torch's. Throws std::logic_error where safetensors files have none.
 StoredType stored_type(torch::Dtype dtype);
+/// torch's type for one that a model is stored in, by config.json's name: float32, bfloat16, float16.
+std::optional<torch::Dtype> named_type(const std::string& name);
 
 }  // namespace peft

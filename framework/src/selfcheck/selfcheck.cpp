@@ -2,10 +2,8 @@
 
 #include <torch/torch.h>
 
-#include <cctype>
 #include <cstdlib>
 #include <filesystem>
-#include <nlohmann/json.hpp>
 #include <sstream>
 
 #include "peft/adapter_files.h"
@@ -56,7 +54,7 @@ class FolderForNow {
 
 class Examination {
  public:
-  Examination(Plugins& plugins, const std::string& name, const std::string& options) : plugins_(plugins), name_(name) {
+  Examination(Plugins& plugins, const std::string& name, const std::string& options) : plugins_(plugins) {
     Document document = Document::from_text("[adapter]\n" + options + "\n", "selfcheck");
     Options table = document.table("adapter");
     adapter_ = plugins.make<Adapter>(name, table);
@@ -94,7 +92,7 @@ class Examination {
   void base();
   double slope(const Tensor& parameter, const Tensor& direction) const;
   Plugins& plugins_;
-  std::string name_, hash_;
+  std::string hash_;
   std::shared_ptr<Model> model_ = small_model();
   std::unique_ptr<Adapter> adapter_;
   Tensor base_logits_;
@@ -167,14 +165,9 @@ void Examination::folding() {
   const torch::NoGradGuard no_grad;
   const auto plain = std::make_shared<Model>(model_->config());
   for (const Site* site : model_->sites()) {
-    Affine affine = site->frozen();
-    if (affine.weight.defined()) affine.weight = affine.weight.clone();
-    if (affine.bias.defined()) affine.bias = affine.bias.clone();
-    for (const auto& [name, copy] : site->copies()) (name == "bias" ? affine.bias : affine.weight) = copy.clone();
-    for (auto layer = site->layers().rbegin(); layer != site->layers().rend(); ++layer)
-      if (!affine.weight.defined() || !(*layer)->fold(affine))
-        return tell("folding into weights", true, "says that no weights express it (" + site->path() + ")");
-    plain->find(site->path())->set_frozen(affine);
+    const auto affine = site->folded(site->frozen());
+    if (!affine) return tell("folding into weights", true, "says that no weights express it (" + site->path() + ")");
+    plain->find(site->path())->set_frozen(*affine);
   }
   const double change = distance(logits(*plain), logits(*model_));
   tell("folded into weights it computes the same", change <= kSame, "logits differ by " + text_of(change));

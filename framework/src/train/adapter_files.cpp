@@ -45,7 +45,7 @@ std::string plugin_name(const nlohmann::json& config, const std::string& path) {
 }
 
 bool equal_in_either_type(const Tensor& a, const Tensor& b) {
-  return a.sizes() == b.sizes() && (torch::equal(a.to(b.dtype()), b) || torch::equal(a, b.to(a.dtype())));
+  return torch::equal(a.to(b.dtype()), b) || torch::equal(a, b.to(a.dtype()));
 }
 
 /// Copies each tensor of the file into the one that the adapter would save under its key. What the adapter saves of the
@@ -97,14 +97,15 @@ void save_adapter(const std::string& folder, const Adapter& adapter, const Model
   write_file((in / kConfig).string(), config.dump(2) + "\n");
 }
 
-std::unique_ptr<Adapter> open_adapter(const std::string& folder, Plugins& plugins) {
+OpenedAdapter open_adapter(const std::string& folder, Plugins& plugins) {
   const std::string path = (std::filesystem::path(folder) / kConfig).string();
   const nlohmann::json config = read_json(path);
   Document document = Document::from_adapter_config("adapter", config, path);
   Options options = document.table("adapter");
-  auto adapter = plugins.make<Adapter>(plugin_name(config, path), options);
+  const std::string name = plugin_name(config, path);
+  auto adapter = plugins.make<Adapter>(name, options);
   document.finish();
-  return adapter;
+  return {std::move(adapter), name};
 }
 
 BaseMatch fill_adapter(const std::string& folder, const Adapter& adapter, const Model& model, bool any_base) {
@@ -123,7 +124,7 @@ BaseMatch fill_adapter(const std::string& folder, const Adapter& adapter, const 
 
 LoadedAdapter load_adapter(const std::string& folder, Plugins& plugins, Model& model, torch::Dtype dtype,
                            bool any_base) {
-  LoadedAdapter loaded{open_adapter(folder, plugins), BaseMatch::unknown};
+  LoadedAdapter loaded{open_adapter(folder, plugins).adapter, BaseMatch::unknown};
   try {
     loaded.adapter->attach(model, dtype);
   } catch (const ConfigError& error) {  // here the options are the file's

@@ -7,9 +7,12 @@
 #include <nlohmann/json.hpp>
 
 #include "selfcheck/tiny_model.h"
+#include "support/message.h"
 #include "support/test.h"
 
 using namespace peft;
+using peft::test::has;
+using peft::test::message_of;
 
 namespace {
 
@@ -18,18 +21,6 @@ StringList selected(const Model& model, const Targets& targets) {
   for (const Site* site : select_sites(model, targets)) paths.push_back(site->path());
   return paths;
 }
-
-template <class Action>
-std::string error_of(Action action) {
-  try {
-    action();
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "";
-}
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 const std::string layer0 = "model.layers.0.", layer1 = "model.layers.1.";
 
@@ -43,7 +34,8 @@ TEST_CASE("a list matches whole names and suffixes at dots, in model order") {
   CHECK(selected(*model, {.target_modules = StringList{"lm_head"}}) == StringList{"lm_head"});
   CHECK(selected(*model, {.target_modules = StringList{"embed_tokens"}}) == StringList{"model.embed_tokens"});
   CHECK(selected(*model, {.target_modules = StringList{"1.mlp.up_proj"}}) == StringList{layer1 + "mlp.up_proj"});
-  CHECK(has(error_of([&] { selected(*model, {.target_modules = StringList{"proj"}}); }), "'proj' matches nothing"));
+  CHECK(has(message_of<ConfigError>([&] { selected(*model, {.target_modules = StringList{"proj"}}); }),
+            "'proj' matches nothing"));
 }
 
 TEST_CASE("a string is a regex over the whole name, in Python's syntax") {
@@ -54,16 +46,18 @@ TEST_CASE("a string is a regex over the whole name, in Python's syntax") {
         StringList{layer0 + "mlp.gate_proj", layer0 + "mlp.up_proj"});
   CHECK(regex(R"(model\.layers\.\d+\.mlp\.down_proj)").size() == 2);
   CHECK(regex(R"((?i)LM_HEAD)") == StringList{"lm_head"});
-  CHECK(has(error_of([&] { regex("q_proj"); }), "'q_proj' matches nothing"));
-  CHECK(has(error_of([&] { regex("(q_proj"); }), "[adapter] target_modules: the regular expression '(q_proj'"));
+  CHECK(has(message_of<ConfigError>([&] { regex("q_proj"); }), "'q_proj' matches nothing"));
+  CHECK(has(message_of<ConfigError>([&] { regex("(q_proj"); }),
+            "[adapter] target_modules: the regular expression '(q_proj'"));
 }
 
 TEST_CASE("a regex that backtracks without end is an error") {
   const auto model = test::tiny_model(test::tiny_config());
-  CHECK(
-      has(error_of([&] { selected(*model, {.target_modules = std::string(R"((\w|[a-z._0-9])*(\w|[a-z._0-9])*X)")}); }),
-          "gave up"));
-  CHECK(has(error_of([&] { selected(*model, {.target_modules = std::string(20000, 'a')}); }), "longer than"));
+  CHECK(has(message_of<ConfigError>(
+                [&] { selected(*model, {.target_modules = std::string(R"((\w|[a-z._0-9])*(\w|[a-z._0-9])*X)")}); }),
+            "gave up"));
+  CHECK(has(message_of<ConfigError>([&] { selected(*model, {.target_modules = std::string(20000, 'a')}); }),
+            "longer than"));
 }
 
 TEST_CASE("all-linear is every linear layer but the output head") {
@@ -93,9 +87,11 @@ TEST_CASE("exclusions come first, by name or regex") {
         StringList{layer1 + "self_attn.q_proj"});
   CHECK(selected(*model, {.target_modules = q, .exclude_modules = std::string(R"(.*\.1\..*)")}) ==
         StringList{layer0 + "self_attn.q_proj"});
-  CHECK(has(error_of([&] { selected(*model, {.target_modules = q, .exclude_modules = StringList{"q_prj"}}); }),
-            "exclude_modules: 'q_prj' matches nothing; did you mean 'q_proj'?"));
-  CHECK(has(error_of([&] { selected(*model, {.target_modules = q, .exclude_modules = q}); }), "nothing is left"));
+  CHECK(has(
+      message_of<ConfigError>([&] { selected(*model, {.target_modules = q, .exclude_modules = StringList{"q_prj"}}); }),
+      "exclude_modules: 'q_prj' matches nothing; did you mean 'q_proj'?"));
+  CHECK(has(message_of<ConfigError>([&] { selected(*model, {.target_modules = q, .exclude_modules = q}); }),
+            "nothing is left"));
 }
 
 TEST_CASE("layer indices filter what a suffix matched") {
@@ -109,8 +105,9 @@ TEST_CASE("layer indices filter what a suffix matched") {
   CHECK(selected(*model,
                  {.target_modules = StringList{"q_proj", layer1 + "mlp.up_proj"}, .layers_to_transform = IntList{0}}) ==
         StringList{layer0 + "self_attn.q_proj", layer1 + "mlp.up_proj"});
-  CHECK(has(error_of([&] { selected(*model, {.target_modules = q, .layers_to_transform = IntList{0, 3}}); }),
-            "layers_to_transform: no target is in layer 3"));
+  CHECK(has(
+      message_of<ConfigError>([&] { selected(*model, {.target_modules = q, .layers_to_transform = IntList{0, 3}}); }),
+      "layers_to_transform: no target is in layer 3"));
   CHECK_THROWS_AS(
       selected(*model,
                {.target_modules = q, .layers_to_transform = IntList{0}, .layers_pattern = StringList{"blocks", "h"}}),
@@ -121,7 +118,7 @@ TEST_CASE("everything that matches nothing is told at once, with what there is")
   const auto model = test::tiny_model(test::tiny_config());
   const Targets wrong{.target_modules = StringList{"q_porj", "input_layernorm", "mlp", "v_proj"},
                       .exclude_modules = StringList{"nope", "self_attn"}};
-  const std::string error = error_of([&] { select_sites(*model, wrong); });
+  const std::string error = message_of<ConfigError>([&] { select_sites(*model, wrong); });
   CHECK(has(error, "target_modules: 'q_porj' matches nothing; did you mean 'q_proj'?"));
   CHECK(has(error, "target_modules: 'input_layernorm' matches nothing"));
   CHECK(has(error, "target_modules: 'mlp' matches nothing"));
@@ -151,7 +148,8 @@ TEST_CASE("modules to save train whole and are not adapted") {
       expected.push_back(layer + name + ".weight");
   std::sort(expected.begin(), expected.end());
   CHECK(trained == expected);  // "norm" means every name that ends so, as in PEFT
-  CHECK(has(error_of([&] { train_whole_modules(*model, {.modules_to_save = StringList{"lm_heads"}}, torch::kFloat); }),
+  CHECK(has(message_of<ConfigError>(
+                [&] { train_whole_modules(*model, {.modules_to_save = StringList{"lm_heads"}}, torch::kFloat); }),
             "modules_to_save: 'lm_heads' matches nothing; did you mean 'lm_head'?"));
 }
 
@@ -165,9 +163,9 @@ TEST_CASE("patterns give values from a dot to the name's end") {
   CHECK(ranks({{"q_proj", 4}}) == IntList{4, 8, 4, 8});
   CHECK(ranks({{R"(layers\.1\..*v_proj)", 2}, {"^model.layers.0.self_attn.q_proj", 3}}) == IntList{3, 8, 8, 2});
   CHECK(ranks({{"q_proj", 4}, {"0.self_attn.(q|v)_proj", 4}}) == IntList{4, 4, 4, 8});
-  CHECK(has(error_of([&] { ranks({{"_proj", 4}}); }), "rank_pattern: '_proj' matches nothing"));
-  CHECK(has(error_of([&] { ranks({{"k_proj", 4}}); }), "rank_pattern: 'k_proj' matches nothing"));
-  CHECK(has(error_of([&] { ranks({{"q_proj", 4}, {"0.self_attn.q_proj", 5}}); }),
+  CHECK(has(message_of<ConfigError>([&] { ranks({{"_proj", 4}}); }), "rank_pattern: '_proj' matches nothing"));
+  CHECK(has(message_of<ConfigError>([&] { ranks({{"k_proj", 4}}); }), "rank_pattern: 'k_proj' matches nothing"));
+  CHECK(has(message_of<ConfigError>([&] { ranks({{"q_proj", 4}, {"0.self_attn.q_proj", 5}}); }),
             "give different values to 'model.layers.0.self_attn.q_proj'"));
 }
 
@@ -179,8 +177,9 @@ TEST_CASE("what cannot be meant together is told with its place") {
     read_targets(in, targets);
     document.finish();
   };
-  CHECK(has(error_of([&] { errors("target_modules = \".*\"\nlayers_to_transform = [1]\n"); }), "exp.toml:3:"));
-  CHECK(has(error_of([&] { errors("layers_pattern = \"layers\"\n"); }), "needs layers_to_transform"));
-  CHECK(has(error_of([&] { errors("target_modules = []\n"); }), "must name at least one module"));
+  CHECK(has(message_of<ConfigError>([&] { errors("target_modules = \".*\"\nlayers_to_transform = [1]\n"); }),
+            "exp.toml:3:"));
+  CHECK(has(message_of<ConfigError>([&] { errors("layers_pattern = \"layers\"\n"); }), "needs layers_to_transform"));
+  CHECK(has(message_of<ConfigError>([&] { errors("target_modules = []\n"); }), "must name at least one module"));
   CHECK_NOTHROW(errors("layers_pattern = \"layers\"\nlayers_to_transform = [1]\n"));
 }

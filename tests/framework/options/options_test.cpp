@@ -8,9 +8,12 @@
 #include <limits>
 
 #include "peft/error.h"
+#include "support/message.h"
 #include "support/test.h"
 
 using namespace peft;
+using peft::test::has;
+using peft::test::message_of;
 
 namespace {
 
@@ -67,18 +70,6 @@ std::string errors_of(const std::string& toml) {
   Everything o;
   read(document.table("t"), o);
   return errors_of(document);
-}
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-template <class Work>
-std::string refusal(Work work) {
-  try {
-    work();
-  } catch (const ConfigError& error) {
-    return error.what();
-  }
-  return "";
 }
 
 /// The error of one key of [t], which stands on line 2.
@@ -167,13 +158,13 @@ TEST_CASE("a table must be one table", "[options]") {
 }
 
 TEST_CASE("what is not TOML is told with its place", "[options]") {
-  CHECK(contains(refusal([] { Document::from_text("[t]\nx = \n", "exp.toml"); }), "exp.toml:2:"));
-  CHECK(contains(refusal([] { Document::from_text("[t]\nx = 1\nx = 2\n", "exp.toml"); }), "exp.toml:3:"));
+  CHECK(has(message_of<ConfigError>([] { Document::from_text("[t]\nx = \n", "exp.toml"); }), "exp.toml:2:"));
+  CHECK(has(message_of<ConfigError>([] { Document::from_text("[t]\nx = 1\nx = 2\n", "exp.toml"); }), "exp.toml:3:"));
   CHECK_THROWS_AS(Document::from_text("[t]\nx = \"\xff\"\n"), ConfigError);
   CHECK_THROWS_AS(Document::from_text("x = " + std::string(100000, '[')), ConfigError);
-  CHECK(refusal([] { Document::from_file("/nonexistent/exp.toml"); }) ==
+  CHECK(message_of<ConfigError>([] { Document::from_file("/nonexistent/exp.toml"); }) ==
         "/nonexistent/exp.toml: No such file or directory");
-  CHECK(refusal([] { Document::from_file("/dev/zero"); }) == "/dev/zero: not a regular file");
+  CHECK(message_of<ConfigError>([] { Document::from_file("/dev/zero"); }) == "/dev/zero: not a regular file");
 }
 
 TEST_CASE("--set is a layer over the file", "[options]") {
@@ -225,7 +216,7 @@ TEST_CASE("resolved TOML gives the same values again", "[options]") {
   second.finish();
   CHECK(back == o);
   CHECK(first.resolved() == second.resolved());
-  CHECK_FALSE(contains(first.resolved(), "steps"));
+  CHECK_FALSE(has(first.resolved(), "steps"));
 }
 
 TEST_CASE("paths start at the folder of the file that names them", "[options]") {
@@ -254,8 +245,8 @@ TEST_CASE("paths start at the folder of the file that names them", "[options]") 
   CHECK(d == StringList{(folder / "sub" / "p").string(), (folder / "sub" / "q").string()});
   CHECK(e == StringList{(folder / "sub" / "one").string()});
   CHECK(f.empty());
-  CHECK(contains(document.resolved(), "a = \"" + a + "\""));
-  CHECK(contains(document.resolved(), "f = []"));
+  CHECK(has(document.resolved(), "a = \"" + a + "\""));
+  CHECK(has(document.resolved(), "f = []"));
   std::filesystem::remove_all(folder);
 }
 
@@ -293,7 +284,7 @@ TEST_CASE("an error of one's own stands at its key, or at the table", "[options]
 }
 
 TEST_CASE("names from a file cannot drive the terminal", "[options]") {
-  CHECK(contains(error_of("\"\\u001b[2J\" = 1"), "'\\x1b[2J'"));
+  CHECK(has(error_of("\"\\u001b[2J\" = 1"), "'\\x1b[2J'"));
 }
 
 TEST_CASE("the nearest name", "[options]") {

@@ -17,9 +17,12 @@
 #include <sstream>
 
 #include "peft/error.h"
+#include "support/message.h"
 #include "support/test.h"
 
 using namespace peft;
+using peft::test::has;
+using peft::test::message_of;
 namespace fs = std::filesystem;
 
 namespace {
@@ -31,8 +34,6 @@ std::string slurp(const fs::path& file) {
   text << std::ifstream(file, std::ios::binary).rdbuf();
   return text.str();
 }
-
-bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 /// A plugin folder of its own, with copies of the good plugin, changed or not.
 class Folder {
@@ -64,20 +65,10 @@ class Folder {
   fs::path path_;
 };
 
-template <class Work>
-std::string refusal(Work work) {
-  try {
-    work();
-  } catch (const PluginError& error) {
-    return error.what();
-  }
-  return "";
-}
-
 std::string refusal_of(const std::string& folder, const std::string& name = "good") {
   Plugins plugins({folder});
   Options in;
-  return refusal([&] { plugins.make<Scheduler>(name, in); });
+  return message_of<PluginError>([&] { plugins.make<Scheduler>(name, in); });
 }
 
 std::string refusal_of_contrary(const char* behaviour) {
@@ -152,8 +143,8 @@ TEST_CASE("an unknown name gets the near ones, the found ones and where was sear
         "no plugin 'godo' of kind scheduler; did you mean 'good'?; found: contrary, good, no_record, "
         "unresolved; searched: " +
             fixtures);
-  CHECK(contains(refusal_of(fixtures, "../plugins/peft_scheduler_good"), "no plugin '../plugins/peft_scheduler_good'"));
-  CHECK(contains(refusal_of(fixtures, ""), "no plugin ''"));
+  CHECK(has(refusal_of(fixtures, "../plugins/peft_scheduler_good"), "no plugin '../plugins/peft_scheduler_good'"));
+  CHECK(has(refusal_of(fixtures, ""), "no plugin ''"));
 }
 
 TEST_CASE("the search path", "[plugin]") {
@@ -184,9 +175,9 @@ TEST_CASE("a plugin built for something else is refused before anything in it ru
     folder.write_patched(from, to);
     ::unsetenv("PEFT_FIXTURE_LOADED");
     const std::string told = refusal_of(folder.path());
-    CHECK(contains(told, folder.file().string() + ": "));
-    CHECK((contains(told, "built for {") || contains(told, "not a peft plugin that this peft knows") ||
-           contains(told, "says it is 'evil'")));
+    CHECK(has(told, folder.file().string() + ": "));
+    CHECK((has(told, "built for {") || has(told, "not a peft plugin that this peft knows") ||
+           has(told, "says it is 'evil'")));
     CHECK(std::getenv("PEFT_FIXTURE_LOADED") == nullptr);
   }
   const Folder folder;
@@ -201,11 +192,11 @@ TEST_CASE("a cut-off library is refused, wherever it is cut", "[plugin]") {
   for (std::size_t part = 0; part < 64; ++part) {
     const Folder folder;
     folder.write(whole.substr(0, whole.size() * part / 64));
-    CHECK(contains(refusal_of(folder.path()), part == 0 ? "not a shared library" : "the file is cut off"));
+    CHECK(has(refusal_of(folder.path()), part == 0 ? "not a shared library" : "the file is cut off"));
   }
   const Folder folder;
   folder.write(whole.substr(0, whole.size() - 1));
-  CHECK(contains(refusal_of(folder.path()), "the file is cut off"));
+  CHECK(has(refusal_of(folder.path()), "the file is cut off"));
   check_good_still_works();
 }
 
@@ -227,13 +218,13 @@ TEST_CASE("headers full of nonsense are refused", "[plugin]") {
   const Folder folder;
   folder.write("#!/bin/sh\necho no library\n" + std::string(100, '\n'));
   CHECK(refusal_of(folder.path()) == folder.file().string() + ": not a shared library");
-  CHECK(contains(refusal_of(fixtures, "no_record"), "it has no record of PEFT_PLUGIN"));
+  CHECK(has(refusal_of(fixtures, "no_record"), "it has no record of PEFT_PLUGIN"));
   check_good_still_works();
 }
 
 TEST_CASE("a library that cannot be loaded says why", "[plugin]") {
-  CHECK(contains(refusal_of(fixtures, "unresolved"),
-                 fixtures + "/peft_scheduler_unresolved.so: cannot be loaded: undefined symbol: _Z28peft_fixture"));
+  CHECK(has(refusal_of(fixtures, "unresolved"),
+            fixtures + "/peft_scheduler_unresolved.so: cannot be loaded: undefined symbol: _Z28peft_fixture"));
   check_good_still_works();
 }
 
@@ -256,7 +247,7 @@ TEST_CASE("a static constructor that throws ends the process with the file's nam
   CHECK(size > 0);
   CHECK(WIFEXITED(status));
   CHECK(WEXITSTATUS(status) == 4);
-  CHECK(contains(told, "peft_scheduler_throws_on_load.so: a static constructor threw: told by a static constructor"));
+  CHECK(has(told, "peft_scheduler_throws_on_load.so: a static constructor threw: told by a static constructor"));
 }
 
 TEST_CASE("files and folders that others may change are refused", "[plugin]") {
@@ -265,47 +256,47 @@ TEST_CASE("files and folders that others may change are refused", "[plugin]") {
   folder.write(whole);
   SECTION("file writable by others") {
     ::chmod(folder.file().c_str(), 0646);
-    CHECK(contains(refusal_of(folder.path()), folder.file().string() + ": refused, because others"));
+    CHECK(has(refusal_of(folder.path()), folder.file().string() + ": refused, because others"));
   }
   SECTION("file writable by the group") {
     ::chmod(folder.file().c_str(), 0664);
-    CHECK(contains(refusal_of(folder.path()), "others than its owner may write it"));
+    CHECK(has(refusal_of(folder.path()), "others than its owner may write it"));
   }
   SECTION("folder writable by others, sticky or not") {
     for (const mode_t mode : {0777, 01777, 0775}) {
       ::chmod(folder.path().c_str(), mode);
-      CHECK(contains(refusal_of(folder.path()), folder.path() + ": refused, because others"));
+      CHECK(has(refusal_of(folder.path()), folder.path() + ": refused, because others"));
     }
   }
   SECTION("file of another user") {
     if (::geteuid() != 0) return;  // only root can give a file away
     REQUIRE(::chown(folder.file().c_str(), 12345, 12345) == 0);
-    CHECK(contains(refusal_of(folder.path()), "belongs to another user (uid 12345)"));
+    CHECK(has(refusal_of(folder.path()), "belongs to another user (uid 12345)"));
   }
   SECTION("folder of another user") {
     if (::geteuid() != 0) return;
     REQUIRE(::chown(folder.path().c_str(), 12345, 12345) == 0);
-    CHECK(contains(refusal_of(folder.path()), folder.path() + ": refused, because it belongs to another user"));
+    CHECK(has(refusal_of(folder.path()), folder.path() + ": refused, because it belongs to another user"));
   }
   SECTION("symbolic link") {
     fs::remove(folder.file());
     fs::create_symlink(fixtures + "/peft_scheduler_good.so", folder.file());
-    CHECK(contains(refusal_of(folder.path()), "it is a symbolic link"));
+    CHECK(has(refusal_of(folder.path()), "it is a symbolic link"));
   }
   SECTION("dangling link") {
     fs::remove(folder.file());
     fs::create_symlink("/nonexistent", folder.file());
-    CHECK(contains(refusal_of(folder.path()), "it is a symbolic link"));
+    CHECK(has(refusal_of(folder.path()), "it is a symbolic link"));
   }
   SECTION("FIFO") {
     fs::remove(folder.file());
     REQUIRE(::mkfifo(folder.file().c_str(), 0644) == 0);
-    CHECK(contains(refusal_of(folder.path()), "it is not a regular file"));
+    CHECK(has(refusal_of(folder.path()), "it is not a regular file"));
   }
   SECTION("directory") {
     fs::remove(folder.file());
     fs::create_directory(folder.file());
-    CHECK(contains(refusal_of(folder.path()), "it is not a regular file"));
+    CHECK(has(refusal_of(folder.path()), "it is not a regular file"));
   }
   check_good_still_works();
 }
@@ -329,7 +320,7 @@ TEST_CASE("what goes wrong while making is told with the plugin", "[plugin]") {
   const std::string who = "plugin scheduler/contrary: ";
   CHECK(refusal_of_contrary("make: runtime_error") == who + "could not be made: told by the plugin");
   CHECK(refusal_of_contrary("make: int") == who + "could not be made: something that is no std::exception");
-  CHECK(contains(refusal_of_contrary("make: c10::Error"), who + "could not be made: told by the plugin"));
+  CHECK(has(refusal_of_contrary("make: c10::Error"), who + "could not be made: told by the plugin"));
   CHECK(refusal_of_contrary("make: null") == who + "the factory of 'contrary' returned nothing");
   check_good_still_works();
 }
@@ -344,15 +335,15 @@ TEST_CASE("list shows all, the broken ones with the reason", "[plugin]") {
   const auto all = plugins.scan();
   REQUIRE(all.size() == 7);
   CHECK(all[0].name == "broken");
-  CHECK(contains(all[0].problem, "not a shared library"));
+  CHECK(has(all[0].problem, "not a shared library"));
   CHECK(all[1].name == "contrary");
   CHECK(all[1].problem.empty());
   CHECK(all[2].name == "good");
   CHECK(all[2].problem.empty());
   CHECK(all[2].file == folder.file().string());
   CHECK(all[3].name == "good");
-  CHECK(contains(all[3].problem, "a folder searched earlier has a scheduler/good"));
-  CHECK(contains(all[4].problem, "no record"));
-  CHECK(contains(all[5].problem, "peft_fixture_that_nobody_has"));
-  CHECK(contains(all[6].problem, "no kind of plugin is named 'teapot'"));
+  CHECK(has(all[3].problem, "a folder searched earlier has a scheduler/good"));
+  CHECK(has(all[4].problem, "no record"));
+  CHECK(has(all[5].problem, "peft_fixture_that_nobody_has"));
+  CHECK(has(all[6].problem, "no kind of plugin is named 'teapot'"));
 }

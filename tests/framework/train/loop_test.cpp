@@ -9,9 +9,12 @@
 #include "peft/train.h"
 #include "plugins/load.h"
 #include "selfcheck/tiny_model.h"
+#include "support/message.h"
 #include "support/test.h"
 
 using namespace peft;
+using peft::test::has;
+using peft::test::message_of;
 using torch::Tensor;
 
 namespace {
@@ -91,18 +94,6 @@ double difference(const Model& a, const Model& b) {
     most = std::max(most, (left[i].second - right[i].second).abs().max().item<double>());
   return most;
 }
-
-template <class Error, class Function>
-std::string message_of(Function function) {
-  try {
-    function();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 

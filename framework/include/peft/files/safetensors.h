@@ -10,6 +10,8 @@
 
 namespace peft {
 
+class AtomicFile;
+
 /// A safetensors file, mapped. Opening checks the whole header: its length, JSON without a key twice, types, shapes
 /// against byte ranges without overflow, and ranges that tile the data: no hole, no overlap, nothing behind.
 class PEFT_API SafetensorsFile {
@@ -33,7 +35,7 @@ struct TensorForm {
   std::string name;
   StoredType type;
   std::vector<int64_t> shape;
-  uint64_t bytes() const;  ///< by type and shape
+  PEFT_API uint64_t bytes() const;  ///< by type and shape
 };
 
 /// Writes a file as the `safetensors` library lays it out (widest types first, then by name), a tensor at a time, whole
@@ -51,9 +53,8 @@ class PEFT_API SafetensorsWriter {
   void commit();
 
  private:
-  struct File;
   std::vector<TensorForm> tensors_;
-  std::unique_ptr<File> file_;
+  std::unique_ptr<AtomicFile> file_;
   std::size_t next_ = 0;
 };
 

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <string>
+
+#include "peft/export.h"
+
+namespace peft {
+
+/// A folder that is filled under another name, `PATH.writing`, and appears by publish(), or not at all: what is left
+/// unpublished goes with the object. Every failure is a ResourceError.
+class PEFT_API DraftFolder {
+ public:
+  /// Removes what a process that was killed left under that name.
+  explicit DraftFolder(const std::string& path);
+  ~DraftFolder();
+  DraftFolder(const DraftFolder&) = delete;
+  DraftFolder& operator=(const DraftFolder&) = delete;
+  const std::string& path() const { return draft_; }  ///< where to write
+  std::string file(const std::string& name) const;    ///< a file's path in it
+  /// Takes the place of a folder of that name that may be there.
+  void publish();
+
+ private:
+  [[noreturn]] void fail(const std::string& why) const;
+  std::string path_, draft_;
+};
+
+}  // namespace peft
