@@ -19,6 +19,7 @@ const char* const overview = R"(usage: peft-run EXPERIMENT.toml [--set TABLE.KEY
        peft-run generate --model M [--adapter DIR] --prompt TEXT
        peft-run eval --model M --data FILE [--adapter DIR]   loss, perplexity and accuracy, with the adapter and without
        peft-run merge --model M --adapter DIR --output DIR   the model with its adapter folded in, as a Hugging Face folder
+       peft-run export --model M --adapter DIR --as gguf --output DIR    for llama.cpp and Ollama; or adapters as one
        peft-run selfcheck adapter/NAME                       tries a method's gradients, folding and files
        peft-run list                                         every plugin there is
        peft-run describe [KIND/NAME | TABLE]                 every option, with type, default and meaning
@@ -195,6 +196,44 @@ Command parse_merge(const StringList& words) {
   return out;
 }
 
+/// What combines adapters, and what each way out can take.
+void add_combination(Syntax& syntax, peft::Combination& how) {
+  std::string methods;
+  for (const std::string& method : peft::combination_methods()) methods += (methods.empty() ? "" : ", ") + method;
+  syntax.options.add_options()("weight", po::value(&how.weights)->value_name("W"),
+                               "of each --adapter, in their order; negative: --weight=-1; without any: 1 each")(
+      "combine", text(how.method, "METHOD")->default_value(how.method),
+      ("as HF PEFT's add_weighted_adapter: " + methods).c_str())(
+      "density", po::value(&how.density)->value_name("D")->default_value(how.density),
+      "share of the values that ties, dare_... and magnitude_prune keep")(
+      "svd-rank", po::value(&how.rank)->value_name("R"), "rank of svd; without it: the adapters' largest")(
+      "majority-sign", text(how.majority_sign, "NAME")->default_value(how.majority_sign),
+      "of ties: total (of the values) or frequency (of the signs)")(
+      "seed", po::value(&how.seed)->value_name("N")->default_value(how.seed), "of dare_...'s random choice");
+}
+
+Command parse_export(const StringList& words) {
+  ExportArguments out;
+  Syntax syntax("export --model M [--adapter DIR]... --as FORM --output DIR [options]");
+  add_model(syntax, out.from.model, out.from.adapters, out.from.any_base);
+  syntax.options.add_options()("as", text(out.as, "FORM")->required(),
+                               "gguf: the merged model; gguf-adapter: the adapter alone; lora: one HF PEFT folder")(
+      "output", text(out.output, "DIR")->required(), "folder that does not exist yet")(
+      "type", text(out.type, "NAME"), "of a GGUF: f32, f16, bf16, q8_0; without it: f16 (model), f32 (adapter)");
+  add_combination(syntax, out.from.combination);
+  add_plugin_path(syntax, out.plugin_paths);
+  po::variables_map values;
+  if (!parse(words, syntax, values)) return Information{syntax.help()};
+  require(out.as == "gguf" || out.as == "gguf-adapter" || out.as == "lora", "--as must be gguf, gguf-adapter or lora",
+          syntax);
+  require(out.as == "gguf" || !out.from.adapters.empty(), "--adapter must be given", syntax);
+  require(out.as != "lora" || out.type.empty(), "--type is of a GGUF", syntax);
+  const bool combines = !out.from.combination.weights.empty() || !values["combine"].defaulted();
+  require(out.as != "gguf" || !combines,
+          "--as gguf adds adapters up; combine them with --as lora first, then export the result", syntax);
+  return out;
+}
+
 Command parse_selfcheck(const StringList& words) {
   SelfcheckArguments out;
   Syntax syntax("selfcheck adapter/NAME [--set KEY=VALUE]... [--plugin-path DIR]...");
@@ -224,11 +263,12 @@ Command parse_command_line(int argc, const char* const* argv) {
   if (first == "generate") return parse_generate(rest);
   if (first == "eval") return parse_eval(rest);
   if (first == "merge") return parse_merge(rest);
+  if (first == "export") return parse_export(rest);
   if (first == "selfcheck") return parse_selfcheck(rest);
   // A mistyped command would otherwise be told as a file that is not there.
   if (first.find_first_of("./-") == std::string::npos && !std::filesystem::exists(first)) {
     const std::string near =
-        peft::nearest(first, {"plan", "list", "describe", "generate", "eval", "merge", "selfcheck"});
+        peft::nearest(first, {"plan", "list", "describe", "generate", "eval", "merge", "export", "selfcheck"});
     throw UsageError(
         "no command '" + peft::printable(first) + "'" + (near.empty() ? "" : "; did you mean '" + near + "'?"),
         overview);

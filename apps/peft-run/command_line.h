@@ -12,7 +12,7 @@ struct Information {
 };
 
 using Command = std::variant<Information, TrainArguments, PlanArguments, ListArguments, DescribeArguments,
-                             GenerateArguments, EvalArguments, MergeArguments, SelfcheckArguments>;
+                             GenerateArguments, EvalArguments, MergeArguments, ExportArguments, SelfcheckArguments>;
 
 /// The command line cannot be understood; `usage` belongs to the command that was meant.
 struct UsageError : std::runtime_error {

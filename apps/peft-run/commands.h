@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "peft/combine.h"
 #include "peft/options.h"
 
 struct TrainArguments {
@@ -66,6 +67,14 @@ struct MergeArguments {
   peft::StringList plugin_paths;
 };
 
+struct ExportArguments {
+  peft::CombineOptions from;
+  std::string output;
+  std::string as;    ///< "lora", "gguf", "gguf-adapter"
+  std::string type;  ///< of a GGUF: "f32", "f16", "bf16", "q8_0"; "": its own default
+  peft::StringList plugin_paths;
+};
+
 struct SelfcheckArguments {
   std::string what;          ///< "adapter/NAME"
   peft::StringList options;  ///< `key = value` lines of its table
@@ -79,6 +88,7 @@ int describe_command(const DescribeArguments& arguments);
 int generate_command(const GenerateArguments& arguments);
 int eval_command(const EvalArguments& arguments);
 int merge_command(const MergeArguments& arguments);
+int export_command(const ExportArguments& arguments);
 int selfcheck_command(const SelfcheckArguments& arguments);
 
 /// A table of an experiment that belongs to the core.

@@ -2,13 +2,11 @@
 
 #include <torch/types.h>
 
-#include <iostream>
-
 #include "peft/adapter_files.h"
-#include "peft/error.h"
 #include "peft/memory.h"
 #include "peft/model/load.h"
 #include "peft/train.h"
+#include "receipt.h"
 
 namespace {
 
@@ -37,9 +35,7 @@ Inference::Adapted Inference::load(const peft::StringList& folders, bool any_bas
   Adapted out{peft::load_model(checkpoint_, precision_->base_dtype(), device_), {}};
   for (const std::string& folder : folders) {
     auto loaded = peft::load_adapter(folder, plugins_, *out.model, precision_->adapter_dtype(), any_base);
-    if (loaded.base == peft::BaseMatch::unknown)
-      std::cerr << "note: " << peft::printable(folder, 4096)
-                << " does not say which base it was trained on; names and shapes fit this one\n";
+    if (loaded.base == peft::BaseMatch::unknown) note_unknown_bases({folder});
     out.adapters.push_back(std::move(loaded.adapter));
   }
   return out;

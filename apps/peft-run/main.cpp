@@ -30,6 +30,7 @@ int run(const Command& command) {
                         [](const GenerateArguments& arguments) { return generate_command(arguments); },
                         [](const EvalArguments& arguments) { return eval_command(arguments); },
                         [](const MergeArguments& arguments) { return merge_command(arguments); },
+                        [](const ExportArguments& arguments) { return export_command(arguments); },
                         [](const SelfcheckArguments& arguments) { return selfcheck_command(arguments); },
                     },
                     command);

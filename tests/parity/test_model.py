@@ -61,17 +61,6 @@ def test_shards_and_half_files(tmp_path):
     torch.testing.assert_close(ours["logits"], logits, rtol=1e-5, atol=1e-5 * logits.abs().max().item())
 
 
-def test_bf16_moves_no_more_than_the_peer_itself(tmp_path):
-    model = save_llama(tmp_path / "model")
-    examples = random_examples(258)
-    ours = model_answer(tmp_path, tmp_path / "model", examples, "bf16")["logits"].float()
-    with torch.no_grad():
-        exact, _ = peer_answer(model, examples)
-        rounded, _ = peer_answer(model.to(torch.bfloat16), examples)
-    # Both round differently; neither may be further from the truth than twice the other.
-    assert (ours - exact).norm() <= 2 * (rounded.float() - exact).norm()
-
-
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES.keys())
 def test_gradients_of_an_adapter(tmp_path, exact_peer, options, fused):
@@ -116,3 +105,18 @@ def test_smollm2(tmp_path, model_gguf):
         logits, loss = peer_answer(peer, examples)
     assert (ours["logits"] - logits).abs().max() < 1e-4
     assert abs(ours["loss"] - loss) < 1e-5
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bf16_is_as_near_as_the_peers(tmp_path, case):
+    """Where kernels are fused fewer values are rounded, so the two differ by more than the peer's own from another split of the
+    batch; from the exact logits ours are no farther than a quarter more than the peer's."""
+    save_llama(tmp_path / "model", **CASES[case])
+    examples = random_examples(258)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    with torch.no_grad():
+        exact, loss = peer_answer(model, examples)
+        theirs, their_loss = peer_answer(model.bfloat16(), examples)
+    ours = model_answer(tmp_path, tmp_path / "model", examples, precision="bf16")
+    assert (ours["logits"] - exact).norm() <= 1.25 * (theirs.float() - exact).norm()
+    assert ours["loss"].item() == pytest.approx(loss.item(), rel=2e-3)

@@ -33,12 +33,12 @@ class PEFT_API Adapter {
   /// `adapter_model.safetensors`, HF PEFT's key → tensor. Default: "base_model.model." + site path + "." + name, for
   /// what `groups` trains by default.
   virtual State hf_state(const Model& model) const;
+  /// The layers this adapter placed on `site`, others' left out.
+  std::vector<std::shared_ptr<Layer>> layers_on(const Site& site) const;
 
  protected:
   /// Puts a layer of this adapter around a site; the first placed is the outermost. `name` tells it in the module tree.
   void place(Site& site, const std::string& name, std::shared_ptr<Layer> layer);
-  /// The layers placed on `site`, others' left out.
-  std::vector<std::shared_ptr<Layer>> layers_on(const Site& site) const;
 
  private:
   NamedTensors own_parameters(const Model& model) const;

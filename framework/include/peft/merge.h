@@ -29,8 +29,9 @@ struct MergedModule {
 
 struct MergeReceipt {
   std::vector<MergedModule> modules;
-  std::vector<std::string> files;  ///< safetensors files written
+  std::vector<std::string> files;  ///< files of weights written
   std::string dtype;               ///< of most merged weights
+  StringList unknown_bases;        ///< adapters that do not say which base they were trained on
 };
 
 /// Writes the model with its adapters folded in as a Hugging Face folder: weights, config, tokenizer, chat template,

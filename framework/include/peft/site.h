@@ -23,7 +23,8 @@ struct Affine {
 /// The frozen layer, or the next adapter in.
 using Next = std::function<Tensor(const Tensor&)>;
 
-/// An update of a Linear that is scale · B(A(x)), with nothing else between: what the framework may fuse.
+/// An update that is scale · B(A(x)), with nothing else between: what the framework may fuse, and what a LoRA file can
+/// hold. An Embedding's x is its id as a one-hot row.
 struct LowRank {
   Tensor A;  ///< [r, in]
   Tensor B;  ///< [out, r]

@@ -7,6 +7,7 @@
 
 #include "files/gguf_config.h"
 #include "files/gguf_file.h"
+#include "files/gguf_heads.h"
 #include "files/gguf_names.h"
 #include "files/gguf_rope.h"
 #include "files/gguf_types.h"
@@ -104,17 +105,9 @@ class GgufCheckpoint final : public Checkpoint {
     });
   }
 
-  /// Number of heads whose rows llama.cpp has permuted; 0: the tensor stands as it is.
   int64_t permuted_heads(const std::string& name) const {
-    if (name.find(".self_attn.q_proj.") != std::string::npos) return config_["num_attention_heads"].get<int64_t>();
-    if (name.find(".self_attn.k_proj.") != std::string::npos) return config_["num_key_value_heads"].get<int64_t>();
-    return 0;
-  }
-
-  /// llama.cpp rotates neighbouring rows of a head, Hugging Face rows half a head apart: where row `row` stands.
-  static int64_t stored_row(int64_t row, int64_t head) {
-    const int64_t first = row / head * head, at = row % head, half = head / 2;
-    return first + (at < half ? 2 * at : 2 * (at - half) + 1);
+    return peft::permuted_heads(name, config_["num_attention_heads"].get<int64_t>(),
+                                config_["num_key_value_heads"].get<int64_t>());
   }
 
   GgufFile gguf_;

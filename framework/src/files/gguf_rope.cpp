@@ -17,18 +17,6 @@ using nlohmann::json;
 constexpr double low_freq_factor = 1, high_freq_factor = 4;
 constexpr int64_t llama3_context = 8192;
 
-/// The divisors that convert_hf_to_gguf.py of llama.cpp (LlamaModel.generate_extra_tensors) writes.
-std::vector<double> llama3_divisors(double factor, int64_t context, double theta, int64_t head_dim) {
-  std::vector<double> divisors;
-  for (int64_t i = 0; i < head_dim; i += 2) {
-    const double exponent = static_cast<double>(i) / static_cast<double>(head_dim);
-    const double turns = static_cast<double>(context) / (2 * std::numbers::pi * std::pow(theta, exponent));
-    const double smooth = std::clamp((turns - low_freq_factor) / (high_freq_factor - low_freq_factor), 0.0, 1.0);
-    divisors.push_back(1 / ((1 - smooth) / factor + smooth));
-  }
-  return divisors;
-}
-
 std::vector<float> read_divisors(const GgufTensor& tensor, const GgufMetadata& metadata, int64_t head_dim) {
   if (tensor.type != StoredType::f32 || tensor.shape != std::vector<int64_t>{head_dim / 2})
     metadata.fail("the tensor " + std::string(gguf_rope_tensor) + " must be F32 with one element for each of the " +
@@ -42,7 +30,13 @@ json scaling_of_tensor(const GgufTensor& tensor, const GgufMetadata& metadata, d
   const std::vector<float> stored = read_divisors(tensor, metadata, head_dim);
   const double factor = stored.empty() ? 1 : stored.back();
   const int64_t context = metadata.integer("llama.rope.scaling.original_context_length", 1, llama3_context);
-  const std::vector<double> expected = llama3_divisors(factor, context, theta, head_dim);
+  RopeConfig rope;
+  rope.theta = theta;
+  rope.factor = factor;
+  rope.low_freq_factor = low_freq_factor;
+  rope.high_freq_factor = high_freq_factor;
+  rope.original_max_position_embeddings = context;
+  const std::vector<double> expected = llama3_divisors(rope, head_dim);
   // 1e-4: the file's divisors were computed in fp32
   const bool equal = std::equal(stored.begin(), stored.end(), expected.begin(), expected.end(),
                                 [](float a, double b) { return std::abs(a - b) <= 1e-4 * b; });
@@ -79,6 +73,19 @@ json scaling_of_metadata(const GgufMetadata& metadata) {
 }
 
 }  // namespace
+
+std::vector<double> llama3_divisors(const RopeConfig& rope, int64_t head_dim) {
+  std::vector<double> divisors;
+  const double context = static_cast<double>(rope.original_max_position_embeddings);
+  for (int64_t i = 0; i < head_dim; i += 2) {
+    const double exponent = static_cast<double>(i) / static_cast<double>(head_dim);
+    const double turns = context / (2 * std::numbers::pi * std::pow(rope.theta, exponent));
+    const double smooth =
+        std::clamp((turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor), 0.0, 1.0);
+    divisors.push_back(1 / ((1 - smooth) / rope.factor + smooth));
+  }
+  return divisors;
+}
 
 json rope_scaling_of_gguf(const GgufFile& gguf, const GgufMetadata& metadata, double theta, int64_t head_dim) {
   const json scaling = scaling_of_metadata(metadata);

@@ -1,8 +1,10 @@
 #pragma once
 
 #include <nlohmann/json.hpp>
+#include <vector>
 
 #include "files/gguf_metadata.h"
+#include "peft/model/config.h"
 
 namespace peft {
 
@@ -10,6 +12,10 @@ namespace peft {
 /// the tensor rope_freqs.weight, the divisor of each frequency (transformers overlooks it and computes without
 /// scaling): the parameters are found again from it, or it is an InputError.
 nlohmann::json rope_scaling_of_gguf(const GgufFile& gguf, const GgufMetadata& metadata, double theta, int64_t head_dim);
+
+/// The divisors that convert_hf_to_gguf.py of llama.cpp (LlamaModel.generate_extra_tensors) writes for Llama 3's
+/// scaling.
+std::vector<double> llama3_divisors(const RopeConfig& rope, int64_t head_dim);
 
 inline const char* const gguf_rope_tensor = "rope_freqs.weight";
 

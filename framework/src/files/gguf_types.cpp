@@ -167,6 +167,13 @@ const char* gguf_type_name(uint32_t number) {
   return number < names.size() && *names[number] != '\0' ? names[number] : "unknown";
 }
 
+uint64_t gguf_bytes(StoredType stored, const std::vector<int64_t>& shape) {
+  const GgufType& type = gguf_type(stored);
+  uint64_t elements = 1;
+  for (const int64_t size : shape) elements *= static_cast<uint64_t>(size);
+  return elements / type.block_elements * type.block_bytes;
+}
+
 void dequantise(StoredType stored, const std::byte* blocks, int64_t count, float* out) {
   const GgufType& type = gguf_type(stored);
   switch (stored) {

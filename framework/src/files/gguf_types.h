@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "peft/files/checkpoint.h"
 
@@ -23,5 +24,7 @@ const char* gguf_type_name(uint32_t number);
 
 /// `count` blocks of a type to fp32, bit for bit as gguf.quants.dequantize of the gguf Python package.
 void dequantise(StoredType type, const std::byte* blocks, int64_t count, float* out);
+/// Bytes of a tensor. Its last dimension is whole blocks.
+uint64_t gguf_bytes(StoredType type, const std::vector<int64_t>& shape);
 
 }  // namespace peft

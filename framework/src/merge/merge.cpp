@@ -5,13 +5,12 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "merge/adapted_base.h"
 #include "merge/merged_weights.h"
 #include "model/stored_types.h"
-#include "peft/adapter_files.h"
 #include "peft/error.h"
 #include "peft/files/draft_folder.h"
 #include "peft/files/json.h"
-#include "peft/model/load.h"
 
 namespace peft {
 
@@ -19,14 +18,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-/// `output` without a slash at its end. Nothing may be there.
-std::string free_place(const std::string& output) {
-  fs::path path = fs::path(output).lexically_normal();
-  if (!path.has_filename()) path = path.parent_path();
-  if (fs::exists(path)) throw ConfigError(printable(output, 4096) + " is there already; name another output");
-  return path.string();
-}
 
 /// Consecutive tensors of at most `most` bytes (a larger one alone).
 std::vector<std::vector<TensorForm>> shards_of(const std::vector<TensorForm>& tensors, uint64_t most) {
@@ -108,27 +99,23 @@ void write_receipt(const MergeReceipt& receipt, const MergeOptions& options, con
 }  // namespace
 
 MergeReceipt merge(const MergeOptions& options, Plugins& plugins) {
-  const auto wanted = named_type(options.dtype);
+  auto wanted = named_type(options.dtype);
   if (!wanted && !options.dtype.empty())
     throw ConfigError("'" + printable(options.dtype) + "' is no dtype to merge in; float32, bfloat16 and float16 are");
-  const auto checkpoint = Checkpoint::open(options.model);
-  const bool quantised = !fs::is_directory(options.model);
   DraftFolder draft(free_place(options.output));
-  const auto config = decoder_config(checkpoint->config(), checkpoint->path());
-  // Held so while its adapters are read; its weights come from the file itself.
-  const auto held = quantised ? torch::kBFloat16 : named_type(config.torch_dtype).value_or(torch::kBFloat16);
-  const auto model = load_model(checkpoint, held, torch::kCPU);
-  std::vector<std::unique_ptr<Adapter>> adapters;
-  for (const std::string& folder : options.adapters)
-    adapters.push_back(load_adapter(folder, plugins, *model, torch::kFloat, options.any_base).adapter);
+  const AdaptedBase base = load_adapted_base(options.model, options.adapters, options.any_base, plugins);
+  const Checkpoint& checkpoint = *base.checkpoint;
+  if (!wanted && !fs::is_directory(options.model)) wanted = torch::kFloat;  // a GGUF is of many types
 
-  MergedWeights weights(*checkpoint, *model, wanted);
+  MergedWeights weights(checkpoint, *base.model,
+                        [wanted](const StoredTensor& stored) { return wanted ? stored_type(*wanted) : stored.type; });
   MergeReceipt receipt;
-  receipt.dtype = wanted ? options.dtype : quantised ? "float32" : config.torch_dtype;
+  receipt.unknown_bases = base.unknown_bases;
+  receipt.dtype = !wanted ? base.model->config().torch_dtype : options.dtype.empty() ? "float32" : options.dtype;
   receipt.files = write_weights(weights, draft, options.max_shard_size);
   receipt.modules = weights.modules();
-  write_config(*checkpoint, weights, receipt.dtype, draft);
-  write_text(*checkpoint, draft);
+  write_config(checkpoint, weights, receipt.dtype, draft);
+  write_text(checkpoint, draft);
   write_receipt(receipt, options, draft);
   draft.publish();
   return receipt;

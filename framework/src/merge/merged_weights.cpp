@@ -2,22 +2,13 @@
 
 #include <torch/torch.h>
 
-#include "model/stored_types.h"
+#include "merge/stored_values.h"
 #include "peft/error.h"
 
 namespace peft {
 
-namespace {
-
-StoredType type_of(const StoredTensor& stored, std::optional<torch::Dtype> dtype) {
-  if (dtype) return stored_type(*dtype);
-  return torch_type(stored.type) ? stored.type : StoredType::f32;
-}
-
-}  // namespace
-
-MergedWeights::MergedWeights(const Checkpoint& checkpoint, const Model& model, std::optional<torch::Dtype> dtype)
-    : checkpoint_(checkpoint), model_(model), dtype_(dtype) {
+MergedWeights::MergedWeights(const Checkpoint& checkpoint, const Model& model, TypeOf type_of)
+    : checkpoint_(checkpoint), model_(model), type_of_(std::move(type_of)) {
   unties_ = model.config().tie_word_embeddings && (model.embedding().touched() || model.head().touched());
   for (const Site* site : model.sites()) add(*site);
 }
@@ -33,7 +24,7 @@ void MergedWeights::add(const Site& site) {
     // A tied head is stored as the embedding.
     const StoredTensor* stored = checkpoint_.find(name);
     if (head && model_.config().tie_word_embeddings) stored = checkpoint_.find(model_.embedding().path() + ".weight");
-    forms_.push_back({name, type_of(*stored, dtype_), stored->shape});
+    forms_.push_back({name, type_of_(*stored), stored->shape});
     sources_[name] = {&site, parameter == "bias", stored};
   }
 }
@@ -59,20 +50,19 @@ const Affine& MergedWeights::merged(const Site& site) {
     throw InputError("'" + site.path() + "': its adapter has a bias, for which this model's layer has no place");
   current_ = &site;
   affine_ = std::move(*folded);
-  const StoredType type = type_of(*sources_.at(site.path() + ".weight").stored, dtype_);
-  record(site, base.weight, affine_.weight, *torch_type(type));
+  record(site, base.weight, affine_.weight, type_of_(*sources_.at(site.path() + ".weight").stored));
   return affine_;
 }
 
-void MergedWeights::record(const Site& site, const Tensor& base, const Tensor& merged, torch::Dtype dtype) {
-  const Tensor rounded = merged.to(dtype).to(torch::kFloat);
-  if (!at::isfinite(rounded).all().item<bool>())
-    throw InputError("'" + site.path() + "': the merged weights are not finite in " + c10::toString(dtype) +
-                     "; --dtype float32 or bfloat16 has a wider range");
+void MergedWeights::record(const Site& site, const Tensor& base, const Tensor& merged, StoredType type) {
+  const Tensor kept = rounded(merged, type);
+  if (!at::isfinite(kept).all().item<bool>())
+    throw InputError("'" + site.path() + "': the merged weights are not finite in " + type_name(type) +
+                     "; fp32 and bf16 have a wider range");
   const double change = (merged - base).norm().item<double>();
   MergedModule module{.path = site.path(), .weights = merged.numel()};
-  module.unchanged = (rounded == base.to(dtype).to(torch::kFloat)).sum().item<int64_t>();
-  module.error = change > 0 ? (rounded - merged).norm().item<double>() / change : 0;
+  module.unchanged = (kept == rounded(base, type)).sum().item<int64_t>();
+  module.error = change > 0 ? (kept - merged).norm().item<double>() / change : 0;
   modules_.push_back(std::move(module));
 }
 
@@ -81,13 +71,15 @@ const void* MergedWeights::data(const TensorForm& form) {
   const Source& source = sources_.at(form.name);
   if (source.site->touched()) {
     const Affine& affine = merged(*source.site);
-    out_ = (source.bias ? affine.bias : affine.weight).to(*torch_type(form.type)).contiguous();
+    out_ = encode(source.bias ? affine.bias : affine.weight, form.type);
     return out_.data_ptr();
   }
   if (source.stored->type == form.type && checkpoint_.is_direct(*source.stored)) return source.stored->data;
   out_ = torch::empty(source.stored->shape, torch::kFloat);
   checkpoint_.read(*source.stored, out_.data_ptr<float>());
-  out_ = out_.to(*torch_type(form.type));
+  out_ = encode(out_, form.type);
+  if (form.type == StoredType::f16 && !at::isfinite(out_).all().item<bool>())
+    throw InputError("'" + form.name + "' is not finite in " + type_name(form.type) + "; bf16 has a wider range");
   return out_.data_ptr();
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
-#include <optional>
+#include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -14,8 +15,9 @@ namespace peft {
 /// The tensors of a model with its adapters folded in, made one by one.
 class MergedWeights {
  public:
-  /// `dtype`: of everything that is not copied as it stands.
-  MergedWeights(const Checkpoint& checkpoint, const Model& model, std::optional<torch::Dtype> dtype);
+  /// What a tensor of the checkpoint is to be stored as.
+  using TypeOf = std::function<StoredType(const StoredTensor&)>;
+  MergedWeights(const Checkpoint& checkpoint, const Model& model, TypeOf type_of);
   /// Names, types and shapes, in model order.
   const std::vector<TensorForm>& tensors() const { return forms_; }
   /// The head has got weights of its own, which the base shared with its embedding.
@@ -33,10 +35,10 @@ class MergedWeights {
   void add(const Site& site);
   Affine base_of(const Site& site) const;
   const Affine& merged(const Site& site);
-  void record(const Site& site, const Tensor& base, const Tensor& merged, torch::Dtype dtype);
+  void record(const Site& site, const Tensor& base, const Tensor& merged, StoredType type);
   const Checkpoint& checkpoint_;
   const Model& model_;
-  std::optional<torch::Dtype> dtype_;
+  TypeOf type_of_;
   bool unties_ = false;
   std::vector<TensorForm> forms_;
   std::map<std::string, Source> sources_;

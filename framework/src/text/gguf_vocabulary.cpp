@@ -6,6 +6,7 @@
 
 #include "peft/error.h"
 #include "text/fields.h"
+#include "text/gguf_pre_tokenizer.h"
 #include "text/unicode.h"
 
 namespace peft {
@@ -14,27 +15,11 @@ namespace {
 
 using nlohmann::json;
 using text::Fields;
-
-enum TokenType { unknown = 2, control = 3, user_defined = 4 };
-
-const char* const mark = "\xE2\x96\x81";  // «▁», sentencepiece's space
-
-json split_by(const std::string& expression) {
-  return {{"type", "Split"}, {"pattern", {{"Regex", expression}}}, {"behavior", "Isolated"}, {"invert", false}};
-}
-
-json byte_level(bool use_regex) {
-  return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", false}, {"use_regex", use_regex}};
-}
-
-json sequence(const char* kind, json steps) { return {{"type", "Sequence"}, {kind, std::move(steps)}}; }
-
-/// Llama 3's and Qwen 2's pattern: they differ in how many digits stay together.
-json modern_split(const std::string& digits) {
-  const json split = split_by("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" + digits +
-                              "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+");
-  return sequence("pretokenizers", json::array({split, byte_level(false)}));
-}
+using text::find_gguf_pre_tokenizer;
+using text::GgufPreTokenizer;
+using text::mark;
+using text::sequence;
+using text::TokenType;
 
 /// One vocabulary being turned into a tokenizer.json.
 class Conversion {
@@ -74,15 +59,15 @@ class Conversion {
     if (types.size() != tokens_.size()) in_.fail("'tokenizer.ggml.token_type' is not as long as the tokens");
     for (std::size_t id = 0; id < tokens_.size(); ++id) {
       if (!types[id].is_number_integer()) in_.fail("'tokenizer.ggml.token_type' must hold integers");
-      const auto type = types[id].get<int64_t>();
-      if (type != unknown && type != control && type != user_defined) continue;
+      const auto type = static_cast<TokenType>(types[id].get<int32_t>());
+      if (type != TokenType::unknown && type != TokenType::control && type != TokenType::user_defined) continue;
       added.push_back({{"id", id},
                        {"content", tokens_[id]},
                        {"single_word", false},
                        {"lstrip", false},
                        {"rstrip", false},
                        {"normalized", false},
-                       {"special", type != user_defined}});
+                       {"special", type != TokenType::user_defined}});
     }
     return added;
   }
@@ -95,29 +80,19 @@ class Conversion {
 
   /// Returns whether such a vocabulary begins a text with BOS if the file does not say.
   bool convert_byte_level(json& out) const {
-    const std::string pre = in_.text("tokenizer.ggml.pre", "");
-    const bool llama3 = pre == "llama-bpe" || pre == "llama3" || pre == "llama-v3";
-    out["normalizer"] = nullptr;
-    if (pre == "gpt-2") {
-      out["pre_tokenizer"] = byte_level(true);
-    } else if (pre == "smollm") {
-      const json digits = {{"type", "Digits"}, {"individual_digits", true}};
-      out["pre_tokenizer"] = sequence("pretokenizers", json::array({digits, byte_level(true)}));
-    } else if (pre == "qwen2") {
-      out["normalizer"] = {{"type", "NFC"}};
-      out["pre_tokenizer"] = modern_split("\\p{N}");
-    } else if (llama3) {
-      out["pre_tokenizer"] = modern_split("\\p{N}{1,3}");
-    } else {
-      in_.fail("tokenizer.ggml.pre '" + printable(pre) +
+    const std::string name = in_.text("tokenizer.ggml.pre", "");
+    const GgufPreTokenizer* pre = find_gguf_pre_tokenizer(name);
+    if (pre == nullptr)
+      in_.fail("tokenizer.ggml.pre '" + printable(name) +
                "' is not implemented (gpt-2, smollm, qwen2, llama-bpe are); use the model's tokenizer.json");
-    }
-    out["decoder"] = byte_level(true);
+    out["normalizer"] = pre->normalizer;
+    out["pre_tokenizer"] = pre->pre_tokenizer;
+    out["decoder"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", false}, {"use_regex", true}};
     out["model"] = {{"type", "BPE"},
                     {"vocab", vocabulary()},
                     {"merges", in_.array("tokenizer.ggml.merges")},
-                    {"ignore_merges", llama3}};
-    return llama3;
+                    {"ignore_merges", pre->ignore_merges}};
+    return pre->begins;
   }
 
   bool convert_sentencepiece(json& out) const {

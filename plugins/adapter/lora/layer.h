@@ -37,6 +37,7 @@ class EmbeddingLayer final : public peft::Layer {
   EmbeddingLayer(int64_t rows, int64_t hidden, const Settings& settings);
   torch::Tensor forward(const torch::Tensor& ids, const peft::Next& next) override;
   bool fold(peft::Affine& affine) const override;
+  std::optional<peft::LowRank> low_rank() const override { return peft::LowRank{A_, B_, scale_}; }
 
  private:
   torch::Tensor A_, B_;  // [r, rows], [hidden, r]

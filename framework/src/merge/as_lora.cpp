@@ -1,0 +1,64 @@
+#include <torch/torch.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "merge/combine.h"
+#include "peft/adapter_files.h"
+#include "peft/error.h"
+#include "peft/files/draft_folder.h"
+
+namespace peft {
+
+namespace {
+
+std::string last_name(const Site& site) { return site.path().substr(site.path().rfind('.') + 1); }
+
+/// Names that choose just the updated sites: their last parts where these choose no other, else whole paths.
+StringList target_modules(const Model& model, const std::vector<SiteUpdate>& updates) {
+  std::set<std::string> names, paths;
+  for (const SiteUpdate& update : updates) {
+    names.insert(last_name(*update.site));
+    paths.insert(update.site->path());
+  }
+  for (const Site* site : model.sites())
+    if (names.contains(last_name(*site)) && !paths.contains(site->path())) return {paths.begin(), paths.end()};
+  return {names.begin(), names.end()};
+}
+
+std::unique_ptr<Adapter> make_lora(const Model& model, const std::vector<SiteUpdate>& updates, int64_t r,
+                                   Plugins& plugins) {
+  const nlohmann::json config = {
+      {"peft_type", "LORA"}, {"r", r}, {"lora_alpha", r}, {"target_modules", target_modules(model, updates)}};
+  Document document = Document::from_adapter_config("adapter", config, "the exported adapter");
+  Options options = document.table("adapter");
+  auto adapter = plugins.make<Adapter>("lora", options);
+  document.finish();
+  return adapter;
+}
+
+}  // namespace
+
+StringList export_lora(const CombineOptions& options, const std::string& output, Plugins& plugins) {
+  const torch::NoGradGuard no_grad;
+  DraftFolder draft(free_place(output));
+  const CombinedAdapters combined = combine(options, plugins);
+  if (combined.updates.empty()) throw InputError("the adapters change no module");
+  int64_t r = 1;
+  for (const SiteUpdate& update : combined.updates) r = std::max(r, update.update.A.size(0));
+  Model& model = *combined.base.model;
+  const auto lora = make_lora(model, combined.updates, r, plugins);
+  lora->attach(model, torch::kFloat);
+  for (const auto& [site, update] : combined.updates) {
+    const auto layers = lora->layers_on(*site);
+    const auto own = layers.size() == 1 ? layers.front()->low_rank() : std::nullopt;
+    TORCH_CHECK(own && own->A.size(0) >= update.A.size(0), "adapter/lora did not take ", site->path());
+    own->A.zero_().slice(0, 0, update.A.size(0)).copy_(update.A * (update.scale / own->scale));
+    own->B.zero_().slice(1, 0, update.B.size(1)).copy_(update.B);
+  }
+  save_adapter(draft.path(), *lora, model);
+  draft.publish();
+  return combined.base.unknown_bases;
+}
+
+}  // namespace peft

@@ -1,0 +1,46 @@
+#include "merge/stored_values.h"
+
+#include <torch/torch.h>
+
+#include "files/gguf_types.h"
+#include "model/stored_types.h"
+
+namespace peft {
+
+namespace {
+
+/// Halves go away from zero, exactly.
+Tensor round_half_away(const Tensor& values) {
+  const Tensor size = values.abs(), whole = size.floor();
+  return (whole + (2 * (size - whole)).floor()) * values.sign();
+}
+
+Tensor encode_q8_0(const Tensor& wide) {
+  const Tensor blocks = wide.reshape({-1, 32});
+  const Tensor scale = blocks.abs().amax(1, /*keepdim=*/true) / 127;
+  const Tensor inverse = torch::where(scale == 0, torch::zeros_like(scale), scale.reciprocal());
+  const Tensor quants = round_half_away(blocks * inverse).to(torch::kChar);
+  return torch::cat({scale.to(torch::kHalf).view(torch::kByte), quants.view(torch::kByte)}, 1).contiguous();
+}
+
+}  // namespace
+
+Tensor encode(const Tensor& wide, StoredType type) {
+  if (type == StoredType::q8_0) return encode_q8_0(wide);
+  return wide.to(torch_type(type).value()).contiguous();
+}
+
+Tensor rounded(const Tensor& wide, StoredType type) {
+  const Tensor stored = encode(wide, type);
+  if (type != StoredType::q8_0) return stored.to(torch::kFloat);
+  Tensor out = torch::empty(wide.sizes(), torch::kFloat);
+  dequantise(type, static_cast<const std::byte*>(stored.data_ptr()), stored.size(0), out.data_ptr<float>());
+  return out;
+}
+
+std::string type_name(StoredType type) {
+  const auto own = torch_type(type);
+  return own ? c10::toString(*own) : gguf_type(type).name;
+}
+
+}  // namespace peft

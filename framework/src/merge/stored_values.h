@@ -1,0 +1,17 @@
+#pragma once
+
+#include "peft/files/checkpoint.h"
+#include "peft/tensors.h"
+
+namespace peft {
+
+/// fp32 values as they are stored: a tensor of `type`, or for Q8_0 the bytes of its blocks, bit for bit as ggml's
+/// reference (a block: the largest of 32 values by 127 in fp16, and 32 quants of 8 bits). A row of Q8_0 is a multiple
+/// of 32.
+Tensor encode(const Tensor& wide, StoredType type);
+/// What is left of fp32 values once they are stored.
+Tensor rounded(const Tensor& wide, StoredType type);
+/// "Half", "Q8_0", for messages.
+std::string type_name(StoredType type);
+
+}  // namespace peft
