@@ -63,6 +63,7 @@ std::vector<CoreTable> core_tables() {
   return {table("model", "The base model, which stays frozen.", read_model_options),
           table("data", "What is learned from.", read_data_options),
           table("training", "The loop and where its results go.", read_training_options),
+          table("memory", "What a step may hold.", read_memory_options),
           table("plugins", "Where plugins are looked for.", read_plugin_options)};
 }
 
@@ -74,6 +75,7 @@ Experiment::Experiment(const std::string& path, const StringList& sets) : docume
   model_path = table("model", read_model_options);
   data = table("data", read_data_options);
   training = table("training", read_training_options);
+  memory = table("memory", read_memory_options);
   plugins = std::make_unique<Plugins>(Plugins::search_path(table("plugins", read_plugin_options)));
   adapter = make_adapter(document, *plugins, init_from);
   optimizer = make<Optimizer>(document, *plugins, "adamw");
@@ -99,6 +101,34 @@ Workload::Workload(Experiment& experiment) : device(choose_device(experiment.tra
   experiment.adapter->attach(*model, experiment.precision->adapter_dtype());
   if (!experiment.init_from.empty()) fill_adapter(experiment.init_from, *experiment.adapter, *model, false);
   for (ParamGroup& group : experiment.adapter->groups(*model)) experiment.optimizer->add(std::move(group));
+}
+
+StepCounts count_steps(const Experiment& experiment, const Workload& work) {
+  Steps steps(work.data, experiment.training, experiment.data.packing, experiment.data.max_length);
+  StepCounts counts{.steps = steps.total()};
+  for (int64_t step = 0; step < steps.total(); ++step)
+    for (const auto& examples : steps.next().batches) {
+      const Batch batch = make_batch(work.data, examples);
+      const auto size = static_cast<int64_t>(batch.ids.size());
+      counts.tokens += size;
+      counts.supervised += batch.supervised();
+      counts.most_tokens = std::max(counts.most_tokens, size);
+      counts.most_supervised = std::max(counts.most_supervised, batch.supervised());
+    }
+  return counts;
+}
+
+std::string arranged_memory(const Experiment& experiment, const Workload& work, const StepCounts& counts) {
+  Model& model = *work.model;
+  arrange_memory(model, *experiment.optimizer, counts.most_tokens, counts.most_supervised, experiment.memory);
+  int64_t selective = 0, full = 0;
+  for (const Checkpointing keeping : model.checkpointing()) {
+    selective += keeping == Checkpointing::selective;
+    full += keeping == Checkpointing::full;
+  }
+  if (selective + full == 0) return "";
+  return "activation checkpointing: of " + std::to_string(model.checkpointing().size()) + " layers " +
+         std::to_string(full) + " full, " + std::to_string(selective) + " selective\n";
 }
 
 std::string data_counts(const Dataset& data) {

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "peft/estimate.h"
 #include "peft/plugin.h"
 #include "peft/text/text.h"
 #include "peft/train.h"
@@ -18,6 +19,7 @@ struct Experiment {
   std::string init_from;  ///< folder of the adapter to go on from, or ""
   peft::DataOptions data;
   peft::TrainingOptions training;
+  peft::MemoryOptions memory;
   std::unique_ptr<peft::Plugins> plugins;
   std::unique_ptr<peft::Adapter> adapter;
   std::unique_ptr<peft::Optimizer> optimizer;
@@ -37,6 +39,16 @@ struct Workload {
   std::optional<peft::Dataset> eval_data;
   std::shared_ptr<peft::Model> model;
 };
+
+/// What the run's steps hold, and the largest of its micro-batches.
+struct StepCounts {
+  int64_t steps = 0, tokens = 0, supervised = 0;
+  int64_t most_tokens = 0, most_supervised = 0;
+};
+StepCounts count_steps(const Experiment& experiment, const Workload& work);
+
+/// Arranges the model's memory as the experiment wants it; a line about it, or "" where everything is kept.
+std::string arranged_memory(const Experiment& experiment, const Workload& work, const StepCounts& counts);
 
 /// What was read: examples, tokens, and what was cut or skipped; a line for each data set.
 std::string data_text(const Workload& work);

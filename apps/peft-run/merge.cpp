@@ -1,9 +1,9 @@
 #include "peft/merge.h"
 
 #include <iostream>
-#include <map>
 
 #include "commands.h"
+#include "peft/bytes.h"
 #include "peft/error.h"
 #include "peft/memory.h"
 #include "receipt.h"
@@ -13,17 +13,9 @@ namespace {
 using namespace peft;
 
 uint64_t bytes_of(const std::string& text) {
-  std::size_t used = 0;
-  double number = 0;
-  try {
-    number = std::stod(text, &used);
-  } catch (const std::exception&) {
-  }
-  const std::map<std::string, double> units = {{"", 1}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}};
-  const auto unit = units.find(text.substr(used));
-  if (!(number > 0) || number > 1e9 || unit == units.end())
-    throw ConfigError("--max-shard-size: '" + printable(text) + "' is no size; write 500MB or 5GB");
-  return static_cast<uint64_t>(number * unit->second);
+  const auto bytes = parse_bytes(text);
+  if (!bytes) throw ConfigError("--max-shard-size: '" + printable(text) + "' is no size; write 500MB or 5GB");
+  return *bytes;
 }
 
 }  // namespace

@@ -54,23 +54,12 @@ void print_groups(Optimizer& optimizer) {
   }
 }
 
-void print_steps(const Experiment& experiment, const Workload& work, int64_t& most_tokens, int64_t& most_supervised) {
-  Steps steps(work.data, experiment.training, experiment.data.packing, experiment.data.max_length);
-  int64_t tokens = 0, supervised = 0;
-  for (int64_t step = 0; step < steps.total(); ++step)
-    for (const auto& examples : steps.next().batches) {
-      const Batch batch = make_batch(work.data, examples);
-      const auto size = static_cast<int64_t>(batch.ids.size());
-      tokens += size;
-      supervised += batch.supervised();
-      most_tokens = std::max(most_tokens, size);
-      most_supervised = std::max(most_supervised, batch.supervised());
-    }
-  std::cout << "steps: " << steps.total() << ", " << grouped(tokens) << " tokens, " << grouped(supervised)
-            << " supervised; largest micro-batch " << grouped(most_tokens) << " tokens\nlr:";
+void print_steps(const Experiment& experiment, const StepCounts& counts) {
+  std::cout << "steps: " << counts.steps << ", " << grouped(counts.tokens) << " tokens, " << grouped(counts.supervised)
+            << " supervised; largest micro-batch " << grouped(counts.most_tokens) << " tokens\nlr:";
   const double base = *experiment.optimizer->groups().front().initial_lr;
-  for (const int64_t step : std::set<int64_t>{0, steps.total() / 4, steps.total() / 2, steps.total() - 1})
-    std::cout << " step " << step + 1 << " " << experiment.scheduler->lr(step, steps.total(), base);
+  for (const int64_t step : std::set<int64_t>{0, counts.steps / 4, counts.steps / 2, counts.steps - 1})
+    std::cout << " step " << step + 1 << " " << experiment.scheduler->lr(step, counts.steps, base);
   std::cout << "\n";
 }
 
@@ -111,9 +100,10 @@ int plan_command(const PlanArguments& arguments) {
   print_modules(model);
   std::cout << census(model).text() << "\n";
   print_groups(*experiment.optimizer);
-  int64_t tokens = 0, supervised = 0;
-  print_steps(experiment, work, tokens, supervised);
-  print_memory(estimate_memory(model, *experiment.optimizer, tokens, supervised));
+  const StepCounts counts = count_steps(experiment, work);
+  print_steps(experiment, counts);
+  std::cout << arranged_memory(experiment, work, counts);
+  print_memory(estimate_memory(model, *experiment.optimizer, counts.most_tokens, counts.most_supervised));
   print_sample(work);
   return 0;
 }

@@ -77,8 +77,10 @@ int train_command(const TrainArguments& arguments) {
   const TrainingOptions& options = experiment.training;
   check_output(options);  // before minutes are spent on what could not be kept
   Workload work(experiment);
+  const std::string arranged = arranged_memory(experiment, work, count_steps(experiment, work));
   make_output(options);
   print_start(experiment, work);
+  std::cout << arranged << std::flush;
 
   write_file(options.output_dir + "/resolved.toml", experiment.document.resolved());
   Screen screen;

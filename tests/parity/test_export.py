@@ -106,7 +106,7 @@ def test_model(run, tmp_path, tokenizers_dir, llama_cpp, model, kind):
     for key, value in other.items():
         assert own[key] == (pytest.approx(value, rel=1e-6) if isinstance(value, float) else value), key
     assert {key for key in own if key not in other} <= {
-        "llama.attention.key_length", "llama.attention.value_length", "llama.vocab_size",
+        "llama.rope.scaling.original_context_length", "llama.attention.key_length", "llama.attention.value_length", "llama.vocab_size",
         "tokenizer.ggml.add_bos_token", "tokenizer.ggml.add_eos_token"}
     assert "FROM ./model.gguf" in (tmp_path / "gguf" / "Modelfile").read_text()
 

@@ -1,10 +1,12 @@
 // What tests/parity asks of the data part. One JSON line in:
 //   {"model": PATH, "files": [PATH, ...], "format": NAME, "max_length": N}
 // One out: [{"ids": [...], "labels": [...], "source": "file:line"}, ...]
+// With "batch_size" and "seed" (tests/benchmark): {"examples": as above, "epoch": the first one's batches, as indices}
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "peft/data/dataset.h"
+#include "peft/data/sampler.h"
 #include "peft/files/checkpoint.h"
 
 using namespace peft;
@@ -19,8 +21,13 @@ int main() {
     options.max_length = request.at("max_length");
     const Text text = load_text(*Checkpoint::open(request.at("model")));
     auto out = nlohmann::json::array();
-    for (const Example& example : load_dataset(request.at("files"), options, text).examples)
+    const Dataset data = load_dataset(request.at("files"), options, text);
+    for (const Example& example : data.examples)
       out.push_back({{"ids", example.ids}, {"labels", example.labels}, {"source", example.source}});
+    if (request.contains("batch_size"))
+      out = {
+          {"examples", out},
+          {"epoch", epoch_batches(data, request.at("batch_size"), false, options.max_length, request.at("seed"), 0)}};
     std::cout << out.dump() << "\n";
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";

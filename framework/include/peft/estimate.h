@@ -4,6 +4,7 @@
 #include "peft/memory.h"
 #include "peft/model/decoder.h"
 #include "peft/optimizer.h"
+#include "peft/options.h"
 
 namespace peft {
 
@@ -14,8 +15,21 @@ struct MemoryEstimate {
   PEFT_API uint64_t total() const;
 };
 
-/// For micro-batches of at most `tokens` tokens, of which `supervised` are.
+/// For micro-batches of at most `tokens` tokens, of which `supervised` are, with the model's own checkpointing.
 PEFT_API MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, int64_t tokens,
                                         int64_t supervised);
+
+/// The [memory] table.
+struct MemoryOptions {
+  Checkpointing activation_checkpointing = Checkpointing::none;
+  uint64_t budget = 0;  ///< bytes; 0: none
+};
+PEFT_API MemoryOptions read_memory_options(Options& in);
+
+/// Sets the model's checkpointing: for every layer what the options say, or with a budget the least that keeps the
+/// estimate within it, first the MLPs of some layers, then whole layers. Throws ResourceError where even that does not
+/// fit, with the sum.
+PEFT_API void arrange_memory(Model& model, const Optimizer& optimizer, int64_t tokens, int64_t supervised,
+                             const MemoryOptions& options);
 
 }  // namespace peft

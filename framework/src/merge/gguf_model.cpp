@@ -29,8 +29,8 @@ GgufPairs metadata(const Checkpoint& checkpoint, const DecoderConfig& config, St
   pairs.emplace_back("general.file_type", gguf_file_type(type));
   append(pairs, gguf_pairs_of(config));
   const auto tokenizer = text::parse_json(checkpoint.tokenizer_json(), checkpoint.path() + ": tokenizer.json");
-  append(pairs,
-         gguf_pairs_of_tokenizer(tokenizer, checkpoint.tokenizer_config(), config.vocab_size, checkpoint.path()));
+  append(pairs, gguf_pairs_of_tokenizer(tokenizer, checkpoint.tokenizer_config(), checkpoint.config(),
+                                        config.vocab_size, checkpoint.path()));
   return pairs;
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "model/kernels.h"
+#include "model/recompute.h"
 
 namespace peft {
 
@@ -65,9 +66,23 @@ Model::Block::Block(const DecoderConfig& c, const std::string& path)
       self_attn(std::make_shared<Attention>(c, path + ".self_attn")),
       mlp(std::make_shared<Mlp>(c, path + ".mlp")) {}
 
-Tensor Model::Block::forward(const Tensor& x, const Passage& passage, std::size_t layer) const {
-  const Tensor mixed = x + self_attn->forward(input_layernorm->forward(x), passage, layer);
-  return mixed + mlp->forward(post_attention_layernorm->forward(mixed));
+Tensor Model::Block::with_attention(const Tensor& x, const Passage& passage, std::size_t layer) const {
+  return x + self_attn->forward(input_layernorm->forward(x), passage, layer);
+}
+
+Tensor Model::Block::with_mlp(const Tensor& x) const { return x + mlp->forward(post_attention_layernorm->forward(x)); }
+
+Tensor Model::Block::forward(const Tensor& x, const Passage& passage, std::size_t layer, Checkpointing keeping) const {
+  switch (passage.cache == nullptr ? keeping : Checkpointing::none) {
+    case Checkpointing::none:
+      return with_mlp(with_attention(x, passage, layer));
+    case Checkpointing::selective:
+      return recomputed(with_attention(x, passage, layer), [this](const Tensor& v) { return with_mlp(v); });
+    case Checkpointing::full:
+      return recomputed(
+          x, [this, passage, layer](const Tensor& v) { return with_mlp(with_attention(v, passage, layer)); });
+  }
+  __builtin_unreachable();
 }
 
 std::vector<std::shared_ptr<Site>> Model::Block::sites() const {

@@ -10,7 +10,7 @@ namespace peft {
 /// What every block of one forward pass shares.
 struct Passage {
   Tensor cos, sin;  ///< [T, head_dim / 2]
-  const std::vector<int64_t>& starts;
+  std::vector<int64_t> starts;
   KeyValueCache* cache;  ///< null in training
 };
 
@@ -41,12 +41,18 @@ struct Model::Mlp : Site {
 /// x + attention(norm(x)), then x + mlp(norm(x)).
 struct Model::Block {
   Block(const DecoderConfig& config, const std::string& path);
-  Tensor forward(const Tensor& x, const Passage& passage, std::size_t layer) const;
+  /// As `keeping` says, parts run again in the backward pass.
+  Tensor forward(const Tensor& x, const Passage& passage, std::size_t layer, Checkpointing keeping) const;
   /// In the order of the forward pass.
   std::vector<std::shared_ptr<Site>> sites() const;
   std::shared_ptr<Norm> input_layernorm, post_attention_layernorm;
   std::shared_ptr<Attention> self_attn;
   std::shared_ptr<Mlp> mlp;
+
+ private:
+  /// Both with the residual added.
+  Tensor with_attention(const Tensor& x, const Passage& passage, std::size_t layer) const;
+  Tensor with_mlp(const Tensor& x) const;
 };
 
 }  // namespace peft

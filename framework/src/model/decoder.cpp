@@ -19,6 +19,7 @@ Model::Model(DecoderConfig config) : config_(std::move(config)) {
   embedding_ = std::make_shared<Embedding>("model.embed_tokens", c.vocab_size, c.hidden_size);
   for (int64_t layer = 0; layer < c.num_hidden_layers; ++layer)
     blocks_.push_back(std::make_shared<Block>(c, "model.layers." + std::to_string(layer)));
+  checkpointing_.assign(blocks_.size(), Checkpointing::none);
   norm_ = std::make_shared<Norm>("model.norm", c.hidden_size, c.rms_norm_eps);
   head_ = std::make_shared<Linear>("lm_head", c.hidden_size, c.vocab_size, false);
   rope_ = std::make_shared<RopeFrequencies>(rope_frequencies(c.rope, c.head_dim));
@@ -43,7 +44,11 @@ Tensor Model::body(const Input& input, KeyValueCache* cache) const {
                         .sin = rotation.sin.to(x.scalar_type()),
                         .starts = input.starts,
                         .cache = cache};
-  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) x = blocks_[layer]->forward(x, passage, layer);
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    // Below the lowest adapter there is no backward pass to keep anything for.
+    const bool learns = x.requires_grad() || std::ranges::any_of(blocks_[layer]->sites(), &Site::touched);
+    x = blocks_[layer]->forward(x, passage, layer, learns ? checkpointing_[layer] : Checkpointing::none);
+  }
   if (cache != nullptr) cache->length += input.ids.size(0);
   return x;
 }
@@ -100,6 +105,11 @@ NamedTensors Model::frozen() const {
     if (own.bias.defined()) all.emplace_back(site->path() + ".bias", own.bias);
   }
   return all;
+}
+
+void Model::set_checkpointing(std::vector<Checkpointing> of_layers) {
+  TORCH_CHECK(of_layers.size() == blocks_.size(), "one setting for each of ", blocks_.size(), " layers");
+  checkpointing_ = std::move(of_layers);
 }
 
 void Model::enable_adapters(bool on) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <unordered_map>
 
 #include "peft/error.h"
@@ -44,8 +45,12 @@ bool looks_special(const std::string& token) {
 /// One tokenizer.json being turned into metadata.
 class Conversion {
  public:
-  Conversion(const json& tokenizer, const json& config, int64_t vocab_size, const std::string& name)
-      : tokenizer_(tokenizer), config_(config), in_(tokenizer, name + ": tokenizer.json"), model_(in_.at("model")) {
+  Conversion(const json& tokenizer, const json& config, const json& model, int64_t vocab_size, const std::string& name)
+      : tokenizer_(tokenizer),
+        config_(config),
+        model_config_(model),
+        in_(tokenizer, name + ": tokenizer.json"),
+        model_(in_.at("model")) {
     if (model_.text("type", "BPE") != "BPE") in_.fail("only BPE models can be written into GGUF files");
     byte_fallback_ = model_.flag("byte_fallback", false);
     read_tokens(vocab_size);
@@ -139,18 +144,24 @@ class Conversion {
 
   void add_specials() {
     for (const auto& [field, key] :
-         {std::pair("bos_token", "bos"), {"eos_token", "eos"}, {"unk_token", "unknown"}, {"pad_token", "padding"}}) {
-      const auto found = ids_.find(token_of(field));
-      if (found != ids_.end()) put("ggml." + std::string(key) + "_token_id", static_cast<uint32_t>(found->second));
-    }
+         {std::pair("bos_token", "bos"), {"eos_token", "eos"}, {"unk_token", "unknown"}, {"pad_token", "padding"}})
+      if (const auto id = special_id(field)) put("ggml." + std::string(key) + "_token_id", static_cast<uint32_t>(*id));
     const json single = template_of(tokenizer_.value("post_processor", json()));
     const auto special = [](const json& piece) { return piece.is_object() && piece.contains("SpecialToken"); };
     put("ggml.add_bos_token", !single.empty() && special(single.front()));
     put("ggml.add_eos_token", !single.empty() && special(single.back()));
   }
 
+  /// By tokenizer_config.json, else by the number that config.json gives.
+  std::optional<int64_t> special_id(const std::string& field) const {
+    if (const auto found = ids_.find(token_of(field)); found != ids_.end()) return found->second;
+    const json id = model_config_.value(field + "_id", json());
+    if (!id.is_number_unsigned() || id.get<uint64_t>() >= tokens_.size()) return std::nullopt;
+    return id.get<int64_t>();
+  }
+
   /// tokenizer_config.json names a special token by its text, or as an object with its `content`.
-  std::string token_of(const char* field) const {
+  std::string token_of(const std::string& field) const {
     const json value = config_.value(field, json());
     if (value.is_string()) return value;
     return value.is_object() ? value.value("content", "") : "";
@@ -168,6 +179,7 @@ class Conversion {
 
   const json& tokenizer_;
   const json& config_;
+  const json& model_config_;
   Fields in_, model_;
   bool byte_fallback_ = false;
   std::vector<std::string> tokens_;
@@ -178,9 +190,9 @@ class Conversion {
 
 }  // namespace
 
-GgufPairs gguf_pairs_of_tokenizer(const json& tokenizer, const json& config, int64_t vocab_size,
+GgufPairs gguf_pairs_of_tokenizer(const json& tokenizer, const json& config, const json& model, int64_t vocab_size,
                                   const std::string& name) {
-  return Conversion(tokenizer, config, vocab_size, name).convert();
+  return Conversion(tokenizer, config, model, vocab_size, name).convert();
 }
 
 }  // namespace peft

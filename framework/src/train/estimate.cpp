@@ -14,17 +14,59 @@ uint64_t& at(MemoryEstimate& estimate, MemoryComponent component) {
   return estimate.components[static_cast<std::size_t>(component)];
 }
 
-/// What the forward pass keeps for the backward one, elements for each token; see blocks.cpp and kernels.cpp.
-int64_t saved_elements(const DecoderConfig& c) {
-  const int64_t queries = c.num_attention_heads * c.head_dim, keys = c.num_key_value_heads * c.head_dim;
-  const int64_t norms = 4 * c.hidden_size;           // input and output of both
-  const int64_t attention = 2 * queries + 2 * keys;  // q, k, v and the mixed heads
-  const int64_t mlp = 3 * c.intermediate_size;       // gate, up and their product
-  return c.num_hidden_layers * (norms + attention + mlp) + c.hidden_size;
+/// Elements of one layer's activations for each token; see blocks.cpp and kernels.cpp.
+struct LayerElements {
+  int64_t kept;     ///< from the forward pass for the backward one
+  int64_t working;  ///< besides, while it runs backward
+};
+
+/// Ranks of what is adapted in a layer: the products with A are kept.
+struct LayerRanks {
+  int64_t attention = 0, mlp = 0;
+};
+
+std::vector<LayerRanks> layer_ranks(const Model& model) {
+  std::vector<LayerRanks> ranks(static_cast<std::size_t>(model.config().num_hidden_layers));
+  const std::string prefix = "model.layers.";
+  for (const Site* site : model.sites())
+    for (const auto& layer : site->layers())
+      if (const auto update = layer->low_rank(); update && site->path().starts_with(prefix)) {
+        LayerRanks& own = ranks[std::stoul(site->path().substr(prefix.size()))];
+        (site->path().find(".mlp.") == std::string::npos ? own.attention : own.mlp) += update->A.size(0);
+      }
+  return ranks;
 }
 
-/// The largest that backward holds beside: the gradients inside one block's MLP.
-int64_t working_elements(const DecoderConfig& c) { return 4 * c.intermediate_size + 2 * c.hidden_size; }
+LayerElements layer_elements(const DecoderConfig& c, Checkpointing keeping, const LayerRanks& ranks) {
+  const int64_t queries = c.num_attention_heads * c.head_dim, keys = c.num_key_value_heads * c.head_dim;
+  // Input and output of the norm; q, k, v and the mixed heads.
+  const int64_t attention = 2 * c.hidden_size + 2 * queries + 2 * keys + ranks.attention;
+  // Input and output of the norm; gate, up and their product.
+  const int64_t mlp = 2 * c.hidden_size + 3 * c.intermediate_size + ranks.mlp;
+  const int64_t gradients = 4 * c.intermediate_size + 2 * c.hidden_size;  // the most that a block holds at once
+  switch (keeping) {
+    case Checkpointing::none:
+      return {attention + mlp, gradients};
+    case Checkpointing::selective:
+      return {attention + c.hidden_size, gradients + mlp};
+    case Checkpointing::full:
+      return {c.hidden_size, gradients + attention + mlp};
+  }
+  __builtin_unreachable();
+}
+
+/// All layers, and the gradients where they are the most.
+int64_t activation_elements(const Model& model) {
+  const DecoderConfig& c = model.config();
+  const auto ranks = layer_ranks(model);
+  int64_t kept = c.hidden_size, working = 0;
+  for (std::size_t layer = 0; layer < ranks.size(); ++layer) {
+    const LayerElements elements = layer_elements(c, model.checkpointing()[layer], ranks[layer]);
+    kept += elements.kept;
+    working = std::max(working, elements.working);
+  }
+  return kept + working;
+}
 
 }  // namespace
 
@@ -43,19 +85,14 @@ MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, i
   estimate.mapped = stored.mapped;
   at(estimate, MemoryComponent::adapter) = storage_bytes(adapter).owned;
 
-  int64_t ranks = 0;
   for (const auto& [name, tensor] : model.trainable()) {
     at(estimate, MemoryComponent::gradients) += tensor.nbytes();
     at(estimate, MemoryComponent::optimizer) +=
         static_cast<uint64_t>(optimizer.state_bytes_per_element() * static_cast<double>(tensor.numel()));
   }
-  for (const Site* site : model.sites())
-    for (const auto& layer : site->layers())
-      if (const auto update = layer->low_rank()) ranks += update->A.size(0);
 
   const auto width = static_cast<int64_t>(c10::elementSize(model.dtype()));
-  at(estimate, MemoryComponent::activations) =
-      static_cast<uint64_t>(tokens * (saved_elements(c) + working_elements(c) + ranks) * width);
+  at(estimate, MemoryComponent::activations) = static_cast<uint64_t>(tokens * activation_elements(model) * width);
   at(estimate, MemoryComponent::logits) =
       static_cast<uint64_t>(std::min(kLogitRows, supervised) * c.vocab_size * (width + (width < 4 ? 4 : 0)));
   return estimate;

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "peft/error.h"
+#include "peft/estimate.h"
 #include "peft/train.h"
 #include "plugins/load.h"
 #include "selfcheck/tiny_model.h"
@@ -113,6 +114,49 @@ TEST_CASE("micro-batches add up to one large batch") {
       CHECK(parts.recorder.steps[i].supervised == whole.recorder.steps[i].supervised);
     }
   }
+}
+
+TEST_CASE("activations computed again are those that were kept, dropout included") {
+  for (const std::string options : {"", "lora_dropout = 0.3"}) {
+    INFO(options);
+    Trainer kept(options), one(options), all(options), mixed(options);
+    const auto layers = kept.model->checkpointing().size();
+    REQUIRE(layers >= 2);
+    one.model->set_checkpointing(std::vector<Checkpointing>(layers, Checkpointing::selective));
+    all.model->set_checkpointing(std::vector<Checkpointing>(layers, Checkpointing::full));
+    auto different = std::vector<Checkpointing>(layers, Checkpointing::none);
+    different.front() = Checkpointing::full;
+    different.back() = Checkpointing::selective;
+    mixed.model->set_checkpointing(different);
+    torch::manual_seed(7);
+    kept.run();
+    for (Trainer* trainer : {&one, &all, &mixed}) {
+      torch::manual_seed(7);
+      trainer->run();
+      CHECK(difference(*kept.model, *trainer->model) == 0);
+      for (std::size_t i = 0; i < kept.recorder.steps.size(); ++i)
+        CHECK(trainer->recorder.steps[i].loss == kept.recorder.steps[i].loss);
+    }
+  }
+}
+
+TEST_CASE("a budget recomputes as little as it must, and says what is too much") {
+  Trainer trainer;
+  const auto total = [&] { return estimate_memory(*trainer.model, *trainer.optimizer, 4096, 4096).total(); };
+  const auto arrange = [&](uint64_t budget) {
+    arrange_memory(*trainer.model, *trainer.optimizer, 4096, 4096, {.budget = budget});
+    return trainer.model->checkpointing();
+  };
+  const auto layers = trainer.model->checkpointing().size();
+  const uint64_t all = total();
+  CHECK((arrange(all) == std::vector<Checkpointing>(layers, Checkpointing::none)));
+  const auto less = arrange(all - 1);
+  CHECK((less.front() == Checkpointing::selective));
+  CHECK(total() < all);
+  trainer.model->set_checkpointing(std::vector<Checkpointing>(layers, Checkpointing::full));
+  const uint64_t least = total();
+  CHECK((arrange(least) == std::vector<Checkpointing>(layers, Checkpointing::full)));
+  CHECK(has(message_of<ResourceError>([&] { arrange(least - 1); }), "even with all layers recomputed"));
 }
 
 TEST_CASE("packed examples train as separate ones do") {

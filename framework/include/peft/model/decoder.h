@@ -24,6 +24,10 @@ struct KeyValueCache {
   int64_t length = 0;                ///< tokens in it
 };
 
+/// What of a layer's activations its backward pass computes anew instead of finding it kept (activation checkpointing,
+/// Chen et al. 2016): nothing, the MLP's, or all but the layer's input. Results are the same to the last bit.
+enum class Checkpointing { none, selective, full };
+
 /// A causal language model made of sites. Always held by shared_ptr.
 class PEFT_API Model : public torch::nn::Module {
  public:
@@ -60,6 +64,9 @@ class PEFT_API Model : public torch::nn::Module {
   NamedTensors frozen() const;
   void enable_adapters(bool on);
   void enable_fusion(bool on);
+  /// One for each layer, from the first; `none` everywhere unless set.
+  void set_checkpointing(std::vector<Checkpointing> of_layers);
+  const std::vector<Checkpointing>& checkpointing() const { return checkpointing_; }
   torch::Device device() const;
   torch::Dtype dtype() const;
 
@@ -76,6 +83,7 @@ class PEFT_API Model : public torch::nn::Module {
   std::shared_ptr<Norm> norm_;
   std::shared_ptr<Linear> head_;
   std::shared_ptr<const RopeFrequencies> rope_;
+  std::vector<Checkpointing> checkpointing_;
 };
 
 }  // namespace peft

@@ -1,0 +1,73 @@
+#include <torch/torch.h>
+
+#include "peft/bytes.h"
+#include "peft/error.h"
+#include "peft/estimate.h"
+
+namespace peft {
+
+namespace {
+
+std::string mebibytes(uint64_t bytes) { return std::to_string((bytes + (1 << 19)) >> 20) + " MiB"; }
+
+/// The k-th arrangement, each of less memory and more work than the one before: 0 keeps all, then one layer more has
+/// its MLP recomputed, then one more is recomputed whole.
+std::vector<Checkpointing> arrangement(std::size_t layers, std::size_t k) {
+  std::vector<Checkpointing> out(layers, k > layers ? Checkpointing::selective : Checkpointing::none);
+  const std::size_t more = k > layers ? k - layers : k;
+  for (std::size_t layer = 0; layer < more; ++layer)
+    out[layer] = k > layers ? Checkpointing::full : Checkpointing::selective;
+  return out;
+}
+
+}  // namespace
+
+MemoryOptions read_memory_options(Options& in) {
+  MemoryOptions options;
+  std::string keeping = "none", budget;
+  in.get("activation_checkpointing", keeping,
+         "what the backward pass computes again instead of keeping it: \"none\", \"selective\" (the MLPs) or \"full\"")
+      .require(keeping == "none" || keeping == "selective" || keeping == "full",
+               "must be \"none\", \"selective\" or \"full\"");
+  options.activation_checkpointing = keeping == "full"        ? Checkpointing::full
+                                     : keeping == "selective" ? Checkpointing::selective
+                                                              : Checkpointing::none;
+  in.get("budget", budget,
+         "bytes (\"2GiB\") that the plan's sum may reach: chooses activation_checkpointing layer by layer");
+  if (budget.empty()) return options;
+  if (const auto bytes = parse_bytes(budget))
+    options.budget = *bytes;
+  else
+    in.error("budget", "must be a size such as \"2GiB\" or \"1500MB\"");
+  if (keeping != "none") in.error("budget", "chooses activation_checkpointing by itself; give one of the two");
+  return options;
+}
+
+void arrange_memory(Model& model, const Optimizer& optimizer, int64_t tokens, int64_t supervised,
+                    const MemoryOptions& options) {
+  const auto layers = static_cast<std::size_t>(model.config().num_hidden_layers);
+  model.set_checkpointing(std::vector<Checkpointing>(layers, options.activation_checkpointing));
+  if (options.budget == 0) return;
+  uint64_t least = 0;
+  for (std::size_t k = 0; k <= 2 * layers; ++k) {
+    model.set_checkpointing(arrangement(layers, k));
+    const uint64_t total = estimate_memory(model, optimizer, tokens, supervised).total();
+    if (total <= options.budget) return;
+    least = k == 0 ? total : std::min(least, total);
+  }
+  const MemoryEstimate estimate = estimate_memory(model, optimizer, tokens, supervised);
+  std::string sum;
+  for (std::size_t i = 0; i < kMemoryComponents; ++i)
+    if (estimate.components[i] > 0)
+      sum += std::string(sum.empty() ? "" : ", ") + name(static_cast<MemoryComponent>(i)) + " " +
+             mebibytes(estimate.components[i]);
+  throw ResourceError("[memory] budget: " + mebibytes(options.budget) +
+                      " do not hold this run, even with all layers "
+                      "recomputed: " +
+                      mebibytes(estimate.total()) + " are expected for micro-batches of " + std::to_string(tokens) +
+                      " tokens (" + sum +
+                      "); a smaller training.batch_size or data.max_length, "
+                      "or precision bf16 needs less");
+}
+
+}  // namespace peft

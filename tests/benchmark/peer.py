@@ -1,0 +1,73 @@
+"""The peer of compare.py: HF PEFT training on given ids, one line of JSON a step. peer.py REQUEST.json
+
+The request: model (GGUF path), start (adapter folder; made if absent), work (examples and batches, as data_tool writes them),
+dtype, steps, compile, checkpointing, lr. Padded batches, PEFT's own defaults (the adapter in fp32), fused AdamW, clipping.
+"""
+
+import json
+import pathlib
+import resource
+import sys
+import time
+import warnings
+
+import peft
+import torch
+import transformers
+
+warnings.simplefilter("ignore")
+
+
+def load(request):
+    path = pathlib.Path(request["model"])
+    base = transformers.AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=getattr(torch, request["dtype"])
+    )
+    start = pathlib.Path(request["start"])
+    if not start.exists():
+        torch.manual_seed(0)
+        peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", **request["lora"])).save_pretrained(start)
+        return None
+    model = peft.PeftModel.from_pretrained(base, start, is_trainable=True)
+    if request.get("checkpointing"):
+        model.enable_input_require_grads()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.config.use_cache = False
+    model.train()
+    return torch.compile(model) if request.get("compile") else model
+
+
+def padded(examples):
+    width = max(len(example["ids"]) for example in examples)
+    batch = {
+        "input_ids": torch.tensor([e["ids"] + [0] * (width - len(e["ids"])) for e in examples]),
+        "labels": torch.tensor([e["labels"] + [-100] * (width - len(e["ids"])) for e in examples]),
+    }
+    if any(len(example["ids"]) != width for example in examples):
+        batch["attention_mask"] = torch.tensor([[1] * len(e["ids"]) + [0] * (width - len(e["ids"])) for e in examples])
+    return batch
+
+
+def main():
+    request = json.loads(pathlib.Path(sys.argv[1]).read_text())
+    torch.set_num_threads(request["threads"])
+    model = load(request)
+    if model is None:
+        return
+    work = json.loads(pathlib.Path(request["work"]).read_text())
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=request["lr"], weight_decay=0.01, fused=True)
+    for step in range(request["steps"]):
+        batch = padded([work["examples"][i] for i in work["epoch"][step]])
+        faults, begin = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, time.perf_counter()
+        loss = model(**batch).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        seconds = time.perf_counter() - begin
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults
+        print(json.dumps({"loss": loss.item(), "seconds": seconds, "faults": faults}), flush=True)
+
+
+main()
