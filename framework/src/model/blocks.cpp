@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "model/kernels.h"
+#include "model/low_rank.h"
 #include "model/recompute.h"
 
 namespace peft {
@@ -21,13 +22,18 @@ Model::Attention::~Attention() = default;
 
 Tensor Model::Attention::forward(const Tensor& input, const Passage& passage, std::size_t layer) const {
   return around(input, [&](const Tensor& x) {
-    const auto heads = [&](const Tensor& t) { return t.view({t.size(0), -1, head_dim_}); };
-    const Tensor q = apply_rotary(heads(q_proj->forward(x)), passage.cos, passage.sin);
-    const Tensor k = apply_rotary(heads(k_proj->forward(x)), passage.cos, passage.sin);
-    const Tensor v = heads(v_proj->forward(x));
-    return o_proj->forward(passage.cache == nullptr ? attention(q, k, v, passage.starts, scale_)
-                                                    : mix(q, k, v, passage, layer));
+    return attend(q_proj->forward(x), k_proj->forward(x), v_proj->forward(x), passage, layer);
   });
+}
+
+Tensor Model::Attention::attend(const Tensor& queries, const Tensor& keys, const Tensor& values, const Passage& passage,
+                                std::size_t layer) const {
+  const auto heads = [&](const Tensor& t) { return t.view({t.size(0), -1, head_dim_}); };
+  const Tensor q = apply_rotary(heads(queries), passage.cos, passage.sin);
+  const Tensor k = apply_rotary(heads(keys), passage.cos, passage.sin);
+  const Tensor v = heads(values);
+  return o_proj->forward(passage.cache == nullptr ? attention(q, k, v, passage.starts, scale_)
+                                                  : mix(q, k, v, passage, layer));
 }
 
 /// With a cache: the new keys and values are appended, and every key so far is seen.
@@ -64,13 +70,46 @@ Model::Block::Block(const DecoderConfig& c, const std::string& path)
       post_attention_layernorm(
           std::make_shared<Norm>(path + ".post_attention_layernorm", c.hidden_size, c.rms_norm_eps)),
       self_attn(std::make_shared<Attention>(c, path + ".self_attn")),
-      mlp(std::make_shared<Mlp>(c, path + ".mlp")) {}
+      mlp(std::make_shared<Mlp>(c, path + ".mlp")),
+      eps_(c.rms_norm_eps) {}
 
-Tensor Model::Block::with_attention(const Tensor& x, const Passage& passage, std::size_t layer) const {
-  return x + self_attn->forward(input_layernorm->forward(x), passage, layer);
+namespace {
+
+/// All of them as adapted_linear(), if they and what they stand behind are nothing else.
+std::optional<std::vector<AdaptedLinear>> adapted_linears(const std::vector<const Linear*>& sites, const Norm& before,
+                                                          const Site& around) {
+  if (before.touched() || around.adapted()) return std::nullopt;
+  std::vector<AdaptedLinear> all;
+  for (const Linear* site : sites) {
+    const auto linear = adapted_linear(*site);
+    if (!linear) return std::nullopt;
+    all.push_back(*linear);
+  }
+  return all;
 }
 
-Tensor Model::Block::with_mlp(const Tensor& x) const { return x + mlp->forward(post_attention_layernorm->forward(x)); }
+}  // namespace
+
+Tensor Model::Block::with_attention(const Tensor& x, const Passage& passage, std::size_t layer) const {
+  const Attention& a = *self_attn;
+  if (fused)
+    if (const auto qkv = adapted_linears({a.q_proj.get(), a.k_proj.get(), a.v_proj.get()}, *input_layernorm, a)) {
+      const auto y = normed_linears(x, input_layernorm->frozen().weight, eps_, *qkv);
+      return x + a.attend(y[0], y[1], y[2], passage, layer);
+    }
+  return x + a.forward(input_layernorm->forward(x), passage, layer);
+}
+
+Tensor Model::Block::with_mlp(const Tensor& x) const {
+  const Mlp& m = *mlp;
+  if (fused)
+    if (const auto all =
+            adapted_linears({m.gate_proj.get(), m.up_proj.get(), m.down_proj.get()}, *post_attention_layernorm, m)) {
+      const auto y = normed_linears(x, post_attention_layernorm->frozen().weight, eps_, {(*all)[0], (*all)[1]});
+      return x + gated_linear(y[0], y[1], (*all)[2]);
+    }
+  return x + m.forward(post_attention_layernorm->forward(x));
+}
 
 Tensor Model::Block::forward(const Tensor& x, const Passage& passage, std::size_t layer, Checkpointing keeping) const {
   switch (passage.cache == nullptr ? keeping : Checkpointing::none) {

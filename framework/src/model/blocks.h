@@ -20,6 +20,8 @@ struct Model::Attention : Site {
   ~Attention() override;
   /// x: [T, hidden] → [T, hidden].
   Tensor forward(const Tensor& x, const Passage& passage, std::size_t layer) const;
+  /// The same from the outputs of q_proj, k_proj and v_proj on: [T, heads · head_dim].
+  Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, const Passage& passage, std::size_t layer) const;
   std::vector<std::string> parameter_names() const override { return {}; }
   std::shared_ptr<Linear> q_proj, k_proj, v_proj, o_proj;
 
@@ -48,11 +50,13 @@ struct Model::Block {
   std::shared_ptr<Norm> input_layernorm, post_attention_layernorm;
   std::shared_ptr<Attention> self_attn;
   std::shared_ptr<Mlp> mlp;
+  bool fused = true;  ///< norms and what follows them run as one where all of it is frozen or low-rank
 
  private:
   /// Both with the residual added.
   Tensor with_attention(const Tensor& x, const Passage& passage, std::size_t layer) const;
   Tensor with_mlp(const Tensor& x) const;
+  double eps_;
 };
 
 }  // namespace peft

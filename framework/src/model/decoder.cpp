@@ -118,6 +118,7 @@ void Model::enable_adapters(bool on) {
 
 void Model::enable_fusion(bool on) {
   for (Site* site : sites_) site->enable_fusion(on);
+  for (const auto& block : blocks_) block->fused = on;
 }
 
 torch::Device Model::device() const { return embedding_->frozen().weight.device(); }

@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include "model/kernels_call.h"
+#include "model/kernels_raw.h"
 
 namespace peft {
 
@@ -16,6 +17,8 @@ using torch::autograd::variable_list;
 torch::Dtype accumulation_type(const Tensor& x) {
   return x.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
 }
+
+}  // namespace
 
 Tensor rms_norm_forward(const Tensor& x, const Tensor& weight, double eps, Tensor& rstd) {
   if (!vectorised(x, weight)) {
@@ -53,6 +56,32 @@ Tensor rms_norm_dx(const Tensor& dy, const Tensor& x, const Tensor& weight, cons
   return dx;
 }
 
+Tensor swiglu_forward(const Tensor& gate, const Tensor& up) {
+  const Tensor g = gate.contiguous(), u = up.contiguous();
+  if (!vectorised(g, u)) return at::silu(g).mul_(u);
+  const Tensor y = at::empty_like(g);
+  with_kernels(g.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
+    in_parallel(g.numel(), 1,
+                [&](int64_t at, int64_t n) { kernels.swiglu(data<T>(g) + at, data<T>(u) + at, data<T>(y) + at, n); });
+  });
+  return y;
+}
+
+std::pair<Tensor, Tensor> swiglu_backward(const Tensor& gradient, const Tensor& gate, const Tensor& up) {
+  const Tensor g = gate.contiguous(), u = up.contiguous(), dy = gradient.contiguous();
+  if (!vectorised(g, u, dy)) return {at::silu_backward(dy * u, g), at::silu(g).mul_(dy)};
+  Tensor dg = at::empty_like(g), du = at::empty_like(u);
+  with_kernels(g.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
+    in_parallel(g.numel(), 1, [&](int64_t at, int64_t n) {
+      kernels.swiglu_backward(data<T>(dy) + at, data<T>(g) + at, data<T>(u) + at, data<T>(dg) + at, data<T>(du) + at,
+                              n);
+    });
+  });
+  return {dg, du};
+}
+
+namespace {
+
 struct RmsNorm : Function<RmsNorm> {
   static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& weight, double eps) {
     const Tensor rows = x.contiguous();
@@ -79,29 +108,14 @@ struct RmsNorm : Function<RmsNorm> {
 
 struct Swiglu : Function<Swiglu> {
   static Variable forward(AutogradContext* ctx, const Variable& gate, const Variable& up) {
-    const Tensor g = gate.contiguous(), u = up.contiguous();
-    ctx->save_for_backward({g, u});
-    if (!vectorised(g, u)) return at::silu(g).mul_(u);
-    const Tensor y = at::empty_like(g);
-    with_kernels(g.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
-      in_parallel(g.numel(), 1,
-                  [&](int64_t at, int64_t n) { kernels.swiglu(data<T>(g) + at, data<T>(u) + at, data<T>(y) + at, n); });
-    });
-    return y;
+    ctx->save_for_backward({gate, up});
+    return swiglu_forward(gate, up);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const Tensor &g = saved[0], &u = saved[1], dy = grads[0].contiguous();
-    if (!vectorised(g, u, dy)) return {at::silu_backward(dy * u, g), at::silu(g).mul_(dy)};
-    const Tensor dg = at::empty_like(g), du = at::empty_like(u);
-    with_kernels(g.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
-      in_parallel(g.numel(), 1, [&](int64_t at, int64_t n) {
-        kernels.swiglu_backward(data<T>(dy) + at, data<T>(g) + at, data<T>(u) + at, data<T>(dg) + at, data<T>(du) + at,
-                                n);
-      });
-    });
-    return {dg, du};
+    const auto [dgate, dup] = swiglu_backward(grads[0], saved[0], saved[1]);
+    return {dgate, dup};
   }
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "model/kernels.h"
+#include "model/kernels_raw.h"
 
 namespace peft {
 
@@ -75,6 +76,13 @@ struct FrozenLinear : torch::autograd::Function<FrozenLinear> {
 }  // namespace
 
 Tensor product(const Tensor& a, const Tensor& b) { return widens(a, b) ? widened_product(a, b) : at::mm(a, b); }
+
+void add_product(Tensor& sum, const Tensor& a, const Tensor& b) {
+  if (widens(a, b))
+    sum.add_(widened_product(a, b));
+  else
+    sum.addmm_(a, b);
+}
 
 Tensor affine(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   const bool trains = weight.requires_grad() || (bias.defined() && bias.requires_grad());

@@ -3,60 +3,187 @@
 #include <torch/torch.h>
 
 #include "model/kernels.h"
+#include "model/kernels_raw.h"
 
 namespace peft {
 
 namespace {
 
 using torch::autograd::AutogradContext;
+using torch::autograd::Function;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-struct LowRankLinear : torch::autograd::Function<LowRankLinear> {
-  static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& weight,
-                          const std::optional<Tensor>& bias, const Variable& A, const Variable& B, double scale) {
+/// rows [T, in] → [T, out]. `down`: rows·Aᵀ, for the backward pass.
+Tensor forward(const AdaptedLinear& linear, const Tensor& rows, Tensor& down) {
+  Tensor y = affine(rows, linear.weight, linear.bias);
+  if (!linear.update) return y;
+  const auto dtype = rows.scalar_type();
+  down = product(rows, linear.update->A.to(dtype).t());
+  y.addmm_(down, linear.update->B.to(dtype).t(), 1, linear.update->scale);
+  return y;
+}
+
+/// Adds the gradients of A and B to `grads`, and that of rows into `drows`, made where it is undefined; null where no
+/// one wants it.
+void backward(const AdaptedLinear& linear, const Tensor& rows, const Tensor& down, const Tensor& dy, Tensor* drows,
+              variable_list& grads) {
+  const auto dtype = rows.scalar_type();
+  Tensor d_down;  // [T, r]
+  if (linear.update) {
+    const auto& [A, B, scale] = *linear.update;
+    d_down = product(dy, B.to(dtype)).mul_(scale);
+    // Rank first: with the few rows of r on the left the product is several times faster.
+    grads.push_back(product(d_down.t(), rows).to(A.scalar_type()));
+    grads.push_back(
+        product(down.t(), dy).mul_(scale).t().to(B.scalar_type(), false, false, at::MemoryFormat::Contiguous));
+  }
+  if (drows == nullptr) return;
+  if (drows->defined())
+    add_product(*drows, dy, linear.weight);
+  else
+    *drows = product(dy, linear.weight);
+  if (linear.update) drows->addmm_(d_down, linear.update->A.to(dtype));
+}
+
+/// What the backward pass needs of the layers and no gradient flows to, or flows by way of the function's inputs.
+struct Parts : torch::CustomClassHolder {
+  std::vector<AdaptedLinear> linears;
+  Tensor norm;
+  double eps = 0;
+};
+
+void keep(AutogradContext* ctx, const c10::intrusive_ptr<Parts>& parts) {
+  ctx->saved_data["parts"] = c10::IValue::make_capsule(parts);
+}
+c10::intrusive_ptr<Parts> kept(AutogradContext* ctx) {
+  return c10::static_intrusive_pointer_cast<Parts>(ctx->saved_data["parts"].toCapsule());
+}
+
+/// A and B of each: a function's inputs, so that it has edges to them.
+std::vector<Tensor> parameters(const std::vector<AdaptedLinear>& linears) {
+  std::vector<Tensor> all;
+  for (const AdaptedLinear& linear : linears)
+    if (linear.update) all.insert(all.end(), {linear.update->A, linear.update->B});
+  return all;
+}
+
+struct LowRankLinear : Function<LowRankLinear> {
+  static Variable forward(AutogradContext* ctx, const Variable& x, at::TensorList,
+                          const c10::intrusive_ptr<Parts>& parts) {
     const Tensor rows = x.reshape({-1, x.size(-1)});
-    const Tensor a = A.to(x.scalar_type()), b = B.to(x.scalar_type());
-    const Tensor down = product(rows, a.t());
-    Tensor y = affine(rows, weight, bias.value_or(Tensor()));
-    y.addmm_(down, b.t(), 1, scale);
-    ctx->save_for_backward({rows, weight, A, B, down});
-    ctx->saved_data["scale"] = scale;
-    ctx->saved_data["needs_x"] = x.requires_grad();
+    Tensor down;
+    const Tensor y = peft::forward(parts->linears.front(), rows, down);
+    ctx->save_for_backward({rows, down});
+    keep(ctx, parts);
     auto shape = x.sizes().vec();
-    shape.back() = weight.size(0);
+    shape.back() = y.size(1);
     return y.view(shape);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const Tensor &rows = saved[0], &weight = saved[1], &A = saved[2], &B = saved[3], &down = saved[4];
-    const double scale = ctx->saved_data["scale"].toDouble();
-    const Tensor dy = grads[0].reshape({-1, weight.size(0)});
-    const auto dtype = rows.scalar_type();
-    const Tensor d_down = product(dy, B.to(dtype)).mul_(scale);  // [rows, r]
-    // Rank first: with the few rows of r on the left the product is several times faster.
-    const Tensor dA = product(d_down.t(), rows).to(A.scalar_type());
-    const Tensor dB =
-        product(down.t(), dy).mul_(scale).t().to(B.scalar_type(), false, false, at::MemoryFormat::Contiguous);
+    const AdaptedLinear& linear = kept(ctx)->linears.front();
+    const Tensor dy = grads[0].reshape({-1, linear.weight.size(0)});
     Tensor dx;
-    if (ctx->saved_data["needs_x"].toBool()) {
-      dx = product(dy, weight);
-      dx.addmm_(d_down, A.to(dtype));
+    variable_list out(1);
+    peft::backward(linear, saved[0], saved[1], dy, ctx->needs_input_grad(0) ? &dx : nullptr, out);
+    if (dx.defined()) {
       auto shape = grads[0].sizes().vec();
-      shape.back() = weight.size(1);
-      dx = dx.view(shape);
+      shape.back() = linear.weight.size(1);
+      out[0] = dx.view(shape);
     }
-    return {dx, Variable(), Variable(), dA, dB, Variable()};
+    out.emplace_back();  // of `parts`
+    return out;
   }
 };
 
+struct NormedLinears : Function<NormedLinears> {
+  static variable_list forward(AutogradContext* ctx, const Variable& x, at::TensorList,
+                               const c10::intrusive_ptr<Parts>& parts) {
+    const Tensor rows = x.contiguous();
+    Tensor rstd;
+    const Tensor normal = rms_norm_forward(rows, parts->norm, parts->eps, rstd);
+    variable_list saved = {rows}, out;
+    for (const AdaptedLinear& linear : parts->linears) {
+      Tensor down;
+      out.push_back(peft::forward(linear, normal, down));
+      saved.push_back(down);
+    }
+    ctx->save_for_backward(saved);
+    keep(ctx, parts);
+    return out;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const auto parts = kept(ctx);
+    Tensor rstd, dnormal;
+    const Tensor normal = rms_norm_forward(saved[0], parts->norm, parts->eps, rstd);
+    variable_list out(1);
+    const bool passes_on = ctx->needs_input_grad(0);
+    for (std::size_t i = 0; i < parts->linears.size(); ++i)
+      peft::backward(parts->linears[i], normal, saved[i + 1], grads[i].contiguous(), passes_on ? &dnormal : nullptr,
+                     out);
+    if (passes_on) out[0] = rms_norm_dx(dnormal, saved[0], parts->norm, rstd);
+    out.emplace_back();  // of `parts`
+    return out;
+  }
+};
+
+struct GatedLinear : Function<GatedLinear> {
+  static Variable forward(AutogradContext* ctx, const Variable& gate, const Variable& up, at::TensorList,
+                          const c10::intrusive_ptr<Parts>& parts) {
+    Tensor down;
+    const Tensor y = peft::forward(parts->linears.front(), swiglu_forward(gate, up), down);
+    ctx->save_for_backward({gate, up, down});
+    keep(ctx, parts);
+    return y;
+  }
+
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    variable_list out(2);
+    Tensor dactive;
+    const bool passes_on = ctx->needs_input_grad(0) || ctx->needs_input_grad(1);
+    peft::backward(kept(ctx)->linears.front(), swiglu_forward(saved[0], saved[1]), saved[2], grads[0].contiguous(),
+                   passes_on ? &dactive : nullptr, out);
+    if (passes_on) std::tie(out[0], out[1]) = swiglu_backward(dactive, saved[0], saved[1]);
+    out.emplace_back();  // of `parts`
+    return out;
+  }
+};
+
+c10::intrusive_ptr<Parts> parts_of(const std::vector<AdaptedLinear>& linears) {
+  auto parts = c10::make_intrusive<Parts>();
+  parts->linears = linears;
+  return parts;
+}
+
 }  // namespace
 
-Tensor low_rank_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const LowRank& update) {
-  // An undefined tensor among a function's inputs makes torch throw.
-  const auto given = bias.defined() ? std::optional(bias) : std::nullopt;
-  return LowRankLinear::apply(x, weight, given, update.A, update.B, update.scale);
+std::optional<AdaptedLinear> adapted_linear(const Linear& site) {
+  AdaptedLinear out{site.frozen().weight, site.frozen().bias, {}};
+  if (!site.copies().empty() || site.layers().size() > 1) return std::nullopt;
+  if (!site.adapted()) return out;
+  out.update = site.layers().front()->low_rank();
+  return out.update ? std::optional(out) : std::nullopt;
+}
+
+Tensor low_rank_linear(const Tensor& x, const AdaptedLinear& linear) {
+  return LowRankLinear::apply(x, at::TensorList(parameters({linear})), parts_of({linear}));
+}
+
+std::vector<Tensor> normed_linears(const Tensor& x, const Tensor& norm, double eps,
+                                   const std::vector<AdaptedLinear>& linears) {
+  auto parts = parts_of(linears);
+  parts->norm = norm.contiguous();
+  parts->eps = eps;
+  return NormedLinears::apply(x, at::TensorList(parameters(linears)), parts);
+}
+
+Tensor gated_linear(const Tensor& gate, const Tensor& up, const AdaptedLinear& down) {
+  return GatedLinear::apply(gate, up, at::TensorList(parameters({down})), parts_of({down}));
 }
 
 }  // namespace peft

@@ -1,11 +1,31 @@
 #pragma once
 
+#include <optional>
+#include <vector>
+
 #include "peft/site.h"
 
 namespace peft {
 
-/// x·Wᵀ + b + scale · (x·Aᵀ)·Bᵀ, with gradients for x, A and B only. Every product runs through rank r first, and
-/// nothing of the output's size is written twice. x: [..., in].
-Tensor low_rank_linear(const Tensor& x, const Tensor& weight, const Tensor& bias, const LowRank& update);
+/// A frozen Linear with what a low-rank layer adds to it, if any: y = x·Wᵀ + b + scale · (x·Aᵀ)·Bᵀ. The functions below
+/// compute such layers with a backward pass of their own: every product runs through rank r first, no gradient of W
+/// exists, gradients of a shared input are summed in place, and what is cheap to compute again is not kept.
+struct AdaptedLinear {
+  Tensor weight, bias;
+  std::optional<LowRank> update;
+};
+
+/// What `site` is if it is such a layer: no layer or one that is low-rank, no trained copies.
+std::optional<AdaptedLinear> adapted_linear(const Linear& site);
+
+/// x: [..., in]. Kept: x, and x·Aᵀ.
+Tensor low_rank_linear(const Tensor& x, const AdaptedLinear& linear);
+
+/// All of `linears` on rms_norm(x), x: [T, H]. Kept: x, and the products with A; the norm runs again.
+std::vector<Tensor> normed_linears(const Tensor& x, const Tensor& norm, double eps,
+                                   const std::vector<AdaptedLinear>& linears);
+
+/// `down` on silu(gate) · up, both [T, I]. Kept: these two, and the product with A; the activation runs again.
+Tensor gated_linear(const Tensor& gate, const Tensor& up, const AdaptedLinear& down);
 
 }  // namespace peft

@@ -99,9 +99,8 @@ std::vector<std::string> Linear::parameter_names() const {
 }
 
 Tensor Linear::forward(const Tensor& x) const {
-  if (fused() && adapted() && layers().size() == 1 && copies().empty())
-    if (const auto update = layers().front()->low_rank())
-      return low_rank_linear(x, frozen().weight, frozen().bias, *update);
+  if (fused() && adapted())
+    if (const auto linear = adapted_linear(*this)) return low_rank_linear(x, *linear);
   return around(x, [this](const Tensor& v) { return affine(v, weight(), bias()); });
 }
 

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "model/kernels.h"
+#include "model/low_rank.h"
 
 namespace peft {
 
@@ -23,26 +24,30 @@ struct LayerElements {
 /// Ranks of what is adapted in a layer: the products with A are kept.
 struct LayerRanks {
   int64_t attention = 0, mlp = 0;
+  bool fused = true;  ///< nothing but frozen and low-rank Linears
 };
 
 std::vector<LayerRanks> layer_ranks(const Model& model) {
   std::vector<LayerRanks> ranks(static_cast<std::size_t>(model.config().num_hidden_layers));
   const std::string prefix = "model.layers.";
-  for (const Site* site : model.sites())
-    for (const auto& layer : site->layers())
-      if (const auto update = layer->low_rank(); update && site->path().starts_with(prefix)) {
-        LayerRanks& own = ranks[std::stoul(site->path().substr(prefix.size()))];
-        (site->path().find(".mlp.") == std::string::npos ? own.attention : own.mlp) += update->A.size(0);
-      }
+  for (const Site* site : model.sites()) {
+    if (!site->path().starts_with(prefix) || !site->touched()) continue;
+    LayerRanks& own = ranks[std::stoul(site->path().substr(prefix.size()))];
+    const auto* linear = dynamic_cast<const Linear*>(site);
+    const auto adapted = linear == nullptr ? std::nullopt : adapted_linear(*linear);
+    if (!adapted) own.fused = false;
+    if (adapted && adapted->update)
+      (site->path().find(".mlp.") == std::string::npos ? own.attention : own.mlp) += adapted->update->A.size(0);
+  }
   return ranks;
 }
 
 LayerElements layer_elements(const DecoderConfig& c, Checkpointing keeping, const LayerRanks& ranks) {
   const int64_t queries = c.num_attention_heads * c.head_dim, keys = c.num_key_value_heads * c.head_dim;
-  // Input and output of the norm; q, k, v and the mixed heads.
-  const int64_t attention = 2 * c.hidden_size + 2 * queries + 2 * keys + ranks.attention;
-  // Input and output of the norm; gate, up and their product.
-  const int64_t mlp = 2 * c.hidden_size + 3 * c.intermediate_size + ranks.mlp;
+  // The norm's input, and its output where it is kept; q, k, v and the mixed heads.
+  const int64_t attention = (ranks.fused ? 1 : 2) * c.hidden_size + 2 * queries + 2 * keys + ranks.attention;
+  // The norm's input, gate and up; where they are kept, the norm's output and the product of gate and up.
+  const int64_t mlp = (ranks.fused ? 1 : 2) * c.hidden_size + (ranks.fused ? 2 : 3) * c.intermediate_size + ranks.mlp;
   const int64_t gradients = 4 * c.intermediate_size + 2 * c.hidden_size;  // the most that a block holds at once
   switch (keeping) {
     case Checkpointing::none:

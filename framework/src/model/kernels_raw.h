@@ -1,0 +1,22 @@
+#pragma once
+
+#include "peft/tensors.h"
+
+namespace peft {
+
+// The kernels of kernels.h as plain functions, for what writes its own backward pass.
+
+/// rms_norm, and 1 / sqrt(mean(x²) + eps) of each row into `rstd`.
+Tensor rms_norm_forward(const Tensor& x, const Tensor& weight, double eps, Tensor& rstd);
+/// The gradient of x.
+Tensor rms_norm_dx(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rstd);
+
+/// silu(gate) · up.
+Tensor swiglu_forward(const Tensor& gate, const Tensor& up);
+/// The gradients of gate and up.
+std::pair<Tensor, Tensor> swiglu_backward(const Tensor& dy, const Tensor& gate, const Tensor& up);
+
+/// sum += a · b, as product() multiplies.
+void add_product(Tensor& sum, const Tensor& a, const Tensor& b);
+
+}  // namespace peft
