@@ -17,6 +17,7 @@ A test whose file is absent is skipped and says so; with CI=true it fails.
 import os
 import pathlib
 import subprocess
+import sys
 
 import pytest
 
@@ -93,3 +94,13 @@ def exact_peer(monkeypatch):
     llama = transformers.models.llama.modeling_llama
     monkeypatch.setattr(llama.LlamaRMSNorm, "forward", norm)
     monkeypatch.setattr(llama.LlamaRotaryEmbedding, "forward", rotary)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Each comparison's largest difference from the peer, with the bound it had to keep."""
+    support = sys.modules.get("model_support")
+    if support is None or not support.DIFFERENCES:
+        return
+    terminalreporter.section("largest differences from the peer")
+    for (test, what), (difference, bound) in sorted(support.DIFFERENCES.items()):
+        terminalreporter.write_line(f"{difference:9.2e} of {bound:7.1e}  {what:<12} {test}")

@@ -10,6 +10,24 @@ from safetensors.torch import load_file
 from text_support import absent
 
 
+#: (test, what was compared) → (largest difference, its bound): the table that conftest.py prints at the end
+DIFFERENCES = {}
+
+
+def within(what, difference, bound):
+    """Asserts difference <= bound, and notes how much of the bound it took."""
+    difference, bound = float(difference), float(bound)
+    row = (os.environ.get("PYTEST_CURRENT_TEST", "").split("::")[-1].removesuffix(" (call)"), what)
+    DIFFERENCES[row] = max(DIFFERENCES.get(row, (0.0, bound)), (difference, bound))
+    assert difference <= bound, f"{what}: {difference:.2e} is more than {bound:.0e}"
+
+
+def farthest(ours, theirs):
+    """The largest relative difference of two lists of numbers."""
+    assert len(ours) == len(theirs) > 0
+    return max(abs(a - b) / max(abs(b), 1e-300) for a, b in zip(ours, theirs))
+
+
 def run_tool(name, request):
     """The standard output of tests/framework/<name> for one request."""
     build = os.environ.get("PEFT_BUILD", "")

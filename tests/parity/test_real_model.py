@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from model_support import model_answer
+from model_support import model_answer, within
 
 TEXTS = [
     "Who are you?",
@@ -94,7 +94,7 @@ def test_peft_loads_it_and_computes_the_same(tmp_path, plain, base, model_gguf):
         with torch.no_grad():
             expected = torch.cat([theirs(input_ids=torch.tensor([ids])).logits[0] for ids in rows])
         assert (ours - alone).abs().max() > 0.1, "the adapter does something"
-        assert (ours - expected).abs().max() < 1e-4
+        within("logits", (ours - expected).abs().max(), 1e-4)
     finally:
         theirs.unload()
 
@@ -118,7 +118,7 @@ def test_bf16_is_as_near_as_the_peers(tmp_path, base, model_gguf):
         exact = torch.cat([model(input_ids=torch.tensor([ids])).logits[0] for ids in rows])
         theirs = torch.cat([half(input_ids=torch.tensor([ids])).logits[0] for ids in rows]).float()
     ours = model_answer(tmp_path, model_gguf, [(ids, ids) for ids in rows], precision="bf16")["logits"]
-    assert (ours - exact).norm() <= 1.1 * (theirs - exact).norm()
+    within("bf16 by the peer's", (ours - exact).norm() / (theirs - exact).norm(), 1.1)
 
 
 def test_accumulation_is_one_large_batch(experiment, plain):
@@ -143,6 +143,32 @@ def test_another_plugin_is_one_line(experiment, plain, line):
     assert losses(lines)[0] == pytest.approx(losses(plain[1])[0], rel=1e-6)
     state = json.loads((folder / "trainer_state.json").read_text())
     assert state["global_step"] == 2
+
+
+def in_bytes(text):
+    number, unit = text.split()
+    return float(number) * {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[unit]
+
+
+def test_memory_is_planned_and_changes_nothing(experiment, plain, run):
+    """What is computed again instead of kept leaves the adapter as it was, byte for byte; and the plan's sum is within 15 % of
+    what the run then holds at its highest moment. A budget chooses between the two; one too small is refused with the sum."""
+    folder, lines = plain
+    expected, peaks, planned = (folder / "adapter_model.safetensors").read_bytes(), [], []
+    for name, assignment in (("none", None), ("selective", "selective"), ("full", "full"), ("budget", None)):
+        sets = [f"memory.activation_checkpointing={assignment}"] if assignment else []
+        if name == "budget":
+            sets = [f"memory.budget={(planned[0] + planned[2]) / 2e6:.3f}MB"]
+        words = [word for item in sets for word in ("--set", item)]
+        told = run("peft-run", "plan", folder.parent / "experiment.toml", *words).stdout
+        planned.append(in_bytes(told.split(" in all ")[1].splitlines()[0]))
+        out, metrics = experiment("memory-" + name, *sets)
+        assert (out / "adapter_model.safetensors").read_bytes() == expected, name
+        peaks.append(max(line.get("peak_allocated_bytes", 0) for line in metrics))
+        within("plan, " + name, abs(planned[-1] / peaks[-1] - 1), 0.15)
+    assert peaks[0] > peaks[1] > peaks[2] and peaks[0] > peaks[3] > peaks[2]
+    told = run("peft-run", "plan", folder.parent / "experiment.toml", "--set", "memory.budget=500MB", code=5).stderr
+    assert "even with all layers recomputed" in told and "base 513 MiB" in told
 
 
 def test_resolved_toml_repeats_the_run(experiment, plain):

@@ -14,6 +14,8 @@ from test_lora import TEXTS, batch, toml
 from test_model import CASES
 from tiny_llama import save_llama
 
+from model_support import farthest, within
+
 STEPS, WARMUP, LR = 20, 4, 1e-2
 ADAPTERS = {
     "all_linear": {"target_modules": "all-linear", "r": 4, "lora_alpha": 8},
@@ -90,7 +92,7 @@ def test_trajectory(run, tmp_path, exact_peer, adapter, options):
         expected_losses, expected = theirs(tmp_path, model)
     losses, tensors = ours(run, tmp_path, ADAPTERS[adapter])
     # The last bits that accumulation in another order leaves, through twenty steps of AdamW's division.
-    assert losses == pytest.approx(expected_losses, rel=1e-8)
+    within("losses", farthest(losses, expected_losses), 1e-8)
     assert expected_losses[-1] < expected_losses[0]
     assert tensors.keys() == expected.keys()
     start = load_file(tmp_path / "start" / "adapter_model.safetensors")
@@ -98,7 +100,7 @@ def test_trajectory(run, tmp_path, exact_peer, adapter, options):
     for name, tensor in tensors.items():
         assert tensor.dtype == torch.float64
         difference = (tensor - expected[name]).norm() / expected[name].norm()
-        assert difference < 1e-8, (name, difference)
+        within("adapter", difference, 1e-8)
         moved += not torch.equal(tensor, start[name])
     assert moved >= len(tensors) - 1  # all but the frozen weight that an adapted embedding is saved with
 

@@ -46,7 +46,9 @@ const json& GgufMetadata::array(const std::string& key) const {
   return value;
 }
 
-void GgufMetadata::fail(const std::string& message) const { throw InputError(path_ + ": metadata: " + message); }
+void GgufMetadata::fail(const std::string& message) const {
+  throw InputError(printable(path_, 4096) + ": metadata: " + message);
+}
 
 const json& GgufMetadata::need(const std::string& key) const {
   const auto found = values_.find(key);

@@ -31,7 +31,9 @@ class GgufReader {
 
   std::size_t position() const { return position_; }
   std::size_t left() const { return bytes_.size() - position_; }
-  [[noreturn]] void fail(const std::string& message) const { throw InputError(path_ + ": " + message); }
+  [[noreturn]] void fail(const std::string& message) const {
+    throw InputError(printable(path_, 4096) + ": " + message);
+  }
 
  private:
   std::span<const std::byte> bytes_;

@@ -137,6 +137,18 @@ LowRank low_rank_of(const Site& site, const Layer& layer) {
   return {update->A.detach().to(torch::kFloat), update->B.detach().to(torch::kFloat), update->scale};
 }
 
+std::vector<Part> parts_on(const Site& site, const AdaptedBase& base, const Combination& how) {
+  if (!site.copies().empty())
+    throw InputError("'" + site.path() +
+                     "': its own weights were trained (modules_to_save, bias), which no LoRA "
+                     "can hold; 'peft-run merge' folds them in");
+  std::vector<Part> parts;
+  for (std::size_t i = 0; i < base.adapters.size(); ++i)
+    for (const auto& layer : base.adapters[i]->layers_on(site))
+      parts.push_back({low_rank_of(site, *layer), how.weights.empty() ? 1 : how.weights[i]});
+  return parts;
+}
+
 int64_t largest_rank(const std::vector<SiteUpdate>& updates) {
   int64_t r = 1;
   for (const SiteUpdate& update : updates) r = std::max(r, update.update.A.size(0));
@@ -168,16 +180,8 @@ CombinedAdapters combine(const CombineOptions& options, Plugins& plugins) {
   std::vector<std::pair<Site*, std::vector<Part>>> sites;
   int64_t widest = 1;
   for (Site* site : out.base.model->sites()) {
-    if (!site->copies().empty())
-      throw InputError("'" + site->path() +
-                       "': its own weights were trained (modules_to_save, bias), which no LoRA "
-                       "can hold; 'peft-run merge' folds them in");
-    std::vector<Part> parts;
-    for (std::size_t i = 0; i < out.base.adapters.size(); ++i)
-      for (const auto& layer : out.base.adapters[i]->layers_on(*site)) {
-        parts.push_back({low_rank_of(*site, *layer), how.weights.empty() ? 1 : how.weights[i]});
-        widest = std::max(widest, parts.back().update.A.size(0));
-      }
+    std::vector<Part> parts = parts_on(*site, out.base, how);
+    for (const Part& part : parts) widest = std::max(widest, part.update.A.size(0));
     if (!parts.empty()) sites.emplace_back(site, std::move(parts));
   }
   const bool as_it_is =

@@ -38,7 +38,7 @@ Tensor load_tensor(const std::shared_ptr<const Checkpoint>& checkpoint, const St
 void check_finite(const Tensor& tensor, const std::string& name, const Checkpoint& checkpoint) {
   // A sum in double takes one pass, cannot overflow from fp32, and no NaN or infinity gets lost in it.
   if (!std::isfinite(tensor.sum(torch::kDouble).item<double>()))
-    throw InputError(checkpoint.path() + ": tensor '" + printable(name) +
+    throw InputError(printable(checkpoint.path(), 4096) + ": tensor '" + printable(name) +
                      "' holds NaN or infinity (in the precision asked for)");
 }
 
@@ -89,8 +89,8 @@ void check_names(const Checkpoint& checkpoint, const DecoderConfig& config,
   for (const StoredTensor& stored : checkpoint.tensors())
     if (missing.erase(stored.name) == 0 && !is_known_surplus(stored.name, config)) unexpected.insert(stored.name);
   if (missing.empty() && unexpected.empty()) return;
-  throw InputError(checkpoint.path() + ": the tensors are not those of this " + printable(config.model_type) +
-                   " model; missing: " + (missing.empty() ? "none" : listed(missing)) +
+  throw InputError(printable(checkpoint.path(), 4096) + ": the tensors are not those of this " +
+                   printable(config.model_type) + " model; missing: " + (missing.empty() ? "none" : listed(missing)) +
                    "; unexpected: " + (unexpected.empty() ? "none" : listed(unexpected)));
 }
 
@@ -108,9 +108,9 @@ std::shared_ptr<Model> load_model(std::shared_ptr<const Checkpoint> checkpoint, 
   for (const auto& [name, parameter] : parameters) {
     const StoredTensor& stored = *checkpoint->find(name);
     if (stored.shape != parameter.shape || !is_number(stored.type))
-      throw InputError(checkpoint->path() + ": tensor '" + printable(name) + "' has shape " + shape_text(stored.shape) +
-                       (is_number(stored.type) ? "" : " of integers") + ", expected floating point " +
-                       shape_text(parameter.shape));
+      throw InputError(printable(checkpoint->path(), 4096) + ": tensor '" + printable(name) + "' has shape " +
+                       shape_text(stored.shape) + (is_number(stored.type) ? "" : " of integers") +
+                       ", expected floating point " + shape_text(parameter.shape));
     const Tensor tensor = load_tensor(checkpoint, stored, dtype, device);
     check_finite(tensor, name, *checkpoint);
     (parameter.parameter == "bias" ? loaded[parameter.site].bias : loaded[parameter.site].weight) = tensor;
