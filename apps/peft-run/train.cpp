@@ -77,7 +77,9 @@ int train_command(const TrainArguments& arguments) {
   const TrainingOptions& options = experiment.training;
   check_output(options);  // before minutes are spent on what could not be kept
   Workload work(experiment);
-  const std::string arranged = arranged_memory(experiment, work, count_steps(experiment, work));
+  // Only a budget asks how large the steps are.
+  const StepCounts counts = experiment.memory.budget > 0 ? count_steps(experiment, work) : StepCounts{};
+  const std::string arranged = arranged_memory(experiment, work, counts);
   make_output(options);
   print_start(experiment, work);
   std::cout << arranged << std::flush;

@@ -48,12 +48,9 @@ void arrange_memory(Model& model, const Optimizer& optimizer, int64_t tokens, in
   const auto layers = static_cast<std::size_t>(model.config().num_hidden_layers);
   model.set_checkpointing(std::vector<Checkpointing>(layers, options.activation_checkpointing));
   if (options.budget == 0) return;
-  uint64_t least = 0;
   for (std::size_t k = 0; k <= 2 * layers; ++k) {
     model.set_checkpointing(arrangement(layers, k));
-    const uint64_t total = estimate_memory(model, optimizer, tokens, supervised).total();
-    if (total <= options.budget) return;
-    least = k == 0 ? total : std::min(least, total);
+    if (estimate_memory(model, optimizer, tokens, supervised).total() <= options.budget) return;
   }
   const MemoryEstimate estimate = estimate_memory(model, optimizer, tokens, supervised);
   std::string sum;
