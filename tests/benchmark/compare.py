@@ -83,14 +83,14 @@ def prepare(options, name, folder):
     return request, work, path
 
 
-def watch(process, line_is_step, environment_steps):
+def watch(process, line_is_step, marks):
     """Notes the time and the page faults so far at each step's line; returns the lines."""
     lines = []
     for line in process.stdout:
         lines.append(line)
         if line_is_step(line):
             fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
-            environment_steps.append((time.perf_counter(), int(fields[7])))
+            marks.append((time.perf_counter(), int(fields[7])))
     return lines
 
 
@@ -110,14 +110,20 @@ def run(command, environment, line_is_step):
     return lines, {"first_step": marks[0][0] - begin, "peak": usage.ru_maxrss * 1024, "marks": marks}
 
 
-def run_peer(options, folder, path, dtype, variant, steps):
+def peer_command(options, folder, path, dtype, steps, **more):
+    """The command that lets peer.py train; one that only makes the first adapter, if there is none."""
     request = {"model": str(options.model), "start": str(folder / "start"), "work": str(path), "dtype": dtype, "steps": steps,
                "lr": 1e-4, "threads": options.threads, "lora": LORA}
-    request |= {key: value for key, value in PEERS[variant].items() if key != "environment"}
     file = folder / "request.json"
-    file.write_text(json.dumps(request))
+    file.write_text(json.dumps(request | more))
+    return [sys.executable, HERE / "peer.py", file]
+
+
+def run_peer(options, folder, path, dtype, variant, steps):
+    more = {key: value for key, value in PEERS[variant].items() if key != "environment"}
+    command = peer_command(options, folder, path, dtype, steps, **more)
     environment = PEERS[variant].get("environment", {}) | {"HF_HUB_OFFLINE": "1"}
-    lines, seen = run([sys.executable, HERE / "peer.py", file], environment, lambda line: line.startswith('{"loss"'))
+    lines, seen = run(command, environment, lambda line: line.startswith('{"loss"'))
     told = [json.loads(line) for line in lines if line.startswith('{"loss"')]
     return {"seconds": [t["seconds"] for t in told], "losses": [t["loss"] for t in told],
             "faults": [t["faults"] for t in told], **seen}
@@ -209,7 +215,7 @@ def compare(options, folder, name, dtype):
     contestants = [("HF PEFT, " + peer, peer) for peer in options.peers] + [(name, None) for name in options.ours]
     results = {label: [] for label, _ in contestants}
     if not (folder / "start").exists():
-        run_start(options, folder, path)
+        subprocess.run(peer_command(options, folder, path, "float32", 0), check=True, stdout=subprocess.DEVNULL)
     for turn in range(options.rounds):
         for label, peer in contestants[turn % len(contestants):] + contestants[: turn % len(contestants)]:
             if peer is None:
@@ -227,13 +233,6 @@ def compare(options, folder, name, dtype):
     return rows
 
 
-def run_start(options, folder, path):
-    request = {"model": str(options.model), "start": str(folder / "start"), "work": str(path), "dtype": "float32", "steps": 0,
-               "lr": 0, "threads": options.threads, "lora": LORA}
-    (folder / "request.json").write_text(json.dumps(request))
-    subprocess.run([sys.executable, HERE / "peer.py", folder / "request.json"], check=True, stdout=subprocess.DEVNULL)
-
-
 def machine():
     model = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text())
     import peft
@@ -247,8 +246,8 @@ def machine():
 
 def main():
     options = arguments()
-    print(machine())
     everything = {"machine": machine()}
+    print(everything["machine"])
     with tempfile.TemporaryDirectory() as scratch:
         for dtype in options.dtype:
             rate = product_rate(dtype, options.threads)

@@ -22,10 +22,17 @@ def within(what, difference, bound):
     assert difference <= bound, f"{what}: {difference:.2e} is more than {bound:.0e}"
 
 
+def apart(ours, theirs):
+    """The largest difference of two tensors of one shape and dtype, by theirs' largest value."""
+    assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
+    return (ours - theirs).abs().max() / theirs.abs().max()
+
+
 def farthest(ours, theirs):
-    """The largest relative difference of two lists of numbers."""
+    """The largest relative difference of two lists of numbers; NaN if any is."""
     assert len(ours) == len(theirs) > 0
-    return max(abs(a - b) / max(abs(b), 1e-300) for a, b in zip(ours, theirs))
+    ours, theirs = torch.tensor(ours, dtype=torch.float64), torch.tensor(theirs, dtype=torch.float64)
+    return ((ours - theirs).abs() / theirs.abs()).max()
 
 
 def run_tool(name, request):

@@ -11,7 +11,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tiny_llama import save_llama
 
-from model_support import model_answer, random_examples, within
+from model_support import apart, model_answer, random_examples, within
 
 
 def peft_adapter(folder, name="adapter", seed=0, **options):
@@ -31,7 +31,7 @@ def logits(model, examples):
 
 
 def close(ours, theirs, bound=1e-5):
-    within("logits", (ours - theirs).abs().max() / theirs.abs().max(), bound)
+    within("logits", apart(ours, theirs), bound)
 
 
 @pytest.mark.parametrize(

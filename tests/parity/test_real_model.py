@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from model_support import model_answer, within
+from model_support import apart, model_answer, within
 
 TEXTS = [
     "Who are you?",
@@ -125,14 +125,14 @@ def test_trained_by_peft(tmp_path, base, model_gguf, run, exact_peer):
         theirs.unload()
     adapter = tmp_path / "adapter"
     ours = model_answer(tmp_path, model_gguf, [(ids, ids) for ids in rows], adapter=adapter)["logits"]
-    within("logits", (ours - expected).abs().max() / expected.abs().max(), 4e-6)
+    within("logits", apart(ours, expected), 4e-6)
     ours = model_answer(tmp_path, model_gguf, [(rows[2], rows[2])], precision="fp64", adapter=adapter)["logits"]
-    within("fp64", (ours - exact).abs().max() / exact.abs().max(), 1e-10)
+    within("fp64", apart(ours, exact), 1e-10)
     run("peft-run", "merge", "--model", model_gguf, "--adapter", adapter, "--output", tmp_path / "merged")
     merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float32)
     with torch.no_grad():
         alone = torch.cat([merged(input_ids=torch.tensor([ids])).logits[0] for ids in rows])
-    within("merged", (alone - expected).abs().max() / expected.abs().max(), 4e-6)
+    within("merged", apart(alone, expected), 4e-6)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

@@ -1,8 +1,10 @@
 #include "files/gguf_writer.h"
 
+#include <cstring>
 #include <stdexcept>
 #include <type_traits>
 
+#include "files/gguf_heads.h"
 #include "files/gguf_types.h"
 
 namespace peft {
@@ -59,9 +61,21 @@ class Header {
   std::string bytes_ = "GGUF";
 };
 
+/// A tensor's rows in the order in which llama.cpp wants them; `buffer` holds them where they had to be moved.
+const void* in_stored_order(const void* data, const GgufForm& tensor, std::vector<std::byte>& buffer) {
+  if (tensor.heads == 0) return data;
+  const uint64_t bytes = gguf_bytes(tensor.type, tensor.shape);
+  const int64_t rows = tensor.shape.front(), row_bytes = static_cast<int64_t>(bytes) / rows;
+  buffer.resize(bytes);
+  for (int64_t row = 0; row < rows; ++row)
+    std::memcpy(buffer.data() + stored_row(row, rows / tensor.heads) * row_bytes,
+                static_cast<const std::byte*>(data) + row * row_bytes, static_cast<std::size_t>(row_bytes));
+  return buffer.data();
+}
+
 }  // namespace
 
-GgufWriter::GgufWriter(const std::string& path, const GgufPairs& pairs, std::vector<TensorForm> tensors)
+GgufWriter::GgufWriter(const std::string& path, const GgufPairs& pairs, std::vector<GgufForm> tensors)
     : tensors_(std::move(tensors)), file_(path) {
   Header header;
   header.put<uint32_t>(3);  // version
@@ -72,7 +86,7 @@ GgufWriter::GgufWriter(const std::string& path, const GgufPairs& pairs, std::vec
     std::visit([&](const auto& typed) { header.put_value(typed); }, value);
   }
   uint64_t offset = 0;
-  for (const TensorForm& tensor : tensors_) {
+  for (const GgufForm& tensor : tensors_) {
     header.put(tensor.name);
     header.put<uint32_t>(static_cast<uint32_t>(tensor.shape.size()));
     for (auto size = tensor.shape.rbegin(); size != tensor.shape.rend(); ++size) header.put<uint64_t>(*size);
@@ -86,10 +100,11 @@ GgufWriter::GgufWriter(const std::string& path, const GgufPairs& pairs, std::vec
 }
 
 void GgufWriter::write(const void* data) {
-  const TensorForm& tensor = tensors_.at(next_++);
+  const GgufForm& tensor = tensors_.at(next_++);
   const uint64_t size = gguf_bytes(tensor.type, tensor.shape);
   constexpr char zeros[alignment] = {};
-  file_.write(data, size);
+  std::vector<std::byte> buffer;
+  file_.write(in_stored_order(data, tensor, buffer), size);
   file_.write(zeros, padding(size));
 }
 

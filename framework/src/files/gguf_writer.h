@@ -16,18 +16,22 @@ using GgufValue = std::variant<uint32_t, float, bool, std::string, std::vector<s
                                std::vector<float>>;
 using GgufPairs = std::vector<std::pair<std::string, GgufValue>>;
 
+/// A tensor that a GGUF file is to hold, by GGUF's name.
+struct GgufForm : TensorForm {
+  int64_t heads = 0;  ///< whose rows are to stand as llama.cpp wants them; 0: as they are given
+};
+
 /// Writes a GGUF file (version 3, little-endian), a tensor at a time, whole or not at all.
 class GgufWriter {
  public:
-  /// `tensors`: GGUF's names, shapes row-major.
-  GgufWriter(const std::string& path, const GgufPairs& pairs, std::vector<TensorForm> tensors);
-  /// The bytes of the next tensor.
+  GgufWriter(const std::string& path, const GgufPairs& pairs, std::vector<GgufForm> tensors);
+  /// The bytes of the next tensor, in Hugging Face's order.
   void write(const void* data);
   /// Throws std::logic_error before the last tensor is written.
   void commit();
 
  private:
-  std::vector<TensorForm> tensors_;
+  std::vector<GgufForm> tensors_;
   AtomicFile file_;
   std::size_t next_ = 0;
 };

@@ -5,7 +5,6 @@
 
 #include "merge/combine.h"
 #include "peft/adapter_files.h"
-#include "peft/error.h"
 #include "peft/files/draft_folder.h"
 
 namespace peft {
@@ -26,8 +25,8 @@ StringList target_modules(const Model& model, const std::vector<SiteUpdate>& upd
   return {names.begin(), names.end()};
 }
 
-std::unique_ptr<Adapter> make_lora(const Model& model, const std::vector<SiteUpdate>& updates, int64_t r,
-                                   Plugins& plugins) {
+std::unique_ptr<Adapter> make_lora(const Model& model, const std::vector<SiteUpdate>& updates, Plugins& plugins) {
+  const int64_t r = largest_rank(updates);
   const nlohmann::json config = {
       {"peft_type", "LORA"}, {"r", r}, {"lora_alpha", r}, {"target_modules", target_modules(model, updates)}};
   Document document = Document::from_adapter_config("adapter", config, "the exported adapter");
@@ -43,11 +42,8 @@ StringList export_lora(const CombineOptions& options, const std::string& output,
   const torch::NoGradGuard no_grad;
   DraftFolder draft(free_place(output));
   const CombinedAdapters combined = combine(options, plugins);
-  if (combined.updates.empty()) throw InputError("the adapters change no module");
-  int64_t r = 1;
-  for (const SiteUpdate& update : combined.updates) r = std::max(r, update.update.A.size(0));
   Model& model = *combined.base.model;
-  const auto lora = make_lora(model, combined.updates, r, plugins);
+  const auto lora = make_lora(model, combined.updates, plugins);
   lora->attach(model, torch::kFloat);
   for (const auto& [site, update] : combined.updates) {
     const auto layers = lora->layers_on(*site);

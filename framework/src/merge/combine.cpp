@@ -149,12 +149,6 @@ std::vector<Part> parts_on(const Site& site, const AdaptedBase& base, const Comb
   return parts;
 }
 
-int64_t largest_rank(const std::vector<SiteUpdate>& updates) {
-  int64_t r = 1;
-  for (const SiteUpdate& update : updates) r = std::max(r, update.update.A.size(0));
-  return r;
-}
-
 }  // namespace
 
 const StringList& combination_methods() {
@@ -172,6 +166,12 @@ const StringList& combination_methods() {
   return methods;
 }
 
+int64_t largest_rank(const std::vector<SiteUpdate>& updates) {
+  int64_t r = 1;
+  for (const SiteUpdate& update : updates) r = std::max(r, update.update.A.size(0));
+  return r;
+}
+
 CombinedAdapters combine(const CombineOptions& options, Plugins& plugins) {
   check(options);
   const torch::NoGradGuard no_grad;
@@ -184,6 +184,7 @@ CombinedAdapters combine(const CombineOptions& options, Plugins& plugins) {
     for (const Part& part : parts) widest = std::max(widest, part.update.A.size(0));
     if (!parts.empty()) sites.emplace_back(site, std::move(parts));
   }
+  if (sites.empty()) throw InputError("the adapters change no module");
   const bool as_it_is =
       options.adapters.size() == 1 && how.method == "cat" && (how.weights.empty() || how.weights[0] == 1);
   torch::manual_seed(how.seed);

@@ -19,6 +19,8 @@ struct CombinedAdapters {
   std::vector<SiteUpdate> updates;
 };
 /// A single adapter of weight 1 stays as it is, scale and ranks; any other combination has scale 1 and one rank.
+/// Throws InputError where they change no module.
 CombinedAdapters combine(const CombineOptions& options, Plugins& plugins);
+int64_t largest_rank(const std::vector<SiteUpdate>& updates);
 
 }  // namespace peft

@@ -17,15 +17,8 @@ namespace {
 struct NamedUpdate {
   std::string name;  ///< the weight's, in GGUF
   Tensor a, b;       ///< as llama.cpp multiplies them
+  int64_t heads;     ///< of b's rows, GgufForm's
 };
-
-/// B's rows as llama.cpp orders a head's.
-Tensor in_stored_order(const Tensor& B, int64_t heads) {
-  if (heads == 0) return B;
-  Tensor out = torch::empty_like(B);
-  for (int64_t row = 0; row < B.size(0); ++row) out[stored_row(row, B.size(0) / heads)].copy_(B[row]);
-  return out;
-}
 
 NamedUpdate named(const SiteUpdate& given, const Model& model, double alpha) {
   const auto& [site, update] = given;
@@ -40,26 +33,25 @@ NamedUpdate named(const SiteUpdate& given, const Model& model, double alpha) {
   const int64_t heads = permuted_heads(weight, model.config().num_attention_heads, model.config().num_key_value_heads);
   // Of an embedding llama.cpp takes rows of a.
   const bool rows = site == &model.embedding();
-  return {gguf_name_of_hf(weight), rows ? update.A.t().contiguous() : update.A, in_stored_order(B, heads)};
+  return {gguf_name_of_hf(weight), rows ? update.A.t().contiguous() : update.A, B, heads};
 }
 
 void write_updates(const std::string& path, const GgufPairs& pairs, const std::vector<NamedUpdate>& updates,
                    StoredType type) {
-  std::vector<std::pair<std::string, Tensor>> tensors;
+  std::vector<GgufForm> forms;
+  std::vector<Tensor> tensors;
+  const auto add = [&](const std::string& name, const Tensor& tensor, int64_t heads) {
+    const auto shape = tensor.sizes().vec();
+    forms.push_back({{name, gguf_type_for(type, shape), shape}, heads});
+    tensors.push_back(tensor);
+  };
   for (const NamedUpdate& update : updates) {
-    tensors.emplace_back(update.name + ".lora_a", update.a);
-    tensors.emplace_back(update.name + ".lora_b", update.b);
+    add(update.name + ".lora_a", update.a, 0);
+    add(update.name + ".lora_b", update.b, update.heads);
   }
-  std::vector<TensorForm> forms;
-  for (const auto& [name, tensor] : tensors)
-    forms.push_back({name, gguf_type_for(type, tensor.sizes().vec()), tensor.sizes().vec()});
   GgufWriter writer(path, pairs, forms);
-  for (std::size_t i = 0; i < tensors.size(); ++i) {
-    const Tensor stored = encode(tensors[i].second.contiguous(), forms[i].type);
-    if (forms[i].type == StoredType::f16 && !at::isfinite(stored).all().item<bool>())
-      throw InputError("'" + tensors[i].first + "' is not finite in f16; bf16 has a wider range");
-    writer.write(stored.data_ptr());
-  }
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    writer.write(encode_finite(tensors[i].contiguous(), forms[i].type, forms[i].name).data_ptr());
   writer.commit();
 }
 
@@ -70,7 +62,6 @@ StringList export_gguf_adapter(const GgufAdapterOptions& options, Plugins& plugi
   const StoredType type = gguf_export_type(options.type);
   DraftFolder draft(free_place(options.output));
   const CombinedAdapters combined = combine(options.adapters, plugins);
-  if (combined.updates.empty()) throw InputError("the adapters change no module");
   const LowRank& first = combined.updates.front().update;
   const double alpha = first.scale * static_cast<double>(first.A.size(0));
   std::vector<NamedUpdate> updates;

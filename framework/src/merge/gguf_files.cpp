@@ -6,7 +6,7 @@
 #include "files/gguf_types.h"
 #include "peft/error.h"
 #include "peft/files/json.h"
-#include "peft/text/text.h"
+#include "text/tokenizer_config.h"
 
 namespace peft {
 
@@ -58,12 +58,11 @@ std::string model_name(const std::string& path) {
 
 void write_modelfile(const DraftFolder& draft, const Checkpoint& checkpoint, const std::string& from,
                      const std::string& adapter) {
-  std::string text = "# ollama create NAME -f Modelfile\nFROM " + from + "\n";
-  if (!adapter.empty()) text += "ADAPTER " + adapter + "\n";
-  const nlohmann::json stop = checkpoint.tokenizer_config().value("eos_token", nlohmann::json());
-  const nlohmann::json token = stop.is_object() ? stop.value("content", nlohmann::json()) : stop;
-  if (token.is_string()) text += "PARAMETER stop " + token.dump() + "\n";
-  write_file(draft.file("Modelfile"), text);
+  std::string lines = "# ollama create NAME -f Modelfile\nFROM " + from + "\n";
+  if (!adapter.empty()) lines += "ADAPTER " + adapter + "\n";
+  const std::string stop = text::special_token(checkpoint.tokenizer_config(), "eos_token", checkpoint.path());
+  if (!stop.empty()) lines += "PARAMETER stop " + nlohmann::json(stop).dump() + "\n";
+  write_file(draft.file("Modelfile"), lines);
 }
 
 }  // namespace peft

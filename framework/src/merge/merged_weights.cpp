@@ -77,9 +77,7 @@ const void* MergedWeights::data(const TensorForm& form) {
   if (source.stored->type == form.type && checkpoint_.is_direct(*source.stored)) return source.stored->data;
   out_ = torch::empty(source.stored->shape, torch::kFloat);
   checkpoint_.read(*source.stored, out_.data_ptr<float>());
-  out_ = encode(out_, form.type);
-  if (form.type == StoredType::f16 && !at::isfinite(out_).all().item<bool>())
-    throw InputError("'" + form.name + "' is not finite in " + type_name(form.type) + "; bf16 has a wider range");
+  out_ = encode_finite(out_, form.type, form.name);
   return out_.data_ptr();
 }
 

@@ -4,6 +4,7 @@
 
 #include "files/gguf_types.h"
 #include "model/stored_types.h"
+#include "peft/error.h"
 
 namespace peft {
 
@@ -28,6 +29,13 @@ Tensor encode_q8_0(const Tensor& wide) {
 Tensor encode(const Tensor& wide, StoredType type) {
   if (type == StoredType::q8_0) return encode_q8_0(wide);
   return wide.to(torch_type(type).value()).contiguous();
+}
+
+Tensor encode_finite(const Tensor& wide, StoredType type, const std::string& name) {
+  Tensor stored = encode(wide, type);
+  if (type == StoredType::f16 && !at::isfinite(stored).all().item<bool>())
+    throw InputError("'" + name + "' is not finite in " + type_name(type) + "; bf16 has a wider range");
+  return stored;
 }
 
 Tensor rounded(const Tensor& wide, StoredType type) {

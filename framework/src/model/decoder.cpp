@@ -45,9 +45,12 @@ Tensor Model::body(const Input& input, KeyValueCache* cache) const {
                         .starts = input.starts,
                         .cache = cache};
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
+    Checkpointing keeping = checkpointing_[layer];
     // Below the lowest adapter there is no backward pass to keep anything for.
-    const bool learns = x.requires_grad() || std::ranges::any_of(blocks_[layer]->sites(), &Site::touched);
-    x = blocks_[layer]->forward(x, passage, layer, learns ? checkpointing_[layer] : Checkpointing::none);
+    if (keeping != Checkpointing::none && !x.requires_grad() &&
+        std::ranges::none_of(blocks_[layer]->sites(), &Site::touched))
+      keeping = Checkpointing::none;
+    x = blocks_[layer]->forward(x, passage, layer, keeping);
   }
   if (cache != nullptr) cache->length += input.ids.size(0);
   return x;

@@ -62,11 +62,9 @@ uint32_t Bpe::need(const std::string& token, const Fields& in, std::size_t merge
   return found->second;
 }
 
-void Bpe::read_merges(const Fields& in) {
-  const nlohmann::json& merges = in.array("merges");
-  merges_.reserve(merges.size());
-  std::size_t index = 0;
-  for (const nlohmann::json& merge : merges) {
+std::vector<std::pair<std::string, std::string>> merge_pairs(const Fields& in) {
+  std::vector<std::pair<std::string, std::string>> pairs;
+  for (const nlohmann::json& merge : in.array("merges")) {
     std::string left, right;
     if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
       left = merge[0].get<std::string>();
@@ -80,10 +78,19 @@ void Bpe::read_merges(const Fields& in) {
       }
     }
     if (left.empty() || right.empty())
-      in.fail("merges[" + std::to_string(index) + "] must be two tokens, as \"a b\" or [\"a\", \"b\"]");
+      in.fail("merges[" + std::to_string(pairs.size()) + "] must be two tokens, as \"a b\" or [\"a\", \"b\"]");
+    pairs.emplace_back(std::move(left), std::move(right));
+  }
+  return pairs;
+}
+
+void Bpe::read_merges(const Fields& in) {
+  const auto pairs = merge_pairs(in);
+  merges_.reserve(pairs.size());
+  for (std::size_t index = 0; index < pairs.size(); ++index) {
+    const auto& [left, right] = pairs[index];
     const Merge value{static_cast<uint32_t>(index), need(left + right, in, index)};
     merges_[pair_key(need(left, in, index), need(right, in, index))] = value;
-    ++index;
   }
 }
 

@@ -14,6 +14,9 @@
 
 namespace peft::text {
 
+/// The pairs under "merges", first the ones that are joined first: ["a", "b"], or "a b" as older files have them.
+std::vector<std::pair<std::string, std::string>> merge_pairs(const Fields& model);
+
 /// Byte pair encoding (Sennrich et al. 2016), with the ids of HF tokenizers' `BPE`.
 class Bpe {
  public:

@@ -4,16 +4,12 @@
 
 namespace peft::text {
 
-namespace {
-
 using nlohmann::json;
+
+namespace {
 
 json split_by(const std::string& expression) {
   return {{"type", "Split"}, {"pattern", {{"Regex", expression}}}, {"behavior", "Isolated"}, {"invert", false}};
-}
-
-json byte_level(bool use_regex) {
-  return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", false}, {"use_regex", use_regex}};
 }
 
 /// Llama 3's and Qwen 2's pattern: they differ in how many digits stay together.
@@ -51,6 +47,10 @@ json essential(json step) {
 }
 
 }  // namespace
+
+json byte_level(bool use_regex) {
+  return {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", false}, {"use_regex", use_regex}};
+}
 
 json sequence(const char* kind, json steps) { return {{"type", "Sequence"}, {kind, std::move(steps)}}; }
 

@@ -18,6 +18,8 @@ const GgufPreTokenizer* find_gguf_pre_tokenizer(const std::string& name);
 /// The one that cuts a text as this tokenizer.json does; null if llama.cpp has none by those parts.
 const GgufPreTokenizer* find_gguf_pre_tokenizer(const nlohmann::json& tokenizer);
 
+/// {"type": "ByteLevel", …}
+nlohmann::json byte_level(bool use_regex);
 /// {"type": "Sequence", kind: steps}
 nlohmann::json sequence(const char* kind, nlohmann::json steps);
 

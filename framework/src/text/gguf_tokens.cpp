@@ -6,8 +6,10 @@
 #include <unordered_map>
 
 #include "peft/error.h"
+#include "text/bpe.h"
 #include "text/fields.h"
 #include "text/gguf_pre_tokenizer.h"
+#include "text/tokenizer_config.h"
 
 namespace peft {
 
@@ -17,23 +19,6 @@ using nlohmann::json;
 using text::Fields;
 using text::GgufPreTokenizer;
 using text::TokenType;
-
-/// Merges as pairs; an old tokenizer.json writes them as "left right".
-std::vector<std::pair<std::string, std::string>> merges_of(const Fields& model) {
-  std::vector<std::pair<std::string, std::string>> out;
-  for (const json& merge : model.array("merges")) {
-    if (merge.is_array() && merge.size() == 2 && merge[0].is_string() && merge[1].is_string()) {
-      out.emplace_back(merge[0], merge[1]);
-    } else if (merge.is_string() && merge.get<std::string>().find(' ') != std::string::npos) {
-      const std::string pair = merge;
-      const std::size_t space = pair.find(' ');
-      out.emplace_back(pair.substr(0, space), pair.substr(space + 1));
-    } else {
-      model.fail("'merges' must hold pairs");
-    }
-  }
-  return out;
-}
 
 bool is_byte(const std::string& token) { return token.size() == 6 && token.starts_with("<0x") && token.ends_with('>'); }
 
@@ -49,6 +34,7 @@ class Conversion {
       : tokenizer_(tokenizer),
         config_(config),
         model_config_(model),
+        name_(name),
         in_(tokenizer, name + ": tokenizer.json"),
         model_(in_.at("model")) {
     if (model_.text("type", "BPE") != "BPE") in_.fail("only BPE models can be written into GGUF files");
@@ -63,8 +49,7 @@ class Conversion {
     put("ggml.tokens", tokens_);
     put("ggml.token_type", types);
     add_specials();
-    if (config_.contains("chat_template") && config_["chat_template"].is_string())
-      put("chat_template", config_["chat_template"].get<std::string>());
+    if (const std::string source = text::template_source(config_, name_); !source.empty()) put("chat_template", source);
     return std::move(pairs_);
   }
 
@@ -110,7 +95,7 @@ class Conversion {
     put("ggml.model", std::string("gpt2"));
     put("ggml.pre", pre->name);
     std::vector<std::string> merges;
-    for (const auto& [left, right] : merges_of(model_)) merges.push_back(left + " " + right);
+    for (const auto& [left, right] : text::merge_pairs(model_)) merges.push_back(left + " " + right);
     put("ggml.merges", merges);
   }
 
@@ -121,7 +106,7 @@ class Conversion {
     put("ggml.model", std::string("llama"));
     put("ggml.pre", std::string("default"));
     put("ggml.add_space_prefix", prefix);
-    const auto merges = merges_of(model_);
+    const auto merges = text::merge_pairs(model_);
     std::vector<float> scores(tokens_.size(), -static_cast<float>(merges.size()) - 1);
     for (std::size_t rank = merges.size(); rank-- > 0;)
       if (const auto id = ids_.find(merges[rank].first + merges[rank].second); id != ids_.end())
@@ -154,17 +139,11 @@ class Conversion {
 
   /// By tokenizer_config.json, else by the number that config.json gives.
   std::optional<int64_t> special_id(const std::string& field) const {
-    if (const auto found = ids_.find(token_of(field)); found != ids_.end()) return found->second;
+    if (const auto found = ids_.find(text::special_token(config_, field, name_)); found != ids_.end())
+      return found->second;
     const json id = model_config_.value(field + "_id", json());
     if (!id.is_number_unsigned() || id.get<uint64_t>() >= tokens_.size()) return std::nullopt;
     return id.get<int64_t>();
-  }
-
-  /// tokenizer_config.json names a special token by its text, or as an object with its `content`.
-  std::string token_of(const std::string& field) const {
-    const json value = config_.value(field, json());
-    if (value.is_string()) return value;
-    return value.is_object() ? value.value("content", "") : "";
   }
 
   /// The pieces around a text, "single" of a TemplateProcessing; empty where nothing is put around it.
@@ -180,6 +159,7 @@ class Conversion {
   const json& tokenizer_;
   const json& config_;
   const json& model_config_;
+  std::string name_;
   Fields in_, model_;
   bool byte_fallback_ = false;
   std::vector<std::string> tokens_;

@@ -87,7 +87,7 @@ class Conversion {
                "' is not implemented (gpt-2, smollm, qwen2, llama-bpe are); use the model's tokenizer.json");
     out["normalizer"] = pre->normalizer;
     out["pre_tokenizer"] = pre->pre_tokenizer;
-    out["decoder"] = {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", false}, {"use_regex", true}};
+    out["decoder"] = text::byte_level(true);
     out["model"] = {{"type", "BPE"},
                     {"vocab", vocabulary()},
                     {"merges", in_.array("tokenizer.ggml.merges")},

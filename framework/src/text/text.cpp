@@ -5,36 +5,15 @@
 
 #include "peft/error.h"
 #include "peft/files/checkpoint.h"
+#include "text/tokenizer_config.h"
 
 namespace peft {
 
 namespace {
 
 using nlohmann::json;
-
-/// A special token of tokenizer_config.json: a string, or an object with `content`; "" if it is not set.
-std::string special_token(const json& config, const char* key, const std::string& path) {
-  const auto found = config.find(key);
-  if (found == config.end() || found->is_null()) return "";
-  const json* value = &*found;
-  if (value->is_object() && value->contains("content")) value = &value->at("content");
-  if (!value->is_string()) throw InputError(path + ": tokenizer_config: '" + key + "' must be a string");
-  return value->get<std::string>();
-}
-
-/// The template, or of a list of named ones the one called default; "" if there is none.
-std::string template_source(const json& config, const std::string& path) {
-  const auto found = config.find("chat_template");
-  if (found == config.end() || found->is_null()) return "";
-  if (found->is_string()) return found->get<std::string>();
-  if (found->is_array())
-    for (const json& item : *found)
-      if (item.is_object() && item.value("name", json()) == "default" && item.value("template", json()).is_string())
-        return item["template"].get<std::string>();
-  throw InputError(path +
-                   ": tokenizer_config: 'chat_template' must be a string, or a list of {\"name\", \"template\"} with "
-                   "one named \"default\"");
-}
+using text::special_token;
+using text::template_source;
 
 /// Appends `eos_token_id`, one id or a list, if it is set.
 void add_eos_ids(const json& config, const char* file, const std::string& path, std::vector<int64_t>& ids) {
