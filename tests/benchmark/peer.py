@@ -1,7 +1,8 @@
-"""The peer of compare.py: HF PEFT training on given ids, one line of JSON a step. peer.py REQUEST.json
+"""The peer of compare.py and growth.py: HF PEFT training on given ids, one line of JSON a step. peer.py REQUEST.json
 
-The request: model (GGUF path), start (adapter folder; made if absent), work (examples and batches, as data_tool writes them),
-dtype, steps, compile, checkpointing, lr. Padded batches, PEFT's own defaults (the adapter in fp32), fused AdamW, clipping.
+The request: model (GGUF path), lora (options of the adapter), start (adapter folder; made if absent; none named: an adapter that
+is not kept), work (examples and batches, as data_tool writes them), dtype, steps, compile, checkpointing, lr, threads. Padded
+batches, PEFT's own defaults (the adapter in fp32), fused AdamW, clipping.
 """
 
 import json
@@ -23,12 +24,15 @@ def load(request):
     base = transformers.AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=getattr(torch, request["dtype"])
     )
-    start = pathlib.Path(request["start"])
-    if not start.exists():
+    start = request.get("start")
+    if start and pathlib.Path(start).exists():
+        model = peft.PeftModel.from_pretrained(base, start, is_trainable=True)
+    else:
         torch.manual_seed(0)
-        peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", **request["lora"])).save_pretrained(start)
+        model = peft.get_peft_model(base, peft.LoraConfig(task_type="CAUSAL_LM", **request["lora"]))
+    if start and not pathlib.Path(start).exists():
+        model.save_pretrained(start)
         return None
-    model = peft.PeftModel.from_pretrained(base, start, is_trainable=True)
     if request.get("checkpointing"):
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -56,6 +60,7 @@ def main():
         return
     work = json.loads(pathlib.Path(request["work"]).read_text())
     parameters = [p for p in model.parameters() if p.requires_grad]
+    print(json.dumps({"parameters": sum(p.numel() for p in parameters)}), flush=True)
     optimizer = torch.optim.AdamW(parameters, lr=request["lr"], weight_decay=0.01, fused=True)
     for step in range(request["steps"]):
         batch = padded([work["examples"][i] for i in work["epoch"][step]])
