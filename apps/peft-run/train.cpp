@@ -92,6 +92,7 @@ int train_command(const TrainArguments& arguments) {
           .scheduler = *experiment.scheduler,
           .clipper = *experiment.clipper,
           .precision = *experiment.precision,
+          .adapter = experiment.adapter.get(),
           .data = work.data,
           .eval_data = work.eval_data ? &*work.eval_data : nullptr,
           .packing = experiment.data.packing,

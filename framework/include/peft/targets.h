@@ -23,15 +23,24 @@ struct Targets {
   std::optional<IntList> layers_to_transform = {};  ///< only with a list; whole names are not filtered
   std::optional<StringOrList> layers_pattern = {};  ///< regex of the name before the layer's index; default: any
   std::optional<StringList> modules_to_save = {};   ///< ends of names, of modules or what holds them; not adapted
+  /// Which of the keys PEFT's config of the method has.
+  bool can_exclude = true;  ///< exclude_modules
+  bool by_layer = true;     ///< layers_to_transform and layers_pattern
+  /// What can be adapted: Linear and Embedding, or else Norm.
+  bool norms = false;
 };
 
-/// Reads the five keys of Targets; the defaults are what `targets` holds.
+/// Reads the keys of Targets; the defaults are what `targets` holds.
 PEFT_API void read_targets(Options& in, Targets& targets);
 /// Writes them as PEFT's adapter_config.json has them: lists sorted, "all-linear" as the names it stood for.
 PEFT_API void write_targets(const Model& model, const Targets& targets, nlohmann::ordered_json& config);
+/// A number as PEFT writes it: a whole one as an integer.
+PEFT_API nlohmann::ordered_json config_number(double value);
+/// A bool or string as it is.
+PEFT_API nlohmann::ordered_json config_value(const BoolOrString& value);
 
-/// The sites chosen, in model order: Linear and Embedding only. Throws ConfigError, with the names there are, where
-/// any target, exclusion or layer index matches nothing, or nothing is left.
+/// The sites chosen, in model order: Linear and Embedding, or only Norm where `targets` says so. Throws ConfigError,
+/// with the names there are, where any target, exclusion or layer index matches nothing, or nothing is left.
 PEFT_API std::vector<Site*> select_sites(const Model& model, const Targets& targets);
 /// Makes the modules of `modules_to_save` trainable as they are (Site::train_copy of all their parameters). Throws
 /// ConfigError for a name that matches nothing.

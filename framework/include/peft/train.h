@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "peft/adapter.h"
 #include "peft/clipping.h"
 #include "peft/data/sampler.h"
 #include "peft/export.h"
@@ -102,6 +103,7 @@ struct Run {
   const Scheduler& scheduler;
   GradientClipper& clipper;
   Precision& precision;
+  Adapter* adapter = nullptr;  ///< told of each step; null where the caller trains parameters of its own
   const Dataset& data;
   const Dataset* eval_data = nullptr;
   bool packing = false;

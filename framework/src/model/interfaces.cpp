@@ -27,6 +27,10 @@ State Adapter::hf_state(const Model& model) const {
   return state;
 }
 
+Tensor Adapter::auxiliary_loss() const { return {}; }
+
+State Adapter::hf_base_state(const Model&) const { return {}; }
+
 void Adapter::place(Site& site, const std::string& name, std::shared_ptr<Layer> layer) {
   placed_[&site].push_back(layer);
   site.attach(name, std::move(layer));
@@ -52,7 +56,7 @@ NamedTensors Adapter::own_parameters(const Model& model) const {
 Optimizer::~Optimizer() = default;
 
 void Optimizer::add(ParamGroup group) {
-  if (!group.initial_lr) group.initial_lr = default_lr();
+  if (!group.initial_lr) group.initial_lr = default_lr() * group.lr_scale;
   if (!group.weight_decay) group.weight_decay = default_weight_decay();
   group.lr = *group.initial_lr;
   groups_.push_back(std::move(group));

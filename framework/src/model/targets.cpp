@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -173,12 +174,6 @@ std::set<Site*> matched(const std::vector<Site*>& sites, const Targets& targets,
   return chosen;
 }
 
-std::vector<Site*> adaptable_sites(const Model& model) {
-  std::vector<Site*> all;
-  std::copy_if(model.sites().begin(), model.sites().end(), std::back_inserter(all), adaptable);
-  return all;
-}
-
 std::vector<Site*> all_linear(const Model& model) {
   std::vector<Site*> all;
   for (Site* site : model.sites())
@@ -200,11 +195,23 @@ StringList names_of_all_linear(const Model& model) {
   return {names.begin(), names.end()};
 }
 
+bool suits(const Site* site, const Targets& targets) {
+  return targets.norms ? dynamic_cast<const Norm*>(site) != nullptr : adaptable(site);
+}
+
 nlohmann::ordered_json sorted_json(const std::optional<StringOrList>& value) {
   if (!value) return nullptr;
   if (const auto* text = std::get_if<std::string>(&*value)) return *text;
   const auto& list = std::get<StringList>(*value);
   return std::set<std::string>(list.begin(), list.end());
+}
+
+void read_layers(Options& in, Targets& targets) {
+  in.get("layers_to_transform", targets.layers_to_transform, "indices of the only layers to adapt")
+      .require(!targets.layers_to_transform || std::holds_alternative<StringList>(targets.target_modules),
+               "needs target_modules to be a list");
+  in.get("layers_pattern", targets.layers_pattern, "regex of the name before a layer's index, where there are several")
+      .require(!targets.layers_pattern || targets.layers_to_transform, "needs layers_to_transform");
 }
 
 }  // namespace
@@ -214,28 +221,37 @@ void read_targets(Options& in, Targets& targets) {
          "names of modules to adapt, or their ends at dots; or one regex over the whole name; or \"all-linear\"")
       .require(targets.target_modules != StringOrList(StringList{}) && targets.target_modules != StringOrList(""),
                "must name at least one module");
-  in.get("exclude_modules", targets.exclude_modules, "modules to leave out: a list of names, or one regex");
-  in.get("layers_to_transform", targets.layers_to_transform, "indices of the only layers to adapt")
-      .require(!targets.layers_to_transform || std::holds_alternative<StringList>(targets.target_modules),
-               "needs target_modules to be a list");
-  in.get("layers_pattern", targets.layers_pattern, "regex of the name before a layer's index, where there are several")
-      .require(!targets.layers_pattern || targets.layers_to_transform, "needs layers_to_transform");
+  if (targets.can_exclude)
+    in.get("exclude_modules", targets.exclude_modules, "modules to leave out: a list of names, or one regex");
+  if (targets.by_layer) read_layers(in, targets);
   in.get("modules_to_save", targets.modules_to_save, "modules to train whole and save beside the adapter");
 }
 
 void write_targets(const Model& model, const Targets& targets, nlohmann::ordered_json& config) {
   config["target_modules"] = sorted_json(
       is_all_linear(targets.target_modules) ? StringOrList(names_of_all_linear(model)) : targets.target_modules);
-  config["exclude_modules"] = sorted_json(targets.exclude_modules);
-  config["layers_to_transform"] = nullptr;
-  if (targets.layers_to_transform) config["layers_to_transform"] = *targets.layers_to_transform;
-  config["layers_pattern"] = sorted_json(targets.layers_pattern);
+  if (targets.can_exclude) config["exclude_modules"] = sorted_json(targets.exclude_modules);
+  if (targets.by_layer) {
+    config["layers_to_transform"] = nullptr;
+    if (targets.layers_to_transform) config["layers_to_transform"] = *targets.layers_to_transform;
+    config["layers_pattern"] = sorted_json(targets.layers_pattern);
+  }
   config["modules_to_save"] = nullptr;
   if (targets.modules_to_save) config["modules_to_save"] = *targets.modules_to_save;
 }
 
+nlohmann::ordered_json config_number(double value) {
+  if (value == std::floor(value) && std::abs(value) < 1e15) return static_cast<int64_t>(value);
+  return value;
+}
+
+nlohmann::ordered_json config_value(const BoolOrString& value) {
+  return std::visit([](const auto& v) -> nlohmann::ordered_json { return v; }, value);
+}
+
 std::vector<Site*> select_sites(const Model& model, const Targets& targets) {
-  const std::vector<Site*> sites = adaptable_sites(model);
+  std::vector<Site*> sites = model.sites();
+  std::erase_if(sites, [&](const Site* site) { return !suits(site, targets); });
   Unmatched unmatched(sites);
   std::vector<Site*> chosen;
   if (is_all_linear(targets.target_modules)) {

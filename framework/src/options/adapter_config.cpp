@@ -18,8 +18,8 @@ using nlohmann::json;
 const std::set<std::string> bookkeeping = {"peft_type", "peft_version", "auto_mapping",  "base_model_name_or_path",
                                            "revision",  "task_type",    "inference_mode"};
 /// Fields that only count where another one is set, but are written with their default always.
-const std::pair<const char*, const char*> dependent[] = {{"megatron_core", "megatron_config"},
-                                                         {"qalora_group_size", "use_qalora"}};
+const std::pair<const char*, const char*> dependent[] = {
+    {"megatron_core", "megatron_config"}, {"qalora_group_size", "use_qalora"}, {"eps", "coft"}};
 
 bool says_off(const json& value) {
   if (value.is_string()) {

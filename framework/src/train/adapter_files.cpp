@@ -48,23 +48,24 @@ bool equal_in_either_type(const Tensor& a, const Tensor& b) {
   return torch::equal(a.to(b.dtype()), b) || torch::equal(a, b.to(a.dtype()));
 }
 
-/// Copies each tensor of the file into the one that the adapter would save under its key. What the adapter saves of the
-/// frozen base may be absent, but must not be another base's.
-void fill(State own, State file, const std::string& path) {
-  std::string strangers;
-  for (auto it = own.begin(); it != own.end();) {
-    const auto& [key, tensor] = *it;
+/// Takes what `file` holds of the frozen base out of it; what differs, for the message.
+std::string strangers(const State& base, State& file) {
+  std::string told;
+  for (const auto& [key, tensor] : base) {
     const auto found = file.find(key);
-    if (tensor.requires_grad() || (found != file.end() && found->second.sizes() != tensor.sizes())) {
-      ++it;
-      continue;
-    }
-    if (found != file.end() && !equal_in_either_type(found->second, tensor.cpu()))
-      strangers += "\n  the base's own weight differs: " + printable(key);
-    if (found != file.end()) file.erase(found);
-    it = own.erase(it);
+    if (found == file.end()) continue;
+    if (found->second.sizes() != tensor.sizes() || !equal_in_either_type(found->second, tensor.cpu()))
+      told += "\n  the base's own weight differs: " + printable(key);
+    file.erase(found);
   }
-  if (const std::string problems = misfits(own, file) + strangers; !problems.empty())
+  return told;
+}
+
+/// Copies each tensor of the file into the one that the adapter would save under its key.
+void fill(const Adapter& adapter, const Model& model, State file, const std::string& path) {
+  const State own = adapter.hf_state(model);
+  const std::string others = strangers(adapter.hf_base_state(model), file);
+  if (const std::string problems = misfits(own, file) + others; !problems.empty())
     throw InputError(path + " does not fit its adapter_config.json and this model:" + problems);
   const torch::NoGradGuard no_grad;
   for (const auto& [key, tensor] : own) Tensor(tensor).copy_(file.at(key));
@@ -93,7 +94,9 @@ void save_adapter(const std::string& folder, const Adapter& adapter, const Model
   if (!config.contains("task_type") || config["task_type"].is_null()) config["task_type"] = "CAUSAL_LM";
   std::map<std::string, std::string> metadata = {{"format", "pt"}};
   if (!model.origin().fingerprint.empty()) metadata[kFingerprint] = model.origin().fingerprint;
-  write_state((in / kWeights).string(), adapter.hf_state(model), metadata);
+  State state = adapter.hf_state(model);
+  state.merge(adapter.hf_base_state(model));
+  write_state((in / kWeights).string(), state, metadata);
   write_file((in / kConfig).string(), config.dump(2) + "\n");
 }
 
@@ -118,7 +121,7 @@ BaseMatch fill_adapter(const std::string& folder, const Adapter& adapter, const 
                      ", that of " + printable(model.origin().path, 4096) + " is " + model.origin().fingerprint +
                      "; give the base it was trained on, or --any-base if this is the same one converted");
   const MemoryScope scope(MemoryComponent::adapter);
-  fill(adapter.hf_state(model), state_of(*file), path);
+  fill(adapter, model, state_of(*file), path);
   return known ? BaseMatch::same : BaseMatch::unknown;
 }
 

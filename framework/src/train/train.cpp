@@ -41,11 +41,19 @@ void require_finite(double value, const char* what, int64_t step) {
                         "; try a lower learning rate, gradient clipping or a wider precision");
 }
 
+/// The method's own part of the loss, with its gradients.
+double add_auxiliary(const Adapter& adapter, Precision& precision) {
+  const Tensor extra = adapter.auxiliary_loss();
+  if (!extra.defined()) return 0;
+  precision.backward(extra);
+  return extra.item<double>();
+}
+
 }  // namespace
 
 TrainingResult train(Run& run) {
-  auto& [model, optimizer, scheduler, clipper, precision, data, eval_data, packing, max_length, options, memory,
-         observers, save] = run;
+  auto& [model, optimizer, scheduler, clipper, precision, adapter, data, eval_data, packing, max_length, options,
+         memory, observers, save] = run;
   const torch::Device device = model.device();
   const std::vector<Tensor> parameters = parameters_of(optimizer);
   require_all_trained(model, parameters);
@@ -78,14 +86,20 @@ TrainingResult train(Run& run) {
       attribute(gradients(parameters), MemoryComponent::gradients);
     }
 
+    if (adapter != nullptr) loss += add_auxiliary(*adapter, precision);
+    require_finite(loss, "loss", step);
+
+    const StepPosition position{step, steps.total()};
     memory.phase(MemoryPhase::optimizer);
     double norm = 0;
     if (precision.ready(parameters)) {
+      if (adapter != nullptr) adapter->after_backward(position);
       norm = clipper.clip(parameters);
       require_finite(norm, "gradient norm", step);
       if (proof.open()) proof.check();
       for (ParamGroup& group : optimizer.groups()) group.lr = scheduler.lr(step - 1, steps.total(), *group.initial_lr);
       optimizer.step();
+      if (adapter != nullptr) adapter->after_step(position);
     } else {
       progress.skip();
     }

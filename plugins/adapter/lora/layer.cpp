@@ -1,6 +1,6 @@
 #include "layer.h"
 
-#include <cmath>
+#include <peft/init.h>
 
 namespace lora {
 
@@ -8,35 +8,25 @@ using torch::Tensor;
 
 namespace {
 
-/// Drawn on the CPU in fp32, whatever the run's dtype and device: all runs of a seed start alike.
-Tensor uniform(at::IntArrayRef shape, double bound) {
-  return torch::empty(shape, torch::kFloat).uniform_(-bound, bound);
-}
-Tensor normal(at::IntArrayRef shape, double std) { return torch::empty(shape, torch::kFloat).normal_(0, std); }
-
-/// nn.Linear's own initialization, kaiming_uniform(a = √5), for `in` inputs.
-double linear_bound(int64_t in) { return 1 / std::sqrt(static_cast<double>(in)); }
-
-Tensor placed(const Tensor& drawn, const Settings& settings) { return drawn.to(settings.device, settings.dtype); }
-
 bool gaussian(const Settings& settings) { return std::holds_alternative<std::string>(settings.init); }
 bool starts_random(const Settings& settings) { return settings.init == peft::BoolOrString(false); }
 
 }  // namespace
 
-LinearLayer::LinearLayer(int64_t in, int64_t out, const Settings& s) : scale_(s.scale), dropout_(s.dropout) {
-  const Tensor A =
-      gaussian(s) ? normal({s.rank, in}, 1 / static_cast<double>(s.rank)) : uniform({s.rank, in}, linear_bound(in));
-  const double bound = linear_bound(s.rank);
-  const Tensor B = starts_random(s) ? uniform({out, s.rank}, bound) : torch::zeros({out, s.rank});
+LinearLayer::LinearLayer(const peft::Linear& site, const Settings& s) : scale_(s.scale), dropout_(s.dropout) {
+  const int64_t in = site.in_features(), out = site.out_features();
+  const Tensor A = gaussian(s) ? peft::init::normal({s.rank, in}, 1 / static_cast<double>(s.rank), s.form)
+                               : peft::init::kaiming_uniform({s.rank, in}, s.form);
+  const Tensor B =
+      starts_random(s) ? peft::init::kaiming_uniform({out, s.rank}, s.form) : peft::init::zeros({out, s.rank}, s.form);
   auto a = register_module("lora_A", std::make_shared<torch::nn::Module>());
   auto b = register_module("lora_B", std::make_shared<torch::nn::Module>());
-  A_ = a->register_parameter("weight", placed(A, s));
-  B_ = b->register_parameter("weight", placed(B, s));
-  if (s.bias) {
-    const Tensor bias = starts_random(s) ? uniform({out}, bound) : torch::zeros({out});
-    bias_ = b->register_parameter("bias", placed(bias, s));
-  }
+  A_ = a->register_parameter("weight", A);
+  B_ = b->register_parameter("weight", B);
+  if (!s.bias) return;
+  const double bound = 1 / std::sqrt(static_cast<double>(s.rank));
+  bias_ = b->register_parameter(
+      "bias", starts_random(s) ? peft::init::uniform({out}, bound, s.form) : peft::init::zeros({out}, s.form));
 }
 
 Tensor LinearLayer::forward(const Tensor& x, const peft::Next& next) {
@@ -63,10 +53,44 @@ std::optional<peft::LowRank> LinearLayer::low_rank() const {
   return peft::LowRank{A_, B_, scale_};
 }
 
-EmbeddingLayer::EmbeddingLayer(int64_t rows, int64_t hidden, const Settings& s) : scale_(s.scale) {
-  const Tensor A = starts_random(s) ? normal({s.rank, rows}, 1) : torch::zeros({s.rank, rows});
-  A_ = register_parameter("lora_embedding_A", placed(A, s));
-  B_ = register_parameter("lora_embedding_B", placed(normal({hidden, s.rank}, 1), s));
+DoraLayer::DoraLayer(const peft::Linear& site, const Settings& settings)
+    : LinearLayer(site, settings), site_(site), squares_(site.frozen().weight.to(A_.scalar_type()).square().sum(1)) {
+  const torch::NoGradGuard no_grad;
+  magnitude_ = register_parameter("lora_magnitude_vector", norms().clone());
+}
+
+/// Lengths of the rows of W + s·B·A, [out], without making it: ‖w‖² + 2s·(W·Aᵀ)·b + s²·b·(A·Aᵀ)·b.
+Tensor DoraLayer::norms() const {
+  const torch::NoGradGuard no_grad;
+  const Tensor weight = site_.frozen().weight.to(A_.scalar_type());
+  const Tensor mixed = (at::mm(weight, A_.t()) * B_).sum(1), own = (at::mm(B_, at::mm(A_, A_.t())) * B_).sum(1);
+  return (squares_ + 2 * scale_ * mixed + scale_ * scale_ * own).clamp_min(0).sqrt();
+}
+
+Tensor DoraLayer::forward(const Tensor& x, const peft::Next& next) {
+  const auto dtype = x.scalar_type();
+  const Tensor stretch = (magnitude_ / norms()).to(dtype), y = next(x);
+  const Tensor kept = drops() ? at::dropout(x, dropout_, /*train=*/true) : x;
+  // Dropped elements are dropped for the frozen weight too, as in PEFT; without dropout its product is there.
+  const auto copy = site_.copies().find("bias");
+  const Tensor bias = copy == site_.copies().end() ? site_.frozen().bias : copy->second;
+  const Tensor base = drops() ? at::linear(kept, site_.frozen().weight) : bias.defined() ? y - bias.to(dtype) : y;
+  const Tensor update = at::linear(at::linear(kept, A_.to(dtype)), B_.to(dtype));
+  return y + (stretch - 1) * base + stretch * update * scale_;
+}
+
+bool DoraLayer::fold(peft::Affine& affine) const {
+  LinearLayer::fold(affine);
+  const torch::NoGradGuard no_grad;
+  const Tensor stretch = magnitude_.to(affine.weight.scalar_type()) / affine.weight.norm(2, 1);
+  affine.weight *= stretch.unsqueeze(1);
+  return true;
+}
+
+EmbeddingLayer::EmbeddingLayer(const peft::Embedding& site, const Settings& s) : scale_(s.scale) {
+  A_ = register_parameter("lora_embedding_A", starts_random(s) ? peft::init::normal({s.rank, site.rows()}, 1, s.form)
+                                                               : peft::init::zeros({s.rank, site.rows()}, s.form));
+  B_ = register_parameter("lora_embedding_B", peft::init::normal({site.hidden(), s.rank}, 1, s.form));
 }
 
 Tensor EmbeddingLayer::forward(const Tensor& ids, const peft::Next& next) {

@@ -2,6 +2,7 @@
 #include <peft/memory.h>
 #include <peft/model/decoder.h>
 #include <peft/plugin.h>
+#include <peft/targeted_adapter.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -11,47 +12,80 @@
 
 namespace {
 
-class Lora final : public peft::Adapter {
+class Lora final : public peft::TargetedAdapter {
  public:
-  explicit Lora(lora::Options options) : options_(std::move(options)) {}
+  explicit Lora(lora::Options options) : TargetedAdapter("LORA", options.targets), options_(std::move(options)) {}
   void attach(peft::Model& model, torch::Dtype dtype) override;
   bool starts_as_base() const override { return options_.init_lora_weights != peft::BoolOrString(false); }
-  nlohmann::ordered_json hf_config(const peft::Model& model) const override { return lora::hf_config(options_, model); }
-  peft::State hf_state(const peft::Model& model) const override;
+  std::vector<peft::ParamGroup> groups(const peft::Model& model) const override;
+  peft::State hf_base_state(const peft::Model& model) const override;
+
+ protected:
+  void prepare(const peft::Model& model, const std::vector<peft::Site*>& sites, const at::TensorOptions& form) override;
+  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t index,
+                                          const at::TensorOptions& form) override;
+  std::shared_ptr<peft::Layer> make_embedding_layer(const peft::Embedding& site, std::size_t index,
+                                                    const at::TensorOptions& form) override;
+  void write_config(nlohmann::ordered_json& config) const override { lora::write_config(options_, config); }
 
  private:
-  void attach(peft::Site& site, const lora::Settings& settings);
   bool names_embedding() const;
   lora::Options options_;
+  std::vector<lora::Settings> settings_;
 };
 
-void Lora::attach(peft::Model& model, torch::Dtype dtype) {
-  const peft::MemoryScope scope(peft::MemoryComponent::adapter);
-  const std::vector<peft::Site*> sites = peft::select_sites(model, options_.targets);
+void Lora::prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions& form) {
   const auto ranks = peft::pattern_values(options_.rank_pattern, sites, options_.r, "rank_pattern");
   const auto alphas = peft::pattern_values(options_.alpha_pattern, sites, options_.lora_alpha, "alpha_pattern");
   for (std::size_t i = 0; i < sites.size(); ++i)
-    attach(*sites[i], {.rank = ranks[i],
-                       .scale = options_.scale(ranks[i], alphas[i]),
-                       .dropout = options_.lora_dropout,
-                       .bias = options_.lora_bias,
-                       .init = options_.init_lora_weights,
-                       .dtype = dtype,
-                       .device = model.device()});
-  if (options_.bias != "none")
-    for (peft::Site* site : options_.bias == "all" ? model.sites() : sites)
-      if (site->frozen().bias.defined()) site->train_copy("bias", dtype);
-  peft::train_whole_modules(model, options_.targets, dtype);
+    settings_.push_back({.rank = ranks[i],
+                         .scale = options_.scale(ranks[i], alphas[i]),
+                         .dropout = options_.lora_dropout,
+                         .bias = options_.lora_bias,
+                         .init = options_.init_lora_weights,
+                         .form = form});
 }
 
-void Lora::attach(peft::Site& site, const lora::Settings& settings) {
-  if (const auto* linear = dynamic_cast<const peft::Linear*>(&site)) {
-    place(site, "lora", std::make_shared<lora::LinearLayer>(linear->in_features(), linear->out_features(), settings));
-  } else if (const auto* embedding = dynamic_cast<const peft::Embedding*>(&site)) {
-    if (options_.lora_bias)
-      throw peft::ConfigError("[adapter] lora_bias: '" + site.path() + "' is an embedding, which has no place for it");
-    place(site, "lora", std::make_shared<lora::EmbeddingLayer>(embedding->rows(), embedding->hidden(), settings));
+std::shared_ptr<peft::Layer> Lora::make_layer(const peft::Linear& site, std::size_t index, const at::TensorOptions&) {
+  if (options_.use_dora) return std::make_shared<lora::DoraLayer>(site, settings_[index]);
+  return std::make_shared<lora::LinearLayer>(site, settings_[index]);
+}
+
+std::shared_ptr<peft::Layer> Lora::make_embedding_layer(const peft::Embedding& site, std::size_t index,
+                                                        const at::TensorOptions&) {
+  for (const auto& [on, option] :
+       {std::pair(options_.lora_bias, "lora_bias"), std::pair(options_.use_dora, "use_dora")})
+    if (on)
+      throw peft::ConfigError(std::string("[adapter] ") + option + ": '" + site.path() +
+                              "' is an embedding, which has no place for it");
+  return std::make_shared<lora::EmbeddingLayer>(site, settings_[index]);
+}
+
+void Lora::attach(peft::Model& model, torch::Dtype dtype) {
+  TargetedAdapter::attach(model, dtype);
+  const peft::MemoryScope scope(peft::MemoryComponent::adapter);
+  for (peft::Site* site : model.sites())
+    if (site->frozen().bias.defined() &&
+        (options_.bias == "all" || (options_.bias == "lora_only" && !layers_on(*site).empty())))
+      site->train_copy("bias", dtype);
+}
+
+/// LoRA+ (Hayou et al. 2024): B, and what has one dimension, learn faster than A.
+std::vector<peft::ParamGroup> Lora::groups(const peft::Model& model) const {
+  std::vector<peft::ParamGroup> all = Adapter::groups(model);
+  if (!options_.loraplus_lr_ratio) return all;
+  peft::ParamGroup slow = all.front(), fast, embeddings;
+  slow.parameters.clear();
+  fast.name = "adapter B", fast.lr_scale = *options_.loraplus_lr_ratio;
+  embeddings.name = "adapter embeddings", embeddings.initial_lr = options_.loraplus_lr_embedding;
+  for (const auto& item : all.front().parameters) {
+    const bool embedded = item.first.find("lora_embedding") != std::string::npos;
+    const bool quick = item.first.find("lora_B") != std::string::npos || item.second.dim() == 1;
+    (embedded ? embeddings : quick ? fast : slow).parameters.push_back(item);
   }
+  all = {slow, fast, embeddings};
+  std::erase_if(all, [](const peft::ParamGroup& group) { return group.parameters.empty(); });
+  return all;
 }
 
 /// PEFT looks for these two words in the list, or for a regex that matches either.
@@ -62,23 +96,16 @@ bool Lora::names_embedding() const {
                      [](const std::string& name) { return name == "embed_tokens" || name == "lm_head"; });
 }
 
-/// PEFT's names: what it wraps lies in a `base_layer`, and an adapted embedding or head is saved along.
-peft::State Lora::hf_state(const peft::Model& model) const {
+/// An adapted embedding or head is saved along.
+peft::State Lora::hf_base_state(const peft::Model& model) const {
   peft::State state;
-  for (const peft::Site* site : model.sites()) {
-    const std::string prefix = "base_model.model." + site->path() + ".";
-    const std::string base = layers_on(*site).empty() ? prefix : prefix + "base_layer.";
-    for (const auto& [name, tensor] : site->copies()) state.emplace(base + name, tensor);
-    for (const auto& layer : layers_on(*site))
-      for (const auto& item : layer->named_parameters()) state.emplace(prefix + item.key(), item.value());
-  }
   if (!names_embedding()) return state;
   for (const peft::Site* site : std::initializer_list<const peft::Site*>{&model.embedding(), &model.head()}) {
     if (layers_on(*site).empty()) continue;
-    // A copy: whoever fills the state from a file must not reach the frozen weights.
     const std::string base = "base_model.model." + site->path() + ".base_layer.";
-    state.emplace(base + "weight", site->frozen().weight.clone());
-    if (site->frozen().bias.defined()) state.emplace(base + "bias", site->frozen().bias.clone());
+    state.emplace(base + "weight", site->frozen().weight);
+    if (site->frozen().bias.defined() && !site->copies().contains("bias"))
+      state.emplace(base + "bias", site->frozen().bias);
   }
   return state;
 }

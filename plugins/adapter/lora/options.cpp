@@ -14,12 +14,6 @@ std::string lower(std::string text) {
   return text;
 }
 
-/// PEFT writes whole numbers as integers.
-nlohmann::ordered_json number(double value) {
-  if (value == std::floor(value) && std::abs(value) < 1e15) return static_cast<int64_t>(value);
-  return value;
-}
-
 }  // namespace
 
 double Options::scale(int64_t rank, double alpha) const {
@@ -43,6 +37,12 @@ Options read(peft::Options& in) {
       .require(o.bias == "none" || o.bias == "all" || o.bias == "lora_only",
                "must be \"none\", \"all\" or \"lora_only\"");
   in.get("lora_bias", o.lora_bias, "give B a trainable bias");
+  in.get("use_dora", o.use_dora, "train the length of each row of the weight apart from its direction (DoRA)")
+      .require(!o.use_dora || !o.lora_bias, "and lora_bias exclude each other");
+  in.get("loraplus_lr_ratio", o.loraplus_lr_ratio, "LoRA+: B learns at this many times the learning rate")
+      .require(!o.loraplus_lr_ratio || *o.loraplus_lr_ratio > 0, "must be positive");
+  in.get("loraplus_lr_embedding", o.loraplus_lr_embedding, "LoRA+: the learning rate of adapted embeddings")
+      .require(o.loraplus_lr_embedding > 0, "must be positive");
   in.get("init_lora_weights", o.init_lora_weights,
          "true: A uniform, B zero; \"gaussian\": A normal, B zero; false: both random, for tests");
   if (auto* name = std::get_if<std::string>(&o.init_lora_weights)) {
@@ -54,54 +54,27 @@ Options read(peft::Options& in) {
   return o;
 }
 
-nlohmann::ordered_json hf_config(const Options& o, const peft::Model& model) {
+void write_config(const Options& o, nlohmann::ordered_json& config) {
   using json = nlohmann::ordered_json;
-  json alphas = json::object();
-  for (const auto& [key, alpha] : o.alpha_pattern) alphas[key] = number(alpha);
-  json config = {{"alora_invocation_tokens", nullptr},
-                 {"alpha_pattern", alphas},
-                 {"arrow_config", nullptr},
-                 {"auto_mapping", nullptr},
-                 {"base_model_name_or_path", nullptr},
-                 {"bias", o.bias},
-                 {"corda_config", nullptr},
-                 {"ensure_weight_tying", false},
-                 {"eva_config", nullptr},
-                 {"exclude_modules", nullptr},
-                 {"fan_in_fan_out", false},
-                 {"inference_mode", true},
-                 {"init_lora_weights", nullptr},
-                 {"kasa_config", nullptr},
-                 {"layer_replication", nullptr},
-                 {"layers_pattern", nullptr},
-                 {"layers_to_transform", nullptr},
-                 {"loftq_config", json::object()},
-                 {"lora_alpha", number(o.lora_alpha)},
-                 {"lora_bias", o.lora_bias},
-                 {"lora_dropout", o.lora_dropout},
-                 {"lora_ga_config", nullptr},
-                 {"megatron_config", nullptr},
-                 {"megatron_core", "megatron.core"},
-                 {"modules_to_save", nullptr},
-                 {"monteclora_config", nullptr},
-                 {"peft_type", "LORA"},
-                 {"peft_version", "0.21.0"},
-                 {"qalora_group_size", 16},
-                 {"r", o.r},
-                 {"rank_pattern", json(o.rank_pattern)},
-                 {"revision", nullptr},
-                 {"target_modules", nullptr},
-                 {"target_parameters", nullptr},
-                 {"task_type", "CAUSAL_LM"},
-                 {"trainable_token_indices", nullptr},
-                 {"use_bdlora", nullptr},
-                 {"use_dora", false},
-                 {"use_qalora", false},
-                 {"use_rslora", o.use_rslora},
-                 {"velora_config", nullptr}};
-  std::visit([&](const auto& value) { config["init_lora_weights"] = value; }, o.init_lora_weights);
-  peft::write_targets(model, o.targets, config);
-  return config;
+  for (const char* off : {"alora_invocation_tokens", "arrow_config", "corda_config", "eva_config", "kasa_config",
+                          "layer_replication", "lora_ga_config", "megatron_config", "monteclora_config",
+                          "target_parameters", "trainable_token_indices", "use_bdlora", "velora_config"})
+    config[off] = nullptr;
+  for (const char* off : {"ensure_weight_tying", "fan_in_fan_out", "use_qalora"}) config[off] = false;
+  config["loftq_config"] = json::object();
+  config["megatron_core"] = "megatron.core";
+  config["qalora_group_size"] = 16;
+  config["alpha_pattern"] = json::object();
+  for (const auto& [key, alpha] : o.alpha_pattern) config["alpha_pattern"][key] = peft::config_number(alpha);
+  config["bias"] = o.bias;
+  config["init_lora_weights"] = peft::config_value(o.init_lora_weights);
+  config["lora_alpha"] = peft::config_number(o.lora_alpha);
+  config["lora_bias"] = o.lora_bias;
+  config["lora_dropout"] = o.lora_dropout;
+  config["r"] = o.r;
+  config["rank_pattern"] = json(o.rank_pattern);
+  config["use_dora"] = o.use_dora;
+  config["use_rslora"] = o.use_rslora;
 }
 
 }  // namespace lora

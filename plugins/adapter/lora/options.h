@@ -17,6 +17,9 @@ struct Options {
   peft::NumberMap alpha_pattern;
   std::string bias = "none";
   bool lora_bias = false;
+  bool use_dora = false;
+  std::optional<double> loraplus_lr_ratio;
+  double loraplus_lr_embedding = 1e-6;
   peft::BoolOrString init_lora_weights = true;
   peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}};
 
@@ -25,7 +28,7 @@ struct Options {
 };
 
 Options read(peft::Options& in);
-/// The adapter_config.json that PEFT 0.21 writes for these options.
-nlohmann::ordered_json hf_config(const Options& options, const peft::Model& model);
+/// What PEFT's adapter_config.json has for these options beside the targets.
+void write_config(const Options& options, nlohmann::ordered_json& config);
 
 }  // namespace lora

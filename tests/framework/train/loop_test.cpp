@@ -4,6 +4,7 @@
 #include <torch/torch.h>
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "peft/error.h"
 #include "peft/estimate.h"
@@ -61,6 +62,7 @@ struct Trainer {
             .scheduler = *scheduler,
             .clipper = *clipper,
             .precision = *precision,
+            .adapter = told,
             .data = data,
             .eval_data = eval_data ? &*eval_data : nullptr,
             .packing = packing,
@@ -71,6 +73,7 @@ struct Trainer {
             .save = [this](int64_t step) { saved.push_back(step); }};
     return train(all);
   }
+  Adapter* told = nullptr;
   std::unique_ptr<Adapter> adapter;
   std::unique_ptr<Precision> precision;
   std::shared_ptr<Model> model;
@@ -243,6 +246,41 @@ TEST_CASE("fp16: a step whose gradients overflow is skipped and counted, and tra
   CHECK(result.steps == 12);
   CHECK(trainer.recorder.steps.back().loss < trainer.recorder.steps.front().loss);
   for (const auto& [name, tensor] : trainer.model->trainable()) CHECK(at::isfinite(tensor).all().item<bool>());
+}
+
+TEST_CASE("an adapter is told of each step, and may add to the loss") {
+  /// Writes down when it is called; its part of the loss is a hundredth of the squares of what trains.
+  struct Diary : Adapter {
+    explicit Diary(const Model& trained) : trained_(trained) {}
+    void attach(Model&, torch::Dtype) override {}
+    nlohmann::ordered_json hf_config(const Model&) const override { return {}; }
+    Tensor auxiliary_loss() const override {
+      Tensor sum = torch::zeros({}, torch::kDouble);
+      for (const auto& [name, tensor] : trained_.trainable()) sum = sum + 0.01 * tensor.square().sum();
+      added.push_back(sum.item<double>());
+      return sum;
+    }
+    void after_backward(const StepPosition& at) override { write("gradients", at); }
+    void after_step(const StepPosition& at) override { write("stepped", at); }
+    void write(const std::string& what, const StepPosition& at) {
+      CHECK(trained_.trainable().front().second.grad().defined());
+      lines.push_back(what + " " + std::to_string(at.step) + "/" + std::to_string(at.total));
+    }
+    const Model& trained_;
+    mutable std::vector<double> added;
+    StringList lines;
+  };
+  Trainer plain, with;
+  plain.run();
+  Diary diary(*with.model);
+  with.told = &diary;
+  with.run();
+  CHECK(diary.lines ==
+        StringList{"gradients 1/3", "stepped 1/3", "gradients 2/3", "stepped 2/3", "gradients 3/3", "stepped 3/3"});
+  REQUIRE(diary.added.size() == 3);
+  CHECK(diary.added[0] > 1e-3);
+  CHECK(std::abs(with.recorder.steps[0].loss - plain.recorder.steps[0].loss - diary.added[0]) < 1e-12);
+  CHECK(difference(*with.model, *plain.model) > 1e-4);  // its gradients count
 }
 
 TEST_CASE("a step without anything to learn is refused") {

@@ -1,0 +1,108 @@
+// C³A: Circular Convolution Adaptation (Chen et al. 2024, arXiv 2407.19342): ΔW is made of circulant blocks.
+#include <peft/error.h>
+#include <peft/init.h>
+#include <peft/plugin.h>
+#include <peft/targeted_adapter.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+namespace {
+
+using torch::Tensor;
+
+/// HF PEFT's C3AConfig: its names, its defaults.
+struct C3aOptions {
+  int64_t block_size = 256;
+  peft::IntMap block_size_pattern;
+  peft::BoolOrString init_weights = std::string("xavier_uniform");
+  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}, .can_exclude = false};
+  bool is(const char* name) const { return init_weights == peft::BoolOrString(std::string(name)); }
+};
+
+C3aOptions read(peft::Options& in) {
+  C3aOptions o;
+  in.get("block_size", o.block_size, "size of the circulant blocks; must divide inputs and outputs")
+      .require(o.block_size > 0, "must be positive");
+  peft::read_targets(in, o.targets);
+  in.get("block_size_pattern", o.block_size_pattern, "other sizes: regex of a module name's end = block_size")
+      .require(std::all_of(o.block_size_pattern.begin(), o.block_size_pattern.end(),
+                           [](const auto& p) { return p.second > 0; }),
+               "must give positive sizes");
+  in.get("init_weights", o.init_weights,
+         "true: zeros; \"gaussian\", \"kaiming_uniform\", \"xavier_uniform\" (also false)")
+      .require(std::holds_alternative<bool>(o.init_weights) || o.is("gaussian") || o.is("kaiming_uniform") ||
+                   o.is("xavier_uniform"),
+               "must be true, false, \"gaussian\", \"kaiming_uniform\" or \"xavier_uniform\"");
+  return o;
+}
+
+class C3aLayer final : public peft::Layer {
+ public:
+  C3aLayer(const peft::Linear& site, int64_t block, const C3aOptions& o, const at::TensorOptions& form) {
+    const auto in = static_cast<double>(site.in_features()), out = static_cast<double>(site.out_features());
+    const std::vector<int64_t> shape{site.out_features() / block, site.in_features() / block, block};
+    const Tensor start = o.init_weights == peft::BoolOrString(true) ? peft::init::zeros(shape, form)
+                         : o.is("gaussian")                         ? peft::init::normal(shape, 1, form)
+                         : o.is("kaiming_uniform") ? peft::init::uniform(shape, std::sqrt(1 / in), form)
+                                                   : peft::init::uniform(shape, std::sqrt(6 / (in + out)), form);
+    kernel_ = register_parameter("c3a_kernel", start);
+  }
+  Tensor forward(const Tensor& x, const peft::Next& next) override {
+    return next(x) + convolved(x).to(x.scalar_type());
+  }
+  bool fold(peft::Affine& affine) const override {
+    const torch::NoGradGuard no_grad;
+    affine.weight += convolved(torch::eye(affine.weight.size(1), affine.weight.options())).t();
+    return true;
+  }
+
+ private:
+  /// Each block's circular convolution as a product of transforms, divided by the inputs' number (PEFT's scale).
+  Tensor convolved(const Tensor& x) const {
+    const auto wide = x.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
+    const Tensor X = at::fft_ifft(x.to(wide).unflatten(-1, {kernel_.size(1), kernel_.size(2)}));
+    const Tensor Y = at::einsum("...nb,mnb->...mb", {X, at::fft_fft(kernel_.to(wide))});
+    return at::real(at::fft_fft(Y)).flatten(-2) / static_cast<double>(x.size(-1));
+  }
+  Tensor kernel_;  // [out / block, in / block, block]
+};
+
+class C3a final : public peft::TargetedAdapter {
+ public:
+  explicit C3a(C3aOptions options) : TargetedAdapter("C3A", options.targets), options_(std::move(options)) {}
+  bool starts_as_base() const override { return options_.init_weights == peft::BoolOrString(true); }
+
+ protected:
+  void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override {
+    blocks_ = peft::pattern_values(options_.block_size_pattern, sites, options_.block_size, "block_size_pattern");
+  }
+  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t index,
+                                          const at::TensorOptions& form) override {
+    if (site.in_features() % blocks_[index] != 0 || site.out_features() % blocks_[index] != 0)
+      throw peft::ConfigError("[adapter] block_size: " + std::to_string(blocks_[index]) + " does not divide the " +
+                              std::to_string(site.in_features()) + " inputs and " +
+                              std::to_string(site.out_features()) + " outputs of '" + peft::printable(site.path()) +
+                              "'");
+    return std::make_shared<C3aLayer>(site, blocks_[index], options_, form);
+  }
+  void write_config(nlohmann::ordered_json& config) const override {
+    config["bias"] = "none";
+    config["block_size"] = options_.block_size;
+    config["block_size_pattern"] = nlohmann::ordered_json(options_.block_size_pattern);
+    config["init_weights"] = peft::config_value(options_.init_weights);
+  }
+
+ private:
+  C3aOptions options_;
+  std::vector<int64_t> blocks_;
+};
+
+std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<C3a>(read(in)); }
+
+void add(peft::Registry& registry) { registry.adapters.add("c3a", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("c3a", "1.0.0", add)

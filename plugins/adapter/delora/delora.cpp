@@ -1,0 +1,101 @@
+// DeLoRA: Decoupling Angles and Strength in Low-rank Adaptation (Bini et al. 2025, arXiv 2503.18225):
+// ΔW = λ/r · Σ_i b_i·a_i / (‖b_i‖‖a_i‖), with the columns of the result as long as those of W are.
+#include <peft/factored_layer.h>
+#include <peft/init.h>
+#include <peft/plugin.h>
+#include <peft/targeted_adapter.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+namespace {
+
+using torch::Tensor;
+
+/// HF PEFT's DeloraConfig: its names, its defaults.
+struct DeloraOptions {
+  int64_t r = 8;
+  double delora_lambda = 15;
+  double module_dropout = 0;
+  bool init_weights = true;
+  peft::IntMap rank_pattern;
+  peft::NumberMap lambda_pattern;
+  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}};
+};
+
+DeloraOptions read(peft::Options& in) {
+  DeloraOptions o;
+  in.get("r", o.r, "rank of the update").require(o.r > 0, "must be positive");
+  in.get("delora_lambda", o.delora_lambda, "start value of the update's trained strength");
+  in.get("module_dropout", o.module_dropout, "probability of dropping an element of the update's input while training")
+      .require(o.module_dropout >= 0 && o.module_dropout < 1, "must be at least 0 and below 1");
+  peft::read_targets(in, o.targets);
+  in.get("rank_pattern", o.rank_pattern, "other ranks: regex of a module name's end = rank")
+      .require(std::all_of(o.rank_pattern.begin(), o.rank_pattern.end(), [](const auto& p) { return p.second > 0; }),
+               "must give positive ranks");
+  in.get("lambda_pattern", o.lambda_pattern, "other strengths: regex of a module name's end = delora_lambda");
+  in.get("init_weights", o.init_weights, "true: A uniform, B zero; false: both random, for tests");
+  return o;
+}
+
+class DeloraLayer final : public peft::FactoredLayer {
+ public:
+  DeloraLayer(const peft::Linear& site, int64_t r, double lambda, const DeloraOptions& o, const at::TensorOptions& form)
+      : FactoredLayer(o.module_dropout) {
+    const int64_t in = site.in_features(), out = site.out_features();
+    A_ = register_parameter("delora_A", peft::init::kaiming_uniform({r, in}, form));
+    B_ = register_parameter(
+        "delora_B", o.init_weights ? peft::init::zeros({out, r}, form) : peft::init::kaiming_uniform({out, r}, form));
+    lambda_ = register_parameter("delora_lambda", torch::full({1}, lambda, form));
+    lengths_ = register_buffer("delora_w_norm", site.frozen().weight.to(form.dtype()).norm(2, 0));
+  }
+
+ protected:
+  peft::LowRank factors() const override {
+    // PEFT's bound: a direction of no length has none.
+    const Tensor lengths = A_.norm(2, 1).clamp_min(1e-4) * B_.norm(2, 0).clamp_min(1e-4);
+    return {A_ * lengths_, B_ * (lambda_ / (static_cast<double>(A_.size(0)) * lengths)), 1};
+  }
+
+ private:
+  Tensor A_, B_, lambda_, lengths_;  // [r, in], [out, r], [1], [in]
+};
+
+class Delora final : public peft::TargetedAdapter {
+ public:
+  explicit Delora(DeloraOptions options) : TargetedAdapter("DELORA", options.targets), options_(std::move(options)) {}
+  bool starts_as_base() const override { return options_.init_weights; }
+
+ protected:
+  void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override {
+    ranks_ = peft::pattern_values(options_.rank_pattern, sites, options_.r, "rank_pattern");
+    lambdas_ = peft::pattern_values(options_.lambda_pattern, sites, options_.delora_lambda, "lambda_pattern");
+  }
+  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t index,
+                                          const at::TensorOptions& form) override {
+    return std::make_shared<DeloraLayer>(site, ranks_[index], lambdas_[index], options_, form);
+  }
+  void write_config(nlohmann::ordered_json& config) const override {
+    config["bias"] = "none";
+    config["delora_lambda"] = peft::config_number(options_.delora_lambda);
+    config["init_weights"] = options_.init_weights;
+    config["lambda_pattern"] = nlohmann::ordered_json::object();
+    for (const auto& [key, value] : options_.lambda_pattern) config["lambda_pattern"][key] = peft::config_number(value);
+    config["module_dropout"] = options_.module_dropout;
+    config["r"] = options_.r;
+    config["rank_pattern"] = nlohmann::ordered_json(options_.rank_pattern);
+  }
+
+ private:
+  DeloraOptions options_;
+  std::vector<int64_t> ranks_;
+  std::vector<double> lambdas_;
+};
+
+std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Delora>(read(in)); }
+
+void add(peft::Registry& registry) { registry.adapters.add("delora", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("delora", "1.0.0", add)

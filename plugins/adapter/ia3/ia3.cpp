@@ -1,0 +1,105 @@
+// (IA)³: Infused Adapter by Inhibiting and Amplifying Inner Activations (Liu et al. 2022, arXiv 2205.05638).
+#include <peft/init.h>
+#include <peft/plugin.h>
+#include <peft/targeted_adapter.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <set>
+
+namespace {
+
+using torch::Tensor;
+
+/// HF PEFT's IA3Config: its names, and its defaults for Llama.
+struct Ia3Options {
+  peft::Targets targets{.target_modules = peft::StringList{"k_proj", "v_proj", "down_proj"}, .by_layer = false};
+  peft::StringOrList feedforward_modules = peft::StringList{"down_proj"};
+  bool init_ia3_weights = true;
+};
+
+bool within_targets(const Ia3Options& o) {
+  const auto* chosen = std::get_if<peft::StringList>(&o.targets.target_modules);
+  const auto* fed = std::get_if<peft::StringList>(&o.feedforward_modules);
+  return chosen == nullptr || fed == nullptr || std::all_of(fed->begin(), fed->end(), [&](const std::string& name) {
+           return std::find(chosen->begin(), chosen->end(), name) != chosen->end();
+         });
+}
+
+Ia3Options read(peft::Options& in) {
+  Ia3Options o;
+  const bool default_targets = !in.has("target_modules");
+  peft::read_targets(in, o.targets);
+  if (!default_targets) o.feedforward_modules = peft::StringList{};
+  in.get("feedforward_modules", o.feedforward_modules,
+         "those of target_modules whose input is scaled instead of their output")
+      .require(within_targets(o), "must be among target_modules");
+  in.get("init_ia3_weights", o.init_ia3_weights, "true: start with ones; false: normal, for tests");
+  return o;
+}
+
+/// The output, or the input of a feed-forward module, times a trained vector.
+class Ia3Layer final : public peft::Layer {
+ public:
+  Ia3Layer(const peft::Linear& site, bool scales_input, bool ones, const at::TensorOptions& form)
+      : scales_input_(scales_input) {
+    const std::vector<int64_t> shape =
+        scales_input ? std::vector<int64_t>{1, site.in_features()} : std::vector<int64_t>{site.out_features(), 1};
+    l_ = register_parameter("ia3_l", ones ? torch::ones(shape, form) : peft::init::normal(shape, 1, form));
+  }
+  Tensor forward(const Tensor& x, const peft::Next& next) override {
+    const Tensor l = l_.flatten().to(x.scalar_type());
+    return scales_input_ ? next(x * l) : next(x) * l;
+  }
+  bool fold(peft::Affine& affine) const override {
+    const torch::NoGradGuard no_grad;
+    affine.weight *= l_.to(affine.weight.scalar_type());
+    if (!scales_input_ && affine.bias.defined()) affine.bias *= l_.flatten().to(affine.bias.scalar_type());
+    return true;
+  }
+
+ private:
+  bool scales_input_;
+  Tensor l_;  // [out, 1] or [1, in]
+};
+
+class Ia3 final : public peft::TargetedAdapter {
+ public:
+  explicit Ia3(Ia3Options options) : TargetedAdapter("IA3", options.targets), options_(std::move(options)) {}
+  bool starts_as_base() const override { return options_.init_ia3_weights; }
+
+ protected:
+  void prepare(const peft::Model& model, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override {
+    sites_ = sites;
+    if (options_.feedforward_modules == peft::StringOrList(peft::StringList{})) return;
+    peft::Targets fed = options_.targets;
+    fed.target_modules = options_.feedforward_modules;
+    const auto chosen = peft::select_sites(model, fed);
+    feedforward_.insert(chosen.begin(), chosen.end());
+  }
+  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t index,
+                                          const at::TensorOptions& form) override {
+    return std::make_shared<Ia3Layer>(site, feedforward_.contains(sites_[index]), options_.init_ia3_weights, form);
+  }
+  void write_config(nlohmann::ordered_json& config) const override {
+    config["fan_in_fan_out"] = false;
+    config["init_ia3_weights"] = options_.init_ia3_weights;
+    if (const auto* names = std::get_if<peft::StringList>(&options_.feedforward_modules))
+      config["feedforward_modules"] = std::set<std::string>(names->begin(), names->end());
+    else
+      config["feedforward_modules"] = std::get<std::string>(options_.feedforward_modules);
+  }
+
+ private:
+  Ia3Options options_;
+  std::vector<peft::Site*> sites_;
+  std::set<peft::Site*> feedforward_;
+};
+
+std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Ia3>(read(in)); }
+
+void add(peft::Registry& registry) { registry.adapters.add("ia3", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("ia3", "1.0.0", add)

@@ -1,0 +1,63 @@
+// LN-tuning: train the norms' weights alone (Zhao et al. 2023, arXiv 2312.11420; Qi et al. 2022, arXiv 2211.08682).
+#include <peft/memory.h>
+#include <peft/model/decoder.h>
+#include <peft/plugin.h>
+#include <peft/targeted_adapter.h>
+
+#include <nlohmann/json.hpp>
+#include <set>
+
+namespace {
+
+/// HF PEFT's LNTuningConfig: its names, and its defaults for Llama.
+struct LnOptions {
+  peft::Targets targets{.target_modules = peft::StringList{"input_layernorm", "post_attention_layernorm", "norm"},
+                        .by_layer = false,
+                        .norms = true};
+};
+
+/// No layers: a trained copy stands in a norm's place.
+class LnTuning final : public peft::Adapter {
+ public:
+  explicit LnTuning(LnOptions options) : options_(std::move(options)) {}
+
+  void attach(peft::Model& model, torch::Dtype dtype) override {
+    const peft::MemoryScope scope(peft::MemoryComponent::adapter);
+    for (peft::Site* site : peft::select_sites(model, options_.targets)) {
+      site->train_copy("weight", dtype);
+      tuned_.insert(site);
+    }
+    peft::train_whole_modules(model, options_.targets, dtype);
+  }
+
+  nlohmann::ordered_json hf_config(const peft::Model& model) const override {
+    nlohmann::ordered_json config = peft::common_config("LN_TUNING");
+    peft::write_targets(model, options_.targets, config);
+    return peft::sorted_config(config);
+  }
+
+  peft::State hf_state(const peft::Model& model) const override {
+    peft::State state;
+    for (const peft::Site* site : model.sites())
+      for (const auto& [name, copy] : site->copies())
+        state.emplace("base_model.model." + site->path() + (tuned_.contains(site) ? ".ln_tuning_layers." : ".") + name,
+                      copy);
+    return state;
+  }
+
+ private:
+  LnOptions options_;
+  std::set<const peft::Site*> tuned_;
+};
+
+std::unique_ptr<peft::Adapter> make(peft::Options& in) {
+  LnOptions options;
+  peft::read_targets(in, options.targets);
+  return std::make_unique<LnTuning>(std::move(options));
+}
+
+void add(peft::Registry& registry) { registry.adapters.add("ln_tuning", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("ln_tuning", "1.0.0", add)

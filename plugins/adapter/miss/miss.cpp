@@ -1,0 +1,121 @@
+// MiSS: Matrix Shard Sharing (Kang & Yin 2024, arXiv 2409.15371): one block D is shared by all shards of the input.
+#include <peft/delta_layer.h>
+#include <peft/error.h>
+#include <peft/factored_layer.h>
+#include <peft/init.h>
+#include <peft/plugin.h>
+#include <peft/targeted_adapter.h>
+
+#include <nlohmann/json.hpp>
+
+namespace {
+
+using torch::Tensor;
+
+/// HF PEFT's MissConfig: its names, its defaults.
+struct MissOptions {
+  int64_t r = 64, mini_r = 1;
+  double miss_dropout = 0;
+  peft::BoolOrString init_weights = true;
+  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}};
+  bool is(const char* name) const { return init_weights == peft::BoolOrString(std::string(name)); }
+};
+
+MissOptions read(peft::Options& in) {
+  MissOptions o;
+  in.get("r", o.r, "size of the shards of the input, and rank of the update").require(o.r > 0, "must be positive");
+  in.get("mini_r", o.mini_r, "columns of the block that are trained, with init_weights = \"mini\"")
+      .require(o.mini_r > 0, "must be positive");
+  in.get("miss_dropout", o.miss_dropout, "probability of dropping an element of the update's input while training")
+      .require(o.miss_dropout >= 0 && o.miss_dropout < 1, "must be at least 0 and below 1");
+  peft::read_targets(in, o.targets);
+  in.get(
+        "init_weights", o.init_weights,
+        "true: zero; \"mini\": a block of mini_r columns, repeated; \"bat\": blocks multiplied with the weight; false: "
+        "random, for tests")
+      .require(std::holds_alternative<bool>(o.init_weights) || o.is("mini") || o.is("bat"),
+               "must be true, false, \"mini\" or \"bat\"");
+  if (o.is("bat") && o.miss_dropout > 0) in.error("miss_dropout", "has no effect with init_weights = \"bat\"");
+  return o;
+}
+
+[[noreturn]] void refuse(const peft::Linear& site, const std::string& why) {
+  throw peft::ConfigError("[adapter] r, mini_r: '" + peft::printable(site.path()) + "' has " +
+                          std::to_string(site.in_features()) + " inputs and " + std::to_string(site.out_features()) +
+                          " outputs: " + why);
+}
+
+/// Δy = (sum of x's shards of r) · D, as a product whose A is the same identity for each shard.
+class MissLayer final : public peft::FactoredLayer {
+ public:
+  MissLayer(const peft::Linear& site, const MissOptions& o, const at::TensorOptions& form)
+      : FactoredLayer(o.miss_dropout), out_(site.out_features()) {
+    const int64_t in = site.in_features();
+    if (o.r > in) refuse(site, "r is more than the inputs");
+    if (o.is("mini") && out_ % o.mini_r != 0) refuse(site, "mini_r does not divide the outputs");
+    const std::vector<int64_t> shape{o.r, o.is("mini") ? o.mini_r : out_};
+    const bool random = o.init_weights == peft::BoolOrString(false);
+    block_ = register_parameter("miss_block",
+                                random ? peft::init::kaiming_uniform(shape, form) : peft::init::zeros(shape, form));
+    shards_ = torch::eye(o.r, form).repeat({1, (in + o.r - 1) / o.r}).slice(1, 0, in).contiguous();
+  }
+
+ protected:
+  peft::LowRank factors() const override {
+    return {shards_, block_.repeat({1, out_ / block_.size(1)}).t().contiguous(), 1};
+  }
+
+ private:
+  int64_t out_;
+  Tensor block_, shards_;  // [r, out] or [r, mini_r]; [r, in]
+};
+
+/// "bat": each block W_k of r × r becomes W_k + W_k·M + M.
+class BatLayer final : public peft::DeltaLayer {
+ public:
+  BatLayer(const peft::Linear& site, int64_t r, const at::TensorOptions& form) : weight_(site.frozen().weight) {
+    if (site.in_features() % r != 0 || site.out_features() % r != 0) refuse(site, "r divides not both");
+    block_ = register_parameter("miss_block", peft::init::zeros({site.out_features() / r, r, r}, form));
+  }
+
+ protected:
+  Tensor delta(torch::Dtype dtype) const override {
+    const int64_t r = block_.size(1), out = weight_.size(0), in = weight_.size(1);
+    const Tensor M = block_.to(dtype), W = weight_.to(dtype).view({out / r, r, in / r, r}).permute({2, 0, 1, 3});
+    return (at::matmul(W, M) + M).permute({1, 2, 0, 3}).reshape({out, in});
+  }
+
+ private:
+  Tensor weight_, block_;  // [out, in], [out/r, r, r]
+};
+
+class Miss final : public peft::TargetedAdapter {
+ public:
+  explicit Miss(MissOptions options) : TargetedAdapter("MISS", options.targets), options_(std::move(options)) {}
+  bool starts_as_base() const override { return options_.init_weights != peft::BoolOrString(false); }
+
+ protected:
+  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t,
+                                          const at::TensorOptions& form) override {
+    if (options_.is("bat")) return std::make_shared<BatLayer>(site, options_.r, form);
+    return std::make_shared<MissLayer>(site, options_, form);
+  }
+  void write_config(nlohmann::ordered_json& config) const override {
+    config["bias"] = "none";
+    config["init_weights"] = peft::config_value(options_.init_weights);
+    config["mini_r"] = options_.mini_r;
+    config["miss_dropout"] = options_.miss_dropout;
+    config["r"] = options_.r;
+  }
+
+ private:
+  MissOptions options_;
+};
+
+std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Miss>(read(in)); }
+
+void add(peft::Registry& registry) { registry.adapters.add("miss", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("miss", "1.0.0", add)

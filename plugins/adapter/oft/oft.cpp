@@ -1,0 +1,136 @@
+// OFT: Orthogonal Finetuning (Qiu et al. 2023, arXiv 2306.07280), on the input's side (Qiu et al. 2025, OFTv2, arXiv
+// 2506.19847): y = W·(R·x) with a block-diagonal R that is a rotation.
+#include <peft/error.h>
+#include <peft/init.h>
+#include <peft/plugin.h>
+#include <peft/targeted_adapter.h>
+
+#include <nlohmann/json.hpp>
+
+namespace {
+
+using torch::Tensor;
+
+/// HF PEFT's OFTConfig: its names, its defaults.
+struct OftOptions {
+  int64_t r = 0, oft_block_size = 32;
+  bool block_share = false;
+  bool use_cayley_neumann = true;
+  int64_t num_cayley_neumann_terms = 5;
+  bool init_weights = true;
+  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}};
+};
+
+OftOptions read(peft::Options& in) {
+  OftOptions o;
+  in.get("r", o.r, "number of blocks; 0: as many as oft_block_size makes").require(o.r >= 0, "must not be negative");
+  in.get("oft_block_size", o.oft_block_size, "size of the blocks; 0: as r makes it")
+      .require(o.oft_block_size >= 0, "must not be negative");
+  if ((o.r == 0) == (o.oft_block_size == 0)) in.error("r", "and oft_block_size: one of them must be 0, the other not");
+  double dropout = 0;
+  in.get("module_dropout", dropout, "0: PEFT has it in its config, but its linear layers do not use it")
+      .require(dropout == 0, "is not supported: must be 0");
+  peft::read_targets(in, o.targets);
+  in.get("block_share", o.block_share, "one rotation for all blocks of a layer");
+  in.get("use_cayley_neumann", o.use_cayley_neumann, "a series in place of the inverse of the Cayley transform");
+  in.get("num_cayley_neumann_terms", o.num_cayley_neumann_terms, "terms of that series")
+      .require(o.num_cayley_neumann_terms > 0, "must be positive");
+  in.get("init_weights", o.init_weights, "true: no rotation; false: random ones, for tests");
+  return o;
+}
+
+/// The divisor of `in` nearest to `wanted`, the smaller of two, as PEFT's adjust_oft_parameters takes it.
+int64_t nearest_divisor(int64_t in, int64_t wanted) {
+  if (wanted >= in) return in;
+  int64_t above = wanted, below = wanted;
+  while (in % above != 0) ++above;
+  while (in % below != 0) --below;
+  return wanted - below <= above - wanted ? below : above;
+}
+
+class OftLayer final : public peft::Layer {
+ public:
+  OftLayer(const peft::Linear& site, const OftOptions& o, const at::TensorOptions& form)
+      : terms_(o.use_cayley_neumann ? o.num_cayley_neumann_terms : 0) {
+    const int64_t in = site.in_features();
+    block_ = o.r == 0 ? nearest_divisor(in, o.oft_block_size) : in / nearest_divisor(in, o.r);
+    const std::vector<int64_t> shape{o.block_share ? 1 : in / block_, block_ * (block_ - 1) / 2};
+    auto holder = register_module("oft_R", std::make_shared<torch::nn::Module>());
+    upper_ = holder->register_parameter(
+        "weight", o.init_weights ? peft::init::zeros(shape, form) : peft::init::normal(shape, 0.1, form));
+    const Tensor above = at::triu_indices(block_, block_, 1);
+    places_ = (above[0] * block_ + above[1]).to(form.device());
+  }
+  Tensor forward(const Tensor& x, const peft::Next& next) override {
+    const Tensor X = x.unflatten(-1, {-1, block_});
+    return next(at::einsum("...nk,nkc->...nc", {X, rotations(x.size(-1)).to(x.scalar_type())}).flatten(-2));
+  }
+  bool fold(peft::Affine& affine) const override {
+    const torch::NoGradGuard no_grad;
+    const Tensor W = affine.weight.unflatten(1, {-1, block_});
+    affine.weight = at::einsum("onc,nkc->onk", {W, rotations(affine.weight.size(1)).to(W.scalar_type())}).flatten(1);
+    return true;
+  }
+
+ private:
+  /// R of each block [in / block, block, block]: Cayley's (I + Q)⁻¹(I − Q) of a skew Q, or the series
+  /// I + 2Q + 2Q² + … + Qⁿ⁻¹ that PEFT uses in its place, whose last term counts once.
+  Tensor rotations(int64_t in) const {
+    const int64_t n = upper_.size(0);
+    const Tensor flat = torch::zeros({n, block_ * block_}, upper_.options()).index_copy(1, places_, upper_);
+    const Tensor half = flat.view({n, block_, block_}), Q = half - half.transpose(1, 2);
+    const Tensor one = torch::eye(block_, Q.options()).expand({n, block_, block_});
+    const Tensor R = terms_ == 0 ? at::linalg_solve(one + Q, one - Q, /*left=*/false) : series(Q, one);
+    return n == 1 ? R.expand({in / block_, block_, block_}) : R;
+  }
+  Tensor series(const Tensor& Q, const Tensor& one) const {
+    if (terms_ == 1) return one;
+    Tensor R = one + 2 * Q;
+    if (terms_ == 2) return R;
+    Tensor power = at::bmm(Q, Q);
+    R = R + 2 * power;
+    for (int64_t term = 3; term < terms_ - 1; ++term) {
+      power = at::bmm(power, Q);
+      R = R + 2 * power;
+    }
+    return R + at::bmm(power, Q);
+  }
+  int64_t terms_, block_ = 0;  // 0 terms: the exact transform
+  Tensor upper_, places_;      // [blocks or 1, block·(block − 1)/2]; where each entry lies in a block
+};
+
+class Oft final : public peft::TargetedAdapter {
+ public:
+  explicit Oft(OftOptions options) : TargetedAdapter("OFT", options.targets), options_(std::move(options)) {}
+  bool starts_as_base() const override { return options_.init_weights; }
+
+ protected:
+  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t,
+                                          const at::TensorOptions& form) override {
+    return std::make_shared<OftLayer>(site, options_, form);
+  }
+  void write_config(nlohmann::ordered_json& config) const override {
+    config["bias"] = "none";
+    config["block_share"] = options_.block_share;
+    config["coft"] = false;
+    config["eps"] = 6e-5;
+    config["fan_in_fan_out"] = false;
+    config["init_weights"] = options_.init_weights;
+    config["module_dropout"] = 0.0;
+    config["num_cayley_neumann_terms"] = options_.num_cayley_neumann_terms;
+    config["oft_block_size"] = options_.oft_block_size;
+    config["r"] = options_.r;
+    config["use_cayley_neumann"] = options_.use_cayley_neumann;
+  }
+
+ private:
+  OftOptions options_;
+};
+
+std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Oft>(read(in)); }
+
+void add(peft::Registry& registry) { registry.adapters.add("oft", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("oft", "1.0.0", add)

@@ -1,0 +1,147 @@
+"""What the parity tests of methods share: one run of peft-run with a method's options, and the promises made of every method
+that HF PEFT has, too."""
+
+import json
+import warnings
+
+import peft
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from model_support import farthest, within
+
+TEXTS = [f"The sum of {i} and {i} is {2 * i}." for i in range(4)]
+
+
+def toml(value):
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(toml(item) for item in value) + "]"
+    return json.dumps(value)
+
+
+def train(run, folder, method, adapter, name="run", steps=1, lr=1e-2):
+    """What peft-run writes for these options: the folder, the tensors and the config."""
+    (folder / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    lines = "".join(f"{key} = {toml(value)}\n" for key, value in adapter.items())
+    experiment = folder / f"{name}.toml"
+    experiment.write_text(
+        f"""[model]
+path = "model"
+[data]
+train = "train.jsonl"
+format = "text"
+[adapter]
+name = "{method}"
+{lines}
+[optimizer]
+name = "adamw"
+lr = {lr}
+weight_decay = 0.0
+[scheduler]
+name = "constant"
+[clipping]
+name = "none"
+[precision]
+name = "fp32"
+[training]
+output_dir = "{name}"
+max_steps = {steps}
+batch_size = {len(TEXTS)}
+log_every = 1
+seed = 3
+"""
+    )
+    run("peft-run", experiment)
+    config = json.loads((folder / name / "adapter_config.json").read_text())
+    return folder / name, load_file(folder / name / "adapter_model.safetensors"), config
+
+
+def base_model(folder):
+    return transformers.AutoModelForCausalLM.from_pretrained(folder / "model", dtype=torch.float32)
+
+
+def form(tensors):
+    return {name: (tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
+
+
+def in_order(value):
+    """A list of names sorted: PEFT writes its sets as they come."""
+    return sorted(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else value
+
+
+def check_saved_form(run, folder, method, config_class, adapter):
+    """The same tensors under the same names and the same config as PEFT's; and PEFT finds all in it that it looks for."""
+    ours, tensors, config = train(run, folder, method, adapter)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = peft.get_peft_model(base_model(folder), config_class(task_type="CAUSAL_LM", **adapter))
+        theirs.save_pretrained(folder / "theirs")
+    expected = load_file(folder / "theirs" / "adapter_model.safetensors")
+    assert form(tensors) == form(expected)
+
+    expected_config = json.loads((folder / "theirs" / "adapter_config.json").read_text())
+    assert list(config) == list(expected_config)
+    for key in config.keys() - {"base_model_name_or_path", "target_modules"}:
+        assert in_order(config[key]) == in_order(expected_config[key]), key
+    if adapter.get("target_modules") != "all-linear":  # whose names may be written in several ways
+        if isinstance(config["target_modules"], list):
+            assert config["target_modules"] == sorted(expected_config["target_modules"])
+        else:
+            assert config["target_modules"] == expected_config["target_modules"]
+
+    # No key is missing or unknown, and every tensor is where PEFT wants it.
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        loaded = peft.PeftModel.from_pretrained(base_model(folder), ours)
+    assert not [warning for warning in told if "keys" in str(warning.message)]
+    assert not peft.set_peft_model_state_dict(loaded, load_file(ours / "adapter_model.safetensors")).unexpected_keys
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        back = peft.get_peft_model_state_dict(loaded)
+    assert back.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert torch.equal(back[name], tensor), name
+
+
+def batch(tokenizer):
+    """Every text with the end token, laid out as rows; the loss looks at all of it."""
+    rows = [tokenizer.encode(text) + [tokenizer.eos_token_id] for text in TEXTS]
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+    return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
+
+
+def check_training(run, folder, method, adapter, steps=8, optimizer=None):
+    """The same losses and the same weights after several steps of AdamW from the same start."""
+    start, _, _ = train(run, folder, method, adapter, name="start", lr=0.0)
+    ours, tensors, _ = train(run, folder, method, adapter, steps=steps)
+    history = json.loads((ours / "trainer_state.json").read_text())["log_history"]
+    losses = [entry["loss"] for entry in history if "loss" in entry]
+
+    model = peft.PeftModel.from_pretrained(base_model(folder), start, is_trainable=True)
+    if optimizer is None:
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
+    else:
+        optimizer = optimizer(model)
+    data = batch(transformers.AutoTokenizer.from_pretrained(folder / "model"))
+    expected_losses = []
+    for _ in range(steps):
+        loss = model(**data).loss
+        expected_losses.append(loss.item())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    within("losses", farthest(losses, expected_losses), 1e-4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = peft.get_peft_model_state_dict(model)
+    assert expected.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        # AdamW divides by tiny second moments: a gradient's rounding becomes a step's, so the bound is a part of lr.
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=2e-4, msg=lambda text: f"{name}: {text}")
+    return expected_losses
