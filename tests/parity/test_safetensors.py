@@ -8,7 +8,7 @@ import pytest
 import safetensors
 import torch
 from safetensors.torch import load_file, save_file
-from test_lora import train
+from method_support import train
 from tiny_llama import save_llama
 
 from model_support import model_answer, random_examples
@@ -23,7 +23,7 @@ def split(data):
 @pytest.fixture
 def adapter(run, tmp_path):
     save_llama(tmp_path / "model")
-    return train(run, tmp_path, {"target_modules": "all-linear", "r": 4}, steps=2)[0]
+    return train(run, tmp_path, "lora", {"target_modules": "all-linear", "r": 4}, steps=2)[0]
 
 
 def sound(file, folder):

@@ -10,10 +10,10 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from test_lora import TEXTS, batch, toml
 from test_model import CASES
 from tiny_llama import save_llama
 
+from method_support import TEXTS, batch, toml
 from model_support import farthest, within
 
 STEPS, WARMUP, LR = 20, 4, 1e-2

@@ -95,7 +95,7 @@ Tensor Model::Block::with_attention(const Tensor& x, const Passage& passage, std
   if (fused)
     if (const auto qkv = adapted_linears({a.q_proj.get(), a.k_proj.get(), a.v_proj.get()}, *input_layernorm, a)) {
       const auto y = normed_linears(x, input_layernorm->frozen().weight, eps_, *qkv);
-      return x + a.attend(y[0], y[1], y[2], passage, layer);
+      return y[0] + a.attend(y[1], y[2], y[3], passage, layer);
     }
   return x + a.forward(input_layernorm->forward(x), passage, layer);
 }
@@ -106,7 +106,7 @@ Tensor Model::Block::with_mlp(const Tensor& x) const {
     if (const auto all =
             adapted_linears({m.gate_proj.get(), m.up_proj.get(), m.down_proj.get()}, *post_attention_layernorm, m)) {
       const auto y = normed_linears(x, post_attention_layernorm->frozen().weight, eps_, {(*all)[0], (*all)[1]});
-      return x + gated_linear(y[0], y[1], (*all)[2]);
+      return y[0] + gated_linear(y[1], y[2], (*all)[2]);
     }
   return x + m.forward(post_attention_layernorm->forward(x));
 }

@@ -38,19 +38,25 @@ Tensor rms_norm_forward(const Tensor& x, const Tensor& weight, double eps, Tenso
   return y;
 }
 
-Tensor rms_norm_dx(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rstd) {
+Tensor rms_norm_dx(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rstd, const Tensor& residual,
+                   Tensor* y) {
   if (!vectorised(x, weight, dy)) {
     const Tensor normal = x.to(rstd.scalar_type()) * rstd;
     const Tensor g = (dy * weight).to(rstd.scalar_type());
-    return (rstd * (g - normal * (g * normal).mean(-1, true))).to(x.scalar_type());
+    const Tensor dx = (rstd * (g - normal * (g * normal).mean(-1, true))).to(x.scalar_type());
+    if (y != nullptr) *y = weight * normal.to(x.scalar_type());
+    return residual.defined() ? dx + residual : dx;
   }
   const int64_t width = x.size(-1);
   const Tensor dx = at::empty_like(x), from = dy.contiguous();
+  const Tensor other = residual.defined() ? residual.contiguous() : residual;
+  if (y != nullptr) *y = at::empty_like(x);
   with_kernels(x.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
     in_parallel(rstd.numel(), width, [&](int64_t row, int64_t rows) {
       const int64_t at = row * width;
       kernels.rms_norm_backward(data<T>(from) + at, data<T>(x) + at, data<T>(weight), data<float>(rstd) + row,
-                                data<T>(dx) + at, rows, width);
+                                other.defined() ? data<T>(other) + at : nullptr, data<T>(dx) + at,
+                                y != nullptr ? data<T>(*y) + at : nullptr, rows, width);
     });
   });
   return dx;
@@ -67,14 +73,19 @@ Tensor swiglu_forward(const Tensor& gate, const Tensor& up) {
   return y;
 }
 
-std::pair<Tensor, Tensor> swiglu_backward(const Tensor& gradient, const Tensor& gate, const Tensor& up) {
+std::pair<Tensor, Tensor> swiglu_backward(const Tensor& gradient, const Tensor& gate, const Tensor& up, Tensor* y) {
   const Tensor g = gate.contiguous(), u = up.contiguous(), dy = gradient.contiguous();
-  if (!vectorised(g, u, dy)) return {at::silu_backward(dy * u, g), at::silu(g).mul_(dy)};
+  if (!vectorised(g, u, dy)) {
+    const Tensor active = at::silu(g);
+    if (y != nullptr) *y = active * u;
+    return {at::silu_backward(dy * u, g), active * dy};
+  }
   Tensor dg = at::empty_like(g), du = at::empty_like(u);
+  if (y != nullptr) *y = at::empty_like(g);
   with_kernels(g.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
     in_parallel(g.numel(), 1, [&](int64_t at, int64_t n) {
       kernels.swiglu_backward(data<T>(dy) + at, data<T>(g) + at, data<T>(u) + at, data<T>(dg) + at, data<T>(du) + at,
-                              n);
+                              y != nullptr ? data<T>(*y) + at : nullptr, n);
     });
   });
   return {dg, du};

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "model/kernels.h"
+#include "model/kernels_attention_tiles.h"
 #include "model/kernels_call.h"
 
 namespace peft {
@@ -15,7 +16,7 @@ using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
 /// One example, by torch's own attention. q: [n, heads, D] → [n, heads, D].
-Tensor attend(const Tensor& q, const Tensor& k, const Tensor& v, double scale) {
+Tensor attend_by_torch(const Tensor& q, const Tensor& k, const Tensor& v, double scale) {
   const auto batched = [](const Tensor& t) { return t.transpose(0, 1).unsqueeze(0); };  // [1, heads, n, D]
   const Tensor y = at::scaled_dot_product_attention(batched(q), batched(k), batched(v), {}, 0.0, true, scale,
                                                     q.size(1) != k.size(1));
@@ -27,7 +28,7 @@ Tensor attention_by_torch(const Tensor& q, const Tensor& k, const Tensor& v, con
   std::vector<Tensor> parts;
   for (size_t i = 0; i + 1 < starts.size(); ++i) {
     const auto rows = [&](const Tensor& t) { return t.narrow(0, starts[i], starts[i + 1] - starts[i]); };
-    if (starts[i + 1] > starts[i]) parts.push_back(attend(rows(q), rows(k), rows(v), scale));
+    if (starts[i + 1] > starts[i]) parts.push_back(attend_by_torch(rows(q), rows(k), rows(v), scale));
   }
   return parts.empty() ? at::empty({0, q.size(1) * q.size(2)}, q.options()) : at::cat(parts).reshape({q.size(0), -1});
 }
@@ -49,14 +50,10 @@ void run(std::vector<simd::AttentionHead<T>>& heads, int64_t scratch_floats,
   });
 }
 
-struct Tensors {
-  Tensor q, k, v, out, log_sum;
-  Tensor dout, dq, dk, dv;  // backward only
-};
-
-/// The heads of all examples. dk and dv: [T, heads, D], summed over a group's heads afterwards.
+/// The heads of all examples.
 template <class T>
-std::vector<simd::AttentionHead<T>> heads_of(const Tensors& t, const std::vector<int64_t>& starts, double scale) {
+std::vector<simd::AttentionHead<T>> heads_of(const AttentionTensors& t, const std::vector<int64_t>& starts,
+                                             double scale) {
   const int64_t count = t.q.size(1), dim = t.q.size(2), group = count / t.k.size(1), width = count * dim;
   std::vector<simd::AttentionHead<T>> heads;
   for (size_t example = 0; example + 1 < starts.size(); ++example) {
@@ -86,36 +83,49 @@ int64_t longest(const std::vector<int64_t>& starts) {
   return most;
 }
 
+/// out and log_sum from q, k and v.
+void attend(const AttentionTensors& t, const std::vector<int64_t>& starts, double scale) {
+  if (attends_in_tiles(t.q)) return attention_in_tiles(t, starts, scale);
+  with_kernels(t.q.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
+    auto heads = heads_of<T>(t, starts, scale);
+    run(heads, simd::attention_scratch(longest(starts), t.q.size(2)), kernels.attention);
+  });
+}
+
+/// dq, dk and dv; both of them in parts of a group, for whoever calls to sum.
+void differentiate(AttentionTensors& t, const std::vector<int64_t>& starts, double scale) {
+  const bool tiles = attends_in_tiles(t.q);
+  const int64_t parts = tiles ? group_parts(t.q, t.k, starts) : t.q.size(1) / t.k.size(1);
+  t.dq = at::empty(t.q.sizes(), t.q.options());
+  t.dk = at::empty({t.q.size(0), t.k.size(1) * parts, t.q.size(2)}, t.q.options()), t.dv = at::empty_like(t.dk);
+  if (tiles) return attention_backward_in_tiles(t, starts, scale);
+  with_kernels(t.q.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
+    auto heads = heads_of<T>(t, starts, scale);
+    run(heads, simd::attention_backward_scratch(longest(starts), t.q.size(2)), kernels.attention_backward);
+  });
+}
+
 struct Attention : torch::autograd::Function<Attention> {
   static Variable forward(AutogradContext* ctx, const Variable& q, const Variable& k, const Variable& v,
                           const std::vector<int64_t>& starts, double scale) {
     const auto rows = [](const Tensor& x) { return x.stride(-1) == 1 ? x : x.contiguous(); };
-    Tensors t{rows(q), rows(k), rows(v), at::empty({q.size(0), q.size(1) * q.size(2)}, q.options()), {}, {},
-              {},      {},      {}};
+    AttentionTensors t{rows(q), rows(k), rows(v), at::empty(q.sizes(), q.options()), {}, {}, {}, {}, {}};
     t.log_sum = at::empty({q.size(1), q.size(0)}, q.options().dtype(torch::kFloat));
-    with_kernels(q.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
-      auto heads = heads_of<T>(t, starts, scale);
-      run(heads, simd::attention_scratch(longest(starts), q.size(2)), kernels.attention);
-    });
+    attend(t, starts, scale);
     ctx->save_for_backward({t.q, t.k, t.v, t.out, t.log_sum});
     ctx->saved_data["starts"] = starts;
     ctx->saved_data["scale"] = scale;
-    return t.out;
+    return t.out.flatten(1);
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const auto starts = ctx->saved_data["starts"].toIntVector();
-    const double scale = ctx->saved_data["scale"].toDouble();
-    Tensors t{saved[0], saved[1], saved[2], saved[3], saved[4], grads[0].contiguous(), {}, {}, {}};
-    const int64_t tokens = t.q.size(0), kv = t.k.size(1), dim = t.q.size(2);
-    t.dq = at::empty(t.q.sizes(), t.q.options());
-    t.dk = at::empty_like(t.dq), t.dv = at::empty_like(t.dq);
-    with_kernels(t.q.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
-      auto heads = heads_of<T>(t, starts, scale);
-      run(heads, simd::attention_backward_scratch(longest(starts), dim), kernels.attention_backward);
-    });
-    const auto grouped = [&](const Tensor& x) { return kv == t.q.size(1) ? x : x.view({tokens, kv, -1, dim}).sum(2); };
+    AttentionTensors t{saved[0], saved[1], saved[2], saved[3], saved[4], grads[0].contiguous().view(saved[0].sizes()),
+                       {},       {},       {}};
+    differentiate(t, ctx->saved_data["starts"].toIntVector(), ctx->saved_data["scale"].toDouble());
+    const auto grouped = [&](const Tensor& x) {
+      return x.sizes() == t.k.sizes() ? x : x.view({x.size(0), t.k.size(1), -1, x.size(2)}).sum(2);
+    };
     return {t.dq, grouped(t.dk), grouped(t.dv), Variable(), Variable()};
   }
 };

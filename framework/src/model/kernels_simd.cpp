@@ -2,6 +2,7 @@
 #include "model/kernels_simd.h"
 
 #include "model/kernels_attention_simd.h"
+#include "model/kernels_tiles_simd.h"
 #include "model/kernels_vector.h"
 
 namespace peft::simd {
@@ -24,8 +25,8 @@ void rms_norm(const T* x, const T* weight, T* y, float* rstd, int64_t rows, int6
 
 /// dx = rstd · (g − x̂ · mean(g · x̂)) with g = dy · w.
 template <class T>
-void rms_norm_backward(const T* dy, const T* x, const T* weight, const float* rstd, T* dx, int64_t rows,
-                       int64_t width) {
+void rms_norm_backward(const T* dy, const T* x, const T* weight, const float* rstd, const T* residual, T* dx, T* y,
+                       int64_t rows, int64_t width) {
   for (int64_t row = 0; row < rows; ++row, dy += width, x += width, dx += width) {
     Vec products = {};
     in_vectors(
@@ -33,12 +34,23 @@ void rms_norm_backward(const T* dy, const T* x, const T* weight, const float* rs
         [&](int64_t i, int64_t n) { products += rounded<T>(load(dy + i, n) * load(weight + i, n)) * load(x + i, n); });
     const float factor = rstd[row];
     const float pull = sum(products) * factor * factor / static_cast<float>(width);
+    const auto slope = [&](Vec d, Vec v, Vec w) { return (rounded<T>(d * w) - v * pull) * factor; };
+    const auto plus = [](Vec own, Vec other) { return rounded<T>(own) + other; };
+    const T* other = residual == nullptr ? dx : residual;
     in_vectors(
         width,
-        [&](int64_t i) { store(dx + i, (rounded<T>(load(dy + i) * load(weight + i)) - load(x + i) * pull) * factor); },
+        [&](int64_t i) {
+          const Vec v = load(x + i), w = load(weight + i), own = slope(load(dy + i), v, w);
+          store(dx + i, residual == nullptr ? own : plus(own, load(other + i)));
+          if (y != nullptr) store(y + i, rounded<T>(v * factor) * w);
+        },
         [&](int64_t i, int64_t n) {
-          store(dx + i, (rounded<T>(load(dy + i, n) * load(weight + i, n)) - load(x + i, n) * pull) * factor, n);
+          const Vec v = load(x + i, n), w = load(weight + i, n), own = slope(load(dy + i, n), v, w);
+          store(dx + i, residual == nullptr ? own : plus(own, load(other + i, n)), n);
+          if (y != nullptr) store(y + i, rounded<T>(v * factor) * w, n);
         });
+    if (residual != nullptr) residual += width;
+    if (y != nullptr) y += width;
   }
 }
 
@@ -53,19 +65,22 @@ void swiglu(const T* gate, const T* up, T* y, int64_t n) {
 }
 
 template <class T>
-void swiglu_backward(const T* dy, const T* gate, const T* up, T* dgate, T* dup, int64_t n) {
+void swiglu_backward(const T* dy, const T* gate, const T* up, T* dgate, T* dup, T* y, int64_t n) {
   const auto slope = [](Vec g, Vec s) { return s * (1.0f + g * (1.0f - s)); };
   in_vectors(
       n,
       [&](int64_t i) {
-        const Vec d = load(dy + i), g = load(gate + i), u = load(up + i), s = sigmoid(g);
-        store(dup + i, d * rounded<T>(g * s));
+        const Vec d = load(dy + i), g = load(gate + i), u = load(up + i), s = sigmoid(g), active = rounded<T>(g * s);
+        store(dup + i, d * active);
         store(dgate + i, rounded<T>(d * u) * slope(g, s));
+        if (y != nullptr) store(y + i, active * u);
       },
       [&](int64_t i, int64_t m) {
         const Vec d = load(dy + i, m), g = load(gate + i, m), u = load(up + i, m), s = sigmoid(g);
-        store(dup + i, d * rounded<T>(g * s), m);
+        const Vec active = rounded<T>(g * s);
+        store(dup + i, d * active, m);
         store(dgate + i, rounded<T>(d * u) * slope(g, s), m);
+        if (y != nullptr) store(y + i, active * u, m);
       });
 }
 
@@ -135,12 +150,17 @@ constexpr Kernels<T> all() {
           rotary<T>,   cross_entropy<T>,     attention<T>, attention_backward<T>};
 }
 
+constexpr TileKernels all_of_tiles() {
+  return {pack_pairs,      pack_columns,   copy_tile,  transpose_tile, softmax_tile,
+          score_gradients, inner_products, store_rows, store_columns};
+}
+
 }  // namespace
 
 namespace PEFT_SIMD_VARIANT {
 #define PEFT_STRING(x) #x
 #define PEFT_NAME(x) PEFT_STRING(x)
-InstructionSet instruction_set() { return {PEFT_NAME(PEFT_SIMD_VARIANT), all<float>(), all<Bf16>()}; }
+InstructionSet instruction_set() { return {PEFT_NAME(PEFT_SIMD_VARIANT), all<float>(), all<Bf16>(), all_of_tiles()}; }
 }  // namespace PEFT_SIMD_VARIANT
 
 }  // namespace peft::simd

@@ -34,10 +34,12 @@ struct AttentionHead {
 template <class T>
 struct Kernels {
   void (*rms_norm)(const T* x, const T* weight, T* y, float* rstd, int64_t rows, int64_t width, float eps);
-  void (*rms_norm_backward)(const T* dy, const T* x, const T* weight, const float* rstd, T* dx, int64_t rows,
-                            int64_t width);
+  /// dx, plus `residual` where it is not null; the norm's output once more into y, where it is not null.
+  void (*rms_norm_backward)(const T* dy, const T* x, const T* weight, const float* rstd, const T* residual, T* dx, T* y,
+                            int64_t rows, int64_t width);
   void (*swiglu)(const T* gate, const T* up, T* y, int64_t n);
-  void (*swiglu_backward)(const T* dy, const T* gate, const T* up, T* dgate, T* dup, int64_t n);
+  /// The product once more into y, where it is not null.
+  void (*swiglu_backward)(const T* dy, const T* gate, const T* up, T* dgate, T* dup, T* y, int64_t n);
   /// x rows [heads, dim] at x_stride, heads dense; cos and sin rows [dim / 2] at angle_stride; direction ±1.
   void (*rotary)(const T* x, int64_t x_stride, const float* cos, const float* sin, int64_t angle_stride, T* y,
                  int64_t tokens, int64_t heads, int64_t dim, float direction);
@@ -47,10 +49,46 @@ struct Kernels {
   void (*attention_backward)(const AttentionHead<T>& head, float* scratch);
 };
 
+/// Queries of one tile of bf16 attention, and the widest head it takes. Where a tile has fewer rows, zeros follow.
+inline constexpr int64_t kTileQueries = 64, kTileWidest = 256;
+
+/// Scores of a tile of queries with the first `seen` keys, all [kTileQueries, seen], on the way back.
+struct ScoreTile {
+  const float *scores, *dp;      ///< q·kᵀ and dout·vᵀ
+  const float *log_sum, *inner;  ///< of each query: see AttentionHead; Σ out·dout
+  int64_t first, count, seen;    ///< the first query's place, queries, keys (a multiple of 16)
+  float scale;
+  Bf16 *p_pairs, *ds_pairs, *ds;  ///< softmax and the gradient of scores; pairs: rows 2i and 2i + 1 interleaved
+};
+
+/// What stands between the tile products of bf16 attention. Widths are multiples of 16, at most kTileWidest.
+struct TileKernels {
+  /// rows [rows, width] → [padded_rows / 2, width, 2]: rows 2i and 2i + 1 interleaved, zeros behind the last.
+  void (*pack_pairs)(const Bf16* from, int64_t stride, int64_t rows, int64_t width, Bf16* to, int64_t padded_rows);
+  /// rows [rows, width] → [width / 2, columns, 2]: columns 2i and 2i + 1 interleaved, zeros behind the last row.
+  void (*pack_columns)(const Bf16* from, int64_t stride, int64_t rows, int64_t width, Bf16* to, int64_t columns);
+  /// [rows, width] → [kTileQueries, width], zeros behind the last row.
+  void (*copy_tile)(const Bf16* from, int64_t stride, int64_t rows, int64_t width, Bf16* to);
+  /// [kTileQueries, width] → [width, kTileQueries]; scratch as large as both.
+  void (*transpose_tile)(const Bf16* from, int64_t width, Bf16* to, Bf16* scratch);
+  /// p = e^(scale · scores − top), zeros above the diagonal; the log of each row's sum, and 1 / sum.
+  void (*softmax_tile)(const float* scores, int64_t first, int64_t count, int64_t seen, float scale, Bf16* p,
+                       float* log_sum, float* inverse);
+  void (*score_gradients)(const ScoreTile& tile);
+  /// out[row] = Σ a·b of each row.
+  void (*inner_products)(const Bf16* a, int64_t a_stride, const Bf16* b, int64_t b_stride, int64_t rows, int64_t width,
+                         float* out);
+  /// Dense rows, each times its factor (null: 1) → rows at `stride`.
+  void (*store_rows)(const float* from, const float* factor, Bf16* to, int64_t stride, int64_t rows, int64_t width);
+  /// [width, columns] → its first `rows` columns as rows at `stride`.
+  void (*store_columns)(const float* from, int64_t columns, Bf16* to, int64_t stride, int64_t rows, int64_t width);
+};
+
 struct InstructionSet {
   const char* name;
   Kernels<float> fp32;
   Kernels<Bf16> bf16;
+  TileKernels tiles;
 };
 
 /// Queries that attention works on at a time: enough that keys and values are read from cache seldom, few enough that

@@ -24,26 +24,30 @@ Tensor forward(const AdaptedLinear& linear, const Tensor& rows, Tensor& down) {
   return y;
 }
 
-/// Adds the gradients of A and B to `grads`, and that of rows into `drows`, made where it is undefined; null where no
-/// one wants it.
-void backward(const AdaptedLinear& linear, const Tensor& rows, const Tensor& down, const Tensor& dy, Tensor* drows,
-              variable_list& grads) {
-  const auto dtype = rows.scalar_type();
-  Tensor d_down;  // [T, r]
-  if (linear.update) {
-    const auto& [A, B, scale] = *linear.update;
-    d_down = product(dy, B.to(dtype)).mul_(scale);
-    // Rank first: with the few rows of r on the left the product is several times faster.
-    grads.push_back(product(d_down.t(), rows).to(A.scalar_type()));
-    grads.push_back(
-        product(down.t(), dy).mul_(scale).t().to(B.scalar_type(), false, false, at::MemoryFormat::Contiguous));
-  }
-  if (drows == nullptr) return;
-  if (drows->defined())
-    add_product(*drows, dy, linear.weight);
+/// [T, r]: the gradient of rows·Aᵀ; undefined without an update.
+Tensor update_gradient(const AdaptedLinear& linear, const Tensor& dy) {
+  if (!linear.update) return {};
+  return product(dy, linear.update->B.to(dy.scalar_type())).mul_(linear.update->scale);
+}
+
+/// Adds the gradient of rows into `drows`, made where it is undefined.
+void add_row_gradient(const AdaptedLinear& linear, const Tensor& dy, const Tensor& d_down, Tensor& drows) {
+  if (drows.defined())
+    add_product(drows, dy, linear.weight);
   else
-    *drows = product(dy, linear.weight);
-  if (linear.update) drows->addmm_(d_down, linear.update->A.to(dtype));
+    drows = product(dy, linear.weight);
+  if (linear.update) drows.addmm_(d_down, linear.update->A.to(dy.scalar_type()));
+}
+
+/// Appends the gradients of A and B. Rank first: with the few rows of r on the left the product is several times
+/// faster.
+void append_update_gradients(const AdaptedLinear& linear, const Tensor& rows, const Tensor& down, const Tensor& dy,
+                             const Tensor& d_down, variable_list& grads) {
+  if (!linear.update) return;
+  const auto& [A, B, scale] = *linear.update;
+  grads.push_back(product(d_down.t(), rows).to(A.scalar_type()));
+  grads.push_back(
+      product(down.t(), dy).mul_(scale).t().to(B.scalar_type(), false, false, at::MemoryFormat::Contiguous));
 }
 
 /// What the backward pass needs of the layers and no gradient flows to, or flows by way of the function's inputs.
@@ -85,26 +89,28 @@ struct LowRankLinear : Function<LowRankLinear> {
     const auto saved = ctx->get_saved_variables();
     const AdaptedLinear& linear = kept(ctx)->linears.front();
     const Tensor dy = grads[0].reshape({-1, linear.weight.size(0)});
-    Tensor dx;
+    const Tensor d_down = update_gradient(linear, dy);
     variable_list out(1);
-    peft::backward(linear, saved[0], saved[1], dy, ctx->needs_input_grad(0) ? &dx : nullptr, out);
-    if (dx.defined()) {
+    if (ctx->needs_input_grad(0)) {
+      Tensor dx;
+      add_row_gradient(linear, dy, d_down, dx);
       auto shape = grads[0].sizes().vec();
       shape.back() = linear.weight.size(1);
       out[0] = dx.view(shape);
     }
+    append_update_gradients(linear, saved[0], saved[1], dy, d_down, out);
     out.emplace_back();  // of `parts`
     return out;
   }
 };
 
 struct NormedLinears : Function<NormedLinears> {
+  /// x itself comes first: what is added to it later sends its gradient back through here, to be summed in passing.
   static variable_list forward(AutogradContext* ctx, const Variable& x, at::TensorList,
                                const c10::intrusive_ptr<Parts>& parts) {
-    const Tensor rows = x.contiguous();
     Tensor rstd;
-    const Tensor normal = rms_norm_forward(rows, parts->norm, parts->eps, rstd);
-    variable_list saved = {rows}, out;
+    const Tensor normal = rms_norm_forward(x, parts->norm, parts->eps, rstd);
+    variable_list saved = {x, rstd}, out = {x};
     for (const AdaptedLinear& linear : parts->linears) {
       Tensor down;
       out.push_back(peft::forward(linear, normal, down));
@@ -118,14 +124,22 @@ struct NormedLinears : Function<NormedLinears> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
     const auto parts = kept(ctx);
-    Tensor rstd, dnormal;
-    const Tensor normal = rms_norm_forward(saved[0], parts->norm, parts->eps, rstd);
-    variable_list out(1);
+    const auto& linears = parts->linears;
+    const Tensor &x = saved[0], &rstd = saved[1];
     const bool passes_on = ctx->needs_input_grad(0);
-    for (std::size_t i = 0; i < parts->linears.size(); ++i)
-      peft::backward(parts->linears[i], normal, saved[i + 1], grads[i].contiguous(), passes_on ? &dnormal : nullptr,
-                     out);
-    if (passes_on) out[0] = rms_norm_dx(dnormal, saved[0], parts->norm, rstd);
+    variable_list out(1), dy, d_downs;
+    Tensor normal, dnormal, unused;
+    for (std::size_t i = 0; i < linears.size(); ++i) {
+      dy.push_back(grads[i + 1].contiguous());
+      d_downs.push_back(update_gradient(linears[i], dy[i]));
+      if (passes_on) add_row_gradient(linears[i], dy[i], d_downs[i], dnormal);
+    }
+    if (passes_on)
+      out[0] = rms_norm_dx(dnormal, x, parts->norm, rstd, grads[0], &normal);
+    else
+      normal = rms_norm_forward(x, parts->norm, parts->eps, unused);
+    for (std::size_t i = 0; i < linears.size(); ++i)
+      append_update_gradients(linears[i], normal, saved[i + 2], dy[i], d_downs[i], out);
     out.emplace_back();  // of `parts`
     return out;
   }
@@ -143,12 +157,18 @@ struct GatedLinear : Function<GatedLinear> {
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
+    const AdaptedLinear& linear = kept(ctx)->linears.front();
+    const Tensor dy = grads[0].contiguous(), d_down = update_gradient(linear, dy);
     variable_list out(2);
-    Tensor dactive;
-    const bool passes_on = ctx->needs_input_grad(0) || ctx->needs_input_grad(1);
-    peft::backward(kept(ctx)->linears.front(), swiglu_forward(saved[0], saved[1]), saved[2], grads[0].contiguous(),
-                   passes_on ? &dactive : nullptr, out);
-    if (passes_on) std::tie(out[0], out[1]) = swiglu_backward(dactive, saved[0], saved[1]);
+    Tensor active;
+    if (ctx->needs_input_grad(0) || ctx->needs_input_grad(1)) {
+      Tensor dactive;
+      add_row_gradient(linear, dy, d_down, dactive);
+      std::tie(out[0], out[1]) = swiglu_backward(dactive, saved[0], saved[1], &active);
+    } else {
+      active = swiglu_forward(saved[0], saved[1]);
+    }
+    append_update_gradients(linear, active, saved[2], dy, d_down, out);
     out.emplace_back();  // of `parts`
     return out;
   }
@@ -179,7 +199,7 @@ std::vector<Tensor> normed_linears(const Tensor& x, const Tensor& norm, double e
   auto parts = parts_of(linears);
   parts->norm = norm.contiguous();
   parts->eps = eps;
-  return NormedLinears::apply(x, at::TensorList(parameters(linears)), parts);
+  return NormedLinears::apply(x.contiguous(), at::TensorList(parameters(linears)), parts);
 }
 
 Tensor gated_linear(const Tensor& gate, const Tensor& up, const AdaptedLinear& down) {

@@ -21,11 +21,13 @@ std::optional<AdaptedLinear> adapted_linear(const Linear& site);
 /// x: [..., in]. Kept: x, and x·Aᵀ.
 Tensor low_rank_linear(const Tensor& x, const AdaptedLinear& linear);
 
-/// All of `linears` on rms_norm(x), x: [T, H]. Kept: x, and the products with A; the norm runs again.
+/// x, to add to what follows, then all of `linears` on rms_norm(x), x: [T, H]. Kept: x, its norms, and the products
+/// with A; the norm's output is made again while the gradient of x is.
 std::vector<Tensor> normed_linears(const Tensor& x, const Tensor& norm, double eps,
                                    const std::vector<AdaptedLinear>& linears);
 
-/// `down` on silu(gate) · up, both [T, I]. Kept: these two, and the product with A; the activation runs again.
+/// `down` on silu(gate) · up, both [T, I]. Kept: these two, and the product with A; the activation is made
+/// again while their gradients are.
 Tensor gated_linear(const Tensor& gate, const Tensor& up, const AdaptedLinear& down);
 
 }  // namespace peft
