@@ -1,5 +1,6 @@
 #include <torch/torch.h>
 
+#include <cmath>
 #include <filesystem>
 #include <iostream>
 
@@ -50,6 +51,23 @@ void print_start(const Experiment& experiment, const Workload& work) {
             << " threads)\n";
   std::cout << data_text(work);
   std::cout << census(model).text() << std::endl;
+}
+
+/// Where the time of the steps went, in shares of all of it.
+void print_profile(const TrainingResult& result, double seconds) {
+  if (result.profile.empty() || seconds <= 0) return;
+  double rest = seconds;
+  const auto share = [&](const std::string& part, double spent) {
+    std::cout << " " << part << " " << std::lround(1000 * spent / seconds) / 10.0 << " %";
+  };
+  std::cout << "time of the steps but the first:";
+  for (const auto& [part, spent] : result.profile) {
+    share(part, spent);
+    std::cout << ",";
+    rest -= spent;
+  }
+  share("other", rest);
+  std::cout << "\n";
 }
 
 /// Where the memory went: the run's phases and, at the highest moment, its components.
@@ -114,6 +132,7 @@ int train_command(const TrainArguments& arguments) {
       << "\nonly the adapter learned: every adapter tensor had a finite gradient, no base tensor any; the base is "
          "bit-equal (XXH3 "
       << result.base_hash << ")\n";
+  print_profile(result, result.seconds_after_first);
   print_memory(work.memory);
   std::cout << "adapter: " << printable(options.output_dir, 4096) << " ("
             << bytes_text(fs::file_size(fs::path(options.output_dir) / "adapter_model.safetensors")) << ")"

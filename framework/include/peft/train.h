@@ -29,7 +29,8 @@ struct TrainingOptions {
   int64_t eval_every = 0;  ///< steps; 0: only at the end
   int64_t save_every = 0;  ///< steps; 0: only at the end
   std::string device = "auto";
-  bool fused = true;  ///< false: every layer runs its own forward, as a check of the fused paths
+  bool fused = true;     ///< false: every layer runs its own forward, as a check of the fused paths
+  bool profile = false;  ///< measure where the time of the steps goes
   bool overwrite_output_dir = false;
 };
 PEFT_API TrainingOptions read_training_options(Options& in);
@@ -118,8 +119,10 @@ struct TrainingResult {
   int64_t steps = 0, skipped = 0, tokens = 0;
   double loss = 0;  ///< mean of all steps
   double epochs = 0, seconds = 0;
-  std::optional<double> eval_loss;  ///< the last one
-  std::string base_hash;            ///< XXH3-128 of the frozen base, equal before and after
+  double seconds_after_first = 0;                       ///< of the steps alone, but the first
+  std::optional<double> eval_loss;                      ///< the last one
+  std::vector<std::pair<std::string, double>> profile;  ///< seconds by part of all steps but the first, if asked for
+  std::string base_hash;                                ///< XXH3-128 of the frozen base, equal before and after
 };
 
 /// Trains. Throws DivergedError where loss or gradients are not finite; InputError where a step has no supervised

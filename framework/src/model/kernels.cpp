@@ -4,6 +4,7 @@
 
 #include "model/kernels_call.h"
 #include "model/kernels_raw.h"
+#include "peft/profile.h"
 
 namespace peft {
 
@@ -21,6 +22,7 @@ torch::Dtype accumulation_type(const Tensor& x) {
 }  // namespace
 
 Tensor rms_norm_forward(const Tensor& x, const Tensor& weight, double eps, Tensor& rstd) {
+  PEFT_PART("norms");
   if (!vectorised(x, weight)) {
     const Tensor wide = x.to(accumulation_type(x));
     rstd = wide.square().mean(-1, true).add_(eps).rsqrt_();
@@ -40,6 +42,7 @@ Tensor rms_norm_forward(const Tensor& x, const Tensor& weight, double eps, Tenso
 
 Tensor rms_norm_dx(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rstd, const Tensor& residual,
                    Tensor* y) {
+  PEFT_PART("norms");
   if (!vectorised(x, weight, dy)) {
     const Tensor normal = x.to(rstd.scalar_type()) * rstd;
     const Tensor g = (dy * weight).to(rstd.scalar_type());
@@ -63,6 +66,7 @@ Tensor rms_norm_dx(const Tensor& dy, const Tensor& x, const Tensor& weight, cons
 }
 
 Tensor swiglu_forward(const Tensor& gate, const Tensor& up) {
+  PEFT_PART("activation");
   const Tensor g = gate.contiguous(), u = up.contiguous();
   if (!vectorised(g, u)) return at::silu(g).mul_(u);
   const Tensor y = at::empty_like(g);
@@ -74,6 +78,7 @@ Tensor swiglu_forward(const Tensor& gate, const Tensor& up) {
 }
 
 std::pair<Tensor, Tensor> swiglu_backward(const Tensor& gradient, const Tensor& gate, const Tensor& up, Tensor* y) {
+  PEFT_PART("activation");
   const Tensor g = gate.contiguous(), u = up.contiguous(), dy = gradient.contiguous();
   if (!vectorised(g, u, dy)) {
     const Tensor active = at::silu(g);
@@ -132,6 +137,7 @@ struct Swiglu : Function<Swiglu> {
 
 /// direction: 1 forward, −1 back.
 Tensor rotated(const Tensor& x, const Tensor& cos, const Tensor& sin, double direction) {
+  PEFT_PART("rotary embedding");
   const int64_t half = x.size(-1) / 2;
   const auto angles = [&](const Tensor& t) { return t.narrow(-1, 0, half).to(x.scalar_type()); };
   if (!vectorised(x)) {

@@ -6,6 +6,7 @@
 #include "model/kernels.h"
 #include "model/kernels_attention_tiles.h"
 #include "model/kernels_call.h"
+#include "peft/profile.h"
 
 namespace peft {
 
@@ -85,6 +86,7 @@ int64_t longest(const std::vector<int64_t>& starts) {
 
 /// out and log_sum from q, k and v.
 void attend(const AttentionTensors& t, const std::vector<int64_t>& starts, double scale) {
+  PEFT_PART("attention");
   if (attends_in_tiles(t.q)) return attention_in_tiles(t, starts, scale);
   with_kernels(t.q.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
     auto heads = heads_of<T>(t, starts, scale);
@@ -94,6 +96,7 @@ void attend(const AttentionTensors& t, const std::vector<int64_t>& starts, doubl
 
 /// dq, dk and dv; both of them in parts of a group, for whoever calls to sum.
 void differentiate(AttentionTensors& t, const std::vector<int64_t>& starts, double scale) {
+  PEFT_PART("attention");
   const bool tiles = attends_in_tiles(t.q);
   const int64_t parts = tiles ? group_parts(t.q, t.k, starts) : t.q.size(1) / t.k.size(1);
   t.dq = at::empty(t.q.sizes(), t.q.options());

@@ -5,6 +5,7 @@
 #include "model/kernels.h"
 #include "model/kernels_call.h"
 #include "peft/memory.h"
+#include "peft/profile.h"
 
 namespace peft {
 
@@ -47,6 +48,7 @@ Tensor loss_of(Tensor& logits, const Tensor& targets, bool gradient) {
 struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
   static Variable forward(AutogradContext* ctx, const Variable& hidden, const Variable& weight, const Tensor& targets,
                           bool needs_grad) {
+    PEFT_PART("head and loss");
     const auto wide = hidden.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
     Tensor sum = at::zeros({}, hidden.options().dtype(wide));
     Tensor gradient = needs_grad ? at::empty_like(hidden, at::MemoryFormat::Contiguous) : Tensor();

@@ -4,6 +4,7 @@
 
 #include "model/kernels.h"
 #include "model/kernels_raw.h"
+#include "peft/profile.h"
 
 namespace peft {
 
@@ -14,10 +15,16 @@ using torch::autograd::Function;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
+Tensor frozen_product(const Tensor& rows, const AdaptedLinear& linear) {
+  PEFT_PART("products with the base");
+  return affine(rows, linear.weight, linear.bias);
+}
+
 /// rows [T, in] → [T, out]. `down`: rows·Aᵀ, for the backward pass.
 Tensor forward(const AdaptedLinear& linear, const Tensor& rows, Tensor& down) {
-  Tensor y = affine(rows, linear.weight, linear.bias);
+  Tensor y = frozen_product(rows, linear);
   if (!linear.update) return y;
+  PEFT_PART("products with the adapter");
   const auto dtype = rows.scalar_type();
   down = product(rows, linear.update->A.to(dtype).t());
   y.addmm_(down, linear.update->B.to(dtype).t(), 1, linear.update->scale);
@@ -27,16 +34,22 @@ Tensor forward(const AdaptedLinear& linear, const Tensor& rows, Tensor& down) {
 /// [T, r]: the gradient of rows·Aᵀ; undefined without an update.
 Tensor update_gradient(const AdaptedLinear& linear, const Tensor& dy) {
   if (!linear.update) return {};
+  PEFT_PART("products with the adapter");
   return product(dy, linear.update->B.to(dy.scalar_type())).mul_(linear.update->scale);
 }
 
 /// Adds the gradient of rows into `drows`, made where it is undefined.
 void add_row_gradient(const AdaptedLinear& linear, const Tensor& dy, const Tensor& d_down, Tensor& drows) {
-  if (drows.defined())
-    add_product(drows, dy, linear.weight);
-  else
-    drows = product(dy, linear.weight);
-  if (linear.update) drows.addmm_(d_down, linear.update->A.to(dy.scalar_type()));
+  {
+    PEFT_PART("products with the base");
+    if (drows.defined())
+      add_product(drows, dy, linear.weight);
+    else
+      drows = product(dy, linear.weight);
+  }
+  if (!linear.update) return;
+  PEFT_PART("products with the adapter");
+  drows.addmm_(d_down, linear.update->A.to(dy.scalar_type()));
 }
 
 /// Appends the gradients of A and B. Rank first: with the few rows of r on the left the product is several times
@@ -44,6 +57,7 @@ void add_row_gradient(const AdaptedLinear& linear, const Tensor& dy, const Tenso
 void append_update_gradients(const AdaptedLinear& linear, const Tensor& rows, const Tensor& down, const Tensor& dy,
                              const Tensor& d_down, variable_list& grads) {
   if (!linear.update) return;
+  PEFT_PART("products with the adapter");
   const auto& [A, B, scale] = *linear.update;
   grads.push_back(product(d_down.t(), rows).to(A.scalar_type()));
   grads.push_back(

@@ -31,6 +31,7 @@ TrainingOptions read_training_options(Options& in) {
   not_negative("save_every", o.save_every, "steps between two checkpoints; 0: only the final adapter");
   in.get("device", o.device, "auto, cpu, cuda, cuda:1, mps, xpu");
   in.get("fused", o.fused, "false: every layer runs its own forward, as a check of the fused paths");
+  in.get("profile", o.profile, "true: tell at the end where the steps' time went");
   in.get("overwrite_output_dir", o.overwrite_output_dir, "write over an adapter that output_dir holds already");
   return o;
 }

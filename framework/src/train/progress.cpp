@@ -29,6 +29,7 @@ void Progress::step(StepReport report) {
   report.mean_loss = loss_since_ / static_cast<double>(steps_since_);
   report.lr = run_.optimizer.groups().front().lr;
   report.seconds = seconds(now - step_begin_);
+  if (report.step > 1) result_.seconds_after_first += report.seconds;
   report.tokens_per_second = static_cast<double>(tokens_since_) / std::max(seconds(now - logged_), 1e-9);
   report.seconds_left =
       seconds(now - begin_) / static_cast<double>(report.step) * static_cast<double>(total_ - report.step);

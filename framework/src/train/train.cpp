@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "peft/error.h"
+#include "peft/profile.h"
 #include "train/progress.h"
 #include "train/proof.h"
 
@@ -65,7 +66,10 @@ TrainingResult train(Run& run) {
   model.train();
   optimizer.zero_grad();
 
+  std::optional<StepProfile> profile;
+  if (options.profile) profile.emplace();
   for (int64_t step = 1; step <= steps.total(); ++step) {
+    if (profile && step == 2) profile->reset();  // the first step takes its memory besides
     const Steps::Step plan = steps.next();
     std::vector<Batch> batches;
     for (const auto& examples : plan.batches) batches.push_back(make_batch(data, examples));
@@ -93,6 +97,7 @@ TrainingResult train(Run& run) {
     memory.phase(MemoryPhase::optimizer);
     double norm = 0;
     if (precision.ready(parameters)) {
+      PEFT_PART("clipping and optimizer");
       if (adapter != nullptr) adapter->after_backward(position);
       norm = clipper.clip(parameters);
       require_finite(norm, "gradient norm", step);
@@ -125,6 +130,7 @@ TrainingResult train(Run& run) {
   require_unchanged(model, hash);
   TrainingResult result = progress.result();
   result.base_hash = hash;
+  if (profile) result.profile = profile->seconds();
   return result;
 }
 
