@@ -17,6 +17,10 @@ using simd::kTileQueries;
 
 // Keys of one product: libtorch makes code for each size it meets, so that there should be few of them.
 constexpr int64_t kKeys = 1024;
+// Tasks that a few threads share well.
+constexpr int64_t kTasks = 8;
+
+bool enabled = true;
 
 int64_t whole_tiles(int64_t rows) { return (rows + kTileQueries - 1) / kTileQueries * kTileQueries; }
 
@@ -246,14 +250,15 @@ void backward(const Work& work, const Task& task, const BackwardRoom& room) {
 
 bool attends_in_tiles(const Tensor& q) {
   const int64_t width = q.size(2);
-  return q.is_cpu() && q.scalar_type() == torch::kBFloat16 && width % 16 == 0 && width <= simd::kTileWidest &&
-         has_tiles();
+  return enabled && q.is_cpu() && q.scalar_type() == torch::kBFloat16 && width % 16 == 0 &&
+         width <= simd::kTileWidest && has_tiles();
 }
+
+void enable_tiles(bool on) { enabled = on; }
 
 int64_t group_parts(const Tensor& q, const Tensor& k, const std::vector<int64_t>& starts) {
   const auto examples = static_cast<int64_t>(starts.size()) - 1;
-  const bool enough = examples * k.size(1) >= 4 * at::get_num_threads();
-  return enough ? 1 : q.size(1) / k.size(1);
+  return examples * k.size(1) >= kTasks ? 1 : q.size(1) / k.size(1);
 }
 
 void attention_in_tiles(const AttentionTensors& t, const std::vector<int64_t>& starts, double scale) {

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "peft/export.h"
 #include "peft/tensors.h"
 
 namespace peft {
@@ -16,12 +17,15 @@ struct AttentionTensors {
 
 /// Whether this machine multiplies tiles of bf16 (AVX-512 BF16 or AMX, by libtorch's brgemm) and takes this head width.
 bool attends_in_tiles(const Tensor& q);
+/// Whether it may; off only to test the other path.
+PEFT_API void enable_tiles(bool on);
 
 /// For `attends_in_tiles`. Head by head of keys, each thread taking the next.
 void attention_in_tiles(const AttentionTensors& t, const std::vector<int64_t>& starts, double scale);
 /// dk, dv: [T, kv_heads · parts, D]; who calls sums the parts.
 void attention_backward_in_tiles(const AttentionTensors& t, const std::vector<int64_t>& starts, double scale);
-/// Pieces that a group of query heads is split into, so that the threads have enough to share.
+/// Pieces that a group of query heads is split into, so that there is enough for some threads to share. Says the same
+/// for any number of threads, as rounding depends on it.
 int64_t group_parts(const Tensor& q, const Tensor& k, const std::vector<int64_t>& starts);
 
 }  // namespace peft

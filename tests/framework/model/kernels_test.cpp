@@ -4,6 +4,7 @@
 #include <torch/torch.h>
 
 #include "model/kernels.h"
+#include "model/kernels_attention_tiles.h"
 #include "model/kernels_simd.h"
 #include "support/test.h"
 
@@ -52,7 +53,12 @@ void compare(const Operation& kernel, const Operation& definition, const std::ve
     INFO("with " << set.name);
     peft::simd::choose(set);
     near(torch::kFloat, fp32);
-    near(torch::kBFloat16, 0.016);  // four roundings of 2^-8
+    for (const bool tiles : {true, false}) {
+      INFO("tile products, if there are any: " << tiles);
+      peft::enable_tiles(tiles);
+      near(torch::kBFloat16, 0.016);  // four roundings of 2^-8
+    }
+    peft::enable_tiles(true);
   }
   peft::simd::choose(peft::simd::instruction_sets().front());
 }
@@ -140,7 +146,8 @@ TEST_CASE("attention") {
     std::vector<int64_t> starts;
   };
   const std::vector<Shape> shapes = {
-      {9, 3, 64, {0, 48, 48, 49, 160}}, {4, 4, 20, {0, 17, 31, 98}}, {6, 1, 128, {0, 5}}, {2, 2, 7, {0, 1, 2, 3, 203}}};
+      {9, 3, 64, {0, 48, 48, 49, 160}}, {4, 4, 20, {0, 17, 31, 98}}, {6, 1, 128, {0, 5}},
+      {2, 2, 7, {0, 1, 2, 3, 203}},     {3, 1, 16, {0, 1100, 1165}}, {4, 2, 80, {0, 64, 65, 128, 256, 257}}};
   for (const Shape& s : shapes) {
     const int64_t tokens = s.starts.back();
     INFO("head dimension " << s.dim);
@@ -171,18 +178,20 @@ TEST_CASE("attention of slices, of nothing, of large scores") {
 
 TEST_CASE("attention gives the same bits with any number of threads") {
   torch::manual_seed(6);
-  const Tensor k = torch::randn({150, 2, 32}), v = torch::randn({150, 2, 32});
-  const auto gradients = [&](int threads) {
-    at::set_num_threads(threads);
-    const Tensor q = torch::ones({150, 4, 32}).requires_grad_(), key = k.clone().requires_grad_();
-    peft::attention(q, key, v, {0, 20, 150}, 0.2).square().sum().backward();
-    return std::make_pair(q.grad(), key.grad());
-  };
-  const int before = at::get_num_threads();
-  const auto one = gradients(1), three = gradients(3);
-  at::set_num_threads(before);
-  CHECK(one.first.equal(three.first));
-  CHECK(one.second.equal(three.second));
+  for (const auto dtype : {torch::kFloat, torch::kBFloat16}) {
+    const Tensor k = torch::randn({150, 2, 32}).to(dtype), v = torch::randn({150, 2, 32}).to(dtype);
+    const auto gradients = [&](int threads) {
+      at::set_num_threads(threads);
+      const Tensor q = torch::ones({150, 4, 32}, dtype).requires_grad_(), key = k.clone().requires_grad_();
+      peft::attention(q, key, v, {0, 20, 150}, 0.2).square().sum().backward();
+      return std::make_pair(q.grad(), key.grad());
+    };
+    const int before = at::get_num_threads();
+    const auto one = gradients(1), three = gradients(3);
+    at::set_num_threads(before);
+    CHECK(one.first.equal(three.first));
+    CHECK(one.second.equal(three.second));
+  }
 }
 
 TEST_CASE("linear_cross_entropy_sum") {
