@@ -85,14 +85,17 @@ Experiment::Experiment(const std::string& path, const StringList& sets) : docume
   document.finish();
 }
 
-Workload::Workload(Experiment& experiment) : device(choose_device(experiment.training.device)), memory(device) {
+Workload::Workload(Experiment& experiment)
+    : device(choose_device(experiment.training.device)),
+      memory(device),
+      checkpoint(Checkpoint::open(experiment.model_path)),
+      text(checkpoint) {
   memory.phase(MemoryPhase::load);
-  const auto checkpoint = Checkpoint::open(experiment.model_path);
-  text = load_text(*checkpoint);
+  const TokenCache cache(experiment.data.cache);
   const auto seed = static_cast<uint64_t>(experiment.training.seed);
-  data = load_dataset(experiment.data.train, experiment.data, text);
+  data = cache.load(experiment.data.train, experiment.data, text);
   if (!experiment.data.eval.empty())
-    eval_data = load_dataset(experiment.data.eval, experiment.data, text);
+    eval_data = cache.load(experiment.data.eval, experiment.data, text);
   else if (experiment.data.eval_split > 0)
     eval_data = split_dataset(data, experiment.data.eval_split, seed);
   model = load_model(checkpoint, experiment.precision->base_dtype(), device);
@@ -137,9 +140,13 @@ std::string data_counts(const Dataset& data) {
   if (data.truncated > 0)
     text += "; " + grouped(data.truncated) + " cut at max_length, " + grouped(data.dropped_tokens) + " tokens lost";
   if (data.skipped > 0) text += "; " + grouped(data.skipped) + " skipped: nothing left to learn";
+  if (data.cached) text += "; tokens from the cache";
   return text + "\n";
 }
 
 std::string data_text(const Workload& work) {
-  return "data: " + data_counts(work.data) + (work.eval_data ? "eval: " + data_counts(*work.eval_data) : "");
+  std::string text = "data: " + data_counts(work.data);
+  if (work.eval_data) text += "eval: " + data_counts(*work.eval_data);
+  const std::string& why = work.data.not_kept.empty() && work.eval_data ? work.eval_data->not_kept : work.data.not_kept;
+  return text + (why.empty() ? "" : "the tokens could not be kept for the next run: " + why + "\n");
 }

@@ -4,7 +4,9 @@
 #include <optional>
 #include <string>
 
+#include "peft/data/token_cache.h"
 #include "peft/estimate.h"
+#include "peft/files/checkpoint.h"
 #include "peft/plugin.h"
 #include "peft/text/text.h"
 #include "peft/train.h"
@@ -34,7 +36,8 @@ struct Workload {
 
   torch::Device device;
   peft::MemoryMeter memory;
-  peft::Text text;
+  std::shared_ptr<const peft::Checkpoint> checkpoint;
+  peft::LazyText text;
   peft::Dataset data;
   std::optional<peft::Dataset> eval_data;
   std::shared_ptr<peft::Model> model;

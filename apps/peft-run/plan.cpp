@@ -75,13 +75,13 @@ void print_memory(const MemoryEstimate& estimate) {
 /// The first example as the model sees it: what it must say stands in brackets.
 void print_sample(const Workload& work) {
   const Example& example = work.data.examples.front();
-  std::cout << "first example (" << printable(example.source, 4096) << "), what is learned in ⟦ ⟧:\n";
+  std::cout << "first example (" << work.data.source(example) << "), what is learned in ⟦ ⟧:\n";
   for (std::size_t at = 0; at < example.ids.size();) {
     const bool learned = example.labels[at] != ignored_label;
     std::vector<int64_t> piece;
     for (; at < example.ids.size() && (example.labels[at] != ignored_label) == learned; ++at)
       piece.push_back(example.ids[at]);
-    const std::string text = work.text.tokenizer->decode(piece, false);
+    const std::string text = work.text.get().tokenizer->decode(piece, false);
     std::cout << (learned ? "⟦" + text + "⟧" : text);
   }
   std::cout << "\n";

@@ -29,6 +29,7 @@ def told(*command):
 
 with tempfile.TemporaryDirectory(prefix="peft_consumer_") as folder:
     folder = pathlib.Path(folder)
+    environment["PEFT_CACHE"] = str(folder / "cache")
     prefix, outside, model = folder / "prefix", folder / "build", folder / "model"
     run("cmake", "--install", build, "--prefix", prefix)
     peft_run = prefix / "bin" / "peft-run"

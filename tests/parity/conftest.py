@@ -18,12 +18,16 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
 # No test may reach for a hub: what it needs is on disk or absent.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
+# Tokens that a run keeps for the next one stay within these tests.
+CACHE = tempfile.TemporaryDirectory(prefix="peft_cache_")
+os.environ["PEFT_CACHE"] = CACHE.name
 
 
 def from_environment(variable):

@@ -120,3 +120,26 @@ def test_toml_of_the_start_must_not_argue(run, tmp_path):
     (tmp_path / "experiment.toml").write_text(text.format('name = "lora"'))
     run("peft-run", tmp_path / "experiment.toml")
     assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 4
+
+
+def test_tokens_from_the_cache_train_the_same(run, tmp_path):
+    """The second run reads tokens instead of data: same steps, same adapter; it says so, and when none could be kept."""
+    save_llama(tmp_path / "model")
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    (tmp_path / "experiment.toml").write_text(
+        '[model]\npath = "model"\n[data]\ntrain = "train.jsonl"\n[adapter]\nname = "lora"\n'
+        '[training]\noutput_dir = "out"\nmax_steps = 3\nbatch_size = 2\noverwrite_output_dir = true\n'
+    )
+
+    def train(cache):
+        said = run("peft-run", tmp_path / "experiment.toml", "--set", f"data.cache={cache}").stdout
+        return said, load_file(tmp_path / "out" / "adapter_model.safetensors")
+
+    (tmp_path / "file").touch()
+    runs = [train(cache) for cache in (tmp_path / "cache", tmp_path / "cache", tmp_path / "file" / "cache", "")]
+    assert ["tokens from the cache" in said for said, _ in runs] == [False, True, False, False]
+    assert ["could not be kept" in said for said, _ in runs] == [False, False, True, False]
+    for _, adapter in runs[1:]:
+        assert adapter.keys() == runs[0][1].keys()
+        assert all(torch.equal(tensor, adapter[name]) for name, tensor in runs[0][1].items())
+    assert "absolute path" in run("peft-run", tmp_path / "experiment.toml", "--set", "data.cache=near", code=2).stderr

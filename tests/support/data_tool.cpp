@@ -23,7 +23,7 @@ int main() {
     auto out = nlohmann::json::array();
     const Dataset data = load_dataset(request.at("files"), options, text);
     for (const Example& example : data.examples)
-      out.push_back({{"ids", example.ids}, {"labels", example.labels}, {"source", example.source}});
+      out.push_back({{"ids", example.ids}, {"labels", example.labels}, {"source", data.source(example)}});
     if (request.contains("batch_size"))
       out = {
           {"examples", out},

@@ -30,34 +30,37 @@ DataOptions read_data_options(Options& in) {
   in.get("packing", o.packing,
          "fill each batch with as many examples as batch_size times max_length tokens hold; none sees another");
   in.get("system", o.system, "system message put before each conversation that has none");
+  in.get("cache", o.cache,
+         "folder that keeps tokenised data for the next run; \"auto\": in the user's cache, \"\": none")
+      .require(o.cache.empty() || o.cache == "auto" || o.cache.front() == '/',
+               "must be \"auto\", \"\" or an absolute path");
   return o;
 }
 
-namespace {
-
-/// Cuts, counts and keeps an example, unless nothing to learn is left.
-void add(Dataset& set, Example example, int64_t max_length) {
+void Dataset::add(Example example, int64_t max_length) {
   const auto length = static_cast<int64_t>(example.ids.size());
   if (length > max_length) {
-    ++set.truncated;
-    set.dropped_tokens += length - max_length;
+    ++truncated;
+    dropped_tokens += length - max_length;
     example.ids.resize(static_cast<std::size_t>(max_length));
     example.labels.resize(static_cast<std::size_t>(max_length));
   }
   // The first token has nothing before it to be said from.
-  const auto supervised = example.labels.empty() ? 0
-                                                 : std::count_if(example.labels.begin() + 1, example.labels.end(),
-                                                                 [](int64_t label) { return label != ignored_label; });
-  if (supervised == 0) {
-    ++set.skipped;
+  const auto learned = example.labels.empty() ? 0
+                                              : std::count_if(example.labels.begin() + 1, example.labels.end(),
+                                                              [](int64_t label) { return label != ignored_label; });
+  if (learned == 0) {
+    ++skipped;
     return;
   }
-  set.tokens += static_cast<int64_t>(example.ids.size());
-  set.supervised += supervised;
-  set.examples.push_back(std::move(example));
+  tokens += static_cast<int64_t>(example.ids.size());
+  supervised += learned;
+  examples.push_back(std::move(example));
 }
 
-}  // namespace
+std::string Dataset::source(const Example& example) const {
+  return files.at(static_cast<std::size_t>(example.file)) + ":" + std::to_string(example.line);
+}
 
 Dataset load_dataset(const StringList& files, const DataOptions& options, const Text& text) {
   Dataset set;
@@ -65,6 +68,7 @@ Dataset load_dataset(const StringList& files, const DataOptions& options, const 
   const data::Encoder encoder(text);
   for (const std::string& path : files) {
     const data::RecordFile file(path);
+    set.files.push_back(file.name());
     for (std::size_t i = 0; i < file.size(); ++i) {
       const nlohmann::json record = file.parse(i);
       const std::string where = file.where(i);
@@ -72,12 +76,16 @@ Dataset load_dataset(const StringList& files, const DataOptions& options, const 
       const data::Item item = data::read_record(record, set.format, options, text.chat_template != nullptr, where);
       const auto passages = data::make_passages(item, text.chat_template.get());
       if (passages.empty()) ++set.skipped;
-      for (const data::Passage& passage : passages) add(set, encoder.encode(passage), options.max_length);
+      for (const data::Passage& passage : passages) {
+        Example example = encoder.encode(passage);
+        example.file = static_cast<int64_t>(set.files.size()) - 1, example.line = file.line(i);
+        set.add(std::move(example), options.max_length);
+      }
     }
   }
   if (set.examples.empty()) {
     std::string names;
-    for (const std::string& path : files) names += (names.empty() ? "" : ", ") + printable(path, 1000);
+    for (const std::string& name : set.files) names += (names.empty() ? "" : ", ") + name;
     throw InputError(names + ": no example has anything for the model to say" +
                      (set.truncated > 0 ? " within max_length = " + std::to_string(options.max_length) : ""));
   }
@@ -94,8 +102,10 @@ Dataset split_dataset(Dataset& train, double eval_split, uint64_t seed) {
   const std::set<std::size_t> chosen(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(held));
   Dataset rest, eval;
   rest.format = eval.format = train.format;
-  for (std::size_t i = 0; i < all; ++i) add(chosen.contains(i) ? eval : rest, std::move(train.examples[i]), INT64_MAX);
+  rest.files = eval.files = train.files;
+  for (std::size_t i = 0; i < all; ++i) (chosen.contains(i) ? eval : rest).add(std::move(train.examples[i]));
   rest.truncated = train.truncated, rest.dropped_tokens = train.dropped_tokens, rest.skipped = train.skipped;
+  rest.cached = eval.cached = train.cached, rest.not_kept = train.not_kept;
   train = std::move(rest);
   return eval;
 }

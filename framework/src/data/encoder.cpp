@@ -72,7 +72,7 @@ Encoder::Encoded Encoder::encode_segments(const std::vector<Segment>& segments) 
 
 Example Encoder::encode(const Passage& passage) const {
   Encoded encoded = encode_segments(passage.segments);
-  Example example{std::move(encoded.ids), {}, passage.source};
+  Example example{.ids = std::move(encoded.ids), .labels = {}};
   example.labels.assign(example.ids.size(), ignored_label);
   std::size_t begin = 0;
   bool ended = false;

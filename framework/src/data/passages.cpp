@@ -31,8 +31,8 @@ Answer render_answer(const ChatTemplate& chat, const Item& item, std::size_t tur
   return {std::move(text), prompt.size()};
 }
 
-Passage passage_of(const Answer& answer, const std::string& source) {
-  return {{{answer.text.substr(0, answer.begin), false}, {answer.text.substr(answer.begin), true}}, false, source};
+Passage passage_of(const Answer& answer) {
+  return {{{answer.text.substr(0, answer.begin), false}, {answer.text.substr(answer.begin), true}}, false};
 }
 
 std::vector<Passage> chat_passages(const Item& item, const ChatTemplate& chat) {
@@ -42,7 +42,7 @@ std::vector<Passage> chat_passages(const Item& item, const ChatTemplate& chat) {
   if (answers.empty()) return {};
 
   const std::string& whole = answers.back().text;  // turns after the last answer teach nothing
-  Passage passage{{}, false, item.source};
+  Passage passage{{}, false};
   std::size_t done = 0;
   bool nested = true;
   for (const Answer& answer : answers) {
@@ -54,7 +54,7 @@ std::vector<Passage> chat_passages(const Item& item, const ChatTemplate& chat) {
   }
   if (nested) return {std::move(passage)};
   std::vector<Passage> each;
-  for (const Answer& answer : answers) each.push_back(passage_of(answer, item.source));
+  for (const Answer& answer : answers) each.push_back(passage_of(answer));
   return each;
 }
 
@@ -62,7 +62,7 @@ std::vector<Passage> chat_passages(const Item& item, const ChatTemplate& chat) {
 
 std::vector<Passage> make_passages(const Item& item, const ChatTemplate* chat_template) {
   if (!item.turns.empty()) return chat_passages(item, *chat_template);
-  Passage passage{{}, true, item.source};
+  Passage passage{{}, true};
   if (!item.prompt.empty()) passage.segments.push_back({item.prompt, false});
   passage.segments.push_back({item.completion, true});
   return {std::move(passage)};

@@ -17,8 +17,7 @@ struct Segment {
 /// What becomes one example: text whose parts are, in turn, said to the model and by it.
 struct Passage {
   std::vector<Segment> segments;
-  bool specials;       ///< the tokenizer's own BOS goes in front (a chat template writes its own)
-  std::string source;  ///< "file:line"
+  bool specials;  ///< the tokenizer's own BOS goes in front (a chat template writes its own)
 };
 
 /// Usually one passage. None if the model says nothing in it; one for each answer if the template writes earlier turns

@@ -18,6 +18,7 @@ class RecordFile {
   std::size_t size() const { return records_.size(); }
   /// "file:line" of the record's first character.
   std::string where(std::size_t index) const;
+  int64_t line(std::size_t index) const { return records_.at(index).line; }
   /// The record, an object. Throws InputError with file and line.
   nlohmann::json parse(std::size_t index) const;
   const std::string& name() const { return name_; }

@@ -1,8 +1,6 @@
 #include "files/gguf.h"
 
 #include <algorithm>
-#include <system_error>
-#include <thread>
 #include <vector>
 
 #include "files/gguf_config.h"
@@ -21,26 +19,16 @@ namespace {
 
 using nlohmann::json;
 
-/// Below this many elements a thread costs more than it saves.
-constexpr int64_t elements_a_thread = 1 << 18;
+/// A thread's share at a time: fewer elements cost more than they save.
+constexpr int64_t elements_a_part = 1 << 18;
 
-/// Calls work(begin, end) for parts of [0, rows) on several threads.
+/// Calls work(begin, end) for parts of [0, rows) on OpenMP's threads: those torch computes with, since two pools would
+/// wait for each other's cores.
 template <typename Work>
 void in_parallel(int64_t rows, int64_t row_elements, const Work& work) {
-  const int64_t cores = std::max<int64_t>(1, std::thread::hardware_concurrency());
-  const int64_t parts = std::clamp<int64_t>(rows * row_elements / elements_a_thread, 1, std::min(cores, rows));
-  std::vector<std::jthread> threads;
-  int64_t begin = 0;
-  try {
-    for (int64_t part = 1; part < parts; ++part) {
-      const int64_t end = rows * part / parts;
-      threads.emplace_back([&work, begin, end] { work(begin, end); });
-      begin = end;
-    }
-  } catch (const std::system_error&) {
-    // no more threads to be had: this one does what is left
-  }
-  work(begin, rows);
+  const int64_t parts = std::clamp<int64_t>(rows * row_elements / elements_a_part, 1, rows);
+#pragma omp parallel for if (parts > 1)
+  for (int64_t part = 0; part < parts; ++part) work(rows * part / parts, rows * (part + 1) / parts);
 }
 
 class GgufCheckpoint final : public Checkpoint {
@@ -56,6 +44,10 @@ class GgufCheckpoint final : public Checkpoint {
   const std::string& path() const override { return gguf_.file->path(); }
   const json& config() const override { return config_; }
   std::string tokenizer_json() const override { return tokenizer_json_from_gguf(gguf_.metadata, path()); }
+  std::string tokenizer_bytes() const override {
+    const auto header = gguf_.file->bytes().first(gguf_.header_bytes);
+    return {reinterpret_cast<const char*>(header.data()), header.size()};
+  }
   const json& tokenizer_config() const override { return tokenizer_config_; }
   const json& generation_config() const override { return generation_config_; }
   const std::vector<StoredTensor>& tensors() const override { return tensors_; }

@@ -37,11 +37,12 @@ class Parser {
   GgufFile parse() {
     read_version();
     const auto tensors = count("tensors", max_tensors), pairs = count("key/value pairs", max_pairs);
-    GgufFile out{file_, json::object(), {}};
+    GgufFile out{file_, json::object(), {}, 0};
     for (uint64_t i = 0; i < pairs; ++i) read_pair(out.metadata);
     const uint64_t alignment = read_alignment(out.metadata);
     std::vector<Announced> announced;
     for (uint64_t i = 0; i < tensors; ++i) announced.push_back(read_tensor(i, alignment));
+    out.header_bytes = in_.position();
     place(announced, alignment);
     for (Announced& entry : announced) out.tensors.push_back(std::move(entry.tensor));
     return out;

@@ -32,6 +32,7 @@ struct GgufFile {
   std::shared_ptr<const MappedFile> file;
   nlohmann::json metadata;  ///< an object of the key/value pairs; strings are UTF-8
   std::vector<GgufTensor> tensors;
+  uint64_t header_bytes;  ///< of all that stands before the tensors' data
 };
 
 }  // namespace peft

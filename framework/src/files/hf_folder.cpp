@@ -38,6 +38,7 @@ class HfFolder final : public Checkpoint {
       throw InputError(name_ + ": has no tokenizer.json; transformers' AutoTokenizer.save_pretrained writes one");
     return read_text((folder_ / "tokenizer.json").string());
   }
+  std::string tokenizer_bytes() const override { return tokenizer_json(); }
 
  private:
   json object(const char* file) const;

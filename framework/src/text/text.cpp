@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "base/digest.h"
 #include "peft/error.h"
 #include "peft/files/checkpoint.h"
 #include "text/tokenizer_config.h"
@@ -51,6 +52,19 @@ Text load_text(const Checkpoint& checkpoint) {
   if (!source.empty()) text.chat_template = ChatTemplate::parse(source, bos_token, eos_token);
   text.eos_ids = eos_ids(checkpoint, *text.tokenizer, eos_token);
   return text;
+}
+
+const Text& LazyText::get() const {
+  if (!text_) text_ = load_text(*checkpoint_);
+  return *text_;
+}
+
+std::string LazyText::fingerprint() const {
+  Digest digest;
+  digest.add(checkpoint_->tokenizer_bytes());
+  for (const json* read : {&checkpoint_->tokenizer_config(), &checkpoint_->generation_config(), &checkpoint_->config()})
+    digest.add(read->dump());
+  return digest.hex();
 }
 
 }  // namespace peft

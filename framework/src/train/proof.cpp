@@ -2,6 +2,7 @@
 
 #include <torch/torch.h>
 
+#include <atomic>
 #include <stdexcept>
 #include <unordered_set>
 
@@ -25,13 +26,25 @@ void require_all_trained(const Model& model, const std::vector<Tensor>& paramete
 }
 
 std::string base_hash(const Model& model) {
-  Digest digest;
-  for (const auto& [name, tensor] : model.frozen()) {
-    const Tensor host = tensor.cpu().contiguous();
-    digest.add(name);
-    digest.add(host.data_ptr(), host.nbytes());
+  const NamedTensors frozen = model.frozen();
+  std::vector<std::string> digests(frozen.size());
+  const auto count = static_cast<int64_t>(frozen.size());
+  std::atomic<int64_t> next = 0;
+  // Each thread takes the next tensor: their sizes differ by far.
+  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
+    for (int64_t i = next++; i < count; i = next++) {
+      const Tensor host = frozen[static_cast<std::size_t>(i)].second.cpu().contiguous();
+      Digest digest;
+      digest.add(host.data_ptr(), host.nbytes());
+      digests[static_cast<std::size_t>(i)] = digest.hex();
+    }
+  });
+  Digest all;
+  for (std::size_t i = 0; i < frozen.size(); ++i) {
+    all.add(frozen[i].first);
+    all.add(digests[i]);
   }
-  return digest.hex();
+  return all.hex();
 }
 
 void require_unchanged(const Model& model, const std::string& hash) {

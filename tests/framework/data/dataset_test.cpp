@@ -179,7 +179,7 @@ TEST_CASE("the order of an epoch is a permutation, and always the same one") {
 TEST_CASE("batches hold every example once, packed ones no more tokens than they may") {
   Dataset data;
   for (int i = 1; i <= 50; ++i)
-    data.examples.push_back({std::vector<int64_t>(static_cast<std::size_t>(i % 9 + 2), 5), {}, ""});
+    data.examples.push_back({std::vector<int64_t>(static_cast<std::size_t>(i % 9 + 2), 5), {}});
   for (Example& example : data.examples) example.labels = example.ids;
   for (const bool packing : {false, true}) {
     std::vector<int> seen(data.examples.size(), 0);
@@ -200,7 +200,7 @@ TEST_CASE("batches hold every example once, packed ones no more tokens than they
 
 TEST_CASE("a batch lays examples end to end, positions restart") {
   Dataset data;
-  data.examples = {{{1, 2, 3}, {ignored_label, 2, 3}, ""}, {{4, 5}, {4, 5}, ""}};
+  data.examples = {{{1, 2, 3}, {ignored_label, 2, 3}}, {{4, 5}, {4, 5}}};
   const Batch batch = make_batch(data, {1, 0});
   CHECK(batch.ids == std::vector<int64_t>{4, 5, 1, 2, 3});
   CHECK(batch.positions == std::vector<int64_t>{0, 1, 0, 1, 2});
@@ -210,7 +210,7 @@ TEST_CASE("a batch lays examples end to end, positions restart") {
 
 TEST_CASE("a split holds out its share, and loses nothing") {
   Dataset data;
-  for (int64_t i = 0; i < 20; ++i) data.examples.push_back({{i, i}, {i, i}, ""});
+  for (int64_t i = 0; i < 20; ++i) data.examples.push_back({{i, i}, {i, i}});
   Dataset train = data;
   const Dataset eval = split_dataset(train, 0.25, 7);
   CHECK(eval.examples.size() == 5);

@@ -28,7 +28,7 @@ Dataset test_data(std::size_t count, bool masked = false) {
   for (std::size_t i = 0; i < count; ++i) {
     const auto tokens = static_cast<int64_t>(4 + 3 * i % 11), prompt = static_cast<int64_t>(1 + i % 3);
     const Tensor ids = torch::randint(40, {tokens}, generator, torch::kLong);
-    Example example{{ids.data_ptr<int64_t>(), ids.data_ptr<int64_t>() + tokens}, {}, "test"};
+    Example example{{ids.data_ptr<int64_t>(), ids.data_ptr<int64_t>() + tokens}, {}};
     example.labels = example.ids;
     std::fill(example.labels.begin(), masked ? example.labels.end() : example.labels.begin() + prompt, ignored_label);
     data.examples.push_back(std::move(example));

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -17,7 +18,7 @@ constexpr int64_t ignored_label = -100;
 /// loss's business.
 struct Example {
   std::vector<int64_t> ids, labels;
-  std::string source;  ///< "file:line", for messages
+  int64_t file = 0, line = 0;  ///< where it stands: an index into Dataset::files, and the line counted from 1
 };
 
 /// The [data] table.
@@ -29,16 +30,24 @@ struct DataOptions {
   int64_t max_length = 512;     ///< tokens; longer examples are cut and counted
   bool packing = false;  ///< fill each batch up to batch_size · max_length tokens, whatever the number of examples
   std::string system;    ///< system message put before each conversation that has none
+  std::string cache = "auto";  ///< folder of tokenised data, as TokenCache takes it
 };
 PEFT_API DataOptions read_data_options(Options& in);
 
 struct Dataset {
   std::vector<Example> examples;
+  StringList files;            ///< names for messages, printable
   std::string format;          ///< the one used
   int64_t truncated = 0;       ///< examples cut to max_length
   int64_t dropped_tokens = 0;  ///< tokens lost by that
   int64_t skipped = 0;         ///< examples without a supervised token after the cut
   int64_t tokens = 0, supervised = 0;
+  bool cached = false;   ///< read from a TokenCache
+  std::string not_kept;  ///< why the TokenCache could not keep it, or ""
+
+  /// Cuts, counts and keeps an example, unless nothing to learn is left.
+  PEFT_API void add(Example example, int64_t max_length = std::numeric_limits<int64_t>::max());
+  PEFT_API std::string source(const Example& example) const;  ///< "file:line"
 };
 
 /// Reads and tokenises. Throws InputError with file and line; a set without any supervised token is an error.

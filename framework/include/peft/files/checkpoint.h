@@ -58,6 +58,8 @@ class PEFT_API Checkpoint {
   virtual const nlohmann::json& config() const = 0;
   /// The text of tokenizer.json, or the same made from a GGUF's vocabulary. Throws InputError if there is none.
   virtual std::string tokenizer_json() const = 0;
+  /// What tokenizer_json() is made of, as it lies in the file: equal bytes, equal tokenizer. Throws as it does.
+  virtual std::string tokenizer_bytes() const = 0;
   /// tokenizer_config.json (an empty object if absent); with `chat_template`, `bos_token`, `eos_token`.
   virtual const nlohmann::json& tokenizer_config() const = 0;
   /// generation_config.json (an empty object if absent).

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "peft/export.h"
@@ -20,5 +22,18 @@ struct Text {
 
 /// Reads tokenizer, template and end tokens (generation_config, config, tokenizer_config, in this order).
 PEFT_API Text load_text(const Checkpoint& checkpoint);
+
+/// The same, read when it is first asked for: building a tokenizer takes a moment.
+class PEFT_API LazyText {
+ public:
+  explicit LazyText(std::shared_ptr<const Checkpoint> checkpoint) : checkpoint_(std::move(checkpoint)) {}
+  const Text& get() const;
+  /// XXH3-128 over all that load_text() reads.
+  std::string fingerprint() const;
+
+ private:
+  std::shared_ptr<const Checkpoint> checkpoint_;
+  mutable std::optional<Text> text_;
+};
 
 }  // namespace peft

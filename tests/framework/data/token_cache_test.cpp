@@ -1,0 +1,261 @@
+// The cache promises: from it come the same examples as from the data; only a whole, undamaged file of exactly these
+// data, texts and options is believed; who cannot write it still trains; it stays within its limit.
+#include "peft/data/token_cache.h"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "peft/error.h"
+#include "peft/files/checkpoint.h"
+#include "support/test.h"
+
+using namespace peft;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// A checkpoint of text alone: bytes as tokens; <e> ends.
+class Words final : public Checkpoint {
+ public:
+  explicit Words(const std::string& chat_template = "", const std::string& first = "a") {
+    nlohmann::json vocabulary = {{"<e>", 0}};
+    for (int c = 'b'; c <= 'z'; ++c) vocabulary[std::string(1, static_cast<char>(c))] = c;
+    vocabulary[first] = 'a';
+    tokenizer_ = nlohmann::json{{"version", "1.0"}, {"model", {{"type", "BPE"}, {"vocab", vocabulary}}}};
+    tokenizer_["model"]["merges"] = nlohmann::json::array();
+    config_["eos_token_id"] = 0;
+    if (!chat_template.empty()) tokenizer_config_["chat_template"] = chat_template;
+  }
+  const std::string& path() const override { return path_; }
+  const nlohmann::json& config() const override { return config_; }
+  std::string tokenizer_json() const override { return ++built, tokenizer_.dump(); }
+  std::string tokenizer_bytes() const override { return tokenizer_.dump(); }
+  const nlohmann::json& tokenizer_config() const override { return tokenizer_config_; }
+  const nlohmann::json& generation_config() const override { return generation_config_; }
+  const std::vector<StoredTensor>& tensors() const override { return tensors_; }
+  void read(const StoredTensor&, float*) const override {}
+  bool is_direct(const StoredTensor&) const override { return false; }
+
+  mutable int built = 0;
+
+ private:
+  std::string path_ = "words";
+  nlohmann::json tokenizer_, config_, tokenizer_config_ = nlohmann::json::object(),
+                                      generation_config_ = nlohmann::json::object();
+  std::vector<StoredTensor> tensors_;
+};
+
+struct Folder {
+  fs::path path = fs::temp_directory_path() / ("peft_tokens_" + std::to_string(::getpid()));
+  Folder() { fs::create_directories(path); }
+  ~Folder() { fs::remove_all(path); }
+  std::string put(const std::string& name, const std::string& bytes) const {
+    std::ofstream(path / name, std::ios::binary) << bytes;
+    return (path / name).string();
+  }
+  std::string cache() const { return (path / "cache").string(); }
+  std::vector<fs::path> kept() const {
+    if (!fs::exists(cache())) return {};
+    std::vector<fs::path> all;
+    for (const auto& entry : fs::directory_iterator(cache())) all.push_back(entry.path());
+    return all;
+  }
+};
+
+const std::string records =
+    "{\"prompt\":\"abc\",\"completion\":\"de\"}\n\n{\"prompt\":\"abcdefgh\",\"completion\":\"x\"}\n"
+    "{\"prompt\":\"b\",\"completion\":\"cdefghijkl\"}\n";
+
+DataOptions short_examples() {
+  DataOptions options;
+  options.max_length = 8;
+  return options;
+}
+
+std::string bytes_of(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+void check_same(const Dataset& one, const Dataset& other) {
+  REQUIRE(one.examples.size() == other.examples.size());
+  for (std::size_t i = 0; i < one.examples.size(); ++i) {
+    CHECK(one.examples[i].ids == other.examples[i].ids);
+    CHECK(one.examples[i].labels == other.examples[i].labels);
+    CHECK(one.source(one.examples[i]) == other.source(other.examples[i]));
+  }
+  CHECK(one.format == other.format);
+  CHECK(one.truncated == other.truncated);
+  CHECK(one.dropped_tokens == other.dropped_tokens);
+  CHECK(one.skipped == other.skipped);
+  CHECK(one.tokens == other.tokens);
+  CHECK(one.supervised == other.supervised);
+}
+
+}  // namespace
+
+TEST_CASE("a second run gets the same examples, without a tokenizer") {
+  const Folder folder;
+  const StringList files = {folder.put("x.jsonl", records), folder.put("y.jsonl", "{\"prompt\":\"a\",\"completion\":\"b\"}")};
+  const auto words = std::make_shared<Words>();
+  const TokenCache cache(folder.cache());
+  const Dataset plain = load_dataset(files, short_examples(), load_text(*words));
+  CHECK(plain.skipped == 1);
+  CHECK(plain.truncated == 2);
+  const int built = words->built;
+
+  const Dataset fresh = cache.load(files, short_examples(), LazyText(words));
+  CHECK_FALSE(fresh.cached);
+  CHECK(fresh.not_kept.empty());
+  CHECK(words->built == built + 1);
+  const Dataset again = cache.load(files, short_examples(), LazyText(words));
+  CHECK(again.cached);
+  CHECK(words->built == built + 1);
+  check_same(fresh, plain);
+  check_same(again, plain);
+  CHECK(again.source(again.examples.back()) == files[1] + ":1");
+}
+
+TEST_CASE("another tokenizer, template, option or file is another entry") {
+  const Folder folder;
+  const std::string file = folder.put("x.jsonl", records);
+  const TokenCache cache(folder.cache());
+  const auto load = [&](const std::string& path, const DataOptions& options, const std::shared_ptr<Words>& words) {
+    return cache.load({path}, options, LazyText(words)).cached;
+  };
+  const auto words = std::make_shared<Words>();
+  CHECK_FALSE(load(file, short_examples(), words));
+  CHECK(load(file, short_examples(), words));
+  CHECK(load(folder.put("moved.jsonl", records), short_examples(), words));
+
+  CHECK_FALSE(load(file, short_examples(), std::make_shared<Words>("", "A")));
+  CHECK_FALSE(load(file, short_examples(), std::make_shared<Words>("{{ messages[0].content }}")));
+  CHECK_FALSE(load(file, DataOptions{}, words));
+  DataOptions named = short_examples();
+  named.format = "prompt_completion";
+  CHECK_FALSE(load(file, named, words));
+  named.system = "be";
+  CHECK_FALSE(load(file, named, words));
+  CHECK_FALSE(load(folder.put("x.jsonl", records + "{\"prompt\":\"a\",\"completion\":\"b\"}"), short_examples(), words));
+  CHECK(folder.kept().size() == 7);
+  CHECK_THROWS_AS(load(folder.put("x.csv", records), short_examples(), words), InputError);
+}
+
+TEST_CASE("a damaged file is not believed, but written anew") {
+  const Folder folder;
+  const StringList files = {folder.put("x.jsonl", records)};
+  const auto words = std::make_shared<Words>();
+  const TokenCache cache(folder.cache());
+  const auto load = [&] { return cache.load(files, short_examples(), LazyText(words)); };
+  const Dataset fresh = load();
+  const fs::path kept = folder.kept().at(0);
+  const std::string whole = bytes_of(kept);
+  const auto refused = [&](const std::string& damaged) {
+    std::ofstream(kept, std::ios::binary | std::ios::trunc) << damaged;
+    const Dataset anew = load();
+    CHECK_FALSE(anew.cached);
+    check_same(anew, fresh);
+    CHECK(bytes_of(kept) == whole);
+  };
+  for (std::size_t at = 0; at < whole.size(); at += 3) {
+    INFO("byte " << at);
+    std::string damaged = whole;
+    damaged[at] = static_cast<char>(damaged[at] ^ 0x41);
+    refused(damaged);
+  }
+  for (const std::size_t size : {std::size_t{0}, std::size_t{7}, std::size_t{135}, std::size_t{136}, whole.size() - 1})
+    refused(whole.substr(0, size));
+  refused(whole + "x");
+  refused("[1, 2, 3]");
+  CHECK(load().cached);
+}
+
+TEST_CASE("who cannot write the cache still gets the tokens, and is told why") {
+  const Folder folder;
+  const StringList files = {folder.put("x.jsonl", records)};
+  const auto words = std::make_shared<Words>();
+  const Dataset set = TokenCache(folder.put("file", "") + "/cache").load(files, short_examples(), LazyText(words));
+  CHECK(set.examples.size() == 2);
+  CHECK(set.not_kept.find("file/cache") != std::string::npos);
+  const Dataset none = TokenCache("").load(files, short_examples(), LazyText(words));
+  CHECK(none.not_kept.empty());
+  CHECK_FALSE(none.cached);
+}
+
+TEST_CASE("beyond the limit the files unused for longest go") {
+  const Folder folder;
+  const auto words = std::make_shared<Words>();
+  const auto file = [&](char name) {
+    const std::string record = std::string("{\"prompt\":\"a\",\"completion\":\"") + name + "\"}";
+    return StringList{folder.put(std::string(1, name) + ".jsonl", record)};
+  };
+  const auto load = [&](char name, uint64_t limit) {
+    return TokenCache(folder.cache(), limit).load(file(name), short_examples(), LazyText(words)).cached;
+  };
+  load('b', 1000);
+  const uint64_t size = fs::file_size(folder.kept().at(0));
+  std::ofstream(fs::path(folder.cache()) / "notes.txt") << "not ours";
+  const auto old = fs::file_time_type::clock::now() - std::chrono::hours(2);
+  fs::last_write_time(folder.kept().at(0).filename() == "notes.txt" ? folder.kept().at(1) : folder.kept().at(0), old);
+  const std::vector<fs::path> first = folder.kept();
+  load('c', 2 * size);
+  for (const fs::path& path : folder.kept())
+    if (std::find(first.begin(), first.end(), path) == first.end()) fs::last_write_time(path, old - std::chrono::hours(1));
+  CHECK(load('c', 2 * size));  // used again, and so younger than b
+  CHECK_FALSE(load('d', 2 * size));
+  CHECK(load('c', 2 * size));
+  CHECK(load('d', 2 * size));
+  CHECK_FALSE(load('b', size - 1));  // was removed; larger than the limit it is not kept at all
+  CHECK(load('d', 2 * size));
+  CHECK(fs::exists(fs::path(folder.cache()) / "notes.txt"));
+}
+
+TEST_CASE("processes that write at the same time do each other no harm") {
+  const Folder folder;
+  const StringList files = {folder.put("x.jsonl", records)};
+  const auto words = std::make_shared<Words>();
+  TokenCache(folder.cache()).load(files, short_examples(), LazyText(words));
+  const fs::path kept = folder.kept().at(0);
+  std::vector<pid_t> children;
+  for (int i = 0; i < 4; ++i) {
+    children.push_back(::fork());
+    if (children.back() != 0) continue;
+    bool good = true;
+    for (int round = 0; round < 20; ++round) {
+      const Dataset set = TokenCache(folder.cache()).load(files, short_examples(), LazyText(words));
+      good = good && set.examples.size() == 2 && set.not_kept.empty();
+      std::error_code gone;
+      if (round % 2 == 0) fs::remove(kept, gone);
+    }
+    ::_exit(good ? 0 : 1);
+  }
+  for (const pid_t child : children) {
+    int status = -1;
+    ::waitpid(child, &status, 0);
+    CHECK(status == 0);
+  }
+}
+
+TEST_CASE("auto is the user's cache folder") {
+  const char* variables[] = {"PEFT_CACHE", "XDG_CACHE_HOME", "HOME"};
+  for (const char* variable : variables) ::unsetenv(variable);
+  CHECK(TokenCache("auto").folder().empty());
+  ::setenv("HOME", "/h", 1);
+  CHECK(TokenCache("auto").folder() == "/h/.cache/peft/tokens");
+  ::setenv("XDG_CACHE_HOME", "relative", 1);
+  CHECK(TokenCache("auto").folder() == "/h/.cache/peft/tokens");
+  ::setenv("XDG_CACHE_HOME", "/x", 1);
+  CHECK(TokenCache("auto").folder() == "/x/peft/tokens");
+  ::setenv("PEFT_CACHE", "/p", 1);
+  CHECK(TokenCache("auto").folder() == "/p/tokens");
+  CHECK(TokenCache("/elsewhere").folder() == "/elsewhere");
+}
