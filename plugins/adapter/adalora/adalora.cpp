@@ -41,7 +41,8 @@ void read_schedule(peft::Options& in, AdaLoraOptions& o) {
         .require(*beta > 0 && *beta < 1, "must be between 0 and 1");
   in.get("total_step", o.total_step, "steps that the schedule is made for; absent: the run's");
   if (o.total_step)
-    if (const std::string wrong = s.unsuited(*o.total_step); !wrong.empty()) in.error("total_step", "is too small: " + wrong);
+    if (const std::string wrong = s.unsuited(*o.total_step); !wrong.empty())
+      in.error("total_step", "is too small: " + wrong);
 }
 
 AdaLoraOptions read(peft::Options& in) {
@@ -68,8 +69,8 @@ class AdaLoraLayer final : public peft::FactoredLayer {
     const double std = o.init_lora_weights ? 0.02 : 1;
     A_ = register_parameter("lora_A", peft::init::normal({rank, site.in_features()}, std, form));
     B_ = register_parameter("lora_B", peft::init::normal({site.out_features(), rank}, std, form));
-    E_ = register_parameter("lora_E", o.init_lora_weights ? peft::init::zeros({rank, 1}, form)
-                                                          : peft::init::normal({rank, 1}, 1, form));
+    E_ = register_parameter(
+        "lora_E", o.init_lora_weights ? peft::init::zeros({rank, 1}, form) : peft::init::normal({rank, 1}, 1, form));
   }
   adalora::Triplets triplets() const { return {A_, B_, E_}; }
   /// ‖A·Aᵀ − 1‖ + ‖Bᵀ·B − 1‖, Frobenius.
@@ -86,7 +87,8 @@ class AdaLoraLayer final : public peft::FactoredLayer {
 
 class AdaLora final : public peft::TargetedAdapter {
  public:
-  explicit AdaLora(AdaLoraOptions options) : TargetedAdapter("ADALORA", options.targets), options_(std::move(options)) {}
+  explicit AdaLora(AdaLoraOptions options)
+      : TargetedAdapter("ADALORA", options.targets), options_(std::move(options)) {}
   bool starts_as_base() const override { return options_.init_lora_weights; }
   Tensor auxiliary_loss() const override;
   void after_step(const peft::StepPosition& position) override;
@@ -119,8 +121,8 @@ void AdaLora::prepare(const peft::Model&, const std::vector<peft::Site*>& sites,
   for (const std::string& path : paths_) {
     const auto mask = options_.rank_pattern.find(key_of(path));
     if (mask == options_.rank_pattern.end() || std::ssize(mask->second) != options_.schedule.init_r)
-      throw peft::ConfigError("[adapter] rank_pattern: '" + key_of(path) + "' must have init_r = " +
-                              std::to_string(options_.schedule.init_r) + " booleans");
+      throw peft::ConfigError("[adapter] rank_pattern: '" + key_of(path) +
+                              "' must have init_r = " + std::to_string(options_.schedule.init_r) + " booleans");
   }
 }
 
@@ -181,8 +183,7 @@ void AdaLora::write_config(nlohmann::ordered_json& config) const {
                           "layer_replication", "lora_ga_config", "megatron_config", "monteclora_config",
                           "target_parameters", "trainable_token_indices", "use_bdlora", "velora_config"})
     config[off] = nullptr;
-  for (const char* off :
-       {"ensure_weight_tying", "fan_in_fan_out", "lora_bias", "use_dora", "use_qalora", "use_rslora"})
+  for (const char* off : {"ensure_weight_tying", "fan_in_fan_out", "lora_bias", "use_dora", "use_qalora", "use_rslora"})
     config[off] = false;
   config["alpha_pattern"] = json::object();
   config["bias"] = "none";

@@ -11,8 +11,9 @@ using torch::Tensor;
 
 std::string Schedule::unsuited(int64_t total) const {
   if (total - tfinal > std::max<int64_t>(tinit, 1)) return "";
-  return "a run of " + std::to_string(total) + " steps leaves none for reducing ranks after tinit = " +
-         std::to_string(tinit) + " and before tfinal = " + std::to_string(tfinal) +
+  return "a run of " + std::to_string(total) +
+         " steps leaves none for reducing ranks after tinit = " + std::to_string(tinit) +
+         " and before tfinal = " + std::to_string(tfinal) +
          "; it needs at least two, the last of which settles the ranks";
 }
 
@@ -30,7 +31,8 @@ void Budget::after_step(int64_t step, int64_t total) {
     if (step <= tinit || step % deltaT != 0) return;
     const double left = 1 - static_cast<double>(step - tinit) / static_cast<double>(last - tinit);
     const auto more = static_cast<double>((init_r - target_r) * count);
-    return allocate(std::min(all, static_cast<int64_t>(more * std::pow(left, 3) + static_cast<double>(target_r * count))));
+    return allocate(
+        std::min(all, static_cast<int64_t>(more * std::pow(left, 3) + static_cast<double>(target_r * count))));
   }
   allocate(target_r * count);
   settled_ = true;

@@ -1,4 +1,5 @@
-// BEFT: Bias-Efficient Fine-Tuning (arXiv 2509.15974): what trains is a bias that is added to the chosen layers' output.
+// BEFT: Bias-Efficient Fine-Tuning (arXiv 2509.15974): what trains is a bias that is added to the chosen layers'
+// output.
 #include <peft/init.h>
 #include <peft/plugin.h>
 #include <peft/targeted_adapter.h>
@@ -26,7 +27,8 @@ class BeftLayer final : public peft::Layer {
  public:
   BeftLayer(const peft::Linear& site, bool zeros, const at::TensorOptions& form) {
     const std::vector<int64_t> shape{1, site.out_features()};
-    bias_ = register_parameter("beft_bias", zeros ? peft::init::zeros(shape, form) : peft::init::normal(shape, 1, form));
+    bias_ =
+        register_parameter("beft_bias", zeros ? peft::init::zeros(shape, form) : peft::init::normal(shape, 1, form));
   }
   Tensor forward(const Tensor& x, const peft::Next& next) override {
     const Tensor y = next(x);

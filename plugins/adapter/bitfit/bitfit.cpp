@@ -27,8 +27,9 @@ class BitFit final : public peft::Adapter {
       any = true;
     }
     if (!any)
-      throw peft::ConfigError("[adapter] target_modules: no module among them has a bias, so there is nothing to train; "
-                              "'beft' adds biases to modules that have none");
+      throw peft::ConfigError(
+          "[adapter] target_modules: no module among them has a bias, so there is nothing to train; "
+          "'beft' adds biases to modules that have none");
     peft::train_whole_modules(model, options_.targets, dtype);
   }
 

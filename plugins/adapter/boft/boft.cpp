@@ -38,8 +38,8 @@ BoftOptions read(peft::Options& in) {
   return o;
 }
 
-/// PEFT's block_butterfly_perm: within each group of `size` · 2^`factor` features, half blocks in even places first, then
-/// those in odd ones.
+/// PEFT's block_butterfly_perm: within each group of `size` · 2^`factor` features, half blocks in even places first,
+/// then those in odd ones.
 Tensor butterfly(int64_t features, int64_t size, int64_t factor) {
   const Tensor order = torch::arange(features, torch::kLong);
   if (factor == 0) return order;
@@ -55,8 +55,8 @@ class BoftLayer final : public peft::Layer {
     const std::vector<int64_t> shape{factors, in / block, block, block}, outputs{site.out_features(), 1};
     R_ = register_parameter("boft_R",
                             o.init_weights ? peft::init::zeros(shape, form) : peft::init::normal(shape, 0.1, form));
-    s_ = register_parameter("boft_s", o.init_weights ? torch::ones(outputs, form)
-                                                     : 1 + peft::init::normal(outputs, 0.1, form));
+    s_ = register_parameter("boft_s",
+                            o.init_weights ? torch::ones(outputs, form) : 1 + peft::init::normal(outputs, 0.1, form));
     for (int64_t factor = 0; factor < factors; ++factor) {
       order_.push_back(butterfly(in, block, factor).to(form.device()));
       back_.push_back(order_.back().argsort());
@@ -93,7 +93,7 @@ class BoftLayer final : public peft::Layer {
     return at::linalg_solve(one + Q, one - Q, /*left=*/false);
   }
   const peft::Linear& site_;
-  Tensor R_, s_;                       // [factors, blocks, size, size], [out, 1]
+  Tensor R_, s_;                      // [factors, blocks, size, size], [out, 1]
   std::vector<Tensor> order_, back_;  // of each factor: the order its result is put in, and the way back, [in]
 };
 
@@ -122,7 +122,8 @@ class Boft final : public peft::TargetedAdapter {
   BoftOptions options_;
 };
 
-/// The features of one block. Throws ConfigError where blocks, or the groups that the factors mix, do not come out even.
+/// The features of one block. Throws ConfigError where blocks, or the groups that the factors mix, do not come out
+/// even.
 int64_t Boft::block_of(const peft::Linear& site) const {
   const int64_t in = site.in_features(), factors = options_.boft_n_butterfly_factor;
   const std::string where = " the " + std::to_string(in) + " inputs of '" + peft::printable(site.path()) + "'";
@@ -135,7 +136,8 @@ int64_t Boft::block_of(const peft::Linear& site) const {
   if (factors > 1 && (block % 2 != 0 || in / block % (int64_t{1} << (factors - 1)) != 0))
     throw peft::ConfigError("[adapter] boft_n_butterfly_factor: " + std::to_string(factors) +
                             " needs blocks of even size, in a multiple of 2^" + std::to_string(factors - 1) + "; " +
-                            std::to_string(in / block) + " blocks of " + std::to_string(block) + " do not suit" + where);
+                            std::to_string(in / block) + " blocks of " + std::to_string(block) + " do not suit" +
+                            where);
   return block;
 }
 

@@ -36,7 +36,8 @@ DeftOptions read(peft::Options& in) {
   in.get("deft_dropout", dropout, "0: not supported").require(dropout == 0, "is not supported here: must be 0");
   peft::read_targets(in, o.targets);
   in.get("init_weights", o.init_weights, "true: what is put in is at first what is removed; false: normal, for tests");
-  in.get("init_scale", o.init_scale, "of that normal start, in parts of 0.02").require(o.init_scale > 0, "must be positive");
+  in.get("init_scale", o.init_scale, "of that normal start, in parts of 0.02")
+      .require(o.init_scale > 0, "must be positive");
   return o;
 }
 

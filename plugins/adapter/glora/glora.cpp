@@ -60,8 +60,8 @@ class Support final : public torch::nn::Module {
     } else if (form == "vector") {
       whole_ = register_parameter("X", start(shape.size() == 1 ? shape : std::vector<int64_t>{shape[0], 1}));
     } else if (form == "constant") {
-      whole_ = register_parameter("X", o.init_weights ? peft::init::zeros({1}, options)
-                                                      : peft::init::normal({1}, 0.02, options));
+      whole_ = register_parameter(
+          "X", o.init_weights ? peft::init::zeros({1}, options) : peft::init::normal({1}, 0.02, options));
     } else {
       whole_ = register_buffer("zeros", torch::zeros(shape, options));
     }

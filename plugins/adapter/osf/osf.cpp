@@ -20,8 +20,7 @@ struct OsfOptions {
   std::optional<double> effective_rank;
   bool init_weights = true;
   peft::Targets targets{
-      .target_modules =
-          peft::StringList{"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj", "up_proj"},
+      .target_modules = peft::StringList{"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "down_proj", "up_proj"},
       .can_exclude = false,
       .by_layer = false};
 

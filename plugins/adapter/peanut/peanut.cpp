@@ -15,10 +15,11 @@ using torch::Tensor;
 using Activation = Tensor (*)(const Tensor&);
 
 /// Those of transformers' ACT2FN that are there, by their names there.
-const std::map<std::string, Activation> activations = {
-    {"gelu", [](const Tensor& x) { return at::gelu(x); }}, {"relu", [](const Tensor& x) { return x.relu(); }},
-    {"sigmoid", [](const Tensor& x) { return x.sigmoid(); }}, {"silu", [](const Tensor& x) { return at::silu(x); }},
-    {"tanh", [](const Tensor& x) { return x.tanh(); }}};
+const std::map<std::string, Activation> activations = {{"gelu", [](const Tensor& x) { return at::gelu(x); }},
+                                                       {"relu", [](const Tensor& x) { return x.relu(); }},
+                                                       {"sigmoid", [](const Tensor& x) { return x.sigmoid(); }},
+                                                       {"silu", [](const Tensor& x) { return at::silu(x); }},
+                                                       {"tanh", [](const Tensor& x) { return x.tanh(); }}};
 
 /// HF PEFT's PeanutConfig: its names, its defaults.
 struct PeanutOptions {
@@ -51,7 +52,8 @@ class PeanutLayer final : public peft::DeltaLayer {
     const auto drawn = [&](at::IntArrayRef shape) { return peft::init::kaiming_uniform(shape, form); };
     A_ = child("peanut_A", drawn({o.r, out}));
     B_ = child("peanut_B", o.init_weights ? peft::init::zeros({out, o.r}, form) : drawn({out, o.r}));
-    for (const auto& [name, stack] : {std::pair("peanut_encoders", &encoders_), std::pair("peanut_decoders", &decoders_)}) {
+    for (const auto& [name, stack] :
+         {std::pair("peanut_encoders", &encoders_), std::pair("peanut_decoders", &decoders_)}) {
       const auto list = register_module(name, std::make_shared<torch::nn::Module>());
       for (int64_t i = 0; i < o.depth; ++i) {
         const auto layer = list->register_module(std::to_string(i), std::make_shared<torch::nn::Module>());

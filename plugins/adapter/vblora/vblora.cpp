@@ -99,7 +99,8 @@ class VbLora final : public peft::TargetedAdapter {
 };
 
 std::shared_ptr<peft::Layer> VbLora::make_layer(const peft::Linear& site, std::size_t, const at::TensorOptions& form) {
-  for (const auto& [what, features] : {std::pair("inputs", site.in_features()), std::pair("outputs", site.out_features())})
+  for (const auto& [what, features] :
+       {std::pair("inputs", site.in_features()), std::pair("outputs", site.out_features())})
     if (features % options_.vector_length != 0)
       throw peft::ConfigError("[adapter] vector_length: " + std::to_string(options_.vector_length) +
                               " does not divide the " + std::to_string(features) + " " + what + " of '" +
@@ -115,15 +116,18 @@ std::shared_ptr<peft::Layer> VbLora::make_layer(const peft::Linear& site, std::s
 std::vector<peft::ParamGroup> VbLora::groups(const peft::Model& model) const {
   for (const auto& layer : layers_)
     if (!layer->resumable())
-      throw peft::ConfigError("[adapter] init_from: the adapter was saved with save_only_topk_weights and holds too "
-                              "little to train on from");
+      throw peft::ConfigError(
+          "[adapter] init_from: the adapter was saved with save_only_topk_weights and holds too "
+          "little to train on from");
   return TargetedAdapter::groups(model);
 }
 
 const std::string kBank = "base_model.vblora_vector_bank";
 const std::string kIndices = "_topk_indices", kWeights = "_topk_weights";
 
-bool are_logits(const std::string& key) { return key.ends_with(".vblora_logits_A") || key.ends_with(".vblora_logits_B"); }
+bool are_logits(const std::string& key) {
+  return key.ends_with(".vblora_logits_A") || key.ends_with(".vblora_logits_B");
+}
 
 /// All that trains, with the bank where PEFT has it.
 peft::State VbLora::whole_state(const peft::Model& model) const {
