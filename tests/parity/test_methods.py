@@ -14,7 +14,7 @@ import transformers
 from safetensors.torch import load_file
 from tiny_llama import save_llama
 
-from method_support import base_model, check_saved_form, check_training, toml, train
+from method_support import base_model, check_saved_form, check_training, form, toml, train
 from model_support import apart, model_answer, peer_answer, random_examples, within
 
 ALL = {"target_modules": "all-linear"}
@@ -273,7 +273,7 @@ def test_vblora_saved_as_mixtures(run, tmp_path, vectors, index):
     trains on from it."""
     tiny(tmp_path)
     options = {"num_vectors": vectors, "vector_length": 8, "topk": 3, "save_only_topk_weights": True} | ALL
-    check_saved_form(run, tmp_path, "vblora", peft.VBLoRAConfig, options)
+    train(run, tmp_path, "vblora", options)
     examples = random_examples(258)
     with torch.no_grad():
         expected, _ = peer_answer(made_there(tmp_path, peft.VBLoRAConfig, options), examples)
@@ -284,6 +284,7 @@ def test_vblora_saved_as_mixtures(run, tmp_path, vectors, index):
         within("logits", apart(ours["logits"], peer_answer(loaded, examples)[0]), 2e-5)
     tensors = load_file(tmp_path / "run" / "adapter_model.safetensors")
     assert {t.dtype for name, t in tensors.items() if name.endswith("_topk_indices")} == {index}
+    assert form(tensors) == form(load_file(tmp_path / "theirs" / "adapter_model.safetensors"))
     experiment = (tmp_path / "run.toml").read_text().replace('output_dir = "run"', 'output_dir = "again"')
     head, rest = experiment.split("[adapter]\n")
     (tmp_path / "again.toml").write_text(head + '[adapter]\ninit_from = "run"\n' + rest[rest.index("[optimizer]"):])
