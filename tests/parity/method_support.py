@@ -116,8 +116,9 @@ def batch(tokenizer):
     return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
 
 
-def check_training(run, folder, method, adapter, steps=8, optimizer=None):
-    """The same losses and the same weights after several steps of AdamW from the same start."""
+def check_training(run, folder, method, adapter, steps=8, optimizer=None, after_step=lambda model, step: None):
+    """The same losses and the same weights after several steps of AdamW from the same start. `after_step`: what PEFT leaves to
+    the training loop, called before gradients are cleared. PEFT's losses."""
     start, _, _ = train(run, folder, method, adapter, name="start", lr=0.0)
     ours, tensors, _ = train(run, folder, method, adapter, steps=steps)
     history = json.loads((ours / "trainer_state.json").read_text())["log_history"]
@@ -130,11 +131,12 @@ def check_training(run, folder, method, adapter, steps=8, optimizer=None):
         optimizer = optimizer(model)
     data = batch(transformers.AutoTokenizer.from_pretrained(folder / "model"))
     expected_losses = []
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         loss = model(**data).loss
         expected_losses.append(loss.item())
         loss.backward()
         optimizer.step()
+        after_step(model, step)
         optimizer.zero_grad()
     within("losses", farthest(losses, expected_losses), 1e-4)
     with warnings.catch_warnings():

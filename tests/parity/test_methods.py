@@ -3,15 +3,18 @@ and has the same gradients; one made here has PEFT's keys, shapes and config, an
 there; merged into weights it is the same model; the method keeps what `peft-run selfcheck` asks of every method; and what is
 exactly a LoRA can be exported as one."""
 
+import json
+import re
 import warnings
 
 import peft
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 from tiny_llama import save_llama
 
-from method_support import base_model, check_saved_form, check_training, toml
+from method_support import base_model, check_saved_form, check_training, form, toml, train
 from model_support import apart, model_answer, peer_answer, random_examples, within
 
 ALL = {"target_modules": "all-linear"}
@@ -55,6 +58,26 @@ CASES = [
     ("oft", peft.OFTConfig, {"r": 4, "oft_block_size": 0, "use_cayley_neumann": False} | ALL, False),
     ("oft", peft.OFTConfig, {"oft_block_size": 12, "block_share": True, "num_cayley_neumann_terms": 4}, False),
     ("shira", peft.ShiraConfig, {"r": 2, "random_seed": 1}, False),
+    ("adalora", peft.AdaLoraConfig, {"total_step": 20, "tinit": 10}, True),
+    ("adalora", peft.AdaLoraConfig,
+     {"init_r": 5, "target_r": 2, "total_step": 20, "tinit": 10, "orth_reg_weight": 0.1, "lora_alpha": 16} | ALL, True),
+    ("vblora", peft.VBLoRAConfig, {"num_vectors": 10, "vector_length": 8}, True),
+    ("vblora", peft.VBLoRAConfig, {"r": 3, "num_vectors": 12, "vector_length": 4, "topk": 3, "init_logits_std": 0.5} | ALL, True),
+    ("randlora", peft.RandLoraConfig, {"r": 6, "randlora_alpha": 6}, True),
+    ("randlora", peft.RandLoraConfig, {"r": 8, "save_projection": False, "projection_prng_key": 3, "randlora_alpha": 4} | ALL, True),
+    ("randlora", peft.RandLoraConfig, {"r": 5, "randlora_alpha": 5, "sparse": True, "save_projection": False} | ALL, True),
+    ("randlora", peft.RandLoraConfig, {"r": 5, "randlora_alpha": 5, "very_sparse": True, "target_modules": ["down_proj", "k_proj"]}, True),
+    ("boft", peft.BOFTConfig, {}, False),
+    ("boft", peft.BOFTConfig, {"boft_block_size": 0, "boft_block_num": 2, "init_weights": False} | ALL, False),
+    ("boft", peft.BOFTConfig, {"boft_block_size": 2, "boft_n_butterfly_factor": 3} | ALL, False),
+    ("waveft", peft.WaveFTConfig, {"n_frequency": 50}, False),
+    ("waveft", peft.WaveFTConfig,
+     {"n_frequency": 40, "wavelet_family": "db3", "proportional_parameters": True, "scaling": 10.0} | ALL, False),
+    ("waveft", peft.WaveFTConfig,
+     {"n_frequency": 60, "wavelet_family": "db4", "n_frequency_pattern": {"q_proj": 30}, "init_weights": False}, False),
+    ("waveft", peft.WaveFTConfig, {"n_frequency": 50, "use_idwt": False}, False),
+    ("beft", peft.BeftConfig, {}, False),
+    ("beft", peft.BeftConfig, {"target_modules": ["q_proj", "down_proj"], "modules_to_save": ["lm_head"]}, False),
 ]
 NUMBERED = [f"{case[0]}-{sum(other[0] == case[0] for other in CASES[:i])}" for i, case in enumerate(CASES)]
 every = pytest.mark.parametrize("method,config,options,is_lora", CASES, ids=NUMBERED)
@@ -81,7 +104,8 @@ def made_there(folder, config, options):
 
 def saved_name(name):
     """The key under which PEFT saves a parameter."""
-    return name.replace(".default", "").replace(".modules_to_save", "").replace("_vector.weight", "_vector")
+    name = name.replace(".default", "").replace(".modules_to_save", "").replace("_vector.weight", "_vector")
+    return re.sub(r"^base_model\.model\..*\.(vblora_vector_bank)$", r"base_model.\1", name)
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +120,21 @@ def true_c3a_gradients(monkeypatch):
             return convolution(x, w)
 
     monkeypatch.setattr(layer, "BlockCircularConvolution", Differentiated)
+
+
+@pytest.fixture(autouse=True)
+def true_butterfly(monkeypatch):
+    """Without its CUDA extension PEFT's BOFT has one butterfly factor, whatever its config says. Here the extension's one
+    function, which lays blocks along a diagonal, is torch's, and the factors are those of the config."""
+    from peft.tuners.boft import layer
+
+    class BlockDiagonal:
+        @staticmethod
+        def apply(blocks):
+            return torch.stack([torch.block_diag(*factor) for factor in blocks])
+
+    monkeypatch.setattr(layer, "get_fbd_cuda", lambda: True)
+    monkeypatch.setattr(layer, "FastBlockDiag", BlockDiagonal)
 
 
 def convolution(x, w):
@@ -193,6 +232,65 @@ def test_lora_plus_learns_as_in_peft(run, tmp_path):
     check_training(run, tmp_path, "lora", options, steps=4, optimizer=optimizer)
 
 
+def test_adalora_gives_ranks_as_in_peft(run, tmp_path):
+    """PEFT's budget driven by hand, as its documentation says, and ours by the loop: the same losses, masks and weights; without
+    total_step it is the run's own; and what is saved, with fewer ranks, is the same model there."""
+    tiny(tmp_path)
+    options = {"init_r": 6, "target_r": 3, "tinit": 2, "tfinal": 2, "deltaT": 2} | ALL
+
+    patterns = []
+
+    def allocate(model, step):
+        model.base_model.update_and_allocate(step)
+        patterns.append(model.peft_config["default"].rank_pattern)
+
+    check_training(run, tmp_path, "adalora", options | {"total_step": 10}, steps=10, after_step=allocate)
+    config = json.loads((tmp_path / "run" / "adapter_config.json").read_text())
+    masks = {name.replace(".default", ""): mask for name, mask in patterns[-1].items()}
+    assert config["rank_pattern"] == masks
+    assert sum(map(sum, masks.values())) == 3 * len(masks) and len({sum(mask) for mask in masks.values()}) > 1
+
+    _, tensors, own = train(run, tmp_path, "adalora", options, name="own", steps=10)
+    assert own == config
+    trained = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    assert tensors.keys() == trained.keys() and all(torch.equal(tensors[name], trained[name]) for name in trained)
+
+    examples = random_examples(258)
+    with torch.no_grad():
+        loaded = peft.PeftModel.from_pretrained(base_model(tmp_path), tmp_path / "run")
+        expected, _ = peer_answer(loaded, examples)
+        ours = model_answer(tmp_path, tmp_path / "model", examples, adapter=tmp_path / "run")
+        within("logits", apart(ours["logits"], expected), 2e-5)
+        run("peft-run", "export", "--as", "lora", "--model", tmp_path / "model", "--adapter", tmp_path / "run",
+            "--output", tmp_path / "lora")
+        lora = peft.PeftModel.from_pretrained(base_model(tmp_path), tmp_path / "lora")
+        within("logits", apart(peer_answer(lora, examples)[0], expected), 2e-5)
+
+
+@pytest.mark.parametrize("vectors,index", [(10, torch.uint8), (300, torch.int16)])
+def test_vblora_saved_as_mixtures(run, tmp_path, vectors, index):
+    """save_only_topk_weights: PEFT's file is the same model here and ours is the same there, in the form PEFT has it; nobody
+    trains on from it."""
+    tiny(tmp_path)
+    options = {"num_vectors": vectors, "vector_length": 8, "topk": 3, "save_only_topk_weights": True} | ALL
+    train(run, tmp_path, "vblora", options)
+    examples = random_examples(258)
+    with torch.no_grad():
+        expected, _ = peer_answer(made_there(tmp_path, peft.VBLoRAConfig, options), examples)
+        ours = model_answer(tmp_path, tmp_path / "model", examples, adapter=tmp_path / "theirs")
+        within("logits", apart(ours["logits"], expected), 2e-5)
+        loaded = peft.PeftModel.from_pretrained(base_model(tmp_path), tmp_path / "run")
+        ours = model_answer(tmp_path, tmp_path / "model", examples, adapter=tmp_path / "run")
+        within("logits", apart(ours["logits"], peer_answer(loaded, examples)[0]), 2e-5)
+    tensors = load_file(tmp_path / "run" / "adapter_model.safetensors")
+    assert {t.dtype for name, t in tensors.items() if name.endswith("_topk_indices")} == {index}
+    assert form(tensors) == form(load_file(tmp_path / "theirs" / "adapter_model.safetensors"))
+    experiment = (tmp_path / "run.toml").read_text().replace('output_dir = "run"', 'output_dir = "again"')
+    head, rest = experiment.split("[adapter]\n")
+    (tmp_path / "again.toml").write_text(head + '[adapter]\ninit_from = "run"\n' + rest[rest.index("[optimizer]"):])
+    assert "holds too little to train on from" in run("peft-run", tmp_path / "again.toml", code=2).stderr
+
+
 @pytest.mark.parametrize(
     "method,options,told",
     [
@@ -208,6 +306,13 @@ def test_lora_plus_learns_as_in_peft(run, tmp_path):
         ("ln_tuning", {"target_modules": ["q_proj"]}, "'q_proj' matches nothing"),
         ("loha", {"module_dropout": 0.5}, "'module_dropout' is not supported here"),
         ("lora", {"use_dora": True, "lora_bias": True}, "'use_dora' and lora_bias exclude each other"),
+        ("vblora", {"vector_length": 12}, "vector_length: 12 does not divide the 32 inputs"),
+        ("vblora", {"num_vectors": 4, "topk": 5}, "'topk' must be positive and at most num_vectors"),
+        ("boft", {"boft_block_num": 4}, "just one of them must be 0"),
+        ("boft", {"boft_block_size": 5}, "boft_block_size: 5 does not divide the 32 inputs"),
+        ("boft", {"boft_block_size": 16, "boft_n_butterfly_factor": 3}, "needs blocks of even size, in a multiple of 2^2"),
+        ("adalora", {"total_step": 5, "tinit": 3, "tfinal": 2}, "'total_step' is too small"),
+        ("adalora", {"target_r": 13}, "'target_r' must be positive and at most init_r"),
     ],
 )
 def test_options_that_do_not_fit(run, tmp_path, method, options, told):

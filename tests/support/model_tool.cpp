@@ -54,6 +54,7 @@ void answer(const nlohmann::json& request) {
   out["loss"] = loss.detach();
   if (adapter) {
     loss.backward();
+    adapter->after_backward({1, 1});
     for (const auto& [key, tensor] : adapter->hf_state(*model))
       if (tensor.grad().defined()) out["grad." + key] = tensor.grad();
   }

@@ -45,6 +45,9 @@ class PEFT_API Adapter {
   /// `adapter_model.safetensors`, HF PEFT's key → tensor. Default: "base_model.model." + site path + "." + name, for
   /// what `groups` trains by default.
   virtual State hf_state(const Model& model) const;
+  /// Takes a file that has hf_state's keys and shapes. Default: copies each tensor into hf_state's; another where what
+  /// is saved is not what trains, but made of it. Throws InputError for values that make no sense.
+  virtual void load_hf_state(const Model& model, const State& file) const;
   /// What PEFT saves of the frozen base beside the adapter (an adapted embedding), key → the base's own tensor. A file
   /// may lack it, but must not hold another. Default: nothing.
   virtual State hf_base_state(const Model& model) const;

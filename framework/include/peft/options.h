@@ -20,6 +20,8 @@ using StringOrList = std::variant<std::string, StringList>;
 using BoolOrString = std::variant<bool, std::string>;
 using IntMap = std::map<std::string, int64_t>;
 using NumberMap = std::map<std::string, double>;
+using BoolList = std::vector<bool>;
+using BoolListMap = std::map<std::string, BoolList>;
 
 class Options;
 
@@ -71,6 +73,7 @@ class PEFT_API Options {
   Check get(std::string_view key, BoolOrString& value, std::string_view help);
   Check get(std::string_view key, IntMap& value, std::string_view help);
   Check get(std::string_view key, NumberMap& value, std::string_view help);
+  Check get(std::string_view key, BoolListMap& value, std::string_view help);
   Check get(std::string_view key, std::optional<int64_t>& value, std::string_view help);
   Check get(std::string_view key, std::optional<double>& value, std::string_view help);
   Check get(std::string_view key, std::optional<std::string>& value, std::string_view help);

@@ -57,6 +57,12 @@ class PEFT_API Site : public torch::nn::Module {
   /// Makes one of the site's own parameters ("weight", "bias") trainable: a copy in `dtype` is used in its place,
   /// the frozen original stays untouched. Returns the copy. A missing bias starts as zeros.
   Tensor train_copy(const std::string& parameter, torch::Dtype dtype);
+  /// For a head that shares its weight with an embedding: a trained copy of the leader's weight is used here too. What
+  /// is shared stays shared; the copy itself is the leader's.
+  void follow(const Site& leader) { leader_ = &leader; }
+  bool follows() const { return leader_ != nullptr; }
+  /// Whether trained copies stand in the place of frozen parameters here.
+  bool uses_copies() const { return !copies_.empty() || (follows() && leader_->copies_.contains("weight")); }
   /// Everything that adapters put here, as name behind the site's path → tensor: copies, then layers' parameters.
   NamedTensors adapter_tensors() const;
   /// Trainable copies by parameter name.
@@ -91,6 +97,7 @@ class PEFT_API Site : public torch::nn::Module {
   std::string path_;
   Affine frozen_;
   std::map<std::string, Tensor> copies_;
+  const Site* leader_ = nullptr;
   std::vector<std::shared_ptr<Layer>> layers_;
   bool enabled_ = true;
   bool fused_ = true;

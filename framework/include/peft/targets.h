@@ -26,8 +26,9 @@ struct Targets {
   /// Which of the keys PEFT's config of the method has.
   bool can_exclude = true;  ///< exclude_modules
   bool by_layer = true;     ///< layers_to_transform and layers_pattern
-  /// What can be adapted: Linear and Embedding, or else Norm.
-  bool norms = false;
+  /// What can be adapted.
+  enum class Sites { linear_and_embedding, norm, all };
+  Sites sites = Sites::linear_and_embedding;
 };
 
 /// Reads the keys of Targets; the defaults are what `targets` holds.
@@ -39,7 +40,7 @@ PEFT_API nlohmann::ordered_json config_number(double value);
 /// A bool or string as it is.
 PEFT_API nlohmann::ordered_json config_value(const BoolOrString& value);
 
-/// The sites chosen, in model order: Linear and Embedding, or only Norm where `targets` says so. Throws ConfigError,
+/// The sites chosen, in model order, of the kinds that `targets` says. Throws ConfigError,
 /// with the names there are, where any target, exclusion or layer index matches nothing, or nothing is left.
 PEFT_API std::vector<Site*> select_sites(const Model& model, const Targets& targets);
 /// Makes the modules of `modules_to_save` trainable as they are (Site::train_copy of all their parameters). Throws

@@ -9,7 +9,9 @@ namespace peft {
 
 MergedWeights::MergedWeights(const Checkpoint& checkpoint, const Model& model, TypeOf type_of)
     : checkpoint_(checkpoint), model_(model), type_of_(std::move(type_of)) {
-  unties_ = model.config().tie_word_embeddings && (model.embedding().touched() || model.head().touched());
+  const Site &embedding = model.embedding(), &head = model.head();
+  const bool apart = head.touched() || !embedding.layers().empty() || (embedding.touched() && !head.follows());
+  unties_ = model.config().tie_word_embeddings && apart;
   for (const Site* site : model.sites()) add(*site);
 }
 

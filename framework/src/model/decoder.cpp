@@ -63,7 +63,7 @@ Tensor Model::logits(const Tensor& hidden) const { return head_->forward(hidden)
 Tensor Model::loss_sum(const Input& input, const Tensor& labels) const {
   const auto [rows, targets] = supervised_rows(input, labels);
   const Tensor h = norm_->forward(body(input, nullptr).index_select(0, rows));
-  if (!head_->adapted() && head_->copies().empty()) return linear_cross_entropy_sum(h, head_->frozen().weight, targets);
+  if (!head_->adapted() && !head_->uses_copies()) return linear_cross_entropy_sum(h, head_->frozen().weight, targets);
   const MemoryScope scope(MemoryComponent::logits);
   const Tensor logits = head_->forward(h);
   const auto wide = logits.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;

@@ -1,4 +1,6 @@
 // The out-of-line parts of the plugin interfaces: their typeinfo lives in libpeft once.
+#include <torch/torch.h>
+
 #include <nlohmann/json.hpp>
 
 #include "peft/adapter.h"
@@ -25,6 +27,11 @@ State Adapter::hf_state(const Model& model) const {
   State state;
   for (const auto& [name, tensor] : own_parameters(model)) state.emplace("base_model.model." + name, tensor);
   return state;
+}
+
+void Adapter::load_hf_state(const Model& model, const State& file) const {
+  const torch::NoGradGuard no_grad;
+  for (const auto& [key, tensor] : hf_state(model)) Tensor(tensor).copy_(file.at(key));
 }
 
 Tensor Adapter::auxiliary_loss() const { return {}; }

@@ -198,7 +198,7 @@ c10::intrusive_ptr<Parts> parts_of(const std::vector<AdaptedLinear>& linears) {
 
 std::optional<AdaptedLinear> adapted_linear(const Linear& site) {
   AdaptedLinear out{site.frozen().weight, site.frozen().bias, {}};
-  if (!site.copies().empty() || site.layers().size() > 1) return std::nullopt;
+  if (site.uses_copies() || site.layers().size() > 1) return std::nullopt;
   if (!site.adapted()) return out;
   out.update = site.layers().front()->low_rank();
   return out.update ? std::optional(out) : std::nullopt;

@@ -54,8 +54,11 @@ void Site::set_frozen(Affine affine) {
 std::vector<std::string> Site::parameter_names() const { return {"weight"}; }
 
 Tensor Site::current(const std::string& name, const Tensor& frozen) const {
-  const auto copy = enabled_ ? copies_.find(name) : copies_.end();
-  if (copy == copies_.end()) return frozen;
+  if (!enabled_) return frozen;
+  const bool shared = follows() && name == "weight" && !copies_.contains(name);
+  const auto& copies = shared ? leader_->copies_ : copies_;
+  const auto copy = copies.find(name);
+  if (copy == copies.end()) return frozen;
   return copy->second.to(frozen_.weight.scalar_type());
 }
 

@@ -196,7 +196,16 @@ StringList names_of_all_linear(const Model& model) {
 }
 
 bool suits(const Site* site, const Targets& targets) {
-  return targets.norms ? dynamic_cast<const Norm*>(site) != nullptr : adaptable(site);
+  const bool norm = dynamic_cast<const Norm*>(site) != nullptr;
+  switch (targets.sites) {
+    case Targets::Sites::norm:
+      return norm;
+    case Targets::Sites::all:
+      return norm || adaptable(site);
+    case Targets::Sites::linear_and_embedding:
+      return adaptable(site);
+  }
+  return false;
 }
 
 nlohmann::ordered_json sorted_json(const std::optional<StringOrList>& value) {

@@ -22,9 +22,12 @@ bool read_list(const Value& in, std::vector<T>& out, const Value*& wrong) {
   const auto* values = std::get_if<Values>(&in.data);
   wrong = &in;
   if (values == nullptr) return false;
-  std::vector<T> list(values->size());
-  for (std::size_t i = 0; i < list.size(); ++i)
-    if (!read((*values)[i], list[i], wrong)) return false;
+  std::vector<T> list;
+  for (const Value& value : *values) {
+    T element{};
+    if (!read(value, element, wrong)) return false;
+    list.push_back(std::move(element));
+  }
   out = std::move(list);
   return true;
 }
@@ -67,6 +70,7 @@ std::string type_name(const StringOrList&) { return "a string or a list of strin
 std::string type_name(const BoolOrString&) { return "a boolean or a string"; }
 std::string type_name(const IntMap&) { return "a table of integers"; }
 std::string type_name(const NumberMap&) { return "a table of numbers"; }
+std::string type_name(const BoolListMap&) { return "a table of lists of booleans"; }
 
 bool read(const Value& in, bool& out, const Value*& wrong) { return read_exact(in, out, wrong); }
 bool read(const Value& in, int64_t& out, const Value*& wrong) { return read_exact(in, out, wrong); }
@@ -78,6 +82,8 @@ bool read(const Value& in, IntList& out, const Value*& wrong) {
 }
 bool read(const Value& in, IntMap& out, const Value*& wrong) { return read_map(in, out, wrong); }
 bool read(const Value& in, NumberMap& out, const Value*& wrong) { return read_map(in, out, wrong); }
+bool read(const Value& in, BoolList& out, const Value*& wrong) { return read_list(in, out, wrong); }
+bool read(const Value& in, BoolListMap& out, const Value*& wrong) { return read_map(in, out, wrong); }
 
 bool read(const Value& in, double& out, const Value*& wrong) {
   double number = 0;
@@ -148,6 +154,8 @@ std::string write(const BoolOrString& value) {
 }
 std::string write(const IntMap& value) { return write_map(value); }
 std::string write(const NumberMap& value) { return write_map(value); }
+std::string write(const BoolList& value) { return write_list(value); }
+std::string write(const BoolListMap& value) { return write_map(value); }
 
 std::string write_key(const std::string& key) {
   constexpr auto bare = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";

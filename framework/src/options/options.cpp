@@ -108,6 +108,7 @@ Check Options::get(std::string_view key, StringOrList& value, std::string_view h
 Check Options::get(std::string_view key, BoolOrString& value, std::string_view help) { return read(key, value, help); }
 Check Options::get(std::string_view key, IntMap& value, std::string_view help) { return read(key, value, help); }
 Check Options::get(std::string_view key, NumberMap& value, std::string_view help) { return read(key, value, help); }
+Check Options::get(std::string_view key, BoolListMap& value, std::string_view help) { return read(key, value, help); }
 Check Options::get(std::string_view key, std::optional<int64_t>& value, std::string_view help) {
   return read(key, value, help);
 }

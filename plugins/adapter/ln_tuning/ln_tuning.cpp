@@ -13,7 +13,7 @@ namespace {
 struct LnOptions {
   peft::Targets targets{.target_modules = peft::StringList{"input_layernorm", "post_attention_layernorm", "norm"},
                         .by_layer = false,
-                        .norms = true};
+                        .sites = peft::Targets::Sites::norm};
 };
 
 /// No layers: a trained copy stands in a norm's place.

@@ -28,6 +28,7 @@ struct Everything {
   BoolOrString init = true;
   IntMap ranks = {{"model.layers.0", 8}, {"q_proj", 4}};
   NumberMap alphas = {{"k proj", 1.5}};
+  BoolListMap masks = {{"a.b", {true, false}}, {"empty", {}}};
   std::optional<int64_t> steps;
   std::optional<double> ratio = 0.25;
   std::optional<std::string> note;
@@ -48,6 +49,7 @@ void read(Options in, Everything& o) {
   in.get("init", o.init, "h");
   in.get("ranks", o.ranks, "h");
   in.get("alphas", o.alphas, "h");
+  in.get("masks", o.masks, "h");
   in.get("steps", o.steps, "h");
   in.get("ratio", o.ratio, "h");
   in.get("note", o.note, "h");
@@ -197,7 +199,7 @@ TEST_CASE("--set errors name the assignment", "[options]") {
   CHECK(
       errors_of(document) ==
       "exp.toml:2:1: [t] unknown key 'x'; known: flag, count, rate, text, names, layers, targets, init, ranks, alphas, "
-      "steps, ratio, note, list, exclude, indices\n"
+      "masks, steps, ratio, note, list, exclude, indices\n"
       "--set t.count=0: [t] 'count' must be positive\n"
       "--set t.names=[1]: [t] 'names' must be a list of strings; this element is an integer\n"
       "--set u.x=1: unknown table [u]; known tables: [t]");

@@ -1,0 +1,70 @@
+// BEFT: Bias-Efficient Fine-Tuning (arXiv 2509.15974): what trains is a bias that is added to the chosen layers'
+// output.
+#include <peft/init.h>
+#include <peft/plugin.h>
+#include <peft/targeted_adapter.h>
+
+#include <nlohmann/json.hpp>
+
+namespace {
+
+using torch::Tensor;
+
+/// HF PEFT's BeftConfig: its names, and its defaults for Llama.
+struct BeftOptions {
+  bool init_weights = true;
+  peft::Targets targets{.target_modules = peft::StringList{"v_proj"}, .can_exclude = false, .by_layer = false};
+};
+
+BeftOptions read(peft::Options& in) {
+  BeftOptions o;
+  peft::read_targets(in, o.targets);
+  in.get("init_weights", o.init_weights, "true: zeros; false: normal, for tests");
+  return o;
+}
+
+class BeftLayer final : public peft::Layer {
+ public:
+  BeftLayer(const peft::Linear& site, bool zeros, const at::TensorOptions& form) {
+    const std::vector<int64_t> shape{1, site.out_features()};
+    bias_ =
+        register_parameter("beft_bias", zeros ? peft::init::zeros(shape, form) : peft::init::normal(shape, 1, form));
+  }
+  Tensor forward(const Tensor& x, const peft::Next& next) override {
+    const Tensor y = next(x);
+    return y + bias_.flatten().to(y.scalar_type());
+  }
+  bool fold(peft::Affine& affine) const override {
+    const torch::NoGradGuard no_grad;
+    const Tensor own = bias_.flatten().to(affine.weight.scalar_type());
+    affine.bias = affine.bias.defined() ? affine.bias + own : own.clone();
+    return true;
+  }
+
+ private:
+  Tensor bias_;  // [1, out]
+};
+
+class Beft final : public peft::TargetedAdapter {
+ public:
+  explicit Beft(BeftOptions options) : TargetedAdapter("BEFT", options.targets), options_(std::move(options)) {}
+  bool starts_as_base() const override { return options_.init_weights; }
+
+ protected:
+  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t,
+                                          const at::TensorOptions& form) override {
+    return std::make_shared<BeftLayer>(site, options_.init_weights, form);
+  }
+  void write_config(nlohmann::ordered_json& config) const override { config["init_weights"] = options_.init_weights; }
+
+ private:
+  BeftOptions options_;
+};
+
+std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Beft>(read(in)); }
+
+void add(peft::Registry& registry) { registry.adapters.add("beft", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("beft", "1.0.0", add)

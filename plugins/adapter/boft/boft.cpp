@@ -1,0 +1,150 @@
+// BOFT: Parameter-Efficient Orthogonal Finetuning via Butterfly Factorization (Liu et al. 2023, arXiv 2311.06243): the
+// input is rotated by a product of block-diagonal rotations, each in another order of the features.
+#include <peft/error.h>
+#include <peft/init.h>
+#include <peft/plugin.h>
+#include <peft/targeted_adapter.h>
+#include <torch/torch.h>
+
+#include <nlohmann/json.hpp>
+
+namespace {
+
+using torch::Tensor;
+
+/// HF PEFT's BOFTConfig: its names, its defaults.
+struct BoftOptions {
+  int64_t boft_block_size = 4;
+  int64_t boft_block_num = 0;
+  int64_t boft_n_butterfly_factor = 1;
+  bool init_weights = true;
+  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}};
+};
+
+BoftOptions read(peft::Options& in) {
+  BoftOptions o;
+  in.get("boft_block_size", o.boft_block_size, "features that a block rotates; 0: boft_block_num counts")
+      .require(o.boft_block_size >= 0, "must not be negative");
+  in.get("boft_block_num", o.boft_block_num, "blocks of each factor; 0: boft_block_size counts")
+      .require(o.boft_block_num >= 0, "must not be negative")
+      .require((o.boft_block_num == 0) != (o.boft_block_size == 0), "or boft_block_size: just one of them must be 0");
+  in.get("boft_n_butterfly_factor", o.boft_n_butterfly_factor,
+         "rotations one after the other, each mixing twice as many features as the one before")
+      .require(o.boft_n_butterfly_factor > 0 && o.boft_n_butterfly_factor < 32, "must be between 1 and 31");
+  double dropout = 0;
+  in.get("boft_dropout", dropout, "0: not supported").require(dropout == 0, "is not supported here: must be 0");
+  peft::read_targets(in, o.targets);
+  in.get("init_weights", o.init_weights, "true: no rotation at first; false: small random ones, for tests");
+  return o;
+}
+
+/// PEFT's block_butterfly_perm: within each group of `size` · 2^`factor` features, half blocks in even places first,
+/// then those in odd ones.
+Tensor butterfly(int64_t features, int64_t size, int64_t factor) {
+  const Tensor order = torch::arange(features, torch::kLong);
+  if (factor == 0) return order;
+  const Tensor halves = order.view({-1, int64_t{1} << factor, 2, size / 2});  // groups, pairs, even or odd, half block
+  return halves.transpose(1, 2).reshape({features});
+}
+
+class BoftLayer final : public peft::Layer {
+ public:
+  BoftLayer(const peft::Linear& site, int64_t block, const BoftOptions& o, const at::TensorOptions& form)
+      : site_(site) {
+    const int64_t in = site.in_features(), factors = o.boft_n_butterfly_factor;
+    const std::vector<int64_t> shape{factors, in / block, block, block}, outputs{site.out_features(), 1};
+    R_ = register_parameter("boft_R",
+                            o.init_weights ? peft::init::zeros(shape, form) : peft::init::normal(shape, 0.1, form));
+    s_ = register_parameter("boft_s",
+                            o.init_weights ? torch::ones(outputs, form) : 1 + peft::init::normal(outputs, 0.1, form));
+    for (int64_t factor = 0; factor < factors; ++factor) {
+      order_.push_back(butterfly(in, block, factor).to(form.device()));
+      back_.push_back(order_.back().argsort());
+    }
+  }
+  Tensor forward(const Tensor& x, const peft::Next& next) override {
+    const Tensor y = next(rotated(x)), s = s_.flatten().to(y.scalar_type());
+    const auto copy = site_.copies().find("bias");
+    const Tensor bias = copy == site_.copies().end() ? site_.frozen().bias : copy->second;
+    return bias.defined() ? y * s + bias.to(y.scalar_type()) * (1 - s) : y * s;
+  }
+  /// (x·T)·Wᵀ = x·(W·Tᵀ)ᵀ, with T the rotation of each feature.
+  bool fold(peft::Affine& affine) const override {
+    const torch::NoGradGuard no_grad;
+    const Tensor T = rotated(torch::eye(affine.weight.size(1), affine.weight.options()));
+    affine.weight = at::mm(affine.weight, T.t()) * s_.to(affine.weight.scalar_type());
+    return true;
+  }
+
+ private:
+  /// The last factor comes first, as in PEFT.
+  Tensor rotated(Tensor x) const {
+    const Tensor R = rotations().to(x.scalar_type());
+    for (std::size_t factor = order_.size(); factor-- > 0;) {
+      const Tensor blocks = x.index_select(-1, back_[factor]).unflatten(-1, {R.size(1), R.size(2)});
+      const Tensor turned = at::einsum("...nk,nkc->...nc", {blocks, R[static_cast<int64_t>(factor)]});
+      x = turned.flatten(-2).index_select(-1, order_[factor]);
+    }
+    return x;
+  }
+  /// Cayley's transform of the skew part Q of each block: (I + Q)⁻¹(I − Q), [factors, blocks, size, size].
+  Tensor rotations() const {
+    const Tensor Q = (R_ - R_.transpose(2, 3)) / 2, one = torch::eye(R_.size(3), R_.options());
+    return at::linalg_solve(one + Q, one - Q, /*left=*/false);
+  }
+  const peft::Linear& site_;
+  Tensor R_, s_;                      // [factors, blocks, size, size], [out, 1]
+  std::vector<Tensor> order_, back_;  // of each factor: the order its result is put in, and the way back, [in]
+};
+
+class Boft final : public peft::TargetedAdapter {
+ public:
+  explicit Boft(BoftOptions options) : TargetedAdapter("BOFT", options.targets), options_(std::move(options)) {}
+  bool starts_as_base() const override { return options_.init_weights; }
+
+ protected:
+  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t,
+                                          const at::TensorOptions& form) override {
+    return std::make_shared<BoftLayer>(site, block_of(site), options_, form);
+  }
+  void write_config(nlohmann::ordered_json& config) const override {
+    config["bias"] = "none";
+    config["boft_block_num"] = options_.boft_block_num;
+    config["boft_block_size"] = options_.boft_block_size;
+    config["boft_dropout"] = 0.0;
+    config["boft_n_butterfly_factor"] = options_.boft_n_butterfly_factor;
+    config["fan_in_fan_out"] = false;
+    config["init_weights"] = options_.init_weights;
+  }
+
+ private:
+  int64_t block_of(const peft::Linear& site) const;
+  BoftOptions options_;
+};
+
+/// The features of one block. Throws ConfigError where blocks, or the groups that the factors mix, do not come out
+/// even.
+int64_t Boft::block_of(const peft::Linear& site) const {
+  const int64_t in = site.in_features(), factors = options_.boft_n_butterfly_factor;
+  const std::string where = " the " + std::to_string(in) + " inputs of '" + peft::printable(site.path()) + "'";
+  const bool by_size = options_.boft_block_size > 0;
+  const int64_t given = by_size ? options_.boft_block_size : options_.boft_block_num;
+  if (in % given != 0)
+    throw peft::ConfigError(std::string("[adapter] ") + (by_size ? "boft_block_size: " : "boft_block_num: ") +
+                            std::to_string(given) + " does not divide" + where);
+  const int64_t block = by_size ? given : in / given;
+  if (factors > 1 && (block % 2 != 0 || in / block % (int64_t{1} << (factors - 1)) != 0))
+    throw peft::ConfigError("[adapter] boft_n_butterfly_factor: " + std::to_string(factors) +
+                            " needs blocks of even size, in a multiple of 2^" + std::to_string(factors - 1) + "; " +
+                            std::to_string(in / block) + " blocks of " + std::to_string(block) + " do not suit" +
+                            where);
+  return block;
+}
+
+std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Boft>(read(in)); }
+
+void add(peft::Registry& registry) { registry.adapters.add("boft", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("boft", "1.0.0", add)

@@ -1,0 +1,52 @@
+// Full fine-tuning: the chosen modules' own weights and biases train, all of the model's unless told otherwise.
+#include <peft/memory.h>
+#include <peft/model/decoder.h>
+#include <peft/plugin.h>
+#include <peft/targeted_adapter.h>
+
+#include <nlohmann/json.hpp>
+
+namespace {
+
+struct FullOptions {
+  peft::Targets targets{.target_modules = std::string(".*"), .sites = peft::Targets::Sites::all};
+};
+
+/// No layers: trained copies stand in the frozen parameters' place.
+class Full final : public peft::Adapter {
+ public:
+  explicit Full(FullOptions options) : options_(std::move(options)) {}
+
+  void attach(peft::Model& model, torch::Dtype dtype) override {
+    const peft::MemoryScope scope(peft::MemoryComponent::adapter);
+    for (peft::Site* site : peft::select_sites(model, options_.targets)) {
+      // A tied head and its embedding are one matrix: chosen by either name it trains once.
+      const bool tied = model.config().tie_word_embeddings && (site == &model.head() || site == &model.embedding());
+      if (tied) model.head().follow(model.embedding());
+      peft::Site& trained = tied ? model.embedding() : *site;
+      for (const std::string& parameter : trained.parameter_names()) trained.train_copy(parameter, dtype);
+    }
+    peft::train_whole_modules(model, options_.targets, dtype);
+  }
+
+  nlohmann::ordered_json hf_config(const peft::Model& model) const override {
+    nlohmann::ordered_json config = peft::common_config("FULL");
+    peft::write_targets(model, options_.targets, config);
+    return peft::sorted_config(config);
+  }
+
+ private:
+  FullOptions options_;
+};
+
+std::unique_ptr<peft::Adapter> make(peft::Options& in) {
+  FullOptions options;
+  peft::read_targets(in, options.targets);
+  return std::make_unique<Full>(std::move(options));
+}
+
+void add(peft::Registry& registry) { registry.adapters.add("full", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("full", "1.0.0", add)

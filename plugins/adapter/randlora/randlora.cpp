@@ -1,0 +1,189 @@
+// RandLoRA: Full-rank parameter-efficient fine-tuning (Albert et al. 2025, arXiv 2502.00987): a sum of low-rank updates
+// with random factors that all layers share; their mixture is trained.
+#include <ATen/CPUGeneratorImpl.h>
+#include <peft/factored_layer.h>
+#include <peft/init.h>
+#include <peft/plugin.h>
+#include <peft/targeted_adapter.h>
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+namespace {
+
+using torch::Tensor;
+
+/// HF PEFT's RandLoraConfig: its names, its defaults.
+struct RandLoraOptions {
+  int64_t r = 32;
+  double randlora_alpha = 640;
+  int64_t projection_prng_key = 0;
+  bool save_projection = true;
+  bool sparse = false;
+  bool very_sparse = false;
+  double randlora_dropout = 0;
+  bool init_weights = true;
+  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}, .can_exclude = false};
+};
+
+RandLoraOptions read(peft::Options& in) {
+  RandLoraOptions o;
+  in.get("r", o.r, "rank of each base; a smaller one means more bases and more that trains")
+      .require(o.r > 0, "must be positive");
+  in.get("randlora_alpha", o.randlora_alpha, "the update is scaled by randlora_alpha / r");
+  in.get("projection_prng_key", o.projection_prng_key, "seed of the shared bases")
+      .require(o.projection_prng_key >= 0, "must not be negative");
+  in.get("save_projection", o.save_projection, "save the shared bases; else whoever loads draws them again");
+  in.get("sparse", o.sparse, "bases of -1, 0 and 1, two thirds of them 0");
+  in.get("very_sparse", o.very_sparse, "the same with more zeros: all but one of the root of the layers' size");
+  in.get("randlora_dropout", o.randlora_dropout,
+         "probability of dropping an element of the update's input while training")
+      .require(o.randlora_dropout >= 0 && o.randlora_dropout < 1, "must be at least 0 and below 1");
+  peft::read_targets(in, o.targets);
+  in.get("init_weights", o.init_weights, "true: lambda zero; false: lambda normal, for tests");
+  return o;
+}
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/// What all layers share: A on the side of the fewer features, B on the other.
+struct Bases {
+  Tensor A;  ///< [r, 1, fewest features]
+  Tensor B;  ///< [most features, bases, r]
+};
+
+class RandLoraLayer final : public peft::FactoredLayer {
+ public:
+  RandLoraLayer(const peft::Linear& site, const Bases& shared, const RandLoraOptions& o, const at::TensorOptions& form)
+      : FactoredLayer(o.randlora_dropout),
+        narrow_input_(site.in_features() <= site.out_features()),
+        scale_(o.randlora_alpha / static_cast<double>(o.r)) {
+    const auto [fewer, more] = std::minmax({site.in_features(), site.out_features()});
+    const int64_t bases = ceil_div(fewer, o.r);
+    A_ = shared.A.slice(2, 0, fewer);
+    B_ = shared.B.slice(0, 0, more).slice(1, 0, bases);
+    const int64_t share = o.init_weights ? std::max(bases, fewer) : more;
+    lambda_ = register_parameter("randlora_lambda", o.init_weights ? peft::init::zeros({o.r, bases}, form)
+                                                                   : peft::init::normal({o.r, bases}, 1, form));
+    gamma_ = register_parameter("randlora_gamma", torch::full({bases, fewer}, 1 / static_cast<double>(share), form));
+  }
+
+ protected:
+  peft::LowRank factors() const override {
+    const Tensor mixed = (lambda_.unsqueeze(2) * A_ * gamma_.unsqueeze(0)).flatten(0, 1);
+    const Tensor wide = B_.flatten(1);
+    if (narrow_input_) return {mixed, wide, scale_};
+    return {wide.t(), mixed.t(), scale_};
+  }
+
+ private:
+  bool narrow_input_;
+  double scale_;
+  Tensor A_, B_;           // [r, 1, fewer], [more, bases, r], views of the shared ones
+  Tensor lambda_, gamma_;  // [r, bases], [bases, fewer]
+};
+
+/// To the bit as PEFT draws them: a file without them, as save_projection = false makes it, means these.
+class Drawing {
+ public:
+  explicit Drawing(int64_t seed) : generator_(at::detail::createCPUGenerator(static_cast<uint64_t>(seed))) {}
+  /// PEFT's _init_randlora_A_randlora_B: uniform in ±1/√columns, in bf16, as is their scaling.
+  Bases dense(int64_t r, int64_t fewest, int64_t most) {
+    const Tensor A = uniform({r, 1, fewest});
+    std::vector<Tensor> each;
+    for (int64_t i = 0; i < ceil_div(fewest, r); ++i) each.push_back(uniform({most, 1, r}));
+    return scaled({A, at::cat(each, 1)});
+  }
+  /// PEFT's _init_randlora_A_randlora_B_sparse: -1 and 1 with probability 1/(2 · sparsity) each, else 0.
+  Bases sparse(int64_t r, int64_t fewest, int64_t most, double sparsity) {
+    const Tensor A = torch::rand({r, 1, fewest}, generator_);
+    const Tensor B = torch::rand({most, ceil_div(fewest, r), r}, generator_);
+    const double part = 1 / (2 * sparsity);
+    const auto signs = [&](const Tensor& u) { return (u > 1 - part).to(u.dtype()) - (u < part).to(u.dtype()); };
+    return scaled({signs(A), signs(B)});
+  }
+
+ private:
+  Tensor uniform(at::IntArrayRef shape) {
+    const double gain = std::sqrt(2.0 / (1 + std::pow(std::sqrt(5.0), 2)));
+    const double bound = std::sqrt(3.0) * (gain / std::sqrt(static_cast<double>(shape[1] * shape[2])));
+    return torch::empty(shape, torch::kBFloat16).uniform_(-bound, bound, generator_);
+  }
+  static Bases scaled(const Bases& bases) { return {bases.A / bases.A.std(), bases.B / bases.B.std()}; }
+  at::Generator generator_;
+};
+
+class RandLora final : public peft::TargetedAdapter {
+ public:
+  explicit RandLora(RandLoraOptions options)
+      : TargetedAdapter("RANDLORA", options.targets), options_(std::move(options)) {}
+  bool starts_as_base() const override { return options_.init_weights; }
+  peft::State hf_state(const peft::Model& model) const override;
+
+ protected:
+  void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions& form) override;
+  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t,
+                                          const at::TensorOptions& form) override {
+    return std::make_shared<RandLoraLayer>(site, bases_, options_, form);
+  }
+  void write_config(nlohmann::ordered_json& config) const override;
+
+ private:
+  RandLoraOptions options_;
+  std::vector<std::string> paths_;
+  Bases bases_;
+};
+
+void RandLora::prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions& form) {
+  int64_t in = 0, out = 0;
+  for (const peft::Site* site : sites) {
+    paths_.push_back(site->path());
+    if (const auto* linear = dynamic_cast<const peft::Linear*>(site))
+      in = std::max(in, linear->in_features()), out = std::max(out, linear->out_features());
+  }
+  const auto [fewest, most] = std::minmax(in, out);
+  Drawing drawing(options_.projection_prng_key);
+  if (options_.very_sparse)
+    bases_ = drawing.sparse(options_.r, fewest, most, std::sqrt(static_cast<double>(fewest)));
+  else if (options_.sparse)
+    bases_ = drawing.sparse(options_.r, fewest, most, 3);
+  else
+    bases_ = drawing.dense(options_.r, fewest, most);
+  bases_ = {bases_.A.to(form.device(), form.dtype()), bases_.B.to(form.device(), form.dtype())};
+}
+
+/// PEFT repeats the bases for every layer.
+peft::State RandLora::hf_state(const peft::Model& model) const {
+  peft::State state = TargetedAdapter::hf_state(model);
+  if (!options_.save_projection) return state;
+  std::vector<std::string> holders{"base_model."};
+  for (const std::string& path : paths_) holders.push_back("base_model.model." + path + ".");
+  for (const std::string& holder : holders) {
+    state.emplace(holder + "randlora_A", bases_.A);
+    state.emplace(holder + "randlora_B", bases_.B);
+  }
+  return state;
+}
+
+void RandLora::write_config(nlohmann::ordered_json& config) const {
+  config["bias"] = "none";
+  config["fan_in_fan_out"] = false;
+  config["init_weights"] = options_.init_weights;
+  config["projection_prng_key"] = options_.projection_prng_key;
+  config["r"] = options_.r;
+  config["randlora_alpha"] = peft::config_number(options_.randlora_alpha);
+  config["randlora_dropout"] = options_.randlora_dropout;
+  config["save_projection"] = options_.save_projection;
+  config["sparse"] = options_.sparse;
+  config["very_sparse"] = options_.very_sparse;
+}
+
+std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<RandLora>(read(in)); }
+
+void add(peft::Registry& registry) { registry.adapters.add("randlora", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("randlora", "1.0.0", add)

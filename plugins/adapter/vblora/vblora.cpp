@@ -1,0 +1,201 @@
+// VB-LoRA: Extreme Parameter Efficient Fine-Tuning with Vector Banks (Li et al. 2024, arXiv 2405.15179): every piece of
+// A's rows and B's columns is a mixture of a few vectors of one bank that all layers share.
+#include <peft/error.h>
+#include <peft/factored_layer.h>
+#include <peft/init.h>
+#include <peft/plugin.h>
+#include <peft/targeted_adapter.h>
+#include <torch/torch.h>
+
+#include <limits>
+#include <nlohmann/json.hpp>
+
+namespace {
+
+using torch::Tensor;
+
+/// HF PEFT's VBLoRAConfig: its names, its defaults.
+struct VbLoraOptions {
+  int64_t r = 4;
+  int64_t num_vectors = 256;
+  int64_t vector_length = 256;
+  int64_t topk = 2;
+  bool save_only_topk_weights = false;
+  double vblora_dropout = 0;
+  double init_vector_bank_bound = 0.02;
+  double init_logits_std = 0.1;
+  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}};
+};
+
+VbLoraOptions read(peft::Options& in) {
+  VbLoraOptions o;
+  in.get("r", o.r, "rank of the update").require(o.r > 0, "must be positive");
+  in.get("num_vectors", o.num_vectors, "vectors in the bank").require(o.num_vectors > 0, "must be positive");
+  in.get("vector_length", o.vector_length, "their length, which divides each layer's inputs and outputs")
+      .require(o.vector_length > 0, "must be positive");
+  in.get("topk", o.topk, "vectors that are mixed into each piece")
+      .require(o.topk > 0 && o.topk <= o.num_vectors, "must be positive and at most num_vectors");
+  in.get("save_only_topk_weights", o.save_only_topk_weights,
+         "save only which vectors are mixed and how; nobody can train on from such a file");
+  in.get("vblora_dropout", o.vblora_dropout, "probability of dropping an element of the update's input while training")
+      .require(o.vblora_dropout >= 0 && o.vblora_dropout < 1, "must be at least 0 and below 1");
+  in.get("init_vector_bank_bound", o.init_vector_bank_bound, "the bank starts uniform between plus and minus this")
+      .require(o.init_vector_bank_bound > 0, "must be positive");
+  in.get("init_logits_std", o.init_logits_std, "logits start normal, with this standard deviation")
+      .require(o.init_logits_std > 0, "must be positive");
+  peft::read_targets(in, o.targets);
+  return o;
+}
+
+class VbLoraLayer final : public peft::FactoredLayer {
+ public:
+  VbLoraLayer(const peft::Linear& site, const Tensor& bank, const VbLoraOptions& o, const at::TensorOptions& form)
+      : FactoredLayer(o.vblora_dropout), topk_(o.topk), bank_(bank) {
+    const int64_t in = site.in_features() / o.vector_length, out = site.out_features() / o.vector_length;
+    A_ = register_parameter("vblora_logits_A", peft::init::normal({o.r, in, o.num_vectors}, o.init_logits_std, form));
+    B_ = register_parameter("vblora_logits_B", peft::init::normal({out, o.r, o.num_vectors}, o.init_logits_std, form));
+  }
+  /// The bank trains once: as one layer's parameter.
+  void own_bank() { bank_ = register_parameter("vblora_vector_bank", bank_); }
+  bool resumable() const { return at::isfinite(A_).all().item<bool>() && at::isfinite(B_).all().item<bool>(); }
+
+ protected:
+  peft::LowRank factors() const override {
+    return {mixed(A_).flatten(1), mixed(B_).transpose(1, 2).reshape({-1, B_.size(1)}), 1};
+  }
+
+ private:
+  /// The likeliest vectors of each piece, by their softmax: logits [m, n, vectors] → [m, n, length].
+  Tensor mixed(const Tensor& logits) const {
+    const auto [likeliest, places] = logits.topk(topk_, -1);
+    return (likeliest.softmax(-1).unsqueeze(-1) * at::embedding(bank_, places)).sum(-2);
+  }
+  int64_t topk_;
+  Tensor bank_, A_, B_;  // [vectors, length]; [r, in / length, vectors], [out / length, r, vectors]
+};
+
+class VbLora final : public peft::TargetedAdapter {
+ public:
+  explicit VbLora(VbLoraOptions options) : TargetedAdapter("VBLORA", options.targets), options_(std::move(options)) {}
+  bool starts_as_base() const override { return false; }
+  std::vector<peft::ParamGroup> groups(const peft::Model& model) const override;
+  peft::State hf_state(const peft::Model& model) const override;
+  void load_hf_state(const peft::Model& model, const peft::State& file) const override;
+
+ protected:
+  void prepare(const peft::Model&, const std::vector<peft::Site*>&, const at::TensorOptions& form) override {
+    bank_ = peft::init::uniform({options_.num_vectors, options_.vector_length}, options_.init_vector_bank_bound, form);
+  }
+  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t index,
+                                          const at::TensorOptions& form) override;
+  void write_config(nlohmann::ordered_json& config) const override;
+
+ private:
+  peft::State whole_state(const peft::Model& model) const;
+  VbLoraOptions options_;
+  std::string owner_;  // path of the site whose layer holds the bank
+  std::vector<std::shared_ptr<VbLoraLayer>> layers_;
+  Tensor bank_;  // [vectors, length]
+};
+
+std::shared_ptr<peft::Layer> VbLora::make_layer(const peft::Linear& site, std::size_t, const at::TensorOptions& form) {
+  for (const auto& [what, features] :
+       {std::pair("inputs", site.in_features()), std::pair("outputs", site.out_features())})
+    if (features % options_.vector_length != 0)
+      throw peft::ConfigError("[adapter] vector_length: " + std::to_string(options_.vector_length) +
+                              " does not divide the " + std::to_string(features) + " " + what + " of '" +
+                              peft::printable(site.path()) + "'");
+  const auto layer = layers_.emplace_back(std::make_shared<VbLoraLayer>(site, bank_, options_, form));
+  if (layers_.size() == 1) {
+    layer->own_bank();
+    owner_ = site.path();
+  }
+  return layer;
+}
+
+std::vector<peft::ParamGroup> VbLora::groups(const peft::Model& model) const {
+  for (const auto& layer : layers_)
+    if (!layer->resumable())
+      throw peft::ConfigError(
+          "[adapter] init_from: the adapter was saved with save_only_topk_weights and holds too "
+          "little to train on from");
+  return TargetedAdapter::groups(model);
+}
+
+const std::string kBank = "base_model.vblora_vector_bank";
+const std::string kIndices = "_topk_indices", kWeights = "_topk_weights";
+
+bool are_logits(const std::string& key) {
+  return key.ends_with(".vblora_logits_A") || key.ends_with(".vblora_logits_B");
+}
+
+/// All that trains, with the bank where PEFT has it.
+peft::State VbLora::whole_state(const peft::Model& model) const {
+  peft::State state = TargetedAdapter::hf_state(model);
+  auto bank = state.extract("base_model.model." + owner_ + ".vblora_vector_bank");
+  bank.key() = kBank;
+  state.insert(std::move(bank));
+  return state;
+}
+
+/// Where only the mixtures are saved: their vectors' indices in the smallest type, and all weights but the last, which
+/// is what they lack of 1.
+peft::State VbLora::hf_state(const peft::Model& model) const {
+  const peft::State whole = whole_state(model);
+  if (!options_.save_only_topk_weights) return whole;
+  const int64_t n = options_.num_vectors;
+  const auto index = n < (1 << 8) ? torch::kByte : n < (1 << 15) ? torch::kShort : torch::kInt;
+  const torch::NoGradGuard no_grad;
+  peft::State state;
+  for (const auto& [key, tensor] : whole) {
+    if (!are_logits(key)) {
+      state.emplace(key, tensor);
+      continue;
+    }
+    const auto [likeliest, places] = tensor.topk(options_.topk, -1);
+    state.emplace(key + kIndices, places.to(index));
+    state.emplace(key + kWeights, likeliest.softmax(-1).slice(-1, 0, options_.topk - 1).contiguous());
+  }
+  return state;
+}
+
+/// Logits whose softmax are the saved weights; of all other vectors, -infinity.
+void VbLora::load_hf_state(const peft::Model& model, const peft::State& file) const {
+  const torch::NoGradGuard no_grad;
+  for (const auto& [key, tensor] : whole_state(model)) {
+    if (!options_.save_only_topk_weights || !are_logits(key)) {
+      Tensor(tensor).copy_(file.at(key));
+      continue;
+    }
+    const Tensor places = file.at(key + kIndices).to(torch::kLong), weights = file.at(key + kWeights);
+    if ((places < 0).logical_or(places >= options_.num_vectors).any().item<bool>())
+      throw peft::InputError(peft::printable(key + kIndices, 4096) + ": must be indices of the " +
+                             std::to_string(options_.num_vectors) + " vectors");
+    if ((weights < 0).any().item<bool>())
+      throw peft::InputError(peft::printable(key + kWeights, 4096) + ": must not be negative");
+    const Tensor last = (1 - weights.sum(-1, /*keepdim=*/true)).clamp_min(0);
+    const Tensor logits = at::cat({weights, last}, -1).log().to(tensor.options());
+    Tensor(tensor).fill_(-std::numeric_limits<double>::infinity()).scatter_(-1, places.to(tensor.device()), logits);
+  }
+}
+
+void VbLora::write_config(nlohmann::ordered_json& config) const {
+  config["bias"] = "none";
+  config["fan_in_fan_out"] = false;
+  config["init_logits_std"] = options_.init_logits_std;
+  config["init_vector_bank_bound"] = options_.init_vector_bank_bound;
+  config["num_vectors"] = options_.num_vectors;
+  config["r"] = options_.r;
+  config["save_only_topk_weights"] = options_.save_only_topk_weights;
+  config["topk"] = options_.topk;
+  config["vblora_dropout"] = options_.vblora_dropout;
+  config["vector_length"] = options_.vector_length;
+}
+
+std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<VbLora>(read(in)); }
+
+void add(peft::Registry& registry) { registry.adapters.add("vblora", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("vblora", "1.0.0", add)
