@@ -42,7 +42,8 @@ void save_checkpoint(int64_t step, const Experiment& experiment, const Workload&
     if (!state.empty()) write_state(draft.file(file), state, {});
   };
   State scheduler;
-  for (const auto& [name, value] : experiment.scheduler->state()) scheduler[name] = torch::tensor(value, torch::kDouble);
+  for (const auto& [name, value] : experiment.scheduler->state())
+    scheduler[name] = torch::tensor(value, torch::kDouble);
   write("optimizer.safetensors", experiment.optimizer->state());
   write("scheduler.safetensors", scheduler);
   write("clipping.safetensors", experiment.clipper->state());

@@ -4,12 +4,12 @@
 //   {"kind": "optimizer", "name", "options", "start": [[...]], "gradients": [[[...] or null] of each step]}
 //                                                                                  → [[[...]] after each step]
 //     "shapes": [[...]] of the parameters; "dtype": "float32"; "rates": [factor of lr in each step];
-//     "sampled": [[[...]]] and "tokens": the gradients shown where the optimizer wants sampled ones, one after the other;
-//     "eval": true: what is to be evaluated after each step, not what trains
+//     "sampled": [[[...]]] and "tokens": the gradients shown where the optimizer wants sampled ones, one after the
+//     other; "eval": true: what is to be evaluated after each step, not what trains
 //   {"kind": "clipping", "name", "options", "parameters", "steps": [[[...], ...]]}  → [{"norm", "gradients"} of each]
 //     "groups": [parameters of each group]
-//   {"kind": "precision", "name", "options", "gradients": [[...] of each step]}     → [{"ready", "scale", "gradient"} of
-//   each step], in fp32
+//   {"kind": "precision", "name", "options", "gradients": [[...] of each step]}     → [{"ready", "scale", "gradient"}
+//   of each step], in fp32
 // Else in fp64, so that only a different rule makes a difference.
 #include <torch/torch.h>
 

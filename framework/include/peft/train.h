@@ -125,9 +125,9 @@ struct TrainingResult {
   std::string base_hash;            ///< XXH3-128 of the frozen base, equal before and after
 };
 
-/// Trains, and leaves in the parameters what the optimizer wants saved. Throws DivergedError where loss or gradients are not finite; InputError where a step has no supervised
-/// token; ConfigError where nothing trains; std::logic_error where a gradient reaches the base, misses an adapter
-/// tensor, or the base changed.
+/// Trains, and leaves in the parameters what the optimizer wants saved. Throws DivergedError where loss or gradients
+/// are not finite; InputError where a step has no supervised token; ConfigError where nothing trains; std::logic_error
+/// where a gradient reaches the base, misses an adapter tensor, or the base changed.
 PEFT_API TrainingResult train(Run& run);
 
 /// Over the supervised tokens of a data set.

@@ -60,9 +60,11 @@ class EvalWeights {
 void require_evaluations(const Scheduler& scheduler, const TrainingOptions& options, bool eval_data) {
   if (!scheduler.needs_evaluations()) return;
   if (!eval_data)
-    throw ConfigError("[scheduler] follows the evaluation loss, but nothing is held out; set data.eval or data.eval_split");
+    throw ConfigError(
+        "[scheduler] follows the evaluation loss, but nothing is held out; set data.eval or data.eval_split");
   if (options.eval_every == 0)
-    throw ConfigError("[scheduler] follows the evaluation loss, but there is no evaluation before the end; set training.eval_every");
+    throw ConfigError(
+        "[scheduler] follows the evaluation loss, but there is no evaluation before the end; set training.eval_every");
 }
 
 TrainingResult train(Run& run) {

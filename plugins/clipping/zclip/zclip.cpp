@@ -90,18 +90,23 @@ class Zclip final : public peft::GradientClipper {
 std::unique_ptr<peft::GradientClipper> make(peft::Options& in) {
   ZclipOptions o;
   double max_norm = 1;
-  in.get("alpha", o.alpha, "decay of the norms' mean and variance").require(o.alpha >= 0 && o.alpha < 1, "must be in [0, 1)");
+  in.get("alpha", o.alpha, "decay of the norms' mean and variance")
+      .require(o.alpha >= 0 && o.alpha < 1, "must be in [0, 1)");
   in.get("z_thresh", o.z_thresh, "standard deviations above the mean from which on a norm is an outlier")
       .require(std::isfinite(o.z_thresh) && o.z_thresh > 0, "must be positive");
   in.get("max_norm", max_norm, "and no gradient is longer than this; 0: no such bound")
       .require(std::isfinite(max_norm) && max_norm >= 0, "must be 0 or more");
-  if (max_norm == 0) o.max_norm.reset(); else o.max_norm = max_norm;
+  if (max_norm == 0)
+    o.max_norm.reset();
+  else
+    o.max_norm = max_norm;
   in.get("warmup_steps", o.warmup_steps, "first steps, which only give mean and variance their start")
       .require(o.warmup_steps > 0, "must be positive");
   in.get("mode", o.mode, "zscore, or percentile: always to mean + z_thresh · deviation")
       .require(o.mode == "zscore" || o.mode == "percentile", "must be \"zscore\" or \"percentile\"");
   in.get("clip_option", o.clip_option, "what zscore shortens an outlier to: adaptive_scaling or mean")
-      .require(o.clip_option == "adaptive_scaling" || o.clip_option == "mean", "must be \"adaptive_scaling\" or \"mean\"");
+      .require(o.clip_option == "adaptive_scaling" || o.clip_option == "mean",
+               "must be \"adaptive_scaling\" or \"mean\"");
   in.get("clip_factor", o.clip_factor, "factor of what adaptive_scaling shortens to")
       .require(std::isfinite(o.clip_factor) && o.clip_factor > 0, "must be positive");
   in.get("skip_update_on_spike", o.skip_update_on_spike, "leave outliers out of mean and variance");

@@ -48,8 +48,7 @@ class Adafactor final : public PerParameter {
     }
     direction.mul_(gradient);
     direction.mul_(lr / std::max(1.0, rms(direction) / options_.clip_threshold));
-    if (options_.beta1)
-      direction = kept["exp_avg"].mul_(*options_.beta1).add_(direction, 1 - *options_.beta1);
+    if (options_.beta1) direction = kept["exp_avg"].mul_(*options_.beta1).add_(direction, 1 - *options_.beta1);
     if (*group.weight_decay != 0) parameter.mul_(1 - lr * *group.weight_decay);
     parameter.sub_(direction);
   }

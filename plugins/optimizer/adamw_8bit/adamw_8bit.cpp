@@ -74,7 +74,8 @@ class AdamW8bit final : public PerParameter {
     const auto largest = [&] {
       return at::zeros({(parameter.numel() + kBlock - 1) / kBlock}, parameter.options().dtype(torch::kFloat));
     };
-    return {{"exp_avg", codes()}, {"exp_avg_absmax", largest()}, {"exp_avg_sq", codes()}, {"exp_avg_sq_absmax", largest()}};
+    return {
+        {"exp_avg", codes()}, {"exp_avg_absmax", largest()}, {"exp_avg_sq", codes()}, {"exp_avg_sq_absmax", largest()}};
   }
   void update(Tensor parameter, const Tensor& gradient, Kept& kept, const peft::ParamGroup& group) override {
     Tensor &exp_avg = kept["exp_avg"], &exp_avg_sq = kept["exp_avg_sq"];

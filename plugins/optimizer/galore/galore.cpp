@@ -35,8 +35,7 @@ class Galore final : public PerParameter {
 bool tall(const Tensor& matrix) { return matrix.size(0) >= matrix.size(1); }
 
 peft::State Galore::make_state(const Tensor& parameter) const {
-  if (!projects(parameter))
-    return {{"exp_avg", at::zeros_like(parameter)}, {"exp_avg_sq", at::zeros_like(parameter)}};
+  if (!projects(parameter)) return {{"exp_avg", at::zeros_like(parameter)}, {"exp_avg_sq", at::zeros_like(parameter)}};
   const int64_t rows = parameter.size(0), cols = parameter.size(1), rank = options_.rank;
   const auto zeros = [&](int64_t m, int64_t n) { return at::zeros({m, n}, parameter.options()); };
   if (tall(parameter))
@@ -74,7 +73,8 @@ void Galore::update(Tensor parameter, const Tensor& gradient, Kept& kept, const 
 std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   GaloreOptions o;
   read_lr(in, o.lr);
-  in.get("rank", o.rank, "of the space that a matrix's gradient is projected into").require(o.rank > 0, "must be positive");
+  in.get("rank", o.rank, "of the space that a matrix's gradient is projected into")
+      .require(o.rank > 0, "must be positive");
   in.get("update_proj_gap", o.update_proj_gap, "steps after which the space is chosen anew")
       .require(o.update_proj_gap > 0, "must be positive");
   read_positive(in, "scale", o.scale, "factor of a projected matrix's steps");

@@ -51,8 +51,7 @@ void ScheduleFree::step() {
   for (const peft::ParamGroup& group : groups_) {
     Average& average = average_of(group);
     average.lr_max = std::max(average.lr_max, group.lr);
-    const double weight =
-        std::pow(average.steps + 1, options_.r) * std::pow(average.lr_max, options_.weight_lr_power);
+    const double weight = std::pow(average.steps + 1, options_.r) * std::pow(average.lr_max, options_.weight_lr_power);
     average.weight_sum += weight;
     average.share = average.weight_sum > 0 ? weight / average.weight_sum : 0;
     ++average.steps;
@@ -98,8 +97,7 @@ peft::State ScheduleFree::state() const {
   peft::State state = PerParameter::state();
   for (const peft::ParamGroup& group : groups_)
     for (const auto& [name, parameter] : group.parameters)
-      if (state.contains(name + ".step"))
-        state[name + ".y"] = y_.contains(name) ? y_.at(name) : parameter.detach();
+      if (state.contains(name + ".step")) state[name + ".y"] = y_.contains(name) ? y_.at(name) : parameter.detach();
   for (std::size_t i = 0; i < averages_.size(); ++i) {
     state[prefix(i) + "steps"] = torch::tensor(averages_[i].steps, torch::kLong);
     state[prefix(i) + "weight_sum"] = torch::tensor(averages_[i].weight_sum, torch::kDouble);
@@ -135,7 +133,8 @@ void ScheduleFree::load(const peft::State& state) {
 std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   ScheduleFreeOptions o;
   read_lr(in, o.lr);
-  in.get("beta1", o.beta1, "how near the gradients are taken to the average").require(o.beta1 > 0 && o.beta1 < 1, "must be between 0 and 1");
+  in.get("beta1", o.beta1, "how near the gradients are taken to the average")
+      .require(o.beta1 > 0 && o.beta1 < 1, "must be between 0 and 1");
   read_beta(in, "beta2", o.beta2, "decay of the mean of the gradients' squares");
   read_positive(in, "eps", o.eps, "added to the root of the squares' mean");
   in.get("weight_decay", o.weight_decay, "added to the direction, times the parameter")

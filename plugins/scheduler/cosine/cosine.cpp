@@ -24,7 +24,8 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   const Warmup warmup = read_warmup(in);
   CosineOptions o;
   in.get("min_lr", o.min_lr, "rate at the end").require(std::isfinite(o.min_lr) && o.min_lr >= 0, "must be 0 or more");
-  read_min_lr_ratio(in, o.min_lr_ratio).require(o.min_lr_ratio == 0 || o.min_lr == 0, "cannot be given together with 'min_lr'");
+  read_min_lr_ratio(in, o.min_lr_ratio)
+      .require(o.min_lr_ratio == 0 || o.min_lr == 0, "cannot be given together with 'min_lr'");
   return std::make_unique<Cosine>(warmup, o);
 }
 

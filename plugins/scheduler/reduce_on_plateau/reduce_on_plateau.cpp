@@ -14,8 +14,8 @@ struct PlateauOptions {
 /// What the evaluations so far came to.
 struct Record {
   std::optional<double> best;
-  int64_t bad = 0;        ///< evaluations since the best, or since the last reduction
-  int64_t resting = 0;    ///< evaluations of the cooldown that are left
+  int64_t bad = 0;      ///< evaluations since the best, or since the last reduction
+  int64_t resting = 0;  ///< evaluations of the cooldown that are left
   int64_t reductions = 0;
 };
 
@@ -38,9 +38,8 @@ class ReduceOnPlateau final : public WarmupScheduler {
   }
 
   std::map<std::string, double> state() const override {
-    std::map<std::string, double> state = {{"bad", record_.bad},
-                                           {"resting", record_.resting},
-                                           {"reductions", record_.reductions}};
+    std::map<std::string, double> state = {
+        {"bad", record_.bad}, {"resting", record_.resting}, {"reductions", record_.reductions}};
     if (record_.best) state["best"] = *record_.best;
     return state;
   }
@@ -84,13 +83,15 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   const auto not_negative = [&](const char* key, double& value, const char* help) {
     in.get(key, value, help).require(std::isfinite(value) && value >= 0, "must be 0 or more");
   };
-  in.get("factor", o.factor, "of the rate at each reduction").require(o.factor > 0 && o.factor < 1, "must be between 0 and 1");
+  in.get("factor", o.factor, "of the rate at each reduction")
+      .require(o.factor > 0 && o.factor < 1, "must be between 0 and 1");
   in.get("patience", o.patience, "evaluations without a better loss that are borne")
       .require(o.patience >= 0, "must be 0 or more");
   not_negative("threshold", o.threshold, "by how much a loss must be below the best to be better");
   in.get("threshold_mode", o.threshold_mode, "rel: a share of the best; abs: a difference")
       .require(o.threshold_mode == "rel" || o.threshold_mode == "abs", "must be \"rel\" or \"abs\"");
-  in.get("cooldown", o.cooldown, "evaluations after a reduction that do not count").require(o.cooldown >= 0, "must be 0 or more");
+  in.get("cooldown", o.cooldown, "evaluations after a reduction that do not count")
+      .require(o.cooldown >= 0, "must be 0 or more");
   not_negative("min_lr", o.min_lr, "least rate");
   not_negative("eps", o.eps, "smaller reductions are left out");
   return std::make_unique<ReduceOnPlateau>(warmup, std::move(o));

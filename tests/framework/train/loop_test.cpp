@@ -298,7 +298,8 @@ TEST_CASE("a schedule that follows evaluations is told of each, and refused with
   CHECK(rates == std::vector<double>{1e-2, 1e-2, 1e-2, 1e-2, 5e-3, 5e-3, 2.5e-3});
 }
 
-TEST_CASE("what is evaluated, saved and left is what the optimizer wants saved, and training goes on from what trains") {
+TEST_CASE(
+    "what is evaluated, saved and left is what the optimizer wants saved, and training goes on from what trains") {
   Trainer plain, watched;
   for (Trainer* trainer : {&plain, &watched}) {
     trainer->optimizer = test::load<Optimizer>("schedule_free_adamw", "lr = 1e-2");

@@ -24,17 +24,17 @@ struct Row {
   std::string name, toml;
 };
 const std::vector<Row> rows = {{"adamw", ""},
-                                 {"adamw_8bit", ""},
-                                 {"adafactor", ""},
-                                 {"adafactor", "beta1 = 0.9\nscale_parameter = true"},
-                                 {"galore", "rank = 8\nupdate_proj_gap = 4"},
-                                 {"lamb", ""},
-                                 {"lion", ""},
-                                 {"muon", ""},
-                                 {"schedule_free_adamw", ""},
-                                 {"sgd", ""},
-                                 {"sgd", "momentum = 0.9"},
-                                 {"sophia", "update_period = 3"}};
+                               {"adamw_8bit", ""},
+                               {"adafactor", ""},
+                               {"adafactor", "beta1 = 0.9\nscale_parameter = true"},
+                               {"galore", "rank = 8\nupdate_proj_gap = 4"},
+                               {"lamb", ""},
+                               {"lion", ""},
+                               {"muon", ""},
+                               {"schedule_free_adamw", ""},
+                               {"sgd", ""},
+                               {"sgd", "momentum = 0.9"},
+                               {"sophia", "update_period = 3"}};
 
 /// An optimizer with two groups: a matrix and a vector; a matrix that lacks gradients now and then, and one that never
 /// has any.

@@ -64,16 +64,16 @@ TEST_CASE("the others are pure functions of the step", "[scheduler]") {
 }
 
 TEST_CASE("options out of range are told", "[scheduler]") {
-  for (const auto& [name, toml] : std::vector<std::pair<std::string, std::string>>{
-           {"cosine", "min_lr = 1e-5\nmin_lr_ratio = 0.1"},
-           {"linear", "min_lr_ratio = 1.5"},
-           {"cosine_with_restarts", "num_cycles = 0"},
-           {"one_cycle", "pct_start = 0"},
-           {"one_cycle", "three_phase = true\npct_start = 0.6"},
-           {"one_cycle", "anneal_strategy = \"square\""},
-           {"rex", "min_lr = -1"},
-           {"reduce_on_plateau", "factor = 1"},
-           {"reduce_on_plateau", "threshold_mode = \"relative\""}}) {
+  for (const auto& [name, toml] :
+       std::vector<std::pair<std::string, std::string>>{{"cosine", "min_lr = 1e-5\nmin_lr_ratio = 0.1"},
+                                                        {"linear", "min_lr_ratio = 1.5"},
+                                                        {"cosine_with_restarts", "num_cycles = 0"},
+                                                        {"one_cycle", "pct_start = 0"},
+                                                        {"one_cycle", "three_phase = true\npct_start = 0.6"},
+                                                        {"one_cycle", "anneal_strategy = \"square\""},
+                                                        {"rex", "min_lr = -1"},
+                                                        {"reduce_on_plateau", "factor = 1"},
+                                                        {"reduce_on_plateau", "threshold_mode = \"relative\""}}) {
     INFO(name << " " << toml);
     CHECK_THROWS_AS(test::load<Scheduler>(name, toml), ConfigError);
   }
