@@ -83,6 +83,7 @@ Experiment::Experiment(const std::string& path, const StringList& sets) : docume
   clipper = make<GradientClipper>(document, *plugins, "norm");
   precision = make<Precision>(document, *plugins, "fp32");
   document.finish();
+  require_evaluations(*scheduler, training, !data.eval.empty() || data.eval_split > 0);
 }
 
 Workload::Workload(Experiment& experiment)

@@ -39,7 +39,16 @@ void make_output(const TrainingOptions& options) {
 void save_checkpoint(int64_t step, const Experiment& experiment, const Workload& work, const RunLog& log) {
   DraftFolder draft(experiment.training.output_dir + "/checkpoint-" + std::to_string(step));
   save_adapter(draft.path(), *experiment.adapter, *work.model);
-  write_state(draft.file("optimizer.safetensors"), experiment.optimizer->state(), {});
+  const auto write = [&](const char* file, const State& state) {
+    if (!state.empty()) write_state(draft.file(file), state, {});
+  };
+  State scheduler;
+  for (const auto& [name, value] : experiment.scheduler->state())
+    scheduler[name] = torch::tensor(value, torch::kDouble);
+  write("optimizer.safetensors", experiment.optimizer->state());
+  write("scheduler.safetensors", scheduler);
+  write("clipping.safetensors", experiment.clipper->state());
+  write("precision.safetensors", experiment.precision->state());
   log.write_state(draft.path());
   draft.publish();
 }

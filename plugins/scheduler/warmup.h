@@ -32,6 +32,11 @@ inline Warmup read_warmup(peft::Options& in) {
   return w;
 }
 
+inline peft::Check read_min_lr_ratio(peft::Options& in, double& ratio) {
+  return in.get("min_lr_ratio", ratio, "share of the rate that is left at the end")
+      .require(ratio >= 0 && ratio <= 1, "must be between 0 and 1");
+}
+
 /// Share done of what follows the warm-up, 0 to 1.
 inline double progress(int64_t step, int64_t total, int64_t warmup) {
   return static_cast<double>(step - warmup) / static_cast<double>(std::max<int64_t>(1, total - warmup));

@@ -136,6 +136,12 @@ def test_plugin_of_another_abi(run, folder, bin_dir):
     refused(run, folder, 4, str(other), "libtorch 9", sets=[f'plugins.paths=["{plugins}"]'])
 
 
+def test_schedule_that_follows_evaluations_which_there_are_not(run, folder):
+    follows = "scheduler.name=reduce_on_plateau"
+    refused(run, folder, 2, "follows the evaluation loss", "data.eval_split", sets=[follows])
+    refused(run, folder, 2, "training.eval_every", sets=[follows, "data.eval=train.jsonl"])
+
+
 def test_diverged(run, folder):
     """The loss stops being a number: exit code 6, and no adapter is published."""
     (folder / "experiment.toml").write_text(EXPERIMENT.format(model="model", train="train.jsonl"))

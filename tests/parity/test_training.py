@@ -143,3 +143,47 @@ def test_tokens_from_the_cache_train_the_same(run, tmp_path):
         assert adapter.keys() == runs[0][1].keys()
         assert all(torch.equal(tensor, adapter[name]) for name, tensor in runs[0][1].items())
     assert "absolute path" in run("peft-run", tmp_path / "experiment.toml", "--set", "data.cache=near", code=2).stderr
+
+
+def test_a_checkpoint_holds_the_state_of_every_part(run, tmp_path):
+    """And, of an optimizer that averages, the average as the adapter and what trains beside it."""
+    save_llama(tmp_path / "model")
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    (tmp_path / "experiment.toml").write_text(
+        """[model]
+path = "model"
+[data]
+train = "train.jsonl"
+eval = "train.jsonl"
+[adapter]
+name = "lora"
+target_modules = ["q_proj"]
+[optimizer]
+name = "schedule_free_adamw"
+lr = 0.01
+[scheduler]
+name = "reduce_on_plateau"
+[clipping]
+name = "zclip"
+[precision]
+name = "fp16"
+[training]
+output_dir = "out"
+max_steps = 5
+batch_size = 1
+eval_every = 2
+save_every = 4
+"""
+    )
+    run("peft-run", tmp_path / "experiment.toml")
+    checkpoint = tmp_path / "out" / "checkpoint-4"
+    parts = {part: load_file(checkpoint / f"{part}.safetensors") for part in ("optimizer", "scheduler", "clipping", "precision")}
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["eval_loss"] for line in lines if "eval_loss" in line][:2]
+    assert parts["scheduler"]["best"].item() == min(losses)
+    assert parts["clipping"]["norms"].dtype == torch.float64
+    assert "scale" in parts["precision"]
+    for name, average in load_file(checkpoint / "adapter_model.safetensors").items():
+        kept = {key: parts["optimizer"][f"{name.removeprefix('base_model.model.')}.{key}"] for key in ("y", "z")}
+        torch.testing.assert_close(average, kept["y"].lerp(kept["z"], 1 - 1 / 0.9), rtol=1e-5, atol=1e-7)
+        assert not torch.equal(average, kept["y"])

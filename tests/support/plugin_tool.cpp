@@ -1,15 +1,21 @@
 // What tests/parity asks of optimizers, schedulers, clippers and loss scaling. One JSON line in, one out:
-//   {"kind": "scheduler", "name", "options": TOML, "total", "base_lr"}                      → [lr of each step]
-//   {"kind": "optimizer", "name", "options", "start": [[...]], "gradients": [[[...] or null]]} → [[[...]]], after each
-//   step
-//   {"kind": "clipping", "name", "options", "parameters", "gradients": [[[...], ...]]}       → {"norm", "gradients"}
-//   {"kind": "precision", "name", "options", "gradients": [[...] of each step]}               → [{"ready", "scale",
-//   "gradient"} of each step], in fp32
+//   {"kind": "scheduler", "name", "options": TOML, "total", "base_lr"}             → [lr of each step]
+//     "losses": [number or null]: what is observed after each step
+//   {"kind": "optimizer", "name", "options", "start": [[...]], "gradients": [[[...] or null] of each step]}
+//                                                                                  → [[[...]] after each step]
+//     "shapes": [[...]] of the parameters; "dtype": "float32"; "rates": [factor of lr in each step];
+//     "sampled": [[[...]]] and "tokens": the gradients shown where the optimizer wants sampled ones, one after the
+//     other; "eval": true: what is to be evaluated after each step, not what trains
+//   {"kind": "clipping", "name", "options", "parameters", "steps": [[[...], ...]]}  → [{"norm", "gradients"} of each]
+//     "groups": [parameters of each group]
+//   {"kind": "precision", "name", "options", "gradients": [[...] of each step]}     → [{"ready", "scale", "gradient"}
+//   of each step], in fp32
 // Else in fp64, so that only a different rule makes a difference.
 #include <torch/torch.h>
 
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 
 #include "plugins/load.h"
 
@@ -21,34 +27,71 @@ namespace {
 Tensor tensor(const json& values) { return torch::tensor(values.get<std::vector<double>>(), torch::kDouble); }
 
 std::vector<double> values(const Tensor& tensor) {
-  const Tensor flat = tensor.detach().contiguous().flatten();
+  const Tensor flat = tensor.detach().to(torch::kDouble).contiguous().flatten();
   return {flat.data_ptr<double>(), flat.data_ptr<double>() + flat.numel()};
 }
 
 json rates(const json& request) {
   const auto scheduler = test::load<Scheduler>(request.at("name"), request.at("options"));
+  const json losses = request.value("losses", json::array());
   json out = json::array();
   const int64_t total = request.at("total");
-  for (int64_t step = 0; step < total; ++step) out.push_back(scheduler->lr(step, total, request.at("base_lr")));
+  for (int64_t step = 0; step < total; ++step) {
+    out.push_back(scheduler->lr(step, total, request.at("base_lr")));
+    if (const auto at = static_cast<std::size_t>(step); at < losses.size() && !losses[at].is_null())
+      scheduler->observe(losses[at]);
+  }
   return out;
 }
 
+/// The parameters of an optimizer request, and their gradients.
+class Trained {
+ public:
+  explicit Trained(const json& request) : request_(request) {
+    for (const json& start : request.at("start"))
+      parameters.emplace_back(std::to_string(parameters.size()), shaped(start, parameters.size()).requires_grad_());
+  }
+  void set_gradients(const json& gradients) {
+    for (std::size_t i = 0; i < parameters.size(); ++i)
+      if (!gradients[i].is_null()) Tensor(parameters[i].second).mutable_grad() = shaped(gradients[i], i);
+  }
+  json now() const {
+    json all = json::array();
+    for (const auto& [name, parameter] : parameters) all.push_back(values(parameter));
+    return all;
+  }
+  NamedTensors parameters;
+
+ private:
+  Tensor shaped(const json& flat, std::size_t i) const {
+    Tensor out = tensor(flat).to(request_.value("dtype", "") == "float32" ? torch::kFloat : torch::kDouble);
+    return request_.contains("shapes") ? out.view(request_.at("shapes")[i].get<std::vector<int64_t>>()) : out;
+  }
+  const json& request_;
+};
+
 json steps(const json& request) {
   const auto optimizer = test::load<Optimizer>(request.at("name"), request.at("options"));
+  Trained trained(request);
   ParamGroup group;
-  for (const json& start : request.at("start"))
-    group.parameters.emplace_back(std::to_string(group.parameters.size()), tensor(start).requires_grad_());
-  const NamedTensors parameters = group.parameters;
+  group.parameters = trained.parameters;
   optimizer->add(std::move(group));
   json out = json::array();
+  std::size_t shown = 0;
   for (const json& gradients : request.at("gradients")) {
-    for (std::size_t i = 0; i < parameters.size(); ++i)
-      if (!gradients[i].is_null()) Tensor(parameters[i].second).mutable_grad() = tensor(gradients[i]);
+    ParamGroup& all = optimizer->groups().front();
+    all.lr = *all.initial_lr * (request.contains("rates") ? request.at("rates")[out.size()].get<double>() : 1);
+    if (optimizer->wants_sampled_gradients()) {
+      trained.set_gradients(request.at("sampled").at(shown++));
+      optimizer->observe_sampled_gradients(request.at("tokens"));
+      optimizer->zero_grad();
+    }
+    trained.set_gradients(gradients);
     optimizer->step();
     optimizer->zero_grad();
-    json now = json::array();
-    for (const auto& [name, parameter] : parameters) now.push_back(values(parameter));
-    out.push_back(now);
+    if (request.value("eval", false)) optimizer->eval();
+    out.push_back(trained.now());
+    optimizer->train();
   }
   return out;
 }
@@ -65,11 +108,22 @@ std::vector<Tensor> matrices(const json& all) {
 
 json clipped(const json& request) {
   const auto clipper = test::load<GradientClipper>(request.at("name"), request.at("options"));
-  const std::vector<Tensor> parameters = matrices(request.at("parameters")),
-                            gradients = matrices(request.at("gradients"));
-  for (std::size_t i = 0; i < parameters.size(); ++i) Tensor(parameters[i]).mutable_grad() = gradients[i];
-  json out = {{"norm", clipper->clip(parameters)}, {"gradients", json::array()}};
-  for (const Tensor& parameter : parameters) out["gradients"].push_back(values(parameter.grad()));
+  const std::vector<Tensor> parameters = matrices(request.at("parameters"));
+  std::vector<ParamGroup> groups;
+  std::vector<std::size_t> all(parameters.size());
+  std::iota(all.begin(), all.end(), 0);
+  for (const json& members : request.value("groups", json::array({all}))) {
+    groups.emplace_back();
+    for (const std::size_t i : members) groups.back().parameters.emplace_back(std::to_string(i), parameters.at(i));
+  }
+  json out = json::array();
+  for (const json& step : request.at("steps")) {
+    const std::vector<Tensor> gradients = matrices(step);
+    for (std::size_t i = 0; i < parameters.size(); ++i) Tensor(parameters[i]).mutable_grad() = gradients[i];
+    json after = {{"norm", clipper->clip(groups)}, {"gradients", json::array()}};
+    for (const Tensor& parameter : parameters) after["gradients"].push_back(values(parameter.grad()));
+    out.push_back(after);
+  }
   return out;
 }
 

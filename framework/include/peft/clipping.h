@@ -1,6 +1,7 @@
 #pragma once
 
 #include "peft/export.h"
+#include "peft/param_group.h"
 #include "peft/tensors.h"
 
 namespace peft {
@@ -9,9 +10,12 @@ namespace peft {
 class PEFT_API GradientClipper {
  public:
   virtual ~GradientClipper();
-  /// Changes the gradients of `parameters` in place; returns their global 2-norm as it was before. If that is not
-  /// finite it changes nothing: the loop stops the run.
-  virtual double clip(const std::vector<Tensor>& parameters) = 0;
+  /// Changes the gradients of the groups' parameters in place; returns their global 2-norm as it was before. If that is
+  /// not finite it changes nothing: the loop stops the run.
+  virtual double clip(const std::vector<ParamGroup>& groups) = 0;
+  /// Everything a resumed run needs, where steps depend on earlier ones.
+  virtual State state() const { return {}; }
+  virtual void load(const State& state);
 };
 
 /// The gradients of those parameters that have one.

@@ -101,7 +101,7 @@ class PEFT_API Observer {
 struct Run {
   Model& model;
   Optimizer& optimizer;  ///< with the adapter's groups added
-  const Scheduler& scheduler;
+  Scheduler& scheduler;
   GradientClipper& clipper;
   Precision& precision;
   Adapter* adapter = nullptr;  ///< told of each step; null where the caller trains parameters of its own
@@ -115,6 +115,9 @@ struct Run {
   std::function<void(int64_t step)> save = [](int64_t) {};  ///< every save_every steps
 };
 
+/// Throws ConfigError where the scheduler follows evaluations, and the run has none before its end.
+PEFT_API void require_evaluations(const Scheduler& scheduler, const TrainingOptions& options, bool eval_data);
+
 struct TrainingResult {
   int64_t steps = 0, skipped = 0, tokens = 0;
   double loss = 0;  ///< mean of all steps
@@ -125,9 +128,9 @@ struct TrainingResult {
   std::string base_hash;                                ///< XXH3-128 of the frozen base, equal before and after
 };
 
-/// Trains. Throws DivergedError where loss or gradients are not finite; InputError where a step has no supervised
-/// token; ConfigError where nothing trains; std::logic_error where a gradient reaches the base, misses an adapter
-/// tensor, or the base changed.
+/// Trains, and leaves in the parameters what the optimizer wants saved. Throws DivergedError where loss or gradients
+/// are not finite; InputError where a step has no supervised token; ConfigError where nothing trains; std::logic_error
+/// where a gradient reaches the base, misses an adapter tensor, or the base changed.
 PEFT_API TrainingResult train(Run& run);
 
 /// Over the supervised tokens of a data set.

@@ -74,9 +74,24 @@ void Optimizer::zero_grad() {
     for (auto& [name, parameter] : group.parameters) parameter.mutable_grad().reset();
 }
 
+std::vector<Tensor> parameters_of(const std::vector<ParamGroup>& groups) {
+  std::vector<Tensor> all;
+  for (const ParamGroup& group : groups)
+    for (const auto& [name, parameter] : group.parameters) all.push_back(parameter);
+  return all;
+}
+
 Scheduler::~Scheduler() = default;
 GradientClipper::~GradientClipper() = default;
 Precision::~Precision() = default;
+
+void Scheduler::load(const std::map<std::string, double>& state) {
+  if (!state.empty()) throw InputError("this scheduler keeps no state, but the checkpoint has some");
+}
+
+void GradientClipper::load(const State& state) {
+  if (!state.empty()) throw InputError("this clipping keeps no state, but the checkpoint has some");
+}
 
 void Precision::backward(const Tensor& loss) { loss.backward(); }
 bool Precision::ready(const std::vector<Tensor>&) { return true; }

@@ -92,8 +92,7 @@ MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, i
 
   for (const auto& [name, tensor] : model.trainable()) {
     at(estimate, MemoryComponent::gradients) += tensor.nbytes();
-    at(estimate, MemoryComponent::optimizer) +=
-        static_cast<uint64_t>(optimizer.state_bytes_per_element() * static_cast<double>(tensor.numel()));
+    at(estimate, MemoryComponent::optimizer) += optimizer.state_bytes(tensor);
   }
 
   const auto width = static_cast<int64_t>(c10::elementSize(model.dtype()));

@@ -9,17 +9,11 @@
 #include "peft/profile.h"
 #include "train/progress.h"
 #include "train/proof.h"
+#include "train/sampled_gradients.h"
 
 namespace peft {
 
 namespace {
-
-std::vector<Tensor> parameters_of(Optimizer& optimizer) {
-  std::vector<Tensor> all;
-  for (const ParamGroup& group : optimizer.groups())
-    for (const auto& [name, parameter] : group.parameters) all.push_back(parameter);
-  return all;
-}
 
 struct StepTokens {
   int64_t tokens = 0, supervised = 0;
@@ -50,13 +44,36 @@ double add_auxiliary(const Adapter& adapter, Precision& precision) {
   return extra.item<double>();
 }
 
+/// As long as it lives, the parameters hold what is to be evaluated and saved.
+class EvalWeights {
+ public:
+  explicit EvalWeights(Optimizer& optimizer) : optimizer_(optimizer) { optimizer.eval(); }
+  ~EvalWeights() { optimizer_.train(); }
+  EvalWeights(const EvalWeights&) = delete;
+  EvalWeights& operator=(const EvalWeights&) = delete;
+
+ private:
+  Optimizer& optimizer_;
+};
+
 }  // namespace
+
+void require_evaluations(const Scheduler& scheduler, const TrainingOptions& options, bool eval_data) {
+  if (!scheduler.needs_evaluations()) return;
+  if (!eval_data)
+    throw ConfigError(
+        "[scheduler] follows the evaluation loss, but nothing is held out; set data.eval or data.eval_split");
+  if (options.eval_every == 0)
+    throw ConfigError(
+        "[scheduler] follows the evaluation loss, but there is no evaluation before the end; set training.eval_every");
+}
 
 TrainingResult train(Run& run) {
   auto& [model, optimizer, scheduler, clipper, precision, adapter, data, eval_data, packing, max_length, options,
          memory, observers, save] = run;
+  require_evaluations(scheduler, options, eval_data != nullptr);
   const torch::Device device = model.device();
-  const std::vector<Tensor> parameters = parameters_of(optimizer);
+  const std::vector<Tensor> parameters = parameters_of(optimizer.groups());
   require_all_trained(model, parameters);
   const std::string hash = base_hash(model);
   GradientProof proof(model);
@@ -64,6 +81,7 @@ TrainingResult train(Run& run) {
   Progress progress(run, steps.total());
   model.enable_fusion(options.fused);
   model.train();
+  optimizer.train();
   optimizer.zero_grad();
 
   std::optional<StepProfile> profile;
@@ -75,6 +93,7 @@ TrainingResult train(Run& run) {
     for (const auto& examples : plan.batches) batches.push_back(make_batch(data, examples));
     const auto [tokens, supervised] = count(batches, step);
 
+    if (optimizer.wants_sampled_gradients()) show_sampled_gradients(run, batches, supervised);
     double loss = 0;
     for (const Batch& batch : batches) {
       memory.phase(MemoryPhase::forward);
@@ -99,7 +118,7 @@ TrainingResult train(Run& run) {
     if (precision.ready(parameters)) {
       PEFT_PART("clipping and optimizer");
       if (adapter != nullptr) adapter->after_backward(position);
-      norm = clipper.clip(parameters);
+      norm = clipper.clip(optimizer.groups());
       require_finite(norm, "gradient norm", step);
       if (proof.open()) proof.check();
       for (ParamGroup& group : optimizer.groups()) group.lr = scheduler.lr(step - 1, steps.total(), *group.initial_lr);
@@ -115,17 +134,25 @@ TrainingResult train(Run& run) {
     report.tokens = tokens, report.supervised = supervised;
     progress.step(report);
     const bool last = step == steps.total();
-    if (eval_data != nullptr && (last || (options.eval_every > 0 && step % options.eval_every == 0))) {
+    const auto every = [&](int64_t steps_between) { return steps_between > 0 && step % steps_between == 0; };
+    const bool evaluates = eval_data != nullptr && (last || every(options.eval_every)),
+               saves = every(options.save_every);
+    if (!evaluates && !saves) continue;
+    const EvalWeights weights(optimizer);
+    if (evaluates) {
       memory.phase(MemoryPhase::evaluate);
-      progress.evaluated(step, plan.epoch, evaluate(model, precision, *eval_data, options.batch_size).loss);
+      const double eval_loss = evaluate(model, precision, *eval_data, options.batch_size).loss;
+      scheduler.observe(eval_loss);
+      progress.evaluated(step, plan.epoch, eval_loss);
       model.train();
     }
-    if (options.save_every > 0 && step % options.save_every == 0) {
+    if (saves) {
       memory.phase(MemoryPhase::save);
       save(step);
     }
   }
 
+  optimizer.eval();
   proof.require_closed();
   require_unchanged(model, hash);
   TrainingResult result = progress.result();

@@ -23,8 +23,9 @@ class Agc final : public peft::GradientClipper {
  public:
   explicit Agc(AgcOptions options) : options_(options) {}
 
-  double clip(const std::vector<torch::Tensor>& parameters) override {
+  double clip(const std::vector<peft::ParamGroup>& groups) override {
     const torch::NoGradGuard no_grad;
+    const std::vector<torch::Tensor> parameters = peft::parameters_of(groups);
     const double norm = peft::global_norm(peft::gradients(parameters));
     if (!std::isfinite(norm)) return norm;
     for (const torch::Tensor& parameter : parameters) {

@@ -4,8 +4,8 @@ namespace {
 
 class None final : public peft::GradientClipper {
  public:
-  double clip(const std::vector<torch::Tensor>& parameters) override {
-    return peft::global_norm(peft::gradients(parameters));
+  double clip(const std::vector<peft::ParamGroup>& groups) override {
+    return peft::global_norm(peft::gradients(peft::parameters_of(groups)));
   }
 };
 

@@ -8,8 +8,8 @@ class Value final : public peft::GradientClipper {
  public:
   explicit Value(double clip_value) : clip_value_(clip_value) {}
 
-  double clip(const std::vector<torch::Tensor>& parameters) override {
-    const std::vector<torch::Tensor> gradients = peft::gradients(parameters);
+  double clip(const std::vector<peft::ParamGroup>& groups) override {
+    const std::vector<torch::Tensor> gradients = peft::gradients(peft::parameters_of(groups));
     const double norm = peft::global_norm(gradients);
     // No element is larger than the norm.
     if (!std::isfinite(norm) || norm <= clip_value_) return norm;

@@ -4,7 +4,7 @@
 #include <peft/plugin.h>
 #include <torch/torch.h>
 
-#include <cmath>
+#include "../common_options.h"
 
 namespace {
 
@@ -20,7 +20,7 @@ class AdamW final : public peft::Optimizer {
   void step() override;
   peft::State state() const override;
   void load(const peft::State& state) override;
-  double state_bytes_per_element() const override { return 8; }
+  uint64_t state_bytes(const Tensor& parameter) const override { return 2 * parameter.nbytes(); }
 
  protected:
   double default_lr() const override { return options_.lr; }
@@ -99,14 +99,9 @@ void AdamW::load(const peft::State& state) {
 
 std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   AdamWOptions o;
-  const auto share = [](double value) { return value >= 0 && value < 1; };
-  in.get("lr", o.lr, "learning rate").require(std::isfinite(o.lr) && o.lr >= 0, "must be 0 or more");
-  in.get("beta1", o.beta1, "decay of the mean of the gradients").require(share(o.beta1), "must be in [0, 1)");
-  in.get("beta2", o.beta2, "decay of the mean of their squares").require(share(o.beta2), "must be in [0, 1)");
-  in.get("eps", o.eps, "added to the root of the squares' mean")
-      .require(std::isfinite(o.eps) && o.eps > 0, "must be positive");
-  in.get("weight_decay", o.weight_decay, "decoupled: each step takes lr · weight_decay of the parameter away")
-      .require(std::isfinite(o.weight_decay) && o.weight_decay >= 0, "must be 0 or more");
+  read_lr(in, o.lr);
+  read_adam(in, o.beta1, o.beta2, o.eps);
+  read_weight_decay(in, o.weight_decay);
   return std::make_unique<AdamW>(o);
 }
 

@@ -4,7 +4,7 @@
 #include <peft/plugin.h>
 #include <torch/torch.h>
 
-#include <cmath>
+#include "../common_options.h"
 
 namespace {
 
@@ -21,7 +21,9 @@ class Sgd final : public peft::Optimizer {
   void step() override;
   peft::State state() const override { return momentum_; }
   void load(const peft::State& state) override;
-  double state_bytes_per_element() const override { return options_.momentum > 0 ? 4 : 0; }
+  uint64_t state_bytes(const Tensor& parameter) const override {
+    return options_.momentum > 0 ? parameter.nbytes() : 0;
+  }
 
  protected:
   double default_lr() const override { return options_.lr; }
@@ -71,7 +73,7 @@ void Sgd::load(const peft::State& state) {
 
 std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   SgdOptions o;
-  in.get("lr", o.lr, "learning rate").require(std::isfinite(o.lr) && o.lr >= 0, "must be 0 or more");
+  read_lr(in, o.lr);
   in.get("momentum", o.momentum, "share of the last direction that is kept")
       .require(o.momentum >= 0 && o.momentum < 1, "must be in [0, 1)");
   in.get("dampening", o.dampening, "share of the gradient that momentum leaves out")

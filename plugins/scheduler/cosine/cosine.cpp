@@ -1,29 +1,36 @@
-// Falls along half a cosine to min_lr (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts).
+// Falls along half a cosine to a least rate (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts).
 #include "../warmup.h"
 
 namespace {
 
+struct CosineOptions {
+  double min_lr = 0, min_lr_ratio = 0;
+};
+
 class Cosine final : public WarmupScheduler {
  public:
-  explicit Cosine(Warmup warmup, double min_lr) : WarmupScheduler(warmup), min_lr_(min_lr) {}
+  Cosine(Warmup warmup, CosineOptions options) : WarmupScheduler(warmup), options_(options) {}
 
  private:
   double after(int64_t step, int64_t total_steps, int64_t warmup, double base_lr) const override {
     const double fall = 0.5 * (1 + std::cos(std::numbers::pi * std::min(1.0, progress(step, total_steps, warmup))));
-    return min_lr_ < base_lr ? min_lr_ + (base_lr - min_lr_) * fall : base_lr;
+    const double least = std::max(options_.min_lr, options_.min_lr_ratio * base_lr);
+    return least < base_lr ? least + (base_lr - least) * fall : base_lr;
   }
-  double min_lr_;
+  CosineOptions options_;
 };
 
 std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   const Warmup warmup = read_warmup(in);
-  double min_lr = 0;
-  in.get("min_lr", min_lr, "rate at the end").require(std::isfinite(min_lr) && min_lr >= 0, "must be 0 or more");
-  return std::make_unique<Cosine>(warmup, min_lr);
+  CosineOptions o;
+  in.get("min_lr", o.min_lr, "rate at the end").require(std::isfinite(o.min_lr) && o.min_lr >= 0, "must be 0 or more");
+  read_min_lr_ratio(in, o.min_lr_ratio)
+      .require(o.min_lr_ratio == 0 || o.min_lr == 0, "cannot be given together with 'min_lr'");
+  return std::make_unique<Cosine>(warmup, o);
 }
 
 void add(peft::Registry& registry) { registry.schedulers.add("cosine", make); }
 
 }  // namespace
 
-PEFT_PLUGIN("cosine", "1.0.0", add)
+PEFT_PLUGIN("cosine", "1.1.0", add)

@@ -40,8 +40,7 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   in.get("decay_type", type, "linear, cosine or 1-sqrt")
       .require(type == "linear" || type == "cosine" || type == "1-sqrt",
                "must be \"linear\", \"cosine\" or \"1-sqrt\"");
-  in.get("min_lr_ratio", min_lr_ratio, "share of the rate that is left at the end")
-      .require(min_lr_ratio >= 0 && min_lr_ratio <= 1, "must be between 0 and 1");
+  read_min_lr_ratio(in, min_lr_ratio);
   return std::make_unique<Wsd>(warmup, decay, type, min_lr_ratio);
 }
 

@@ -283,6 +283,93 @@ TEST_CASE("an adapter is told of each step, and may add to the loss") {
   CHECK(difference(*with.model, *plain.model) > 1e-4);  // its gradients count
 }
 
+TEST_CASE("a schedule that follows evaluations is told of each, and refused without them") {
+  Trainer trainer;
+  trainer.scheduler = test::load<Scheduler>("reduce_on_plateau", "factor = 0.5\npatience = 0\nthreshold = 10.0");
+  CHECK(has(message_of<ConfigError>([&] { trainer.run(); }), "set data.eval or data.eval_split"));
+  trainer.eval_data = test_data(5);
+  CHECK(has(message_of<ConfigError>([&] { trainer.run(); }), "set training.eval_every"));
+  trainer.options.eval_every = 2;
+  trainer.options.max_steps = 7;
+  trainer.run();
+  // Nothing is ever better than the first by more than it: the evaluations after steps 4 and 6 lower the rate.
+  std::vector<double> rates;
+  for (const StepReport& report : trainer.recorder.steps) rates.push_back(report.lr);
+  CHECK(rates == std::vector<double>{1e-2, 1e-2, 1e-2, 1e-2, 5e-3, 5e-3, 2.5e-3});
+}
+
+TEST_CASE(
+    "what is evaluated, saved and left is what the optimizer wants saved, and training goes on from what trains") {
+  Trainer plain, watched;
+  for (Trainer* trainer : {&plain, &watched}) {
+    trainer->optimizer = test::load<Optimizer>("schedule_free_adamw", "lr = 1e-2");
+    for (ParamGroup& group : trainer->adapter->groups(*trainer->model)) trainer->optimizer->add(std::move(group));
+    trainer->options.max_steps = 6;
+  }
+  watched.eval_data = test_data(5);
+  watched.options.eval_every = watched.options.save_every = 2;
+  plain.run();
+  watched.run();
+  CHECK(difference(*plain.model, *watched.model) == 0);
+  const double loss = evaluate(*watched.model, *watched.precision, *watched.eval_data, 4).loss;
+  CHECK(watched.recorder.evaluations.back().loss == loss);
+  watched.optimizer->train();
+  CHECK(difference(*plain.model, *watched.model) > 1e-4);
+  CHECK(evaluate(*watched.model, *watched.precision, *watched.eval_data, 4).loss != loss);
+}
+
+namespace {
+
+/// Stands still, and adds up the gradients of drawn labels.
+struct Surveyor : Optimizer {
+  void step() override {
+    for (const Tensor& parameter : parameters_of(groups())) CHECK(parameter.grad().defined());
+  }
+  State state() const override { return {}; }
+  void load(const State&) override {}
+  uint64_t state_bytes(const Tensor&) const override { return 0; }
+  double default_lr() const override { return 0; }
+  bool wants_sampled_gradients() const override { return true; }
+  void observe_sampled_gradients(int64_t tokens) override {
+    std::vector<Tensor> flat;
+    for (const Tensor& gradient : gradients(parameters_of(groups()))) flat.push_back(gradient.flatten());
+    const Tensor gradient = torch::cat(flat);
+    sum = sum.defined() ? sum + gradient : gradient;
+    lengths += gradient.norm().item<double>();
+    counts.push_back(tokens);
+  }
+  Tensor sum;
+  double lengths = 0;
+  std::vector<int64_t> counts;
+};
+
+}  // namespace
+
+TEST_CASE("drawn labels are the model's own: their gradients have mean zero, and leave no trace in the step's") {
+  Trainer plain, trainer;
+  for (Trainer* each : {&plain, &trainer}) {
+    // Away from B = 0, so that all gradients count.
+    for (const auto& [name, tensor] : each->model->trainable()) {
+      const torch::NoGradGuard guard;
+      Tensor(tensor).normal_(0, 0.3, at::detail::createCPUGenerator(4));
+    }
+    each->options.max_steps = 300;
+  }
+  auto surveyor = std::make_unique<Surveyor>();
+  Surveyor& seen = *surveyor;
+  trainer.optimizer = std::move(surveyor);
+  for (ParamGroup& group : trainer.adapter->groups(*trainer.model)) trainer.optimizer->add(std::move(group));
+  trainer.run();
+  plain.options.max_steps = 1;
+  plain.run();
+  REQUIRE(seen.counts.size() == 300);
+  CHECK(seen.counts.front() == trainer.recorder.steps.front().supervised);
+  CHECK(seen.lengths > 0);
+  CHECK(seen.sum.norm().item<double>() < 0.15 * seen.lengths);
+  CHECK(trainer.recorder.steps.front().grad_norm == plain.recorder.steps.front().grad_norm);
+  CHECK(trainer.recorder.steps.front().loss == plain.recorder.steps.front().loss);
+}
+
 TEST_CASE("a step without anything to learn is refused") {
   Trainer trainer;
   trainer.data = test_data(12, /*masked=*/true);

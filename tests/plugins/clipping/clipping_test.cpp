@@ -33,8 +33,14 @@ Tensors small(torch::Dtype dtype = torch::kFloat32) {
           parameter(ones, torch::tensor({4.0, 12.0}).to(dtype))};
 }
 
+ParamGroup group(const Tensors& parameters) {
+  ParamGroup group;
+  for (const Tensor& p : parameters) group.parameters.emplace_back(std::to_string(group.parameters.size()), p);
+  return group;
+}
+
 double clip(const std::string& name, const std::string& toml, const Tensors& parameters) {
-  return test::load<GradientClipper>(name, toml)->clip(parameters);
+  return test::load<GradientClipper>(name, toml)->clip({group(parameters)});
 }
 
 bool near(double value, double expected, double tolerance) {
@@ -48,7 +54,7 @@ void check_values(const Tensor& tensor, const std::vector<double>& expected, dou
     CHECK(near(flat[static_cast<int64_t>(i)].item<double>(), expected[i], tolerance));
 }
 
-const std::vector<std::string> names = {"none", "norm", "value", "agc"};
+const std::vector<std::string> names = {"none", "norm", "value", "agc", "zclip"};
 
 }  // namespace
 
@@ -152,7 +158,55 @@ TEST_CASE("agc takes a vector as one unit, and all of a row's inner dimensions",
   check_values(kernel.grad(), std::vector<double>(8, 0.01), 1e-6);
 }
 
+TEST_CASE("norm per group and per tensor bounds each by itself", "[clipping]") {
+  for (const std::string per : {"group", "tensor"}) {
+    INFO(per);
+    const Tensors one = small(), two = small();
+    const auto norm = test::load<GradientClipper>("norm", "max_norm = 6.5\nper = \"" + per + "\"");
+    CHECK(near(norm->clip({group(one), group(two)}), std::sqrt(2.0) * 13, 1e-6));
+    const double factor = 6.5 / 13, of_last = per == "group" ? factor : 6.5 / std::sqrt(160.0);
+    for (const Tensors& parameters : {one, two}) {
+      check_values(parameters[0].grad(), {per == "group" ? 3 * factor : 3}, 1e-6);
+      check_values(parameters[2].grad(), {4 * of_last, 12 * of_last}, 1e-6);
+    }
+  }
+}
+
+TEST_CASE("zclip goes on from its saved state as if it had not been interrupted", "[clipping]") {
+  const std::string toml = "warmup_steps = 4\nmax_norm = 0";
+  const auto gradient = [](int64_t step) {
+    const double length = step == 7 || step == 11 ? 30 : 3 + static_cast<double>(step % 3);
+    return Tensors{parameter(torch::ones({2}, torch::kFloat64), torch::tensor({0.6, 0.8}, torch::kFloat64) * length)};
+  };
+  const auto whole = test::load<GradientClipper>("zclip", toml);
+  std::vector<Tensor> expected;
+  for (int64_t step = 0; step < 15; ++step) {
+    const Tensors now = gradient(step);
+    whole->clip({group(now)});
+    expected.push_back(now[0].grad());
+  }
+  CHECK(expected[7].norm().item<double>() < 10);  // an outlier
+  check_values(expected[8], {0.6 * 5, 0.8 * 5}, 1e-15);
+  for (int64_t cut = 0; cut < 15; ++cut) {
+    const auto before = test::load<GradientClipper>("zclip", toml), after = test::load<GradientClipper>("zclip", toml);
+    for (int64_t step = 0; step < 15; ++step) {
+      if (step == cut) after->load(before->state());
+      const Tensors now = gradient(step);
+      (step < cut ? before : after)->clip({group(now)});
+      CHECK(torch::equal(now[0].grad(), expected[static_cast<std::size_t>(step)]));
+    }
+  }
+  State strange = whole->state();
+  strange["nobody"] = torch::ones({});
+  CHECK_THROWS_AS(whole->load(strange), InputError);
+  CHECK_THROWS_AS(whole->load({}), InputError);
+  CHECK_THROWS_AS(test::load<GradientClipper>("norm")->load(whole->state()), InputError);
+}
+
 TEST_CASE("options out of range are told", "[clipping]") {
+  CHECK_THROWS_AS(test::load<GradientClipper>("norm", "per = \"layer\""), ConfigError);
+  CHECK_THROWS_AS(test::load<GradientClipper>("zclip", "mode = \"z\""), ConfigError);
+  CHECK_THROWS_AS(test::load<GradientClipper>("zclip", "warmup_steps = 0"), ConfigError);
   CHECK_THROWS_AS(test::load<GradientClipper>("norm", "max_norm = 0"), ConfigError);
   CHECK_THROWS_AS(test::load<GradientClipper>("norm", "norm_type = -1"), ConfigError);
   CHECK_THROWS_AS(test::load<GradientClipper>("value", "clip_value = -0.5"), ConfigError);

@@ -1,0 +1,47 @@
+#include "train/sampled_gradients.h"
+
+#include <torch/torch.h>
+
+#include "model/kernels.h"
+#include "model/supervised.h"
+
+namespace peft {
+
+namespace {
+
+/// `labels` with every supervised one drawn anew; logits exist for a few hundred rows at a time.
+Tensor draw_labels(const Model& model, const Input& input, const Tensor& labels) {
+  const torch::NoGradGuard no_grad;
+  const auto [rows, targets] = supervised_rows(input, labels);
+  const Tensor hidden = model.hidden(input).index_select(0, rows), drawn = at::empty_like(targets);
+  for (int64_t row = 0; row < hidden.size(0); row += kLogitRows) {
+    const MemoryScope scope(MemoryComponent::logits);
+    const int64_t n = std::min(kLogitRows, hidden.size(0) - row);
+    const Tensor logits = model.logits(hidden.narrow(0, row, n));
+    const auto wide = logits.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
+    drawn.narrow(0, row, n).copy_(at::multinomial(at::softmax(logits, -1, wide), 1).squeeze(1));
+  }
+  return labels.index_copy(0, rows + 1, drawn);
+}
+
+}  // namespace
+
+void show_sampled_gradients(Run& run, const std::vector<Batch>& batches, int64_t supervised) {
+  const std::vector<Tensor> parameters = parameters_of(run.optimizer.groups());
+  for (const Batch& batch : batches) {
+    run.memory.phase(MemoryPhase::forward);
+    const Input input = to_input(batch, run.model.device());
+    const Tensor labels = to_labels(batch, run.model.device());
+    const Tensor part = run.precision.forward([&] {
+      return run.model.loss_sum(input, draw_labels(run.model, input, labels)) / static_cast<double>(supervised);
+    });
+    run.memory.phase(MemoryPhase::backward);
+    run.precision.backward(part);
+    attribute(gradients(parameters), MemoryComponent::gradients);
+  }
+  run.memory.phase(MemoryPhase::optimizer);
+  if (run.precision.ready(parameters)) run.optimizer.observe_sampled_gradients(supervised);
+  run.optimizer.zero_grad();
+}
+
+}  // namespace peft

@@ -1,0 +1,104 @@
+// Lowers the rate when the evaluation loss no longer falls, as torch's ReduceLROnPlateau.
+#include <peft/error.h>
+
+#include "../warmup.h"
+
+namespace {
+
+struct PlateauOptions {
+  double factor = 0.1, threshold = 1e-4, min_lr = 0, eps = 1e-8;
+  int64_t patience = 10, cooldown = 0;
+  std::string threshold_mode = "rel";
+};
+
+/// What the evaluations so far came to.
+struct Record {
+  std::optional<double> best;
+  int64_t bad = 0;      ///< evaluations since the best, or since the last reduction
+  int64_t resting = 0;  ///< evaluations of the cooldown that are left
+  int64_t reductions = 0;
+};
+
+class ReduceOnPlateau final : public WarmupScheduler {
+ public:
+  ReduceOnPlateau(Warmup warmup, PlateauOptions options) : WarmupScheduler(warmup), options_(std::move(options)) {}
+
+  bool needs_evaluations() const override { return true; }
+
+  void observe(double eval_loss) override {
+    if (better(eval_loss))
+      record_.best = eval_loss, record_.bad = 0;
+    else
+      ++record_.bad;
+    if (record_.resting > 0) --record_.resting, record_.bad = 0;
+    if (record_.bad > options_.patience) {
+      ++record_.reductions;
+      record_.resting = options_.cooldown, record_.bad = 0;
+    }
+  }
+
+  std::map<std::string, double> state() const override {
+    std::map<std::string, double> state = {
+        {"bad", record_.bad}, {"resting", record_.resting}, {"reductions", record_.reductions}};
+    if (record_.best) state["best"] = *record_.best;
+    return state;
+  }
+
+  void load(const std::map<std::string, double>& state) override {
+    const auto count = [&](const char* key) {
+      const auto it = state.find(key);
+      if (it == state.end() || !(it->second >= 0 && it->second < 1e15) || it->second != std::floor(it->second))
+        throw peft::InputError(std::string("reduce_on_plateau: the saved state has no count '") + key + "'");
+      return static_cast<int64_t>(it->second);
+    };
+    Record record{{}, count("bad"), count("resting"), count("reductions")};
+    if (const auto best = state.find("best"); best != state.end()) record.best = best->second;
+    if (state.size() != (record.best ? 4U : 3U))
+      throw peft::InputError("reduce_on_plateau: the saved state holds what is not of this scheduler");
+    record_ = record;
+  }
+
+ private:
+  bool better(double loss) const {
+    if (!record_.best) return true;
+    return options_.threshold_mode == "rel" ? loss < *record_.best * (1 - options_.threshold)
+                                            : loss < *record_.best - options_.threshold;
+  }
+  double after(int64_t, int64_t, int64_t, double base_lr) const override {
+    double rate = base_lr;
+    for (int64_t i = 0; i < record_.reductions; ++i) {
+      const double lower = std::max(rate * options_.factor, options_.min_lr);
+      if (rate - lower <= options_.eps) break;
+      rate = lower;
+    }
+    return rate;
+  }
+  PlateauOptions options_;
+  Record record_;
+};
+
+std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
+  const Warmup warmup = read_warmup(in);
+  PlateauOptions o;
+  const auto not_negative = [&](const char* key, double& value, const char* help) {
+    in.get(key, value, help).require(std::isfinite(value) && value >= 0, "must be 0 or more");
+  };
+  in.get("factor", o.factor, "of the rate at each reduction")
+      .require(o.factor > 0 && o.factor < 1, "must be between 0 and 1");
+  in.get("patience", o.patience, "evaluations without a better loss that are borne")
+      .require(o.patience >= 0, "must be 0 or more");
+  not_negative("threshold", o.threshold, "by how much a loss must be below the best to be better");
+  in.get("threshold_mode", o.threshold_mode, "rel: a share of the best; abs: a difference")
+      .require(o.threshold_mode == "rel" || o.threshold_mode == "abs", "must be \"rel\" or \"abs\"");
+  in.get("cooldown", o.cooldown, "evaluations after a reduction that do not count")
+      .require(o.cooldown >= 0, "must be 0 or more");
+  not_negative("min_lr", o.min_lr, "least rate");
+  not_negative("eps", o.eps, "smaller reductions are left out");
+  return std::make_unique<ReduceOnPlateau>(warmup, std::move(o));
+}
+
+void add(peft::Registry& registry) { registry.schedulers.add("reduce_on_plateau", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("reduce_on_plateau", "1.0.0", add)

@@ -1,0 +1,193 @@
+// Every optimizer promises: a run that is saved and goes on is, bit for bit, the run that was not interrupted; each
+// group has its own rate and weight decay; a parameter without a gradient stays; the state takes the bytes that plan
+// says, once, and no more later; a state of other parameters is refused. That the steps are the known ones is
+// tests/parity/test_optimizers.py's to show.
+#include <torch/torch.h>
+
+#include <filesystem>
+
+#include "peft/adapter_files.h"
+#include "peft/error.h"
+#include "peft/memory.h"
+#include "peft/optimizer.h"
+#include "plugins/load.h"
+#include "support/test.h"
+
+using namespace peft;
+using torch::Tensor;
+
+namespace {
+
+[[maybe_unused]] const bool allocator_installed = (install_cpu_allocator(), true);  // before the first tensor
+
+struct Row {
+  std::string name, toml;
+};
+const std::vector<Row> rows = {{"adamw", ""},
+                               {"adamw_8bit", ""},
+                               {"adafactor", ""},
+                               {"adafactor", "beta1 = 0.9\nscale_parameter = true"},
+                               {"galore", "rank = 8\nupdate_proj_gap = 4"},
+                               {"lamb", ""},
+                               {"lion", ""},
+                               {"muon", ""},
+                               {"schedule_free_adamw", ""},
+                               {"sgd", ""},
+                               {"sgd", "momentum = 0.9"},
+                               {"sophia", "update_period = 3"}};
+
+/// An optimizer with two groups: a matrix and a vector; a matrix that lacks gradients now and then, and one that never
+/// has any.
+struct Bench {
+  explicit Bench(const Row& row, const std::string& more = "")
+      : optimizer(test::load<Optimizer>(row.name, "lr = 0.01\n" + row.toml + more)) {
+    torch::manual_seed(1);
+    first.name = "first";
+    first.parameters = {{"a", leaf({70, 80})}, {"b", leaf({6})}};
+    second.name = "second";
+    second.initial_lr = 0.003;
+    second.weight_decay = 0.1;
+    second.parameters = {{"c", leaf({12, 40})}, {"idle", leaf({5, 5})}};
+  }
+  static Tensor leaf(at::IntArrayRef shape) { return torch::randn(shape).requires_grad_(); }
+  void add_both() {
+    optimizer->add(first);
+    optimizer->add(second);
+  }
+  std::vector<Tensor> all() const {
+    std::vector<Tensor> all;
+    for (const ParamGroup* group : {&first, &second})
+      for (const auto& [name, tensor] : group->parameters) all.push_back(tensor);
+    return all;
+  }
+  /// Gradients of `step`, the same in every bench.
+  void set_gradients(int64_t step, int64_t salt) {
+    auto generator = at::detail::createCPUGenerator(static_cast<uint64_t>(100 * step + salt));
+    for (const ParamGroup* group : {&first, &second})
+      for (const auto& [name, tensor] : group->parameters) {
+        const Tensor gradient = torch::randn(tensor.sizes(), generator);
+        if (name != "idle" && !(name == "c" && step % 3 == 0)) Tensor(tensor).mutable_grad() = gradient;
+      }
+  }
+  void step(int64_t number) {
+    if (optimizer->wants_sampled_gradients()) {
+      set_gradients(number, 7);
+      optimizer->observe_sampled_gradients(30);
+      optimizer->zero_grad();
+    }
+    set_gradients(number, 0);
+    optimizer->step();
+    optimizer->zero_grad();
+  }
+  ParamGroup first, second;
+  std::unique_ptr<Optimizer> optimizer;
+};
+
+void check_equal(const std::vector<Tensor>& left, const std::vector<Tensor>& right) {
+  REQUIRE(left.size() == right.size());
+  for (std::size_t i = 0; i < left.size(); ++i) CHECK(torch::equal(left[i], right[i]));
+}
+
+State through_file(const State& state) {
+  const auto path = std::filesystem::temp_directory_path() / ("peft_optimizer_" + std::to_string(::getpid()));
+  write_state(path.string(), state, {});
+  State read = read_state(path.string());
+  std::filesystem::remove(path);
+  return read;
+}
+
+}  // namespace
+
+TEST_CASE("a run that is saved and goes on is the run that was not interrupted", "[optimizer]") {
+  for (const Row& row : rows) {
+    INFO(row.name << " " << row.toml);
+    Bench whole(row), before(row), after(row);
+    for (Bench* bench : {&whole, &before, &after}) bench->add_both();
+    const std::vector<Tensor> idle = {whole.second.parameters[1].second.detach().clone()};
+    for (int64_t step = 0; step < 12; ++step) whole.step(step);
+    for (int64_t step = 0; step < 5; ++step) before.step(step);
+    before.optimizer->eval();  // as when the loop saves
+    const State state = through_file(before.optimizer->state());
+    const torch::NoGradGuard no_grad;
+    for (std::size_t i = 0; i < before.all().size(); ++i) after.all()[i].copy_(before.all()[i]);
+    after.optimizer->load(state);
+    for (int64_t step = 5; step < 12; ++step) after.step(step);
+    check_equal(whole.all(), after.all());
+    // And the one that was saved goes on as if nothing had been.
+    before.optimizer->train();
+    for (int64_t step = 5; step < 12; ++step) before.step(step);
+    check_equal(whole.all(), before.all());
+    check_equal(idle, {whole.second.parameters[1].second});
+    CHECK(!torch::equal(whole.all()[0], Bench(row).all()[0]));
+  }
+}
+
+TEST_CASE("each group has its own rate and weight decay", "[optimizer]") {
+  for (const Row& row : rows) {
+    INFO(row.name << " " << row.toml);
+    Bench both(row), alone(row, "\nweight_decay = 0.1"), still(row);
+    both.add_both();
+    alone.second.initial_lr = 0.003;
+    alone.second.weight_decay.reset();  // the option's
+    alone.optimizer->add(alone.second);
+    still.second.initial_lr = 0;
+    still.add_both();
+    const Tensor start = still.second.parameters[0].second.detach().clone();
+    for (int64_t step = 0; step < 8; ++step)
+      for (Bench* bench : {&both, &alone, &still}) bench->step(step);
+    CHECK(torch::equal(both.second.parameters[0].second, alone.second.parameters[0].second));
+    CHECK(torch::equal(still.second.parameters[0].second, start));
+    CHECK(torch::equal(still.first.parameters[0].second, both.first.parameters[0].second));
+  }
+}
+
+TEST_CASE("the state takes the bytes that are promised, and no more later", "[optimizer]") {
+  for (const Row& row : rows) {
+    INFO(row.name << " " << row.toml);
+    Bench bench(row);
+    bench.second.parameters.pop_back();  // what never has a gradient may cost nothing
+    bench.add_both();
+    uint64_t promised = 0;
+    for (const Tensor& parameter : bench.all()) promised += bench.optimizer->state_bytes(parameter);
+    const auto live = [] { return memory_stats(torch::kCPU).allocated; };
+    const uint64_t before = live();
+    bench.step(1);
+    const uint64_t used = live() - before;
+    CHECK(used >= promised);
+    CHECK(used <= promised + 3 * 64);  // counters
+    const uint64_t after = live();
+    for (int64_t step = 2; step < 12; ++step) bench.step(step);
+    bench.optimizer->eval();
+    bench.optimizer->train();
+    CHECK(live() == after);
+  }
+}
+
+TEST_CASE("eight bits cost a quarter of fp32", "[optimizer]") {
+  const auto optimizer = test::load<Optimizer>("adamw_8bit");
+  const Tensor large = torch::zeros({256, 256}), small = torch::zeros({60});
+  CHECK(optimizer->state_bytes(large) == 2 * (256 * 256 + 256 * 4));
+  CHECK(optimizer->state_bytes(small) == 2 * 60 * 4);
+}
+
+TEST_CASE("a state of other parameters is refused", "[optimizer]") {
+  for (const Row& row : rows) {
+    if (row.name == "sgd" && row.toml.empty()) continue;  // keeps none
+    INFO(row.name << " " << row.toml);
+    Bench bench(row), other(row);
+    bench.add_both();
+    bench.step(1);
+    const State state = bench.optimizer->state();
+    for (const auto& [key, tensor] : state) {
+      INFO(key);
+      State misshapen = state, stranger = state;
+      misshapen[key] = torch::zeros({2, 3, 4});
+      stranger["nobody." + key] = tensor;
+      CHECK_THROWS_AS(bench.optimizer->load(misshapen), InputError);
+      CHECK_THROWS_AS(bench.optimizer->load(stranger), InputError);
+    }
+    other.first.parameters = {{"a", Bench::leaf({3, 3})}};
+    other.optimizer->add(other.first);
+    CHECK_THROWS_AS(other.optimizer->load(state), InputError);
+  }
+}

@@ -1,0 +1,80 @@
+// Schedulers promise: one that follows evaluations goes on from its saved state as if it had not been interrupted, and
+// refuses a state that is none of its own; the others have no state, and say so. The curves themselves are compared in
+// tests/parity/test_optimizers.py.
+#include "peft/scheduler.h"
+
+#include <torch/torch.h>
+
+#include "peft/error.h"
+#include "plugins/load.h"
+#include "support/test.h"
+
+using namespace peft;
+
+namespace {
+
+const std::string options = "patience = 1\ncooldown = 2\nfactor = 0.5";
+const std::vector<double> losses = {3, 2, 2.5, 2.4, 2.3, 2.2, 2.1, 1.5, 1.6, 1.7, 1.8, 1.9, 1.95, 1.97, 2, 2};
+
+}  // namespace
+
+TEST_CASE("a plateau is recognised across an interruption", "[scheduler]") {
+  for (std::size_t cut = 0; cut <= losses.size(); ++cut) {
+    const auto whole = test::load<Scheduler>("reduce_on_plateau", options),
+               before = test::load<Scheduler>("reduce_on_plateau", options),
+               after = test::load<Scheduler>("reduce_on_plateau", options);
+    for (std::size_t i = 0; i < losses.size(); ++i) {
+      if (i == cut) after->load(before->state());
+      whole->observe(losses[i]);
+      (i < cut ? before : after)->observe(losses[i]);
+      CHECK((i < cut ? before : after)->lr(5, 10, 1e-3) == whole->lr(5, 10, 1e-3));
+    }
+    CHECK(whole->lr(5, 10, 1e-3) == 1e-3 / 8);
+  }
+}
+
+TEST_CASE("a state that is not a plateau's is refused", "[scheduler]") {
+  const auto scheduler = test::load<Scheduler>("reduce_on_plateau");
+  scheduler->observe(1);
+  const auto state = scheduler->state();
+  for (const auto& [key, value] : state) {
+    auto missing = state, broken = state, more = state;
+    missing.erase(key);
+    broken[key] = -0.5;
+    more["nobody"] = 1;
+    if (key != "best") CHECK_THROWS_AS(scheduler->load(missing), InputError);
+    if (key != "best") CHECK_THROWS_AS(scheduler->load(broken), InputError);
+    CHECK_THROWS_AS(scheduler->load(more), InputError);
+  }
+}
+
+TEST_CASE("the others are pure functions of the step", "[scheduler]") {
+  for (const std::string name : {"constant", "cosine", "cosine_with_restarts", "inverse_sqrt", "linear", "one_cycle",
+                                 "polynomial", "rex", "wsd"}) {
+    INFO(name);
+    const auto scheduler = test::load<Scheduler>(name);
+    const double rate = scheduler->lr(3, 10, 1e-3);
+    CHECK(!scheduler->needs_evaluations());
+    scheduler->observe(100);
+    CHECK(scheduler->lr(3, 10, 1e-3) == rate);
+    CHECK(scheduler->state().empty());
+    CHECK_NOTHROW(scheduler->load({}));
+    CHECK_THROWS_AS(scheduler->load({{"bad", 1}}), InputError);
+  }
+}
+
+TEST_CASE("options out of range are told", "[scheduler]") {
+  for (const auto& [name, toml] :
+       std::vector<std::pair<std::string, std::string>>{{"cosine", "min_lr = 1e-5\nmin_lr_ratio = 0.1"},
+                                                        {"linear", "min_lr_ratio = 1.5"},
+                                                        {"cosine_with_restarts", "num_cycles = 0"},
+                                                        {"one_cycle", "pct_start = 0"},
+                                                        {"one_cycle", "three_phase = true\npct_start = 0.6"},
+                                                        {"one_cycle", "anneal_strategy = \"square\""},
+                                                        {"rex", "min_lr = -1"},
+                                                        {"reduce_on_plateau", "factor = 1"},
+                                                        {"reduce_on_plateau", "threshold_mode = \"relative\""}}) {
+    INFO(name << " " << toml);
+    CHECK_THROWS_AS(test::load<Scheduler>(name, toml), ConfigError);
+  }
+}
