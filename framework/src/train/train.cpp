@@ -52,7 +52,7 @@ double add_auxiliary(const Adapter& adapter, Precision& precision) {
 }  // namespace
 
 TrainingResult train(Run& run) {
-  auto& [model, optimizer, scheduler, clipper, precision, adapter, data, eval_data, packing, max_length, options,
+  auto& [model, optimizer, scheduler, clipper, precision, adapters, data, eval_data, packing, max_length, options,
          memory, observers, save] = run;
   const torch::Device device = model.device();
   const std::vector<Tensor> parameters = parameters_of(optimizer);
@@ -86,20 +86,20 @@ TrainingResult train(Run& run) {
       attribute(gradients(parameters), MemoryComponent::gradients);
     }
 
-    if (adapter != nullptr) loss += add_auxiliary(*adapter, precision);
+    for (const Adapter* adapter : adapters) loss += add_auxiliary(*adapter, precision);
     require_finite(loss, "loss", step);
 
     const StepPosition position{step, steps.total()};
     memory.phase(MemoryPhase::optimizer);
     double norm = 0;
     if (precision.ready(parameters)) {
-      if (adapter != nullptr) adapter->after_backward(position);
+      for (Adapter* adapter : adapters) adapter->after_backward(position);
       norm = clipper.clip(parameters);
       require_finite(norm, "gradient norm", step);
       if (proof.open()) proof.check();
       for (ParamGroup& group : optimizer.groups()) group.lr = scheduler.lr(step - 1, steps.total(), *group.initial_lr);
       optimizer.step();
-      if (adapter != nullptr) adapter->after_step(position);
+      for (Adapter* adapter : adapters) adapter->after_step(position);
     } else {
       progress.skip();
     }
