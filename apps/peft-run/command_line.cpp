@@ -163,6 +163,8 @@ Command parse_eval(const StringList& words) {
   EvalArguments out;
   Syntax syntax("eval --model M --data FILE [--adapter DIR]... [options]");
   add_model(syntax, out.model, out.adapters, out.any_base);
+  syntax.options.add_options()("together", po::bool_switch(&out.together),
+                               "all adapters at once, the first outermost; without it each by itself");
   const auto number = [](int64_t& value) { return po::value(&value)->value_name("N")->default_value(value); };
   syntax.options.add_options()("data", po::value(&out.data)->value_name("FILE")->required(),
                                ".json or .jsonl; may be repeated")(

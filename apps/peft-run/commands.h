@@ -48,7 +48,8 @@ struct GenerateArguments {
 
 struct EvalArguments {
   std::string model;
-  peft::StringList adapters;  ///< folders, each judged by itself
+  peft::StringList adapters;  ///< folders
+  bool together = false;      ///< all at once, the first outermost; else each by itself
   peft::StringList data;      ///< .json or .jsonl files
   std::string format = "auto", system;
   int64_t max_length = 512, batch_size = 8;

@@ -63,7 +63,7 @@ void print_everything(peft::Plugins& plugins, bool markdown) {
   std::string kind;
   for (const peft::PluginStatus& plugin : plugins.scan()) {
     if (!plugin.problem.empty()) continue;
-    if (markdown && plugin.kind != kind) std::cout << "\n## `[" << plugin.kind << "]`\n";
+    if (markdown && plugin.kind != kind) std::cout << "\n## `[" << plugin.kind << "]`: plugins\n";
     kind = plugin.kind;
     print_plugin(plugins, plugin.kind, plugin.name, markdown);
     if (!markdown) std::cout << "\n";

@@ -20,6 +20,21 @@ void print_row(const std::string& what, const Evaluation& result) {
   std::cout << numbers << "  " << what << std::endl;
 }
 
+/// The adapters of each row; of the first none.
+std::vector<StringList> rows_of(const EvalArguments& arguments) {
+  std::vector<StringList> rows = {{}};
+  if (arguments.together && !arguments.adapters.empty()) rows.push_back(arguments.adapters);
+  if (!arguments.together)
+    for (const std::string& folder : arguments.adapters) rows.push_back({folder});
+  return rows;
+}
+
+std::string title(const StringList& folders) {
+  std::string text;
+  for (const std::string& folder : folders) text += (text.empty() ? "" : " + ") + printable(folder, 4096);
+  return text.empty() ? "base" : text;
+}
+
 }  // namespace
 
 int eval_command(const EvalArguments& arguments) {
@@ -30,12 +45,9 @@ int eval_command(const EvalArguments& arguments) {
   std::cout << "data: " << data_counts(data) << "      loss  perplexity    accuracy\n";
 
   // Each adapter on a base of its own: a method may change what another one finds.
-  StringList rows = {""};
-  rows.insert(rows.end(), arguments.adapters.begin(), arguments.adapters.end());
-  for (const std::string& folder : rows) {
-    const auto adapted = inference.load(folder.empty() ? StringList{} : StringList{folder}, arguments.any_base);
-    print_row(folder.empty() ? "base" : printable(folder, 4096),
-              evaluate(*adapted.model, inference.precision(), data, arguments.batch_size));
+  for (const StringList& folders : rows_of(arguments)) {
+    const auto adapted = inference.load(folders, arguments.any_base);
+    print_row(title(folders), evaluate(*adapted.model, inference.precision(), data, arguments.batch_size));
   }
   return 0;
 }

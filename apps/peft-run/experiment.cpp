@@ -3,7 +3,6 @@
 #include <torch/torch.h>
 
 #include "commands.h"
-#include "peft/adapter_files.h"
 #include "peft/error.h"
 #include "peft/model/load.h"
 
@@ -39,19 +38,6 @@ std::unique_ptr<Interface> make(Document& document, Plugins& plugins, std::strin
   return name.empty() ? nullptr : plugins.make<Interface>(name, table);
 }
 
-/// With `init_from` the options are the saved adapter's: the table may hold none of its own.
-std::unique_ptr<Adapter> make_adapter(Document& document, Plugins& plugins, std::string& init_from) {
-  Options table = document.table("adapter");
-  table.get_path("init_from", init_from, "folder of an adapter, made here or by HF PEFT, to go on from");
-  if (init_from.empty()) return make<Adapter>(document, plugins, "");
-  std::string name;
-  table.get("name", name, "the plugin, or nothing: the saved adapter names it");
-  auto [adapter, saved] = open_adapter(init_from, plugins);
-  if (!name.empty() && name != saved)
-    table.error("name", "is not what init_from holds, which is '" + printable(saved) + "'");
-  return std::move(adapter);
-}
-
 }  // namespace
 
 std::vector<CoreTable> core_tables() {
@@ -62,6 +48,8 @@ std::vector<CoreTable> core_tables() {
   };
   return {table("model", "The base model, which stays frozen.", read_model_options),
           table("data", "What is learned from.", read_data_options),
+          table("adapter", "The method, whose options are the other keys; several are each written [[adapter]].",
+                read_adapter_keys),
           table("training", "The loop and where its results go.", read_training_options),
           table("memory", "What a step may hold.", read_memory_options),
           table("plugins", "Where plugins are looked for.", read_plugin_options)};
@@ -77,7 +65,7 @@ Experiment::Experiment(const std::string& path, const StringList& sets) : docume
   training = table("training", read_training_options);
   memory = table("memory", read_memory_options);
   plugins = std::make_unique<Plugins>(Plugins::search_path(table("plugins", read_plugin_options)));
-  adapter = make_adapter(document, *plugins, init_from);
+  adapters = read_adapters(document, *plugins);
   optimizer = make<Optimizer>(document, *plugins, "adamw");
   scheduler = make<Scheduler>(document, *plugins, "linear");
   clipper = make<GradientClipper>(document, *plugins, "norm");
@@ -100,11 +88,10 @@ Workload::Workload(Experiment& experiment)
   else if (experiment.data.eval_split > 0)
     eval_data = split_dataset(data, experiment.data.eval_split, seed);
   model = load_model(checkpoint, experiment.precision->base_dtype(), device);
-  // Before the adapter is drawn: the seed fixes where training starts.
+  // Before the adapters are drawn: the seed fixes where training starts.
   torch::manual_seed(seed);
-  experiment.adapter->attach(*model, experiment.precision->adapter_dtype());
-  if (!experiment.init_from.empty()) fill_adapter(experiment.init_from, *experiment.adapter, *model, false);
-  for (ParamGroup& group : experiment.adapter->groups(*model)) experiment.optimizer->add(std::move(group));
+  attach_adapters(experiment.adapters, *model, experiment.precision->adapter_dtype());
+  for (ParamGroup& group : groups_of(experiment.adapters, *model)) experiment.optimizer->add(std::move(group));
 }
 
 StepCounts count_steps(const Experiment& experiment, const Workload& work) {
@@ -142,6 +129,14 @@ std::string data_counts(const Dataset& data) {
     text += "; " + grouped(data.truncated) + " cut at max_length, " + grouped(data.dropped_tokens) + " tokens lost";
   if (data.skipped > 0) text += "; " + grouped(data.skipped) + " skipped: nothing left to learn";
   if (data.cached) text += "; tokens from the cache";
+  return text + "\n";
+}
+
+std::string adapters_text(const AdapterStack& adapters) {
+  if (adapters.size() < 2) return "";
+  std::string text = "adapters, the outermost first:";
+  for (const NamedAdapter& one : adapters)
+    text += (text.ends_with(':') ? " '" : ", '") + one.name + "' (" + one.plugin + ")";
   return text + "\n";
 }
 

@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 
+#include "peft/adapter_stack.h"
 #include "peft/data/token_cache.h"
 #include "peft/estimate.h"
 #include "peft/files/checkpoint.h"
@@ -18,19 +19,18 @@ struct Experiment {
 
   peft::Document document;
   std::string model_path;
-  std::string init_from;  ///< folder of the adapter to go on from, or ""
   peft::DataOptions data;
   peft::TrainingOptions training;
   peft::MemoryOptions memory;
   std::unique_ptr<peft::Plugins> plugins;
-  std::unique_ptr<peft::Adapter> adapter;
+  peft::AdapterStack adapters;
   std::unique_ptr<peft::Optimizer> optimizer;
   std::unique_ptr<peft::Scheduler> scheduler;
   std::unique_ptr<peft::GradientClipper> clipper;
   std::unique_ptr<peft::Precision> precision;
 };
 
-/// What an experiment works on. The adapter is attached and the optimizer holds its parameters.
+/// What an experiment works on. The adapters are attached and the optimizer holds their parameters.
 struct Workload {
   explicit Workload(Experiment& experiment);
 
@@ -57,3 +57,5 @@ std::string arranged_memory(const Experiment& experiment, const Workload& work, 
 std::string data_text(const Workload& work);
 /// The same of one data set, without its name.
 std::string data_counts(const peft::Dataset& data);
+/// Where there are several, a line that names them; else "".
+std::string adapters_text(const peft::AdapterStack& adapters);

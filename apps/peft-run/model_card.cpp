@@ -13,16 +13,34 @@ std::string parameters(const peft::Census& census) {
   return grouped(census.trainable) + " trained of " + grouped(census.all);
 }
 
+/// Of several, each works with the others only.
+std::string usage(const peft::AdapterStack& adapters) {
+  std::string folders;
+  for (const peft::NamedAdapter& one : adapters) folders += " --adapter " + folder_of(one, "THIS_FOLDER");
+  std::string text = "## Use\n";
+  if (adapters.size() == 1)
+    text += "```python\nfrom peft import PeftModel\nmodel = PeftModel.from_pretrained(base_model, \"" +
+            folder_of(adapters.front(), "this folder") + "\")\n```\n";
+  else
+    text += "All " + std::to_string(adapters.size()) + " adapters belong together, the first of these the outermost.\n";
+  return text + "```sh\npeft-run generate --model BASE" + folders + " --prompt \"…\"\n```\n";
+}
+
 }  // namespace
 
 std::string model_card(const Experiment& experiment, const Workload& work, const peft::TrainingResult& result) {
   const std::string base = std::filesystem::path(experiment.model_path).filename().string();
-  const nlohmann::ordered_json config = experiment.adapter->hf_config(*work.model);
-  std::string method = config.value("peft_type", "adapter");
+  std::string tags, method;
+  for (const peft::NamedAdapter& one : experiment.adapters) {
+    const std::string type = one.adapter->hf_config(*work.model).value("peft_type", "adapter");
+    tags += "- " + type + "\n";
+    method += (method.empty() ? "" : " + ") + type;
+  }
   std::ostringstream out;
   // A JSON string is a YAML string, whatever is in the name.
   out << "---\nbase_model: " << nlohmann::json(base).dump() << "\nlibrary_name: peft\npipeline_tag: text-generation\n"
-      << "tags:\n- peft\n- " << method << "\n---\n\n# " << method << " adapter of " << peft::printable(base) << "\n\n"
+      << "tags:\n- peft\n"
+      << tags << "---\n\n# " << method << " adapter of " << peft::printable(base) << "\n\n"
       << "Trained with peft (C++) on " << grouped(static_cast<int64_t>(work.data.examples.size())) << " examples ("
       << work.data.format << ", " << grouped(work.data.supervised) << " of " << grouped(work.data.tokens)
       << " tokens supervised).\n\n| | |\n|---|---|\n"
@@ -31,8 +49,7 @@ std::string model_card(const Experiment& experiment, const Workload& work, const
       << "| mean training loss | " << result.loss << " |\n";
   if (result.eval_loss) out << "| evaluation loss | " << *result.eval_loss << " |\n";
   out << "| base | XXH3-128 " << result.base_hash << ", bit-equal before and after |\n\n"
-      << "`resolved.toml` repeats the run.\n\n## Use\n```python\nfrom peft import PeftModel\n"
-      << "model = PeftModel.from_pretrained(base_model, \"this folder\")\n```\n```sh\n"
-      << "peft-run generate --model BASE --adapter THIS_FOLDER --prompt \"…\"\n```\n";
+      << "`resolved.toml` repeats the run.\n\n"
+      << usage(experiment.adapters);
   return out.str();
 }

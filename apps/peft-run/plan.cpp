@@ -98,7 +98,7 @@ int plan_command(const PlanArguments& arguments) {
             << ", " << c10::toString(model.dtype()) << ", " << work.device << ")\n";
   std::cout << data_text(work);
   print_modules(model);
-  std::cout << census(model).text() << "\n";
+  std::cout << adapters_text(experiment.adapters) << census(model).text() << "\n";
   print_groups(*experiment.optimizer);
   const StepCounts counts = count_steps(experiment, work);
   print_steps(experiment, counts);

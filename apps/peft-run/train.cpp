@@ -1,5 +1,6 @@
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <iostream>
@@ -20,9 +21,11 @@ namespace fs = std::filesystem;
 using namespace peft;
 
 /// Refuses to write over an adapter unasked.
-void check_output(const TrainingOptions& options) {
-  const fs::path folder = options.output_dir;
-  if (!options.overwrite_output_dir && fs::exists(folder / "adapter_model.safetensors"))
+void check_output(const TrainingOptions& options, const AdapterStack& adapters) {
+  const auto held = [&](const NamedAdapter& one) {
+    return fs::exists(fs::path(folder_of(one, options.output_dir)) / "adapter_model.safetensors");
+  };
+  if (!options.overwrite_output_dir && std::any_of(adapters.begin(), adapters.end(), held))
     throw ConfigError("[training] output_dir: " + printable(options.output_dir, 4096) +
                       " already holds an adapter; name another folder, or set training.overwrite_output_dir = true");
 }
@@ -38,7 +41,7 @@ void make_output(const TrainingOptions& options) {
 /// A whole checkpoint or none.
 void save_checkpoint(int64_t step, const Experiment& experiment, const Workload& work, const RunLog& log) {
   DraftFolder draft(experiment.training.output_dir + "/checkpoint-" + std::to_string(step));
-  save_adapter(draft.path(), *experiment.adapter, *work.model);
+  save_adapters(draft.path(), experiment.adapters, *work.model);
   const auto write = [&](const char* file, const State& state) {
     if (!state.empty()) write_state(draft.file(file), state, {});
   };
@@ -59,7 +62,7 @@ void print_start(const Experiment& experiment, const Workload& work) {
             << ", " << c10::toString(model.dtype()) << ", " << work.device << ", " << at::get_num_threads()
             << " threads)\n";
   std::cout << data_text(work);
-  std::cout << census(model).text() << std::endl;
+  std::cout << adapters_text(experiment.adapters) << census(model).text() << std::endl;
 }
 
 /// Where the time of the steps went, in shares of all of it.
@@ -96,13 +99,27 @@ void print_memory(const MemoryMeter& meter) {
   std::cout << "; resident " << bytes_text(peak_resident_bytes()) << "\n";
 }
 
+void print_saved(const Experiment& experiment) {
+  for (const NamedAdapter& one : experiment.adapters) {
+    const fs::path folder = folder_of(one, experiment.training.output_dir);
+    std::cout << "adapter: " << printable(folder.string(), 4096) << " ("
+              << bytes_text(fs::file_size(folder / "adapter_model.safetensors")) << ")" << std::endl;
+  }
+}
+
+std::vector<Adapter*> pointers(const AdapterStack& adapters) {
+  std::vector<Adapter*> all;
+  for (const NamedAdapter& one : adapters) all.push_back(one.adapter.get());
+  return all;
+}
+
 }  // namespace
 
 int train_command(const TrainArguments& arguments) {
   Experiment experiment(arguments.experiment, arguments.sets);
   install_cpu_allocator();
   const TrainingOptions& options = experiment.training;
-  check_output(options);  // before minutes are spent on what could not be kept
+  check_output(options, experiment.adapters);  // before minutes are spent on what could not be kept
   Workload work(experiment);
   // Only a budget asks how large the steps are.
   const StepCounts counts = experiment.memory.budget > 0 ? count_steps(experiment, work) : StepCounts{};
@@ -119,7 +136,7 @@ int train_command(const TrainArguments& arguments) {
           .scheduler = *experiment.scheduler,
           .clipper = *experiment.clipper,
           .precision = *experiment.precision,
-          .adapter = experiment.adapter.get(),
+          .adapters = pointers(experiment.adapters),
           .data = work.data,
           .eval_data = work.eval_data ? &*work.eval_data : nullptr,
           .packing = experiment.data.packing,
@@ -135,7 +152,7 @@ int train_command(const TrainArguments& arguments) {
   log.finished(result);
   log.write_state(options.output_dir);
   write_file(options.output_dir + "/README.md", model_card(experiment, work, result));
-  save_adapter(options.output_dir, *experiment.adapter, *work.model);
+  save_adapters(options.output_dir, experiment.adapters, *work.model);
   std::cout
       << "trained " << result.steps << " steps in " << time_text(result.seconds) << ", mean loss " << result.loss
       << "\nonly the adapter learned: every adapter tensor had a finite gradient, no base tensor any; the base is "
@@ -143,8 +160,6 @@ int train_command(const TrainArguments& arguments) {
       << result.base_hash << ")\n";
   print_profile(result, result.seconds_after_first);
   print_memory(work.memory);
-  std::cout << "adapter: " << printable(options.output_dir, 4096) << " ("
-            << bytes_text(fs::file_size(fs::path(options.output_dir) / "adapter_model.safetensors")) << ")"
-            << std::endl;
+  print_saved(experiment);
   return 0;
 }

@@ -1,4 +1,4 @@
-"""What compare.py and growth.py share: the contestants, each a process of its own, and how they are watched."""
+"""What compare.py, growth.py and methods.py share: the contestants, each a process of its own, and how they are watched."""
 
 import json
 import os
@@ -38,6 +38,18 @@ def write(path, value):
     draft = path.with_name(path.name + ".part")
     draft.write_text(json.dumps(value, indent=1) + "\n")
     draft.replace(path)
+
+
+def markdown(header, lines):
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *lines])
+
+
+def toml(value):
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def batches(options, request):
@@ -105,7 +117,7 @@ def write_experiment(options, folder, request, steps, more):
     text = ""
     for name in tables | more:
         keys = tables.get(name, {}) | more.get(name, {})
-        text += f"[{name}]\n" + "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in keys.items())
+        text += f"[{name}]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in keys.items())
     path = folder / "experiment.toml"
     path.write_text(text)
     return path

@@ -209,10 +209,6 @@ def records(told, axis):
     return {value: {contestant: of_value.get(contestant, {}) for contestant in shown} for value, of_value in of_values.items()}
 
 
-def markdown(header, lines):
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *lines])
-
-
 def time_cell(record):
     if "step" in record:
         return f"{record['step']:.2f} ({record['tokens_per_second']:.0f})"
@@ -230,7 +226,7 @@ def memory_cell(record):
 def contestants_table(axis, of_values):
     names = [CONTESTANTS[contestant] for contestant in next(iter(of_values.values()))]
     header = [AXES[axis].label, *(f"{name}: s a step (tokens/s)" for name in names), *(f"{name}: GiB" for name in names)]
-    return markdown(header, [[str(value), *map(time_cell, of_value.values()), *map(memory_cell, of_value.values())]
+    return common.markdown(header, [[str(value), *map(time_cell, of_value.values()), *map(memory_cell, of_value.values())]
                              for value, of_value in of_values.items()])
 
 
@@ -245,7 +241,7 @@ def components_table(axis, of_values):
         lines.append([str(value), f"{record['parameters']:,}", f"{sum(plan) / 2**20:.0f}", f"{sum(seen) / 2**20:.0f}",
                       f"{sum(plan) / sum(seen):.2f}", *(f"{size / 2**20:.1f}" for size in seen)])
     header = [AXES[axis].label, "learned parameters", "plan", "highest", "plan is", *COMPONENTS]
-    return "peft's memory in MiB:\n\n" + markdown(header, lines) if lines else ""
+    return "peft's memory in MiB:\n\n" + common.markdown(header, lines) if lines else ""
 
 
 def figures(of_values, contestant, key):

@@ -50,12 +50,12 @@ def run_tool(name, request):
 
 
 def model_answer(folder, model, examples, precision="fp32", adapter="", fused=True):
-    """logits, loss and grad.* of model_tool. `examples`: pairs of ids and labels."""
+    """logits, loss and grad.* of model_tool. `examples`: pairs of ids and labels; `adapter`: a folder or several."""
     out = Path(folder) / "answer.safetensors"
     request = {
         "model": str(model),
         "precision": precision,
-        "adapter": str(adapter),
+        "adapters": [str(one) for one in (adapter if isinstance(adapter, list) else [adapter]) if one],
         "fused": fused,
         "out": str(out),
         "examples": [{"ids": ids, "labels": labels} for ids, labels in examples],

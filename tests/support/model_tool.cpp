@@ -1,8 +1,8 @@
 // What tests/parity asks of a model. One JSON line in:
-//   {"model": PATH, "precision": NAME, "adapter": FOLDER or "", "fused": BOOL, "out": PATH,
+//   {"model": PATH, "precision": NAME, "adapters": [FOLDER, ...], "fused": BOOL, "out": PATH,
 //    "examples": [{"ids": [...], "labels": [...]}, ...]}
 // The safetensors file `out` gets `logits` [tokens, vocabulary] of the examples laid end to end, `loss` (mean over the
-// supervised tokens) and, with an adapter, `grad.KEY`: the loss's gradient for each key of the adapter's file.
+// supervised tokens) and, with one adapter, `grad.KEY`: the loss's gradient for each key of the adapter's file.
 #include <torch/torch.h>
 
 #include <iostream>
@@ -34,9 +34,9 @@ void answer(const nlohmann::json& request) {
   Options none;
   const auto precision = plugins.make<Precision>(request.at("precision"), none);
   const auto model = load_model(Checkpoint::open(request.at("model")), precision->base_dtype(), torch::kCPU);
-  std::unique_ptr<Adapter> adapter;
-  if (const std::string folder = request.at("adapter"); !folder.empty())
-    adapter = load_adapter(folder, plugins, *model, precision->adapter_dtype()).adapter;
+  std::vector<std::unique_ptr<Adapter>> adapters;
+  for (const std::string& folder : request.at("adapters").get<StringList>())
+    adapters.push_back(load_adapter(folder, plugins, *model, precision->adapter_dtype()).adapter);
   model->enable_fusion(request.at("fused").get<bool>());
   model->eval();
 
@@ -52,10 +52,10 @@ void answer(const nlohmann::json& request) {
   }
   const Tensor loss = model->loss_sum(input, to_labels(batch, torch::kCPU)) / static_cast<double>(batch.supervised());
   out["loss"] = loss.detach();
-  if (adapter) {
+  if (adapters.size() == 1) {
     loss.backward();
-    adapter->after_backward({1, 1});
-    for (const auto& [key, tensor] : adapter->hf_state(*model))
+    adapters.front()->after_backward({1, 1});
+    for (const auto& [key, tensor] : adapters.front()->hf_state(*model))
       if (tensor.grad().defined()) out["grad." + key] = tensor.grad();
   }
   write_state(request.at("out"), out, {});

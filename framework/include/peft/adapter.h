@@ -31,8 +31,8 @@ class PEFT_API Adapter {
   virtual void attach(Model& model, torch::Dtype dtype) = 0;
   /// False: what was attached changes the model from the start (as random starts do).
   virtual bool starts_as_base() const { return true; }
-  /// The parameters to train, in groups. Default: one group with all that trains in this adapter's layers, and the
-  /// trainable copies on the model's sites.
+  /// The parameters to train, in groups. Default: one group with all that trains in this adapter's layers, and its
+  /// trainable copies.
   virtual std::vector<ParamGroup> groups(const Model& model) const;
   /// What the method adds to each step's loss (a scalar; AdaLoRA's orthogonality). Default: undefined, nothing.
   virtual Tensor auxiliary_loss() const;
@@ -53,14 +53,21 @@ class PEFT_API Adapter {
   virtual State hf_base_state(const Model& model) const;
   /// The layers this adapter placed on `site`, others' left out.
   std::vector<std::shared_ptr<Layer>> layers_on(const Site& site) const;
+  /// The trained copies of the site's own parameters that are this adapter's, by parameter name.
+  std::map<std::string, Tensor> copies_on(const Site& site) const;
 
  protected:
   /// Puts a layer of this adapter around a site; the first placed is the outermost. `name` tells it in the module tree.
   void place(Site& site, const std::string& name, std::shared_ptr<Layer> layer);
+  /// Trains one of the site's own parameters (Site::train_copy). Throws ConfigError where another adapter does.
+  void train_copy(Site& site, const std::string& parameter, torch::Dtype dtype);
+  /// The same of all parameters of the modules to train whole (sites_to_save).
+  void train_whole(const std::vector<Site*>& sites, torch::Dtype dtype);
 
  private:
   NamedTensors own_parameters(const Model& model) const;
   std::map<const Site*, std::vector<std::shared_ptr<Layer>>> placed_;
+  std::map<const Site*, std::map<std::string, Tensor>> copied_;
 };
 
 }  // namespace peft

@@ -24,6 +24,9 @@ using BoolList = std::vector<bool>;
 using BoolListMap = std::map<std::string, BoolList>;
 
 class Options;
+namespace detail {
+struct Value;
+}
 
 /// Further demands on the value just read; each that fails is one more line of the final error.
 class PEFT_API Check {
@@ -112,12 +115,14 @@ class PEFT_API Document {
   ~Document();
   Document(Document&&) noexcept;
 
-  /// `table.key=value`; the value is TOML, or a bare string. The layer over the file: before the tables are read.
-  /// Throws ConfigError for what is not such an assignment.
+  /// `table.key=value`, of a list of tables `table.0.key=value`; the value is TOML, or a bare string. The layer over
+  /// the file: before the tables are read. Throws ConfigError for what is not such an assignment.
   void set(const std::string& assignment);
   bool has_table(std::string_view name) const;
   /// The table's options; an absent table is an empty one. The same table each time it is asked for.
   Options table(std::string_view name);
+  /// Each table of a list, written [[name]]; the one table written [name]; an empty one where there is none.
+  std::vector<Options> tables(std::string_view name);
   /// Throws with every error gathered, in the order of the file: unknown tables and keys (with "did you mean"), types,
   /// rules.
   void finish();
@@ -126,6 +131,7 @@ class PEFT_API Document {
 
  private:
   struct State;
+  Options add_table(std::string_view name, const detail::Value* value, bool listed);
   explicit Document(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };

@@ -42,6 +42,8 @@ class PEFT_API Layer : public torch::nn::Module {
   virtual bool fold(Affine& affine) const;
   /// What this layer is, where it is just that (no active dropout, no bias); forward stays its definition.
   virtual std::optional<LowRank> low_rank() const;
+  /// True: forward computes with the site's frozen weights, so no other adapter may stand between it and them.
+  virtual bool innermost() const { return false; }
 };
 
 /// A place of the model where adapters attach. A site's path is its Hugging Face module path.
@@ -51,11 +53,13 @@ class PEFT_API Site : public torch::nn::Module {
   ~Site() override;
   const std::string& path() const { return path_; }
 
-  /// Puts a layer around this site; the first attached is the outermost.
+  /// Puts a layer around this site; the first attached is the outermost. Throws ConfigError where one that is there
+  /// must be the innermost.
   void attach(const std::string& adapter, std::shared_ptr<Layer> layer);
   const std::vector<std::shared_ptr<Layer>>& layers() const { return layers_; }
   /// Makes one of the site's own parameters ("weight", "bias") trainable: a copy in `dtype` is used in its place,
-  /// the frozen original stays untouched. Returns the copy. A missing bias starts as zeros.
+  /// the frozen original stays untouched. Returns the copy, a former one if it is there. A missing bias starts as
+  /// zeros. An adapter calls its own Adapter::train_copy.
   Tensor train_copy(const std::string& parameter, torch::Dtype dtype);
   /// For a head that shares its weight with an embedding: a trained copy of the leader's weight is used here too. What
   /// is shared stays shared; the copy itself is the leader's.

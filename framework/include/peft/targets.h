@@ -43,9 +43,9 @@ PEFT_API nlohmann::ordered_json config_value(const BoolOrString& value);
 /// The sites chosen, in model order, of the kinds that `targets` says. Throws ConfigError,
 /// with the names there are, where any target, exclusion or layer index matches nothing, or nothing is left.
 PEFT_API std::vector<Site*> select_sites(const Model& model, const Targets& targets);
-/// Makes the modules of `modules_to_save` trainable as they are (Site::train_copy of all their parameters). Throws
-/// ConfigError for a name that matches nothing.
-PEFT_API void train_whole_modules(const Model& model, const Targets& targets, torch::Dtype dtype);
+/// The sites of the modules of `modules_to_save`, which are trained as they are (Adapter::train_whole), in model order.
+/// Throws ConfigError for a name that matches nothing.
+PEFT_API std::vector<Site*> sites_to_save(const Model& model, const Targets& targets);
 
 /// For each key (a regex from a dot, or the beginning, to the end of the name), which of `sites` it matches, as
 /// indices. Throws ConfigError, naming `option`, for a key that matches none.

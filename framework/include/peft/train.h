@@ -104,7 +104,7 @@ struct Run {
   Scheduler& scheduler;
   GradientClipper& clipper;
   Precision& precision;
-  Adapter* adapter = nullptr;  ///< told of each step; null where the caller trains parameters of its own
+  std::vector<Adapter*> adapters;  ///< told of each step, in order; none where the caller trains parameters of its own
   const Dataset& data;
   const Dataset* eval_data = nullptr;
   bool packing = false;

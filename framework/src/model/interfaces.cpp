@@ -48,10 +48,26 @@ std::vector<std::shared_ptr<Layer>> Adapter::layers_on(const Site& site) const {
   return it == placed_.end() ? std::vector<std::shared_ptr<Layer>>{} : it->second;
 }
 
+std::map<std::string, Tensor> Adapter::copies_on(const Site& site) const {
+  const auto it = copied_.find(&site);
+  return it == copied_.end() ? std::map<std::string, Tensor>{} : it->second;
+}
+
+void Adapter::train_copy(Site& site, const std::string& parameter, torch::Dtype dtype) {
+  if (site.copies().contains(parameter) && !copies_on(site).contains(parameter))
+    throw ConfigError("[adapter] '" + printable(site.path()) + "." + parameter + "' is trained by another adapter");
+  copied_[&site][parameter] = site.train_copy(parameter, dtype);
+}
+
+void Adapter::train_whole(const std::vector<Site*>& sites, torch::Dtype dtype) {
+  for (Site* site : sites)
+    for (const std::string& parameter : site->parameter_names()) train_copy(*site, parameter, dtype);
+}
+
 NamedTensors Adapter::own_parameters(const Model& model) const {
   NamedTensors own;
   for (const Site* site : model.sites()) {
-    for (const auto& [name, copy] : site->copies()) own.emplace_back(site->path() + "." + name, copy);
+    for (const auto& [name, copy] : copies_on(*site)) own.emplace_back(site->path() + "." + name, copy);
     for (const auto& layer : layers_on(*site))
       for (const auto& item : layer->named_parameters())
         own.emplace_back(site->path() + "." + item.key(), item.value());

@@ -2,6 +2,7 @@
 
 #include "model/kernels.h"
 #include "model/low_rank.h"
+#include "peft/error.h"
 
 namespace peft {
 
@@ -9,11 +10,24 @@ Layer::~Layer() = default;
 bool Layer::fold(Affine&) const { return false; }
 std::optional<LowRank> Layer::low_rank() const { return std::nullopt; }
 
+namespace {
+
+void require_none_innermost(const Site& site) {
+  for (const auto& layer : site.layers())
+    if (layer->innermost())
+      throw ConfigError("[adapter] '" + printable(site.path()) +
+                        "': an adapter around it computes with the frozen weights, so no other can stand between; "
+                        "declare that one last");
+}
+
+}  // namespace
+
 Site::Site(std::string path) : path_(std::move(path)) {}
 Site::~Site() = default;
 
 void Site::attach(const std::string& adapter, std::shared_ptr<Layer> layer) {
   TORCH_CHECK(layer != nullptr, "no layer to attach to ", path_);
+  require_none_innermost(*this);
   std::string name = adapter;
   for (int n = 2; named_children().contains(name); ++n) name = adapter + "_" + std::to_string(n);
   layers_.push_back(register_module(name, std::move(layer)));
@@ -22,6 +36,7 @@ void Site::attach(const std::string& adapter, std::shared_ptr<Layer> layer) {
 Tensor Site::train_copy(const std::string& parameter, torch::Dtype dtype) {
   const Tensor& frozen = parameter == "bias" ? frozen_.bias : frozen_.weight;
   if (const auto it = copies_.find(parameter); it != copies_.end()) return it->second;
+  if (parameter == "weight") require_none_innermost(*this);
   Tensor copy;
   if (frozen.defined()) {
     copy = frozen.detach().to(dtype, /*non_blocking=*/false, /*copy=*/true);

@@ -46,7 +46,7 @@ void TargetedAdapter::attach(Model& model, torch::Dtype dtype) {
           linear != nullptr ? make_layer(*linear, i, form)
                             : make_embedding_layer(dynamic_cast<const Embedding&>(*sites[i]), i, form));
   }
-  train_whole_modules(model, targets_, dtype);
+  train_whole(sites_to_save(model, targets_), dtype);
 }
 
 nlohmann::ordered_json common_config(const std::string& peft_type) {
@@ -71,7 +71,7 @@ State TargetedAdapter::hf_state(const Model& model) const {
     const std::string prefix = "base_model.model." + site->path() + ".";
     const auto layers = layers_on(*site);
     const std::string base = layers.empty() ? prefix : prefix + "base_layer.";
-    for (const auto& [name, tensor] : site->copies()) state.emplace(base + name, tensor);
+    for (const auto& [name, tensor] : copies_on(*site)) state.emplace(base + name, tensor);
     for (const auto& layer : layers) {
       for (const auto& item : layer->named_parameters()) state.emplace(prefix + item.key(), item.value());
       for (const auto& item : layer->named_buffers()) state.emplace(prefix + item.key(), item.value());

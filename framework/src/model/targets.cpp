@@ -277,17 +277,18 @@ std::vector<Site*> select_sites(const Model& model, const Targets& targets) {
   return chosen;
 }
 
-void train_whole_modules(const Model& model, const Targets& targets, torch::Dtype dtype) {
-  if (!targets.modules_to_save) return;
+std::vector<Site*> sites_to_save(const Model& model, const Targets& targets) {
+  if (!targets.modules_to_save) return {};
   Unmatched unmatched(model.sites());
   for (const std::string& name : *targets.modules_to_save)
     if (name.empty() || std::none_of(model.sites().begin(), model.sites().end(),
                                      [&](Site* site) { return saved_whole(site->path(), name); }))
       unmatched.name("modules_to_save", name);
   unmatched.finish();
+  std::vector<Site*> sites;
   for (Site* site : model.sites())
-    if (saved_whole(site->path(), targets))
-      for (const std::string& parameter : site->parameter_names()) site->train_copy(parameter, dtype);
+    if (saved_whole(site->path(), targets)) sites.push_back(site);
+  return sites;
 }
 
 std::vector<std::vector<std::size_t>> match_ends(const StringList& keys, const std::vector<Site*>& sites,

@@ -66,20 +66,47 @@ Document Document::from_text(const std::string& toml, const std::string& name) {
   return Document(std::move(state));
 }
 
+namespace {
+
+/// The table that `--set` means: `value` itself, or of a list the one whose number is before the key's first dot, which
+/// is taken off. Null: `key` says no such.
+Entries* assigned_table(Value& value, std::string& key) {
+  auto* list = std::get_if<detail::Values>(&value.data);
+  if (list == nullptr) return std::get_if<Entries>(&value.data);
+  const std::size_t dot = key.find('.');
+  const std::string number = key.substr(0, dot);
+  if (dot == std::string::npos || number.empty() || number.size() > 4 ||
+      number.find_first_not_of("0123456789") != std::string::npos)
+    return nullptr;
+  const std::size_t index = std::stoul(number);
+  key.erase(0, dot + 1);
+  return index < list->size() ? std::get_if<Entries>(&(*list)[index].data) : nullptr;
+}
+
+bool is_plain_key(const std::string& key) { return !key.empty() && detail::write_key(key) == key; }
+
+}  // namespace
+
 void Document::set(const std::string& assignment) {
   const std::string usage = "--set '" + printable(assignment) + "': write table.key=value, e.g. --set adapter.r=16";
   const std::size_t equals = assignment.find('=');
   const std::size_t dot = assignment.find('.');
   if (equals == std::string::npos || dot > equals) throw ConfigError(usage);
-  const std::string table = assignment.substr(0, dot), key = assignment.substr(dot + 1, equals - dot - 1);
-  if (table.empty() || key.empty() || detail::write_key(table) != table || detail::write_key(key) != key)
-    throw ConfigError(usage);
+  const std::string table = assignment.substr(0, dot);
+  std::string key = assignment.substr(dot + 1, equals - dot - 1);
+  if (!is_plain_key(table)) throw ConfigError(usage);
   const auto source =
       std::make_shared<Source>(Source{"--set " + assignment, std::filesystem::current_path(), ++state_->assignments});
   Value value = detail::parse_assigned(assignment.substr(equals + 1), source);
   Entry* holder = state_->find(table);
   if (holder == nullptr) holder = &state_->entries.emplace_back(Entry{table, {source}, {Entries{}, {state_->source}}});
-  auto* entries = std::get_if<Entries>(&holder->value.data);
+  const bool list = std::holds_alternative<detail::Values>(holder->value.data);
+  Entries* entries = assigned_table(holder->value, key);
+  if (list && entries == nullptr)
+    throw ConfigError("--set '" + printable(assignment) + "': [" + table +
+                      "] is a list of tables; write the one that is meant, from 0: --set " + table + ".0." +
+                      "key=value");
+  if (!is_plain_key(key)) throw ConfigError(usage);
   if (entries == nullptr) return;  // table() says what is wrong with it
   std::erase_if(*entries, [&](const Entry& old) { return old.key == key; });
   entries->push_back({key, {source}, std::move(value)});
@@ -93,27 +120,50 @@ Entry* Document::State::find(std::string_view table) {
 
 bool Document::has_table(std::string_view name) const { return state_->find(name) != nullptr; }
 
-Options Document::table(std::string_view name) {
-  for (const auto& table : state_->tables)
-    if (table->name == name) return Options(table);
+Options Document::add_table(std::string_view name, const Value* value, bool listed) {
   auto table = std::make_shared<Options::Table>();
   table->name = name;
   table->label = state_->kind == ErrorKind::config ? "[" + table->name + "] " : "";
   table->errors = state_->errors;
+  table->listed = listed;
   table->place = {state_->source};
-  if (const Entry* entry = state_->find(name)) {
-    table->place = entry->value.place;
-    if (const auto* entries = std::get_if<Entries>(&entry->value.data))
-      table->entries = *entries;
-    else if (std::holds_alternative<detail::Values>(entry->value.data))
-      state_->errors->add(entry->place,
-                          table->label + "is a list of tables; there can be only one, written [" + table->name + "]");
-    else
-      state_->errors->add(entry->place, "'" + table->name + "' must be a table, written [" + table->name + "], not " +
-                                            detail::described(entry->value));
+  if (value != nullptr) {
+    table->place = value->place;
+    if (const auto* entries = std::get_if<Entries>(&value->data)) table->entries = *entries;
   }
   state_->tables.push_back(table);
   return Options(table);
+}
+
+Options Document::table(std::string_view name) {
+  for (const auto& table : state_->tables)
+    if (table->name == name) return Options(table);
+  const Entry* entry = state_->find(name);
+  if (entry != nullptr && std::holds_alternative<detail::Values>(entry->value.data))
+    state_->errors->add(
+        entry->place,
+        "[" + std::string(name) + "] is a list of tables; there can be only one, written [" + std::string(name) + "]");
+  else if (entry != nullptr && !std::holds_alternative<Entries>(entry->value.data))
+    state_->errors->add(entry->place, "'" + std::string(name) + "' must be a table, written [" + std::string(name) +
+                                          "], not " + detail::described(entry->value));
+  return add_table(name, entry != nullptr ? &entry->value : nullptr, false);
+}
+
+std::vector<Options> Document::tables(std::string_view name) {
+  const Entry* entry = state_->find(name);
+  const auto* list = entry != nullptr ? std::get_if<detail::Values>(&entry->value.data) : nullptr;
+  std::vector<Options> out;
+  if (list == nullptr || list->empty()) {
+    out.push_back(table(name));
+    return out;
+  }
+  for (const Value& one : *list) {
+    if (!std::holds_alternative<Entries>(one.data))
+      state_->errors->add(one.place, "each '" + std::string(name) + "' must be a table, written [[" +
+                                         std::string(name) + "]], not " + detail::described(one));
+    out.push_back(add_table(name, &one, true));
+  }
+  return out;
 }
 
 void Document::finish() {
@@ -121,6 +171,7 @@ void Document::finish() {
   std::string list;
   for (const auto& table : state_->tables) {
     table->report_unknown();
+    if (std::find(known.begin(), known.end(), table->name) != known.end()) continue;
     known.push_back(table->name);
     list += (list.empty() ? "[" : ", [") + table->name + "]";
   }
@@ -140,7 +191,8 @@ void Document::finish() {
 std::string Document::resolved() const {
   std::string out;
   for (const auto& table : state_->tables) {
-    out += (out.empty() ? "[" : "\n[") + table->name + "]\n";
+    const std::string name = table->listed ? "[[" + table->name + "]]\n" : "[" + table->name + "]\n";
+    out += (out.empty() ? "" : "\n") + name;
     for (const auto& asked : table->all_asked)
       if (!asked.value.empty()) out += detail::write_key(asked.info.key) + " = " + asked.value + "\n";
   }

@@ -45,6 +45,7 @@ struct Options::Table {
   void report_unknown();
 
   std::string name, label;  ///< label: as messages begin, "[adapter] "
+  bool listed = false;      ///< written [[name]]
   detail::Place place;
   detail::Entries entries;
   std::vector<Asked> all_asked;

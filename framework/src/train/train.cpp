@@ -69,7 +69,7 @@ void require_evaluations(const Scheduler& scheduler, const TrainingOptions& opti
 }
 
 TrainingResult train(Run& run) {
-  auto& [model, optimizer, scheduler, clipper, precision, adapter, data, eval_data, packing, max_length, options,
+  auto& [model, optimizer, scheduler, clipper, precision, adapters, data, eval_data, packing, max_length, options,
          memory, observers, save] = run;
   require_evaluations(scheduler, options, eval_data != nullptr);
   const torch::Device device = model.device();
@@ -109,7 +109,7 @@ TrainingResult train(Run& run) {
       attribute(gradients(parameters), MemoryComponent::gradients);
     }
 
-    if (adapter != nullptr) loss += add_auxiliary(*adapter, precision);
+    for (const Adapter* adapter : adapters) loss += add_auxiliary(*adapter, precision);
     require_finite(loss, "loss", step);
 
     const StepPosition position{step, steps.total()};
@@ -117,13 +117,13 @@ TrainingResult train(Run& run) {
     double norm = 0;
     if (precision.ready(parameters)) {
       PEFT_PART("clipping and optimizer");
-      if (adapter != nullptr) adapter->after_backward(position);
+      for (Adapter* adapter : adapters) adapter->after_backward(position);
       norm = clipper.clip(optimizer.groups());
       require_finite(norm, "gradient norm", step);
       if (proof.open()) proof.check();
       for (ParamGroup& group : optimizer.groups()) group.lr = scheduler.lr(step - 1, steps.total(), *group.initial_lr);
       optimizer.step();
-      if (adapter != nullptr) adapter->after_step(position);
+      for (Adapter* adapter : adapters) adapter->after_step(position);
     } else {
       progress.skip();
     }

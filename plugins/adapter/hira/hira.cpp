@@ -38,6 +38,8 @@ class HiraLayer final : public peft::DeltaLayer {
         "hira_B", o.init_weights ? peft::init::zeros({out, r}, form) : peft::init::kaiming_uniform({out, r}, form));
   }
 
+  bool innermost() const override { return true; }
+
  protected:
   Tensor delta(torch::Dtype dtype) const override { return weight_.to(dtype) * at::mm(B_.to(dtype), A_.to(dtype)); }
 

@@ -24,10 +24,10 @@ class LnTuning final : public peft::Adapter {
   void attach(peft::Model& model, torch::Dtype dtype) override {
     const peft::MemoryScope scope(peft::MemoryComponent::adapter);
     for (peft::Site* site : peft::select_sites(model, options_.targets)) {
-      site->train_copy("weight", dtype);
+      train_copy(*site, "weight", dtype);
       tuned_.insert(site);
     }
-    peft::train_whole_modules(model, options_.targets, dtype);
+    train_whole(peft::sites_to_save(model, options_.targets), dtype);
   }
 
   nlohmann::ordered_json hf_config(const peft::Model& model) const override {
@@ -39,7 +39,7 @@ class LnTuning final : public peft::Adapter {
   peft::State hf_state(const peft::Model& model) const override {
     peft::State state;
     for (const peft::Site* site : model.sites())
-      for (const auto& [name, copy] : site->copies())
+      for (const auto& [name, copy] : copies_on(*site))
         state.emplace("base_model.model." + site->path() + (tuned_.contains(site) ? ".ln_tuning_layers." : ".") + name,
                       copy);
     return state;

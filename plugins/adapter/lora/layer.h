@@ -39,6 +39,7 @@ class DoraLayer final : public LinearLayer {
   torch::Tensor forward(const torch::Tensor& x, const peft::Next& next) override;
   bool fold(peft::Affine& affine) const override;
   std::optional<peft::LowRank> low_rank() const override { return std::nullopt; }
+  bool innermost() const override { return true; }
 
  private:
   torch::Tensor norms() const;

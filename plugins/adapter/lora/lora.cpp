@@ -67,7 +67,7 @@ void Lora::attach(peft::Model& model, torch::Dtype dtype) {
   for (peft::Site* site : model.sites())
     if (site->frozen().bias.defined() &&
         (options_.bias == "all" || (options_.bias == "lora_only" && !layers_on(*site).empty())))
-      site->train_copy("bias", dtype);
+      train_copy(*site, "bias", dtype);
 }
 
 /// LoRA+ (Hayou et al. 2024): B, and what has one dimension, learn faster than A.
@@ -104,7 +104,7 @@ peft::State Lora::hf_base_state(const peft::Model& model) const {
     if (layers_on(*site).empty()) continue;
     const std::string base = "base_model.model." + site->path() + ".base_layer.";
     state.emplace(base + "weight", site->frozen().weight);
-    if (site->frozen().bias.defined() && !site->copies().contains("bias"))
+    if (site->frozen().bias.defined() && !copies_on(*site).contains("bias"))
       state.emplace(base + "bias", site->frozen().bias);
   }
   return state;

@@ -77,6 +77,7 @@ class BatLayer final : public peft::DeltaLayer {
     if (site.in_features() % r != 0 || site.out_features() % r != 0) refuse(site, "r divides not both");
     block_ = register_parameter("miss_block", peft::init::zeros({site.out_features() / r, r, r}, form));
   }
+  bool innermost() const override { return true; }
 
  protected:
   Tensor delta(torch::Dtype dtype) const override {

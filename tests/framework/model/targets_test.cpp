@@ -134,12 +134,9 @@ TEST_CASE("modules to save train whole and are not adapted") {
   const Targets targets{.target_modules = StringList{"q_proj", "up_proj"},
                         .modules_to_save = StringList{"mlp", "lm_head", "norm"}};
   CHECK(selected(*model, targets) == StringList{layer0 + "self_attn.q_proj", layer1 + "self_attn.q_proj"});
-  train_whole_modules(*model, targets, torch::kDouble);
   StringList trained;
-  for (const auto& [name, tensor] : model->trainable()) {
-    CHECK(tensor.dtype() == torch::kDouble);
-    trained.push_back(name);
-  }
+  for (const Site* site : sites_to_save(*model, targets))
+    for (const std::string& parameter : site->parameter_names()) trained.push_back(site->path() + "." + parameter);
   std::sort(trained.begin(), trained.end());
   StringList expected = {"lm_head.weight", "model.norm.weight"};
   for (const std::string& layer : {layer0, layer1})
@@ -148,8 +145,7 @@ TEST_CASE("modules to save train whole and are not adapted") {
       expected.push_back(layer + name + ".weight");
   std::sort(expected.begin(), expected.end());
   CHECK(trained == expected);  // "norm" means every name that ends so, as in PEFT
-  CHECK(has(message_of<ConfigError>(
-                [&] { train_whole_modules(*model, {.modules_to_save = StringList{"lm_heads"}}, torch::kFloat); }),
+  CHECK(has(message_of<ConfigError>([&] { sites_to_save(*model, {.modules_to_save = StringList{"lm_heads"}}); }),
             "modules_to_save: 'lm_heads' matches nothing; did you mean 'lm_head'?"));
 }
 

@@ -159,6 +159,37 @@ TEST_CASE("a table must be one table", "[options]") {
   CHECK(errors_of("[[t]]\n[[t]]\n") == "exp.toml:1:3: [t] is a list of tables; there can be only one, written [t]");
 }
 
+TEST_CASE("a list of tables is read one by one, in order", "[options]") {
+  Document document = Document::from_text("[[t]]\ncount = 1\n[[t]]\ncount = 2\n[u]\ncount = 3\n", "exp.toml");
+  document.set("t.1.count=5");
+  std::vector<Options> tables = document.tables("t"), one = document.tables("u"), none = document.tables("v");
+  REQUIRE(tables.size() == 2);
+  REQUIRE(one.size() == 1);
+  REQUIRE(none.size() == 1);
+  std::vector<int64_t> counts;
+  for (auto* list : {&tables, &one, &none})
+    for (Options& table : *list) table.get("count", counts.emplace_back(9), "h");
+  document.finish();
+  CHECK(counts == std::vector<int64_t>{1, 5, 3, 9});
+  CHECK(document.resolved() == "[[t]]\ncount = 1\n\n[[t]]\ncount = 5\n\n[u]\ncount = 3\n\n[v]\ncount = 9\n");
+}
+
+TEST_CASE("what is wrong with a list of tables is told", "[options]") {
+  Document document = Document::from_text("[[t]]\ncuont = 1\n[[t]]\ncount = \"x\"\n", "exp.toml");
+  for (const char* set : {"t.count=1", "t.2.count=1", "t.x.count=1", "t.-1.count=1"})
+    CHECK(has(message_of<ConfigError>([&] { document.set(set); }), "write the one that is meant, from 0: --set t.0."));
+  CHECK(has(message_of<ConfigError>([&] { document.set("t.0.a b=1"); }), "write table.key=value"));
+  int64_t count = 0;
+  for (Options& table : document.tables("t")) table.get("count", count, "h");
+  CHECK(message_of<ConfigError>([&] { document.finish(); }) ==
+        "exp.toml:2:1: [t] unknown key 'cuont'; did you mean 'count'?\n"
+        "exp.toml:4:9: [t] 'count' must be an integer, not a string");
+  Document mixed = Document::from_text("t = [{count = 1}, 3]\n", "exp.toml");
+  for (Options& table : mixed.tables("t")) table.get("count", count, "h");
+  CHECK(message_of<ConfigError>([&] { mixed.finish(); }) ==
+        "exp.toml:1:19: each 't' must be a table, written [[t]], not an integer");
+}
+
 TEST_CASE("what is not TOML is told with its place", "[options]") {
   CHECK(has(message_of<ConfigError>([] { Document::from_text("[t]\nx = \n", "exp.toml"); }), "exp.toml:2:"));
   CHECK(has(message_of<ConfigError>([] { Document::from_text("[t]\nx = 1\nx = 2\n", "exp.toml"); }), "exp.toml:3:"));

@@ -62,7 +62,7 @@ struct Trainer {
             .scheduler = *scheduler,
             .clipper = *clipper,
             .precision = *precision,
-            .adapter = told,
+            .adapters = told,
             .data = data,
             .eval_data = eval_data ? &*eval_data : nullptr,
             .packing = packing,
@@ -73,7 +73,7 @@ struct Trainer {
             .save = [this](int64_t step) { saved.push_back(step); }};
     return train(all);
   }
-  Adapter* told = nullptr;
+  std::vector<Adapter*> told;
   std::unique_ptr<Adapter> adapter;
   std::unique_ptr<Precision> precision;
   std::shared_ptr<Model> model;
@@ -273,7 +273,7 @@ TEST_CASE("an adapter is told of each step, and may add to the loss") {
   Trainer plain, with;
   plain.run();
   Diary diary(*with.model);
-  with.told = &diary;
+  with.told = {&diary};
   with.run();
   CHECK(diary.lines ==
         StringList{"gradients 1/3", "stepped 1/3", "gradients 2/3", "stepped 2/3", "gradients 3/3", "stepped 3/3"});

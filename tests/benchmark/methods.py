@@ -1,0 +1,228 @@
+#!/usr/bin/env python3
+"""Every method on the same task with about the same budget: a table to choose by; no test, and no figure decides one.
+
+    eval "$(tools/setup env)"
+    tests/benchmark/methods.py --out methods.json                     all that `peft-run list` shows, a minute or two each
+    tests/benchmark/methods.py --out methods.json --methods lora ia3
+    tests/benchmark/methods.py --draw methods.json                    into docs/methods.md, with a plot; needs matplotlib
+
+SmolLM2-135M-Instruct learns alpaca_en_demo; --held-out examples, drawn by --seed, are kept for the evaluation loss. Each method
+has the [adapter] table and the rate of its plugin's example.toml, but for what OWN says; AdamW without weight decay, cosine with
+a warm-up, clipping 1.0. A process of its own for each method. --out is written after each; with a file that is there, what it
+lacks, or what failed, is run.
+"""
+
+import argparse
+import json
+import pathlib
+import random
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import textwrap
+import tomllib
+
+import common
+
+WARM = 2
+TREE = common.HERE.parent.parent
+PAGE, PLOT = TREE / "docs" / "methods.md", TREE / "docs" / "images" / "methods.svg"
+BEGIN, END = "<!-- tests/benchmark/methods.py: begin -->\n", "<!-- tests/benchmark/methods.py: end -->\n"
+#: What differs from a plugin's example.toml; `lr` is the optimizer's, the other keys are the adapter's.
+OWN = {
+    "ia3": {"lr": 3e-3},  # Liu et al. 2022 train (IA)³ so
+    "vera": {"lr": 4e-3},  # Kopiczko et al. 2023, for instructions
+    "lora": {"lora_dropout": 0.0},  # 60 steps see each example at most once: nothing to drop out for
+}
+SAME = ("machine", "model", "precision", "threads", "steps", "batch", "max_length", "held_out", "seed")
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    common.add_arguments(parser)
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="default: all there are")
+    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--max-length", type=int, default=256)
+    parser.add_argument("--held-out", type=int, default=64)
+    parser.add_argument("--seed", type=int, default=42, help="of the split and of each run")
+    parser.add_argument("--precision", default=default_precision(), help="default here: %(default)s")
+    parser.add_argument("--out", type=pathlib.Path, help="the JSON file; one that is there is gone on with")
+    parser.add_argument("--draw", type=pathlib.Path, metavar="FILE.json", help="measure nothing, show this file")
+    options = parser.parse_args()
+    if (options.out is None) == (options.draw is None):
+        parser.error("either --out (measure) or --draw (show)")
+    if options.steps <= WARM:
+        parser.error(f"--steps must be above {WARM}, which warm up")
+    return options
+
+
+def default_precision():
+    """bf16 where the processor multiplies in it."""
+    return "bf16" if re.search(r"\b(avx512_bf16|amx_bf16)\b", pathlib.Path("/proc/cpuinfo").read_text()) else "fp32"
+
+
+def peft_run(options, *words):
+    done = subprocess.run([options.build / "bin" / "peft-run", *map(str, words)], capture_output=True, text=True)
+    if done.returncode != 0:
+        raise RuntimeError(f"peft-run {' '.join(map(str, words))}\n{done.stderr}")
+    return done.stdout
+
+
+def methods(options):
+    rows = [line.split() for line in peft_run(options, "list").splitlines()]
+    there = [row[1] for row in rows if row[:1] == ["adapter"]]
+    unknown = set(options.methods or []) - set(there)
+    if unknown:
+        sys.exit(f"no adapter {', '.join(sorted(unknown))}; there are {', '.join(there)}")
+    return options.methods or there
+
+
+def split(options, folder):
+    """The data in two files: what is learned, and what is held out."""
+    records = json.loads((options.data / "alpaca_en_demo.json").read_text())
+    held = set(random.Random(options.seed).sample(range(len(records)), options.held_out))
+    files = folder / "train.json", folder / "held_out.json"
+    for file, chosen in zip(files, (False, True)):
+        file.write_text(json.dumps([record for i, record in enumerate(records) if (i in held) == chosen]))
+    return files
+
+
+def settings(method):
+    """The method's [adapter] table and rate, from its example."""
+    example = tomllib.loads((TREE / "plugins" / "adapter" / method / "example.toml").read_text())
+    adapter = example["adapter"] | OWN.get(method, {})
+    return adapter, adapter.pop("lr", example["optimizer"]["lr"])
+
+
+def loss_of_base(options, held_out):
+    told = peft_run(options, "eval", "--model", options.model, "--data", held_out, "--precision", options.precision,
+                    "--max-length", options.max_length)
+    return float(next(line for line in told.splitlines() if line.endswith("  base")).split()[0])
+
+
+def measure(options, folder, files, method):
+    adapter, lr = settings(method)
+    request = {"files": [str(files[0])], "format": "alpaca", "max_length": options.max_length, "batch_size": options.batch}
+    more = {"data": {"eval": str(files[1])}, "adapter": adapter, "precision": {"name": options.precision},
+            "optimizer": {"lr": lr, "weight_decay": 0.0}, "scheduler": {"name": "cosine", "warmup_ratio": 0.1},
+            "training": {"seed": options.seed}}
+    experiment = common.write_experiment(options, folder, request, options.steps, more)
+    seen = common.run_ours(options, folder, experiment)
+    out = folder / "out"
+    told = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return {"adapter": adapter, "lr": lr, "parameters": seen["parameters"],
+            "eval_loss": next(line["eval_loss"] for line in told if "eval_loss" in line),
+            "step": statistics.median(seen["seconds"][WARM:]),
+            "training_peak": max(resident for _, _, resident in seen["marks"][WARM:]),
+            "file": sum(file.stat().st_size for file in out.glob("**/adapter_model.safetensors")),
+            "losses": seen["losses"]}
+
+
+def begin(options):
+    told = {"machine": common.machine(), "model": options.model.name, "precision": options.precision,
+            "threads": options.threads, "steps": options.steps, "batch": options.batch, "max_length": options.max_length,
+            "held_out": options.held_out, "seed": options.seed, "methods": {}}
+    if not options.out.exists():
+        return told
+    before = json.loads(options.out.read_text())
+    different = [key for key in SAME if before.get(key) != told[key]]
+    if different:
+        sys.exit(f"{options.out} was measured otherwise ({', '.join(different)}): name another file")
+    return before
+
+
+def run_all(options):
+    told, failed = begin(options), []
+    wanted = [name for name in methods(options) if "step" not in told["methods"].get(name, {})]
+    with tempfile.TemporaryDirectory(prefix="peft_methods_") as scratch:
+        files = split(options, pathlib.Path(scratch))
+        if wanted and "base_loss" not in told:
+            told["base_loss"] = loss_of_base(options, files[1])
+        for method in wanted:
+            folder = pathlib.Path(scratch) / method
+            folder.mkdir()
+            try:
+                record = measure(options, folder, files, method)
+                text = f"{told['base_loss']:.4f} → {record['eval_loss']:.4f}, {record['step']:.2f} s a step"
+            except (RuntimeError, FileNotFoundError) as error:
+                record = {"error": str(error)}
+                text = f"failed: {error}"
+                failed.append(method)
+            told["methods"][method] = record
+            common.write(options.out, told)
+            print(f"{method}: {text}", file=sys.stderr, flush=True)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def ranked(told):
+    """What was measured, the lowest loss first."""
+    known = [(name, record) for name, record in told["methods"].items() if "step" in record]
+    return sorted(known, key=lambda item: item[1]["eval_loss"])
+
+
+def introduction(told):
+    return (f"{told['machine']}; {told['threads']} threads used, {told['model']}, {told['precision']}. alpaca_en_demo, "
+            f"{told['steps']} steps of {told['batch']} examples cut at {told['max_length']} tokens; loss on "
+            f"{told['held_out']} held-out examples, which is {told['base_loss']:.4f} without an adapter. Seconds: median of a "
+            f"step. GiB: highest resident memory in training. One run each (seed {told['seed']}), each method with the options "
+            f"and the rate of its `example.toml` but for what `OWN` in `tests/benchmark/methods.py` says: what another rate, "
+            f"rank or task would give is not in here.")
+
+
+def table(told):
+    header = ["method", "learned parameters", "rate", "loss", "lower by", "s a step", "GiB", "file, KiB"]
+    lines = [[f"`{name}`", f"{r['parameters']:,}", f"{r['lr']:g}", f"{r['eval_loss']:.4f}",
+              f"{told['base_loss'] - r['eval_loss']:.4f}", f"{r['step']:.2f}", f"{r['training_peak'] / 2**30:.2f}",
+              f"{r['file'] / 2**10:,.0f}"] for name, r in ranked(told)]
+    return common.markdown(header, lines)
+
+
+def save_plot(told, path):
+    """The same figures make the same file: no date, no random names."""
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError:
+        sys.exit("the plot needs matplotlib: pip install matplotlib")
+    shown = list(reversed(ranked(told)))
+    names = [name for name, _ in shown]
+    panels = [("held-out loss", lambda r: r["eval_loss"]), ("learned parameters", lambda r: r["parameters"]),
+              ("seconds a step", lambda r: r["step"]), ("highest memory, GiB", lambda r: r["training_peak"] / 2**30)]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with matplotlib.rc_context({"svg.hashsalt": "peft", "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(9, 1.2 + 0.2 * len(names)), layout="constrained")
+        for plot, (title, value) in zip(figure.subplots(1, len(panels), sharey=True), panels):
+            plot.plot([value(record) for _, record in shown], names, "o", color="#0072b2")
+            plot.set_xlabel(title)
+            plot.grid(alpha=0.3)
+            plot.spines[["top", "right"]].set_visible(False)
+            if title == "learned parameters":
+                plot.set_xscale("log")
+            elif title != "held-out loss":
+                plot.set_xlim(left=0)
+        figure.savefig(path, metadata={"Date": None, "Creator": None})
+
+
+def draw(options):
+    told = json.loads(options.draw.read_text())
+    if not ranked(told):
+        sys.exit(f"{options.draw} holds no measured method")
+    text = PAGE.read_text()
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        sys.exit(f"{PAGE}: the table's place, between {BEGIN.strip()} and {END.strip()}, is not there")
+    save_plot(told, PLOT)
+    part = f"{textwrap.fill(introduction(told), 128)}\n\n{table(told)}\n\n![The same as a plot](images/{PLOT.name})\n"
+    PAGE.write_text(text[:text.index(BEGIN)] + BEGIN + part + text[text.index(END):])
+
+
+def main():
+    options = arguments()
+    draw(options) if options.draw else run_all(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,194 @@
+"""Promises of several adapters on one model: trained here together, each loads in HF PEFT, and there, merged one after the other
+from the innermost, or active at once where PEFT can do that, they compute what they compute here; two LoRAs learn as PEFT's do;
+commands take them together."""
+
+import json
+import warnings
+
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from tiny_llama import save_llama
+
+from method_support import TEXTS, base_model, batch, toml
+from model_support import apart, farthest, model_answer, peer_answer, random_examples, within
+
+ALL = {"target_modules": "all-linear"}
+LORA = {"name": "lora", "r": 4, "init_lora_weights": False}
+IA3 = {"name": "ia3", "init_ia3_weights": False}
+FED = {"target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]}
+# outermost first
+STACKS = {
+    "apart": [LORA | {"target_modules": ["q_proj"]}, IA3 | FED],
+    "ia3_around_lora": [IA3 | ALL, LORA | ALL],
+    "lora_around_ia3": [LORA | ALL, IA3 | ALL | {"adapter_name": "scales"}],
+    "three": [LORA | {"target_modules": ["v_proj"]}, IA3 | FED, {"name": "oft", "oft_block_size": 4, "init_weights": False} | ALL],
+    "ia3_around_dora": [IA3 | FED, LORA | ALL | {"use_dora": True, "bias": "lora_only"}],
+}
+
+
+def train(run, folder, adapters, name="run", steps=3, code=0, lr=1e-2):
+    """A run of peft-run with these adapters: their folders, the outermost first."""
+    (folder / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    tables = "".join("[[adapter]]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in one.items()) for one in adapters)
+    experiment = folder / f"{name}.toml"
+    experiment.write_text(
+        f"""[model]
+path = "model"
+[data]
+train = "train.jsonl"
+{tables}
+[optimizer]
+lr = {lr}
+weight_decay = 0.0
+[scheduler]
+name = "constant"
+[clipping]
+name = "none"
+[training]
+output_dir = "{name}"
+max_steps = {steps}
+batch_size = {len(TEXTS)}
+log_every = 1
+save_every = {steps}
+"""
+    )
+    told = run("peft-run", experiment, code=code)
+    names = []
+    for one in adapters:
+        names.append(one.get("adapter_name", "default" if "default" not in names else one["name"] if "name" in one else "lora"))
+    return [folder / name if one == "default" else folder / name / one for one in names], told
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        save_llama(tmp_path / "model", attention_bias=True)
+    return tmp_path
+
+
+def loaded(model, folder):
+    """PEFT's own reading of a folder, in which no key may be missing."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model = peft.PeftModel.from_pretrained(model, folder)
+    assert not [warning for warning in told if "keys" in str(warning.message)]
+    return model
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_each_loads_in_peft_and_together_they_are_the_same(run, tiny, name):
+    folders, told = train(run, tiny, STACKS[name])
+    assert "adapters, the outermost first: 'default' " in told.stdout
+    model = base_model(tiny)
+    for folder in reversed(folders[1:]):
+        model = loaded(model, folder).merge_and_unload()
+    model = loaded(model, folders[0]).eval()
+    examples = random_examples(model.config.vocab_size)
+    with torch.no_grad():
+        expected, loss = peer_answer(model, examples)
+    ours = model_answer(tiny, tiny / "model", examples, adapter=folders)
+    within("logits", apart(ours["logits"], expected), 2e-5)
+    within("loss", abs(ours["loss"] - loss) / loss, 1e-5)
+    alone = model_answer(tiny, tiny / "model", examples, adapter=folders[:1])
+    assert apart(ours["logits"], alone["logits"]) > 1e-3
+
+    run("peft-run", "merge", "--model", tiny / "model", *(word for folder in folders for word in ("--adapter", folder)),
+        "--output", tiny / "merged")
+    merged = transformers.AutoModelForCausalLM.from_pretrained(tiny / "merged", dtype=torch.float32)
+    with torch.no_grad():
+        within("merged", apart(peer_answer(merged, examples)[0], expected), 2e-5)
+
+
+def test_mixed_model(run, tiny):
+    """PEFT's own way to have two methods active at once."""
+    lokr = {"name": "lokr", "r": 2, "init_weights": False, "target_modules": ["k_proj", "v_proj"]}
+    folders, _ = train(run, tiny, [LORA | {"target_modules": ["q_proj"]}, lokr])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = peft.PeftMixedModel.from_pretrained(base_model(tiny), folders[0])
+        model.load_adapter(folders[1], "lokr")
+    model.set_adapter(["default", "lokr"])
+    examples = random_examples(model.config.vocab_size)
+    with torch.no_grad():
+        expected, _ = peer_answer(model.eval(), examples)
+    within("logits", apart(model_answer(tiny, tiny / "model", examples, adapter=folders)["logits"], expected), 2e-5)
+
+
+def test_two_loras_learn_as_in_peft(run, tiny):
+    """Both active, each with a rate of its own: the same losses and tensors as in PEFT, from the run's folder as it is."""
+    adapters = [LORA | {"target_modules": ["q_proj", "v_proj"]}, LORA | ALL | {"r": 2, "lr": 2e-2, "adapter_name": "second"}]
+    starts, _ = train(run, tiny, adapters, name="start", steps=1, lr=0.0)
+    # lr = 0 left the first as it began; the second is taken as one step of its own rate left it.
+    again = [{"init_from": str(starts[0])}, {"init_from": str(starts[1]), "lr": 2e-2, "adapter_name": "second"}]
+    folders, _ = train(run, tiny, again, steps=8)
+    losses = [entry["loss"] for entry in json.loads((folders[0] / "trainer_state.json").read_text())["log_history"]
+              if "loss" in entry]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = peft.PeftModel.from_pretrained(base_model(tiny), starts[0], is_trainable=True)
+        model.load_adapter(starts[1], "second", is_trainable=True)
+    model.base_model.set_adapter(["default", "second"])
+    groups = [{"params": [p for n, p in model.named_parameters() if f".{name}." in n], "lr": lr}
+              for name, lr in (("default", 1e-2), ("second", 2e-2))]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+    data = batch(transformers.AutoTokenizer.from_pretrained(tiny / "model"))
+    expected = []
+    for _ in range(8):
+        loss = model(**data).loss
+        expected.append(loss.item())
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert expected[-1] < expected[0]
+    within("losses", farthest(losses, expected), 1e-4)
+    for folder, name in zip(folders, ("default", "second")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            theirs = peft.get_peft_model_state_dict(model, adapter_name=name)
+        ours = load_file(folder / "adapter_model.safetensors")
+        assert ours.keys() == theirs.keys()
+        for key, tensor in ours.items():
+            torch.testing.assert_close(tensor, theirs[key], rtol=1e-3, atol=2e-4, msg=lambda text: f"{key}: {text}")
+
+    # What PEFT saves of both lies as ours does.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.save_pretrained(tiny / "theirs")
+    assert {file.relative_to(tiny / "theirs") for file in (tiny / "theirs").rglob("adapter_model.safetensors")} == {
+        folder.relative_to(folders[0]) / "adapter_model.safetensors" for folder in folders}
+
+
+def test_what_a_run_writes_and_commands_take(run, tiny):
+    folders, told = train(run, tiny, STACKS["apart"])
+    words = [word for folder in folders for word in ("--adapter", folder)]
+    for folder in (tiny / "run" / "checkpoint-3", tiny / "run" / "checkpoint-3" / "ia3"):
+        assert (folder / "adapter_model.safetensors").exists()
+    assert all(f"adapter: {folder} (" in told.stdout for folder in folders)
+    card = (tiny / "run" / "README.md").read_text()
+    assert "# LORA + IA3 adapter" in card and "--adapter THIS_FOLDER --adapter THIS_FOLDER/ia3" in card
+
+    resolved = (tiny / "run" / "resolved.toml").read_text()
+    assert resolved.count("[[adapter]]") == 2 and resolved.index('"lora"') < resolved.index('"ia3"')
+    again = tiny / "again.toml"
+    again.write_text(resolved)
+    run("peft-run", again, "--set", f"training.output_dir={tiny / 'again'}")
+    for folder in folders:
+        same = tiny / "again" / folder.relative_to(folders[0])
+        assert (same / "adapter_model.safetensors").read_bytes() == (folder / "adapter_model.safetensors").read_bytes()
+
+    plan = run("peft-run", "plan", tiny / "run.toml", "--set", "adapter.1.lr=0.5").stdout
+    assert "group 'default'" in plan and "group 'ia3': " in plan and ", lr 0.5," in plan
+    assert "already holds an adapter" in run("peft-run", tiny / "run.toml", code=2).stderr
+    assert "write the one that is meant" in run("peft-run", "plan", tiny / "run.toml", "--set", "adapter.r=2", code=2).stderr
+
+    rows = run("peft-run", "eval", "--model", tiny / "model", "--data", tiny / "train.jsonl", "--together", *words).stdout
+    assert f"{folders[0]} + {folders[1]}" in rows
+    log = json.loads((tiny / "again" / "trainer_state.json").read_text())["log_history"]
+    base, both = (float(line.split()[0]) for line in rows.splitlines()[-2:])
+    assert base != both and both < max(entry["loss"] for entry in log if "loss" in entry)
+    assert run("peft-run", "generate", "--model", tiny / "model", "--prompt", "The sum", "--raw", "--max-new-tokens", 4, *words)

@@ -1,0 +1,153 @@
+// Several adapters on one model promise: the first declared is the outermost; folding them, innermost first, computes
+// what they compute, in either order; each keeps its own tensors, names, learning rate and folder; what cannot stand
+// together is refused and named.
+#include <torch/torch.h>
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "peft/adapter_files.h"
+#include "peft/adapter_stack.h"
+#include "peft/error.h"
+#include "peft/files/json.h"
+#include "plugins/load.h"
+#include "selfcheck/tiny_model.h"
+#include "support/message.h"
+#include "support/test.h"
+
+using namespace peft;
+using peft::test::has;
+using peft::test::message_of;
+using torch::Tensor;
+
+namespace {
+
+const std::string lora = "[[adapter]]\nname = \"lora\"\nr = 4\ninit_lora_weights = false\ntarget_modules = ";
+const std::string ia3 = "[[adapter]]\nname = \"ia3\"\ninit_ia3_weights = false\ntarget_modules = ";
+const std::string all = "\"all-linear\"\n";
+
+struct Stacked {
+  explicit Stacked(const std::string& toml) : document(Document::from_text(toml, "exp.toml")) {
+    stack = read_adapters(document, plugins);
+    document.finish();
+    torch::manual_seed(7);
+    attach_adapters(stack, *model, torch::kDouble);
+    model->eval();
+  }
+  Tensor logits() const { return model->logits(model->hidden(test::tiny_input(*model, 9))); }
+  Document document;
+  Plugins plugins{Plugins::search_path({})};
+  std::shared_ptr<Model> model = test::tiny_model(test::tiny_config(2, true), torch::kDouble);
+  AdapterStack stack;
+};
+
+double distance(const Tensor& a, const Tensor& b) { return ((a - b).abs().max() / b.abs().max()).item<double>(); }
+
+Tensor folded_logits(const Model& model) {
+  const torch::NoGradGuard no_grad;
+  const auto plain = std::make_shared<Model>(model.config());
+  for (const Site* site : model.sites()) plain->find(site->path())->set_frozen(site->folded(site->frozen()).value());
+  return plain->logits(plain->hidden(test::tiny_input(*plain, 9)));
+}
+
+}  // namespace
+
+TEST_CASE("folded in either order, two adapters on one site compute what they compute unfolded") {
+  const torch::NoGradGuard no_grad;
+  const std::string oft = "[[adapter]]\nname = \"oft\"\noft_block_size = 4\ninit_weights = false\ntarget_modules = ";
+  const std::string dora = lora + all + "use_dora = true\n";
+  const std::string fed = ia3 + "[\"down_proj\", \"v_proj\"]\nfeedforward_modules = [\"down_proj\"]\n";
+  for (const std::string& toml :
+       {ia3 + all + lora + all, lora + all + ia3 + all, fed + lora + all, lora + all + fed, oft + all + lora + all,
+        lora + all + oft + all, lora + all + ia3 + all + oft + all, lora + all + lora + all, ia3 + all + dora}) {
+    const Stacked s(toml);
+    INFO(toml);
+    CHECK(distance(folded_logits(*s.model), s.logits()) < 1e-12);
+  }
+  const Tensor outside = Stacked(ia3 + all + lora + all).logits(), inside = Stacked(lora + all + ia3 + all).logits();
+  CHECK(distance(outside, inside) > 1e-3);  // the order counts
+}
+
+TEST_CASE("the first declared is the outermost") {
+  const Stacked s(ia3 + "[\"q_proj\"]\n" + lora + "[\"q_proj\"]\n");
+  const auto& layers = s.model->find("model.layers.0.self_attn.q_proj")->layers();
+  REQUIRE(layers.size() == 2);
+  CHECK(layers[0] == s.stack[0].adapter->layers_on(*s.model->find("model.layers.0.self_attn.q_proj")).front());
+  CHECK(s.stack[0].plugin == "ia3");
+}
+
+TEST_CASE("names, learning rates and parameters are each adapter's own") {
+  const Stacked s(lora + "[\"q_proj\"]\nbias = \"lora_only\"\nlr = 0.5\nloraplus_lr_ratio = 4.0\n" + lora +
+                  "[\"q_proj\", \"v_proj\"]\nmodules_to_save = [\"lm_head\"]\n" + ia3 +
+                  "[\"k_proj\"]\nadapter_name = \"mine\"\n");
+  CHECK(s.stack[0].name == "default");
+  CHECK(s.stack[1].name == "lora");
+  CHECK(s.stack[2].name == "mine");
+
+  StringList groups;
+  std::set<std::string> names;
+  std::size_t parameters = 0;
+  for (const ParamGroup& group : groups_of(s.stack, *s.model)) {
+    groups.push_back(group.name);
+    if (group.name == "default") CHECK(group.initial_lr == 0.5);
+    if (group.name == "default B") CHECK(group.initial_lr == 2.0);
+    if (group.name == "mine") CHECK_FALSE(group.initial_lr.has_value());
+    for (const auto& [name, parameter] : group.parameters) names.insert(name), ++parameters;
+  }
+  CHECK(groups == StringList{"default", "default B", "lora", "mine"});
+  CHECK(names.size() == parameters);  // an optimizer's state goes by them
+  CHECK(parameters == s.model->trainable().size());
+
+  CHECK(s.stack[1].adapter->hf_state(*s.model).contains("base_model.model.lm_head.weight"));
+  for (const std::size_t other : {0, 2})
+    CHECK_FALSE(s.stack[other].adapter->hf_state(*s.model).contains("base_model.model.lm_head.weight"));
+  CHECK(s.stack[2].adapter->hf_state(*s.model).size() == 2);
+}
+
+TEST_CASE("what stands together is saved, filled and resolved in order") {
+  const std::string folder = (std::filesystem::temp_directory_path() / "peft_stack_test").string();
+  std::filesystem::remove_all(folder);
+  const std::string toml = ia3 + all + lora + "[\"v_proj\"]\n";
+  Stacked first(toml);
+  save_adapters(folder, first.stack, *first.model);
+  CHECK(read_json(folder + "/adapter_config.json").at("peft_type") == "IA3");
+  CHECK(read_json(folder + "/lora/adapter_config.json").at("peft_type") == "LORA");
+
+  Stacked second(toml);
+  const torch::NoGradGuard no_grad;
+  for (const auto& [name, tensor] : second.model->trainable()) Tensor(tensor).add_(1);
+  fill_adapters(folder, second.stack, *second.model);
+  CHECK(torch::equal(first.logits(), second.logits()));
+
+  Stacked again(first.document.resolved());
+  REQUIRE(again.stack.size() == 2);
+  CHECK(again.stack[1].name == "lora");
+  CHECK(torch::equal(first.logits(), again.logits()));
+
+  const Stacked on("[[adapter]]\ninit_from = \"" + folder + "\"\n[[adapter]]\ninit_from = \"" + folder + "/lora\"\n");
+  CHECK(on.stack[0].plugin == "ia3");
+  CHECK(on.stack[1].name == "lora");
+  CHECK(torch::equal(first.logits(), on.logits()));
+  std::filesystem::remove_all(folder);
+}
+
+TEST_CASE("what cannot stand together is refused") {
+  const auto told = [](const std::string& toml) { return message_of<ConfigError>([&] { Stacked s(toml); }); };
+  CHECK(has(told(lora + all + "adapter_name = \"a\"\n" + ia3 + all + "adapter_name = \"a\"\n"),
+            "exp.toml:11:16: [adapter] 'adapter_name' is the name of another adapter"));
+  for (const char* name : {"a.b", "../up", "", "checkpoint-3"})
+    CHECK(has(told(lora + all + "adapter_name = \"" + name + "\"\n"), "'adapter_name' has only letters"));
+  CHECK(has(told(lora + all + "lr = -1.0\n"), "'lr' must be 0 or more"));
+  CHECK(has(told(lora + all + "[[adapter]]\nnane = \"lora\"\n"), "unknown key 'nane'; did you mean 'name'?"));
+  CHECK(has(told(lora + all + "[[adapter]]\n"), "exp.toml:6:3: [adapter] 'name' must be given"));
+
+  const std::string whole = "modules_to_save = [\"lm_head\"]\n";
+  CHECK(has(told(lora + "[\"q_proj\"]\n" + whole + ia3 + "[\"k_proj\"]\n" + whole),
+            "'lm_head.weight' is trained by another adapter"));
+  const std::string dora = lora + all + "use_dora = true\n";
+  const std::string hira = "[[adapter]]\nname = \"hira\"\ntarget_modules = \"all-linear\"\n";
+  for (const std::string& outer : {dora, hira})
+    CHECK(has(told(outer + ia3 + "[\"v_proj\"]\n"), "v_proj': an adapter around it computes with the frozen weights"));
+  CHECK(has(told(lora + "[\"q_proj\"]\nuse_dora = true\n" + ia3 + "[\"k_proj\"]\nmodules_to_save = [\"q_proj\"]\n"),
+            "q_proj': an adapter around it computes with the frozen weights"));
+}

@@ -1,0 +1,95 @@
+"""Promises of tools/new-plugin and of the page that shows its templates. That what it makes builds and works is
+tests/consumer's to show."""
+
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+KINDS = ["adapter", "clipping", "optimizer", "precision", "scheduler"]
+
+
+def everything(folder):
+    """Each file below a folder and what is in it."""
+    return {file.relative_to(folder): file.read_text() for file in folder.rglob("*") if file.is_file()}
+
+
+class NewPlugin(unittest.TestCase):
+    def setUp(self):
+        scratch = tempfile.TemporaryDirectory(prefix="peft_new_plugin_")
+        self.addCleanup(scratch.cleanup)
+        self.folder = pathlib.Path(scratch.name)
+        # A tree of its own, so that a plugin may become part of it.
+        self.tree = self.folder / "tree"
+        shutil.copytree(ROOT / "tools", self.tree / "tools")
+        (self.tree / "plugins" / "optimizer" / "sgd").mkdir(parents=True)
+
+    def make(self, *words, code=0):
+        done = subprocess.run([sys.executable, self.tree / "tools" / "new-plugin", *map(str, words)], text=True,
+                              capture_output=True, cwd=self.folder, stdin=subprocess.DEVNULL)
+        self.assertEqual(done.returncode, code, done.stderr)
+        return done.stdout if code == 0 else done.stderr
+
+    def test_every_kind(self):
+        self.assertEqual(sorted(folder.name for folder in (ROOT / "tools" / "templates").iterdir()), KINDS)
+        for kind in KINDS:
+            self.assertIn(f"{kind}/my_own2", self.make(kind, "my_own2", kind))
+            (source,) = (ROOT / "tools" / "templates" / kind).glob("*.cpp")
+            made = everything(self.folder / kind)
+            self.assertLessEqual({pathlib.Path(name) for name in ("my_own2.cpp", "CMakeLists.txt", "README.md")}, set(made))
+            for file, text in made.items():
+                self.assertNotIn(source.stem, f"{file}\n{text}".lower())
+            self.assertIn("class MyOwn2 final", made[pathlib.Path("my_own2.cpp")])
+        self.assertIn('("MY_OWN2"', everything(self.folder / "adapter")[pathlib.Path("my_own2.cpp")])
+
+    def test_in_the_tree(self):
+        self.make("adapter", "mine")
+        made = self.tree / "plugins" / "adapter" / "mine"
+        self.assertEqual((made / "CMakeLists.txt").read_text(), "peft_add_plugin(adapter mine mine.cpp)\n")
+        self.assertNotIn("[plugins]", (made / "example.toml").read_text())
+        self.assertIn('name = "mine"', (made / "example.toml").read_text())
+
+    def test_refusals_leave_nothing(self):
+        (self.folder / "there").mkdir()
+        (self.folder / "there" / "kept").write_text("mine")
+        (self.folder / "file").write_text("mine")
+        before = everything(self.folder)
+        for words, part in (
+            ([], "KIND NAME"),
+            (["adapter"], "KIND NAME"),
+            (["adapter", "a", "b", "c"], "KIND NAME"),
+            (["adaptor", "mine"], "no kind of plugin 'adaptor'; there are adapter, clipping"),
+            (["adapter", "Mine"], "'Mine' is no name"),
+            (["adapter", "2nd"], "'2nd' is no name"),
+            (["adapter", "my-own"], "'my-own' is no name"),
+            (["adapter", "../up"], "'../up' is no name"),
+            (["adapter", ""], "'' is no name"),
+            (["optimizer", "sgd", "elsewhere"], "optimizer/sgd already"),
+            (["adapter", "mine", "there"], "nothing is written over"),
+            (["adapter", "mine", "file"], "nothing is written over"),
+            (["adapter", "mine", "file/below"], "cannot be made"),
+            (["adapter", "mine", self.tree / "docs" / "mine"], "inside peft's tree"),
+        ):
+            with self.subTest(words=words):
+                self.assertIn(part, self.make(*words, code=2))
+                self.assertEqual(everything(self.folder), before)
+                self.assertFalse(list(self.folder.rglob(".new-plugin-*")))
+
+    def test_page_shows_the_templates(self):
+        """The page's code is the templates'; and a page that differs would be told."""
+        page = ROOT / "docs" / "write-a-plugin.md"
+        check = [sys.executable, ROOT / "tools" / "snippets.py", "--check"]
+        subprocess.run([*check, page], check=True)
+        for kind in KINDS:
+            (source,) = (ROOT / "tools" / "templates" / kind).glob("*.cpp")
+            self.assertIn(f"<!-- tools/templates/{kind}/{source.name} -->\n```cpp\n{source.read_text()}```\n", page.read_text())
+        other = self.folder / "page.md"
+        other.write_text(page.read_text().replace("factor_", "share_"))
+        self.assertNotEqual(subprocess.run([*check, other], capture_output=True).returncode, 0)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,37 @@
+#!/usr/bin/env python3
+"""Fills a page's code from the tree's own files: snippets.py [--check] PAGE...
+
+A line `<!-- PATH -->` before a fenced block names the file that the block shows. With --check nothing is written; a page that
+differs is told, and the exit code is 1.
+"""
+
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SNIPPET = re.compile(r"(<!-- (?P<path>\S+) -->\n```\w*\n)(?P<code>.*?)(?=^```$)", re.DOTALL | re.MULTILINE)
+
+
+def filled(text):
+    return SNIPPET.sub(lambda match: match[1] + (ROOT / match["path"]).read_text(), text)
+
+
+def main():
+    check = sys.argv[1:2] == ["--check"]
+    pages = [pathlib.Path(name) for name in sys.argv[1 + check:]]
+    if not pages:
+        sys.exit(__doc__)
+    for page in pages:
+        text = page.read_text()
+        if not SNIPPET.search(text):
+            sys.exit(f"{page}: shows no file")
+        if filled(text) == text:
+            continue
+        if check:
+            sys.exit(f"{page}: its code is not that of the files it names: run tools/docs")
+        page.write_text(filled(text))
+
+
+if __name__ == "__main__":
+    main()

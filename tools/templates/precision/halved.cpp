@@ -1,0 +1,41 @@
+// The frozen base and the activations in fp16, what trains in fp32, and the loss times a fixed scale.
+#include <peft/plugin.h>
+
+#include <cmath>
+#include <utility>
+
+namespace {
+
+class Halved final : public peft::Precision {
+ public:
+  explicit Halved(double scale) : scale_(scale) {}
+  torch::Dtype base_dtype() const override { return torch::kFloat16; }
+  void backward(const torch::Tensor& loss) override {
+    (loss.to(torch::kFloat32) * scale_).backward();
+    scaled_ = true;
+  }
+  bool ready(const std::vector<torch::Tensor>& parameters) override {
+    if (!std::exchange(scaled_, false)) return true;  // gradients that no loss of ours made
+    const std::vector<torch::Tensor> gradients = peft::gradients(parameters);
+    if (!std::isfinite(peft::global_norm(gradients))) return false;
+    if (!gradients.empty()) at::_foreach_div_(gradients, scale_);
+    return true;
+  }
+
+ private:
+  double scale_;
+  bool scaled_ = false;
+};
+
+std::unique_ptr<peft::Precision> make(peft::Options& in) {
+  double scale = 1024;
+  in.get("scale", scale, "what the loss is multiplied by, so that small gradients are not rounded to 0")
+      .require(std::isfinite(scale) && scale > 0, "must be positive");
+  return std::make_unique<Halved>(scale);
+}
+
+void add(peft::Registry& registry) { registry.precisions.add("halved", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("halved", "0.1.0", add)

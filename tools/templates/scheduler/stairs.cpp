@@ -1,0 +1,34 @@
+// The rate falls in equal stairs, each `factor` of the one before.
+#include <peft/plugin.h>
+
+#include <cmath>
+
+namespace {
+
+class Stairs final : public peft::Scheduler {
+ public:
+  Stairs(int64_t count, double factor) : count_(count), factor_(factor) {}
+  double lr(int64_t step, int64_t total_steps, double base_lr) const override {
+    const int64_t stair = step * count_ / total_steps;
+    return base_lr * std::pow(factor_, static_cast<double>(stair));
+  }
+
+ private:
+  int64_t count_;
+  double factor_;
+};
+
+std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
+  int64_t count = 4;
+  double factor = 0.5;
+  in.get("count", count, "stairs, of equally many steps").require(count > 0, "must be positive");
+  in.get("factor", factor, "rate of a stair as a share of the one before")
+      .require(factor > 0 && factor <= 1, "must be above 0 and at most 1");
+  return std::make_unique<Stairs>(count, factor);
+}
+
+void add(peft::Registry& registry) { registry.schedulers.add("stairs", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("stairs", "0.1.0", add)
