@@ -98,6 +98,9 @@ Workload::Workload(Experiment& experiment) : device(choose_device(experiment.tra
   model = load_model(checkpoint, experiment.precision->base_dtype(), device);
   // Before the adapter is drawn: the seed fixes where training starts.
   torch::manual_seed(seed);
+  if (experiment.init_from.empty())
+    experiment.adapter->calibrate(*model, calibration(*model, *experiment.precision, data, experiment.training,
+                                                      experiment.data.packing, experiment.data.max_length));
   experiment.adapter->attach(*model, experiment.precision->adapter_dtype());
   if (!experiment.init_from.empty()) fill_adapter(experiment.init_from, *experiment.adapter, *model, false);
   for (ParamGroup& group : experiment.adapter->groups(*model)) experiment.optimizer->add(std::move(group));

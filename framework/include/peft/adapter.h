@@ -12,6 +12,7 @@
 
 namespace peft {
 
+struct Calibration;
 class Layer;
 class Model;
 class Site;
@@ -26,6 +27,9 @@ struct StepPosition {
 class PEFT_API Adapter {
  public:
   virtual ~Adapter();
+  /// Before attach, where training begins: a look at the base's behaviour on the data (EVA's inputs, LoRA-GA's
+  /// gradients). The model is as it was when this returns. Not called where a saved adapter is loaded. Default: none.
+  virtual void calibrate(Model& model, const Calibration& data);
   /// Places layers on the sites it chooses; the base is loaded and frozen. `dtype` is of what it trains.
   /// Throws ConfigError where a pattern of the options matches no module.
   virtual void attach(Model& model, torch::Dtype dtype) = 0;
@@ -45,6 +49,9 @@ class PEFT_API Adapter {
   /// `adapter_model.safetensors`, HF PEFT's key → tensor. Default: "base_model.model." + site path + "." + name, for
   /// what `groups` trains by default.
   virtual State hf_state(const Model& model) const;
+  /// Takes over the tensors of a file of `hf_state`'s form. Throws InputError where they do not fit, listing all that
+  /// is wrong. Default: copies each into the one that `hf_state` has under its key.
+  virtual void load_hf(const Model& model, State state) const;
   /// What PEFT saves of the frozen base beside the adapter (an adapted embedding), key → the base's own tensor. A file
   /// may lack it, but must not hold another. Default: nothing.
   virtual State hf_base_state(const Model& model) const;

@@ -29,6 +29,15 @@ State Adapter::hf_state(const Model& model) const {
 
 Tensor Adapter::auxiliary_loss() const { return {}; }
 
+void Adapter::calibrate(Model&, const Calibration&) {}
+
+void Adapter::load_hf(const Model& model, State state) const {
+  const torch::NoGradGuard no_grad;
+  const State own = hf_state(model);
+  if (const std::string problems = misfits(own, state); !problems.empty()) throw InputError(problems);
+  for (const auto& [key, tensor] : own) Tensor(tensor).copy_(state.at(key));
+}
+
 State Adapter::hf_base_state(const Model&) const { return {}; }
 
 void Adapter::place(Site& site, const std::string& name, std::shared_ptr<Layer> layer) {

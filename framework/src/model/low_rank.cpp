@@ -34,7 +34,7 @@ void backward(const AdaptedLinear& linear, const Tensor& rows, const Tensor& dow
     const auto& [A, B, scale] = *linear.update;
     d_down = product(dy, B.to(dtype)).mul_(scale);
     // Rank first: with the few rows of r on the left the product is several times faster.
-    grads.push_back(product(d_down.t(), rows).to(A.scalar_type()));
+    grads.push_back(A.requires_grad() ? product(d_down.t(), rows).to(A.scalar_type()) : Tensor());
     grads.push_back(
         product(down.t(), dy).mul_(scale).t().to(B.scalar_type(), false, false, at::MemoryFormat::Contiguous));
   }

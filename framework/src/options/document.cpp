@@ -140,9 +140,7 @@ void Document::finish() {
 std::string Document::resolved() const {
   std::string out;
   for (const auto& table : state_->tables) {
-    out += (out.empty() ? "[" : "\n[") + table->name + "]\n";
-    for (const auto& asked : table->all_asked)
-      if (!asked.value.empty()) out += detail::write_key(asked.info.key) + " = " + asked.value + "\n";
+    out += (out.empty() ? "[" : "\n[") + table->name + "]\n" + table->resolved("");
   }
   return out;
 }

@@ -61,14 +61,15 @@ std::string strangers(const State& base, State& file) {
   return told;
 }
 
-/// Copies each tensor of the file into the one that the adapter would save under its key.
+/// Hands the file's tensors to the adapter.
 void fill(const Adapter& adapter, const Model& model, State file, const std::string& path) {
-  const State own = adapter.hf_state(model);
-  const std::string others = strangers(adapter.hf_base_state(model), file);
-  if (const std::string problems = misfits(own, file) + others; !problems.empty())
-    throw InputError(path + " does not fit its adapter_config.json and this model:" + problems);
-  const torch::NoGradGuard no_grad;
-  for (const auto& [key, tensor] : own) Tensor(tensor).copy_(file.at(key));
+  std::string problems = strangers(adapter.hf_base_state(model), file);
+  try {
+    adapter.load_hf(model, std::move(file));
+  } catch (const InputError& error) {
+    problems.insert(0, error.what());
+  }
+  if (!problems.empty()) throw InputError(path + " does not fit its adapter_config.json and this model:" + problems);
 }
 
 }  // namespace
