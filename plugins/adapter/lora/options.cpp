@@ -94,9 +94,16 @@ void read_nested(peft::Options& in, Options& o) {
 
 }  // namespace
 
+int64_t Options::saved_rank(int64_t rank) const { return takes_from_base() ? 2 * rank : rank; }
+
+double Options::saved_alpha(double alpha) const {
+  if (!takes_from_base()) return alpha;
+  return (use_rslora ? std::sqrt(2.0) : 2.0) * alpha;
+}
+
 double Options::scale(int64_t rank, double alpha) const {
-  const auto r_ = static_cast<double>(rank);
-  return alpha / (use_rslora ? std::sqrt(r_) : r_);
+  const auto saved = static_cast<double>(saved_rank(rank));
+  return saved_alpha(alpha) / (use_rslora ? std::sqrt(saved) : saved);
 }
 
 bool Options::takes_from_base() const {
@@ -166,19 +173,17 @@ void write_config(const Options& o, nlohmann::ordered_json& config) {
   write_nested(o, config);
   config["megatron_core"] = "megatron.core";
   config["qalora_group_size"] = 16;
-  // What is taken from the base is saved along, as a second half of the ranks; the scale stays.
-  const int64_t ranks = o.takes_from_base() ? 2 : 1;
-  const double alphas = o.use_rslora ? std::sqrt(static_cast<double>(ranks)) : static_cast<double>(ranks);
   config["alpha_pattern"] = json::object();
-  for (const auto& [key, alpha] : o.alpha_pattern) config["alpha_pattern"][key] = peft::config_number(alphas * alpha);
+  for (const auto& [key, alpha] : o.alpha_pattern)
+    config["alpha_pattern"][key] = peft::config_number(o.saved_alpha(alpha));
   config["rank_pattern"] = json::object();
-  for (const auto& [key, rank] : o.rank_pattern) config["rank_pattern"][key] = ranks * rank;
+  for (const auto& [key, rank] : o.rank_pattern) config["rank_pattern"][key] = o.saved_rank(rank);
   config["bias"] = o.bias;
   config["init_lora_weights"] = o.takes_from_base() ? json(true) : peft::config_value(o.init_lora_weights);
-  config["lora_alpha"] = peft::config_number(alphas * o.lora_alpha);
+  config["lora_alpha"] = peft::config_number(o.saved_alpha(o.lora_alpha));
   config["lora_bias"] = o.lora_bias;
   config["lora_dropout"] = o.lora_dropout;
-  config["r"] = ranks * o.r;
+  config["r"] = o.saved_rank(o.r);
   config["use_dora"] = o.use_dora;
   config["use_rslora"] = o.use_rslora;
 }

@@ -62,8 +62,11 @@ struct Options {
   Init init = Init::uniform;
   int64_t niter = 0;  ///< "pissa_niter_N": subspace iterations of a randomised SVD; 0: the exact one
 
-  /// What multiplies B·A.
+  /// What multiplies B·A: just what the saved rank and alpha give.
   double scale(int64_t rank, double alpha) const;
+  /// What is taken out of the base is saved along, as a second half of the ranks, with the alpha that keeps the scale.
+  int64_t saved_rank(int64_t rank) const;
+  double saved_alpha(double alpha) const;
   /// Whether scale · B·A as it begins is taken out of the base.
   bool takes_from_base() const;
 };
