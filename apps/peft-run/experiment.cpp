@@ -90,7 +90,9 @@ Workload::Workload(Experiment& experiment)
   model = load_model(checkpoint, experiment.precision->base_dtype(), device);
   // Before the adapters are drawn: the seed fixes where training starts.
   torch::manual_seed(seed);
-  attach_adapters(experiment.adapters, *model, experiment.precision->adapter_dtype());
+  attach_adapters(experiment.adapters, *model, experiment.precision->adapter_dtype(),
+                  calibration(*model, *experiment.precision, data, experiment.training, experiment.data.packing,
+                              experiment.data.max_length));
   for (ParamGroup& group : groups_of(experiment.adapters, *model)) experiment.optimizer->add(std::move(group));
 }
 

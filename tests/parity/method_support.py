@@ -22,7 +22,7 @@ def toml(value):
     return json.dumps(value)
 
 
-def train(run, folder, method, adapter, name="run", steps=1, lr=1e-2):
+def train(run, folder, method, adapter, name="run", steps=1, lr=1e-2, batch_size=len(TEXTS)):
     """What peft-run writes for these options: the folder, the tensors and the config."""
     (folder / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     lines = "".join(f"{key} = {toml(value)}\n" for key, value in adapter.items())
@@ -49,7 +49,7 @@ name = "fp32"
 [training]
 output_dir = "{name}"
 max_steps = {steps}
-batch_size = {len(TEXTS)}
+batch_size = {batch_size}
 log_every = 1
 seed = 3
 """

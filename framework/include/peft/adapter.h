@@ -12,6 +12,7 @@
 
 namespace peft {
 
+struct Calibration;
 class Layer;
 class Model;
 class Site;
@@ -26,6 +27,9 @@ struct StepPosition {
 class PEFT_API Adapter {
  public:
   virtual ~Adapter();
+  /// Before attach, where training begins: a look at the base's behaviour on the data (EVA's inputs, LoRA-GA's
+  /// gradients). The model is as it was when this returns. Not called where a saved adapter is loaded. Default: none.
+  virtual void calibrate(Model& model, const Calibration& data);
   /// Places layers on the sites it chooses; the base is loaded and frozen. `dtype` is of what it trains.
   /// Throws ConfigError where a pattern of the options matches no module.
   virtual void attach(Model& model, torch::Dtype dtype) = 0;
@@ -45,6 +49,8 @@ class PEFT_API Adapter {
   /// `adapter_model.safetensors`, HF PEFT's key → tensor. Default: "base_model.model." + site path + "." + name, for
   /// what `groups` trains by default.
   virtual State hf_state(const Model& model) const;
+  /// Adds to a file what hf_state has besides and this method can compute. Default: nothing.
+  virtual State completed(const Model& model, State file) const;
   /// Takes a file that has hf_state's keys and shapes. Default: copies each tensor into hf_state's; another where what
   /// is saved is not what trains, but made of it. Throws InputError for values that make no sense.
   virtual void load_hf_state(const Model& model, const State& file) const;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "peft/adapter.h"
+#include "peft/calibration.h"
 #include "peft/export.h"
 #include "peft/plugin.h"
 
@@ -28,8 +29,9 @@ PEFT_API NamedAdapter read_adapter_keys(Options& table);
 /// adapter is null then, where there is none. Throws InputError for an init_from that is no adapter.
 PEFT_API AdapterStack read_adapters(Document& document, Plugins& plugins);
 
-/// Attaches them in order and fills those that go on from a folder. Throws as Adapter::attach and fill_adapter.
-PEFT_API void attach_adapters(AdapterStack& stack, Model& model, torch::Dtype dtype);
+/// Attaches them in order and fills those that go on from a folder; the others look at the data first. Throws as
+/// Adapter::calibrate, Adapter::attach and fill_adapter.
+PEFT_API void attach_adapters(AdapterStack& stack, Model& model, torch::Dtype dtype, const Calibration& data);
 
 /// All their groups. Where there are several, groups and parameters bear the adapter's name.
 PEFT_API std::vector<ParamGroup> groups_of(const AdapterStack& stack, const Model& model);

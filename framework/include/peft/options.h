@@ -87,10 +87,13 @@ class PEFT_API Options {
   Check get_path(std::string_view key, std::string& value, std::string_view help);
   Check get_paths(std::string_view key, StringList& value, std::string_view help);  ///< one path or a list
 
+  /// A table within this one, as its options; an absent one is empty. The same table each time it is asked for.
+  Options table(std::string_view key);
+
   bool has(std::string_view key) const;
   /// An error at `key` (or at the table, if it is not written there): `message` completes "'key' …".
   void error(std::string_view key, std::string_view message);
-  /// What was asked for so far, in order.
+  /// What was asked for so far, in order; what lies in tables within comes last, as "table.key".
   std::vector<OptionInfo> described() const;
 
  private:

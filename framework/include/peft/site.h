@@ -56,6 +56,8 @@ class PEFT_API Site : public torch::nn::Module {
   /// Puts a layer around this site; the first attached is the outermost. Throws ConfigError where one that is there
   /// must be the innermost.
   void attach(const std::string& adapter, std::shared_ptr<Layer> layer);
+  /// Takes one away again.
+  void detach(const std::shared_ptr<Layer>& layer);
   const std::vector<std::shared_ptr<Layer>>& layers() const { return layers_; }
   /// Makes one of the site's own parameters ("weight", "bias") trainable: a copy in `dtype` is used in its place,
   /// the frozen original stays untouched. Returns the copy, a former one if it is there. A missing bias starts as

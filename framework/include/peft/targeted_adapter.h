@@ -40,6 +40,8 @@ class PEFT_API TargetedAdapter : public Adapter {
   /// A tensor that all layers use, trained by none of them alone; saved as "base_model." + name.
   void share(const std::string& name, const Tensor& tensor) { shared_.insert_or_assign(name, tensor); }
   const Targets& targets() const { return targets_; }
+  /// For a method that chooses among them itself, before attach; what is written is what is set here.
+  void set_targets(Targets targets) { targets_ = std::move(targets); }
 
  private:
   std::string peft_type_;

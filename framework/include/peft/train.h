@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "peft/adapter.h"
+#include "peft/calibration.h"
 #include "peft/clipping.h"
 #include "peft/data/sampler.h"
 #include "peft/export.h"
@@ -142,6 +143,10 @@ struct Evaluation {
 };
 /// Without gradients or dropout. Throws InputError where there is no supervised token.
 PEFT_API Evaluation evaluate(Model& model, Precision& precision, const Dataset& data, int64_t batch_size);
+
+/// What a method may look at before it is attached: the batches of the run's first pass. All of it outlives the result.
+PEFT_API Calibration calibration(const Model& model, Precision& precision, const Dataset& data,
+                                 const TrainingOptions& options, bool packing, int64_t max_length);
 
 /// A batch on the model's device.
 PEFT_API Input to_input(const Batch& batch, torch::Device device);

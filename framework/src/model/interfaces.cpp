@@ -36,6 +36,10 @@ void Adapter::load_hf_state(const Model& model, const State& file) const {
 
 Tensor Adapter::auxiliary_loss() const { return {}; }
 
+void Adapter::calibrate(Model&, const Calibration&) {}
+
+State Adapter::completed(const Model&, State file) const { return file; }
+
 State Adapter::hf_base_state(const Model&) const { return {}; }
 
 void Adapter::place(Site& site, const std::string& name, std::shared_ptr<Layer> layer) {

@@ -59,7 +59,7 @@ void append_update_gradients(const AdaptedLinear& linear, const Tensor& rows, co
   if (!linear.update) return;
   PEFT_PART("products with the adapter");
   const auto& [A, B, scale] = *linear.update;
-  grads.push_back(product(d_down.t(), rows).to(A.scalar_type()));
+  grads.push_back(A.requires_grad() ? product(d_down.t(), rows).to(A.scalar_type()) : Tensor());
   grads.push_back(
       product(down.t(), dy).mul_(scale).t().to(B.scalar_type(), false, false, at::MemoryFormat::Contiguous));
 }

@@ -33,6 +33,12 @@ void Site::attach(const std::string& adapter, std::shared_ptr<Layer> layer) {
   layers_.push_back(register_module(name, std::move(layer)));
 }
 
+void Site::detach(const std::shared_ptr<Layer>& layer) {
+  std::erase(layers_, layer);
+  for (const auto& child : named_children())
+    if (child.value() == layer) return unregister_module(child.key());
+}
+
 Tensor Site::train_copy(const std::string& parameter, torch::Dtype dtype) {
   const Tensor& frozen = parameter == "bias" ? frozen_.bias : frozen_.weight;
   if (const auto it = copies_.find(parameter); it != copies_.end()) return it->second;

@@ -192,9 +192,7 @@ std::string Document::resolved() const {
   std::string out;
   for (const auto& table : state_->tables) {
     const std::string name = table->listed ? "[[" + table->name + "]]\n" : "[" + table->name + "]\n";
-    out += (out.empty() ? "" : "\n") + name;
-    for (const auto& asked : table->all_asked)
-      if (!asked.value.empty()) out += detail::write_key(asked.info.key) + " = " + asked.value + "\n";
+    out += (out.empty() ? "" : "\n") + name + table->resolved("");
   }
   return out;
 }

@@ -59,19 +59,36 @@ void Options::Table::retell(std::string_view key, const std::string& type, const
   }
 }
 
+std::shared_ptr<Options::Table> Options::Table::child(std::string_view key) const {
+  for (const auto& one : children)
+    if (one->name.substr(one->name.rfind('.') + 1) == key) return one;
+  return nullptr;
+}
+
 void Options::Table::report_unknown() {
   StringList known;
-  std::string list;
-  for (const Asked& one : all_asked) {
-    known.push_back(one.info.key);
-    list += (list.empty() ? "" : ", ") + one.info.key;
+  for (const Asked& one : all_asked) known.push_back(one.info.key);
+  for (const auto& one : children) {
+    known.push_back(one->name.substr(one->name.rfind('.') + 1));
+    one->report_unknown();
   }
+  std::string list;
+  for (const std::string& key : known) list += (list.empty() ? "" : ", ") + key;
   for (const Entry& entry : entries) {
-    if (entry.value.ignorable || asked(entry.key) != nullptr) continue;
+    if (entry.value.ignorable || asked(entry.key) != nullptr || child(entry.key) != nullptr) continue;
     const std::string near = nearest(entry.key, known);
     errors->add(entry.place, label + "unknown key '" + printable(entry.key) + "'; " +
                                  (near.empty() ? "known: " + list : "did you mean '" + near + "'?"));
   }
+}
+
+std::string Options::Table::resolved(const std::string& prefix) const {
+  std::string out;
+  for (const Asked& one : all_asked)
+    if (!one.value.empty()) out += prefix + detail::write_key(one.info.key) + " = " + one.value + "\n";
+  for (const auto& one : children)
+    out += one->resolved(prefix + detail::write_key(one->name.substr(one->name.rfind('.') + 1)) + ".");
+  return out;
 }
 
 Options::Options() : table_(std::make_shared<Table>()) {}
@@ -145,12 +162,35 @@ Check Options::get_paths(std::string_view key, StringList& value, std::string_vi
   return check;
 }
 
+Options Options::table(std::string_view key) {
+  if (const auto known = table_->child(key)) return Options(known);
+  auto child = std::make_shared<Table>();
+  child->name = table_->name + "." + std::string(key);
+  child->label = table_->label.empty() ? std::string(key) + ": " : "[" + child->name + "] ";
+  child->errors = table_->errors;
+  child->place = table_->place;
+  if (const Entry* entry = table_->find(key)) {
+    child->place = entry->value.place;
+    if (const auto* entries = std::get_if<detail::Entries>(&entry->value.data))
+      child->entries = *entries;
+    else
+      table_->error(key, "must be a table, not " + detail::described(entry->value));
+  }
+  table_->children.push_back(child);
+  return Options(child);
+}
+
 bool Options::has(std::string_view key) const { return table_->find(key) != nullptr; }
 void Options::error(std::string_view key, std::string_view message) { table_->error(key, message); }
 
 std::vector<OptionInfo> Options::described() const {
   std::vector<OptionInfo> all;
   for (const Table::Asked& one : table_->all_asked) all.push_back(one.info);
+  for (const auto& child : table_->children)
+    for (OptionInfo info : Options(child).described()) {
+      info.key.insert(0, child->name.substr(child->name.rfind('.') + 1) + ".");
+      all.push_back(std::move(info));
+    }
   return all;
 }
 

@@ -36,6 +36,7 @@ struct Options::Table {
   };
   const detail::Entry* find(std::string_view key) const;
   const Asked* asked(std::string_view key) const;
+  std::shared_ptr<Table> child(std::string_view key) const;  ///< null if it was not asked for
   void error(std::string_view key, std::string_view message);
   /// `path` from the folder of the source that names it (or of the document, for a default).
   std::string absolute(std::string_view key, const std::string& path) const;
@@ -43,12 +44,15 @@ struct Options::Table {
   void retell(std::string_view key, const std::string& type, const std::string& value);
   /// An error for each key that nobody asked for.
   void report_unknown();
+  /// "prefix.key = value" lines of what was read, as TOML.
+  std::string resolved(const std::string& prefix) const;
 
-  std::string name, label;  ///< label: as messages begin, "[adapter] "
+  std::string name, label;  ///< name: from the document, "adapter.eva_config"; label: as messages begin, "[adapter] "
   bool listed = false;      ///< written [[name]]
   detail::Place place;
   detail::Entries entries;
   std::vector<Asked> all_asked;
+  std::vector<std::shared_ptr<Table>> children;
   std::shared_ptr<detail::Errors> errors = std::make_shared<detail::Errors>();
 };
 

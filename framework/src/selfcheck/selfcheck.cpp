@@ -25,6 +25,20 @@ Tensor logits(const Model& model) { return model.logits(model.hidden(test::tiny_
 /// A scalar that every output element is part of.
 Tensor objective(const Model& model) { return at::sin(logits(model)).sum(); }
 
+/// Random tokens that are followed by the same again.
+Calibration random_data(const Model& model) {
+  return {.batches = 3,
+          .batch =
+              [&model](std::size_t index) {
+                const Input input = test::tiny_input(model, 24 + static_cast<int64_t>(index));
+                return CalibrationBatch{input, input.ids};
+              },
+          .loss =
+              [&model](const CalibrationBatch& batch) {
+                return model.loss_sum(batch.input, batch.labels) / static_cast<double>(batch.labels.size(0) - 1);
+              }};
+}
+
 std::string text_of(double value) {
   std::ostringstream out;
   out << value;
@@ -62,6 +76,7 @@ class Examination {
     base_logits_ = logits(*model_);
     hash_ = base_hash(*model_);
     torch::manual_seed(1);
+    adapter_->calibrate(*model_, random_data(*model_));
     adapter_->attach(*model_, torch::kDouble);
     model_->eval();  // dropout would make every answer another one
   }

@@ -63,6 +63,7 @@ std::string strangers(const State& base, State& file) {
 
 /// Gives the adapter a file that has just the tensors it would save.
 void fill(const Adapter& adapter, const Model& model, State file, const std::string& path) {
+  file = adapter.completed(model, std::move(file));
   const State own = adapter.hf_state(model);
   const std::string others = strangers(adapter.hf_base_state(model), file);
   if (const std::string problems = misfits(own, file) + others; !problems.empty())

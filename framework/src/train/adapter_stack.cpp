@@ -79,8 +79,9 @@ AdapterStack read_adapters(Document& document, Plugins& plugins) {
   return stack;
 }
 
-void attach_adapters(AdapterStack& stack, Model& model, torch::Dtype dtype) {
+void attach_adapters(AdapterStack& stack, Model& model, torch::Dtype dtype, const Calibration& data) {
   for (NamedAdapter& one : stack) {
+    if (one.init_from.empty()) one.adapter->calibrate(model, data);
     one.adapter->attach(model, dtype);
     if (!one.init_from.empty()) fill_adapter(one.init_from, *one.adapter, model, false);
   }

@@ -6,41 +6,66 @@ namespace lora {
 
 using torch::Tensor;
 
-namespace {
-
-bool gaussian(const Settings& settings) { return std::holds_alternative<std::string>(settings.init); }
-bool starts_random(const Settings& settings) { return settings.init == peft::BoolOrString(false); }
-
-}  // namespace
-
-LinearLayer::LinearLayer(const peft::Linear& site, const Settings& s) : scale_(s.scale), dropout_(s.dropout) {
-  const int64_t in = site.in_features(), out = site.out_features();
-  const Tensor A = gaussian(s) ? peft::init::normal({s.rank, in}, 1 / static_cast<double>(s.rank), s.form)
-                               : peft::init::kaiming_uniform({s.rank, in}, s.form);
-  const Tensor B =
-      starts_random(s) ? peft::init::kaiming_uniform({out, s.rank}, s.form) : peft::init::zeros({out, s.rank}, s.form);
+LinearLayer::LinearLayer(const peft::Linear& site, const Settings& s, const Start& start)
+    : scale_(s.scale), dropout_(s.dropout) {
+  const auto placed = [&](const Tensor& tensor) { return tensor.to(s.form).contiguous(); };
   auto a = register_module("lora_A", std::make_shared<torch::nn::Module>());
   auto b = register_module("lora_B", std::make_shared<torch::nn::Module>());
-  A_ = a->register_parameter("weight", A);
-  B_ = b->register_parameter("weight", B);
+  A_ = a->register_parameter("weight", placed(start.A), /*requires_grad=*/!s.frozen_A);
+  B_ = b->register_parameter("weight", placed(start.B));
+  if (start.of_base) {
+    A0_ = A_.detach().clone();
+    minus_B0_ = -B_.detach();
+  }
   if (!s.bias) return;
   const double bound = 1 / std::sqrt(static_cast<double>(s.rank));
+  const int64_t out = site.out_features();
   bias_ = b->register_parameter(
-      "bias", starts_random(s) ? peft::init::uniform({out}, bound, s.form) : peft::init::zeros({out}, s.form));
+      "bias", s.init == Init::random ? peft::init::uniform({out}, bound, s.form) : peft::init::zeros({out}, s.form));
+}
+
+peft::LowRank LinearLayer::factors() const {
+  if (!starts_of_base()) return {A_, B_, scale_};
+  return {at::cat({A_, A0_}, 0), at::cat({B_, minus_B0_}, 1), scale_};
+}
+
+void LinearLayer::take(const Tensor& A, const Tensor& B) {
+  const torch::NoGradGuard no_grad;
+  const int64_t r = A_.size(0);
+  A_.copy_(A.narrow(0, 0, r));
+  B_.copy_(B.narrow(1, 0, r));
+  A0_.copy_(A.narrow(0, r, r));
+  minus_B0_.copy_(B.narrow(1, r, r));
+}
+
+void LinearLayer::correct_gradient() const {
+  const torch::NoGradGuard no_grad;
+  const Tensor gradient = B_.grad();
+  if (!gradient.defined()) return;
+  const Tensor square = at::mm(A_, A_.t()) + 1e-8 * at::eye(A_.size(0), A_.options());
+  gradient.copy_(at::mm(gradient, at::linalg_pinv(square)) / (scale_ * scale_));
+}
+
+Tensor LinearLayer::undropped(const Tensor& y, const Tensor& x, const Tensor& kept) const {
+  if (!drops() || !starts_of_base()) return y;
+  const auto dtype = x.scalar_type();
+  return y.add(at::linear(at::linear(x - kept, A0_.to(dtype)), minus_B0_.to(dtype)), scale_);
 }
 
 Tensor LinearLayer::forward(const Tensor& x, const peft::Next& next) {
   const auto dtype = x.scalar_type();
   const Tensor kept = drops() ? at::dropout(x, dropout_, /*train=*/true) : x;
   const Tensor bias = bias_.defined() ? bias_.to(dtype) : bias_;
-  const Tensor update = at::linear(at::linear(kept, A_.to(dtype)), B_.to(dtype), bias);
-  return next(x).add(update, scale_);
+  const auto [A, B, scale] = factors();
+  const Tensor update = at::linear(at::linear(kept, A.to(dtype)), B.to(dtype), bias);
+  return undropped(next(x).add(update, scale), x, kept);
 }
 
 bool LinearLayer::fold(peft::Affine& affine) const {
   const torch::NoGradGuard guard;
   const auto dtype = affine.weight.scalar_type();
-  affine.weight.addmm_(B_.to(dtype), A_.to(dtype), 1, scale_);
+  const auto [A, B, scale] = factors();
+  affine.weight.addmm_(B.to(dtype), A.to(dtype), 1, scale);
   if (bias_.defined()) {
     const Tensor bias = bias_.to(dtype) * scale_;
     affine.bias = affine.bias.defined() ? affine.bias + bias : bias;
@@ -50,11 +75,13 @@ bool LinearLayer::fold(peft::Affine& affine) const {
 
 std::optional<peft::LowRank> LinearLayer::low_rank() const {
   if (drops() || bias_.defined()) return std::nullopt;
-  return peft::LowRank{A_, B_, scale_};
+  return factors();
 }
 
-DoraLayer::DoraLayer(const peft::Linear& site, const Settings& settings)
-    : LinearLayer(site, settings), site_(site), squares_(site.frozen().weight.to(A_.scalar_type()).square().sum(1)) {
+DoraLayer::DoraLayer(const peft::Linear& site, const Settings& settings, const Start& start)
+    : LinearLayer(site, settings, start),
+      site_(site),
+      squares_(site.frozen().weight.to(A_.scalar_type()).square().sum(1)) {
   const torch::NoGradGuard no_grad;
   magnitude_ = register_parameter("lora_magnitude_vector", norms().clone());
 }
@@ -62,9 +89,10 @@ DoraLayer::DoraLayer(const peft::Linear& site, const Settings& settings)
 /// Lengths of the rows of W + s·B·A, [out], without making it: ‖w‖² + 2s·(W·Aᵀ)·b + s²·b·(A·Aᵀ)·b.
 Tensor DoraLayer::norms() const {
   const torch::NoGradGuard no_grad;
-  const Tensor weight = site_.frozen().weight.to(A_.scalar_type());
-  const Tensor mixed = (at::mm(weight, A_.t()) * B_).sum(1), own = (at::mm(B_, at::mm(A_, A_.t())) * B_).sum(1);
-  return (squares_ + 2 * scale_ * mixed + scale_ * scale_ * own).clamp_min(0).sqrt();
+  const auto [A, B, scale] = factors();
+  const Tensor weight = site_.frozen().weight.to(A.scalar_type());
+  const Tensor mixed = (at::mm(weight, A.t()) * B).sum(1), own = (at::mm(B, at::mm(A, A.t())) * B).sum(1);
+  return (squares_ + 2 * scale * mixed + scale * scale * own).clamp_min(0).sqrt();
 }
 
 Tensor DoraLayer::forward(const Tensor& x, const peft::Next& next) {
@@ -75,8 +103,9 @@ Tensor DoraLayer::forward(const Tensor& x, const peft::Next& next) {
   const auto copy = site_.copies().find("bias");
   const Tensor bias = copy == site_.copies().end() ? site_.frozen().bias : copy->second;
   const Tensor base = drops() ? at::linear(kept, site_.frozen().weight) : bias.defined() ? y - bias.to(dtype) : y;
-  const Tensor update = at::linear(at::linear(kept, A_.to(dtype)), B_.to(dtype));
-  return y + (stretch - 1) * base + stretch * update * scale_;
+  const auto [A, B, scale] = factors();
+  const Tensor update = at::linear(at::linear(kept, A.to(dtype)), B.to(dtype));
+  return undropped(y + (stretch - 1) * base + stretch * update * scale, x, kept);
 }
 
 bool DoraLayer::fold(peft::Affine& affine) const {
@@ -88,8 +117,9 @@ bool DoraLayer::fold(peft::Affine& affine) const {
 }
 
 EmbeddingLayer::EmbeddingLayer(const peft::Embedding& site, const Settings& s) : scale_(s.scale) {
-  A_ = register_parameter("lora_embedding_A", starts_random(s) ? peft::init::normal({s.rank, site.rows()}, 1, s.form)
-                                                               : peft::init::zeros({s.rank, site.rows()}, s.form));
+  A_ = register_parameter("lora_embedding_A", s.init == Init::random
+                                                  ? peft::init::normal({s.rank, site.rows()}, 1, s.form)
+                                                  : peft::init::zeros({s.rank, site.rows()}, s.form));
   B_ = register_parameter("lora_embedding_B", peft::init::normal({site.hidden(), s.rank}, 1, s.form));
 }
 

@@ -2,31 +2,35 @@
 
 #include <peft/site.h>
 
-#include "options.h"
+#include "start.h"
 
 namespace lora {
 
-/// The same for every module, and what the patterns say of this one.
-struct Settings {
-  int64_t rank;
-  double scale;
-  double dropout;
-  bool bias;
-  peft::BoolOrString init;
-  at::TensorOptions form;  ///< dtype and device of A and B
-};
-
-/// next(x) + scale · (B·A·dropout(x) + bias) (Hu et al. 2021). A and B are kept in `dtype` and used in x's.
+/// next(x) + scale · (B·A·dropout(x) + bias) (Hu et al. 2021). A and B are kept in `form`'s dtype and used in x's.
+/// Where the start is of the base, A0 and B0 keep it and next(x) − scale · B0·A0·x stands for the base without it:
+/// exact, and no weight is copied.
 class LinearLayer : public peft::Layer {
  public:
-  LinearLayer(const peft::Linear& site, const Settings& settings);
+  LinearLayer(const peft::Linear& site, const Settings& settings, const Start& start);
   torch::Tensor forward(const torch::Tensor& x, const peft::Next& next) override;
   bool fold(peft::Affine& affine) const override;
   std::optional<peft::LowRank> low_rank() const override;
 
+  /// All of the update to the loaded weight: A and B, or [A; A0] and [B, −B0], of twice the rank.
+  peft::LowRank factors() const;
+  bool starts_of_base() const { return A0_.defined(); }
+  /// The reverse of factors(), where the start is of the base.
+  void take(const torch::Tensor& A, const torch::Tensor& B);
+  /// LoRA-FA (Zhang et al. 2023, arXiv 2308.03303): B's gradient becomes the one whose step in B·A is nearest to that
+  /// of full training, (∂B / scale²) · (A·Aᵀ)⁻¹.
+  void correct_gradient() const;
+
  protected:
   bool drops() const { return dropout_ > 0 && is_training(); }
-  torch::Tensor A_, B_, bias_;  // [r, in], [out, r], [out] or undefined
+  /// Adds to y what the taken start makes of the elements that dropout took from x.
+  torch::Tensor undropped(const torch::Tensor& y, const torch::Tensor& x, const torch::Tensor& kept) const;
+  torch::Tensor A_, B_, bias_;   // [r, in], [out, r], [out] or undefined
+  torch::Tensor A0_, minus_B0_;  // like A and B, or undefined
   double scale_, dropout_;
 };
 
@@ -35,7 +39,7 @@ class LinearLayer : public peft::Layer {
 class DoraLayer final : public LinearLayer {
  public:
   /// `site` owns this layer, and so outlives it.
-  DoraLayer(const peft::Linear& site, const Settings& settings);
+  DoraLayer(const peft::Linear& site, const Settings& settings, const Start& start);
   torch::Tensor forward(const torch::Tensor& x, const peft::Next& next) override;
   bool fold(peft::Affine& affine) const override;
   std::optional<peft::LowRank> low_rank() const override { return std::nullopt; }

@@ -7,7 +7,9 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "eva.h"
 #include "layer.h"
+#include "of_data.h"
 #include "options.h"
 
 namespace {
@@ -15,9 +17,14 @@ namespace {
 class Lora final : public peft::TargetedAdapter {
  public:
   explicit Lora(lora::Options options) : TargetedAdapter("LORA", options.targets), options_(std::move(options)) {}
+  void calibrate(peft::Model& model, const peft::Calibration& data) override;
   void attach(peft::Model& model, torch::Dtype dtype) override;
-  bool starts_as_base() const override { return options_.init_lora_weights != peft::BoolOrString(false); }
+  bool starts_as_base() const override { return options_.init != lora::Init::random; }
   std::vector<peft::ParamGroup> groups(const peft::Model& model) const override;
+  void after_backward(const peft::StepPosition&) override;
+  peft::State hf_state(const peft::Model& model) const override;
+  peft::State completed(const peft::Model& model, peft::State file) const override;
+  void load_hf_state(const peft::Model& model, const peft::State& file) const override;
   peft::State hf_base_state(const peft::Model& model) const override;
 
  protected:
@@ -29,32 +36,110 @@ class Lora final : public peft::TargetedAdapter {
   void write_config(nlohmann::ordered_json& config) const override { lora::write_config(options_, config); }
 
  private:
+  using Sites = std::vector<peft::Site*>;
+  std::vector<lora::Settings> settings_of(const Sites& sites, const at::TensorOptions& form) const;
+  void redistribute(const Sites& sites, const std::map<const peft::Site*, torch::Tensor>& directions);
+  /// The layers whose start is of the base, by the beginning of their keys.
+  std::map<std::string, lora::LinearLayer*> of_base(const peft::Model& model) const;
   bool names_embedding() const;
   lora::Options options_;
+  std::map<std::string, lora::Start> found_;  ///< starts of the data, by site
   std::vector<lora::Settings> settings_;
+  std::vector<std::shared_ptr<lora::LinearLayer>> linears_;
 };
 
-void Lora::prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions& form) {
+std::vector<lora::Settings> Lora::settings_of(const Sites& sites, const at::TensorOptions& form) const {
   const auto ranks = peft::pattern_values(options_.rank_pattern, sites, options_.r, "rank_pattern");
   const auto alphas = peft::pattern_values(options_.alpha_pattern, sites, options_.lora_alpha, "alpha_pattern");
+  std::vector<lora::Settings> all;
   for (std::size_t i = 0; i < sites.size(); ++i)
-    settings_.push_back({.rank = ranks[i],
-                         .scale = options_.scale(ranks[i], alphas[i]),
-                         .dropout = options_.lora_dropout,
-                         .bias = options_.lora_bias,
-                         .init = options_.init_lora_weights,
-                         .form = form});
+    all.push_back({.rank = ranks[i],
+                   .scale = options_.scale(ranks[i], alphas[i]),
+                   .dropout = options_.lora_dropout,
+                   .bias = options_.lora_bias,
+                   .frozen_A = options_.use_lorafa,
+                   .init = options_.init,
+                   .niter = options_.niter,
+                   .loftq = options_.loftq,
+                   .form = form});
+  return all;
+}
+
+void Lora::calibrate(peft::Model& model, const peft::Calibration& data) {
+  using lora::Init;
+  if (options_.init != Init::eva && options_.init != Init::corda && options_.init != Init::lora_ga) return;
+  const Sites chosen = peft::select_sites(model, targets());
+  const auto all = settings_of(chosen, {});
+  Sites sites;
+  std::vector<lora::Settings> settings;
+  std::vector<int64_t> ranks;
+  for (std::size_t i = 0; i < chosen.size(); ++i) {
+    if (dynamic_cast<const peft::Linear*>(chosen[i]) == nullptr) continue;
+    if (chosen[i] == &model.head())
+      throw peft::ConfigError("[adapter] init_lora_weights: '" + chosen[i]->path() +
+                              "' sees only the tokens that are learned; take a start that is not of the data");
+    sites.push_back(chosen[i]), settings.push_back(all[i]), ranks.push_back(all[i].rank);
+  }
+  if (options_.init == Init::eva) {
+    const auto directions = lora::eva_directions(sites, ranks, options_.eva, options_.calibration_batches, data);
+    std::map<const peft::Site*, torch::Tensor> of_site;
+    for (std::size_t i = 0; i < sites.size(); ++i) of_site.emplace(sites[i], directions[i]);
+    return redistribute(chosen, of_site);
+  }
+  const auto starts = options_.init == Init::corda
+                          ? corda_starts(sites, settings, options_.corda, options_.calibration_batches, data)
+                          : lora_ga_starts(sites, settings, options_.lora_ga, options_.calibration_batches, data);
+  for (std::size_t i = 0; i < sites.size(); ++i) found_.emplace(sites[i]->path(), starts[i]);
+}
+
+/// Takes over EVA's directions, and as many ranks: sites without any are no longer targets.
+void Lora::redistribute(const Sites& sites, const std::map<const peft::Site*, torch::Tensor>& directions) {
+  const auto ranks = peft::pattern_values(options_.rank_pattern, sites, options_.r, "rank_pattern");
+  const auto alphas = peft::pattern_values(options_.alpha_pattern, sites, options_.lora_alpha, "alpha_pattern");
+  options_.rank_pattern.clear(), options_.alpha_pattern.clear();
+  peft::StringList left;
+  for (std::size_t i = 0; i < sites.size(); ++i) {
+    const std::string& path = sites[i]->path();
+    const auto found = directions.find(sites[i]);
+    const int64_t rank = found == directions.end() ? ranks[i] : found->second.size(0);
+    if (rank == 0) continue;
+    left.push_back(path);
+    double alpha = alphas[i];
+    if (options_.eva.adjust_scaling_factors && rank != ranks[i])
+      alpha *= static_cast<double>(rank) / static_cast<double>(ranks[i]);
+    if (rank != options_.r) options_.rank_pattern[path] = rank;
+    if (alpha != options_.lora_alpha) options_.alpha_pattern[path] = alpha;
+    if (found == directions.end()) continue;
+    const int64_t out = sites[i]->frozen().weight.size(0);
+    found_[path] = {found->second, torch::zeros({out, rank}, found->second.options())};
+  }
+  if (left.size() < sites.size()) options_.targets.target_modules = left;
+  set_targets(options_.targets);
+}
+
+void Lora::prepare(const peft::Model&, const Sites& sites, const at::TensorOptions& form) {
+  settings_ = settings_of(sites, form);
 }
 
 std::shared_ptr<peft::Layer> Lora::make_layer(const peft::Linear& site, std::size_t index, const at::TensorOptions&) {
-  if (options_.use_dora) return std::make_shared<lora::DoraLayer>(site, settings_[index]);
-  return std::make_shared<lora::LinearLayer>(site, settings_[index]);
+  const lora::Settings& settings = settings_[index];
+  const auto found = found_.find(site.path());
+  if (found == found_.end() && (options_.init == lora::Init::corda || options_.init == lora::Init::lora_ga))
+    throw peft::ConfigError("[adapter] init_lora_weights: " + peft::config_value(options_.init_lora_weights).dump() +
+                            " begins with a changed base that only the data tells; of a saved adapter take the one "
+                            "that was converted to \"init_lora_weights\": true");
+  const lora::Start start = found == found_.end() ? lora::make_start(site, settings) : found->second;
+  if (found != found_.end()) found_.erase(found);
+  linears_.push_back(options_.use_dora ? std::make_shared<lora::DoraLayer>(site, settings, start)
+                                       : std::make_shared<lora::LinearLayer>(site, settings, start));
+  return linears_.back();
 }
 
 std::shared_ptr<peft::Layer> Lora::make_embedding_layer(const peft::Embedding& site, std::size_t index,
                                                         const at::TensorOptions&) {
   for (const auto& [on, option] :
-       {std::pair(options_.lora_bias, "lora_bias"), std::pair(options_.use_dora, "use_dora")})
+       {std::pair(options_.lora_bias, "lora_bias"), std::pair(options_.use_dora, "use_dora"),
+        std::pair(options_.use_lorafa, "use_lorafa"), std::pair(options_.takes_from_base(), "init_lora_weights")})
     if (on)
       throw peft::ConfigError(std::string("[adapter] ") + option + ": '" + site.path() +
                               "' is an embedding, which has no place for it");
@@ -68,6 +153,54 @@ void Lora::attach(peft::Model& model, torch::Dtype dtype) {
     if (site->frozen().bias.defined() &&
         (options_.bias == "all" || (options_.bias == "lora_only" && !layers_on(*site).empty())))
       train_copy(*site, "bias", dtype);
+}
+
+void Lora::after_backward(const peft::StepPosition&) {
+  if (!options_.use_lorafa) return;
+  for (const auto& layer : linears_) layer->correct_gradient();
+}
+
+std::map<std::string, lora::LinearLayer*> Lora::of_base(const peft::Model& model) const {
+  std::map<std::string, lora::LinearLayer*> all;
+  for (const peft::Site* site : model.sites())
+    for (const auto& layer : layers_on(*site))
+      if (auto* linear = dynamic_cast<lora::LinearLayer*>(layer.get()); linear != nullptr && linear->starts_of_base())
+        all.emplace("base_model.model." + site->path() + ".lora_", linear);
+  return all;
+}
+
+/// Where the start is of the base, an update to the base as it was loaded: PEFT's conversion to an ordinary LoRA.
+peft::State Lora::hf_state(const peft::Model& model) const {
+  const torch::NoGradGuard no_grad;
+  peft::State state = TargetedAdapter::hf_state(model);
+  for (const auto& [key, layer] : of_base(model)) {
+    const peft::LowRank update = layer->factors();
+    state.insert_or_assign(key + "A.weight", update.A);
+    state.insert_or_assign(key + "B.weight", update.B);
+  }
+  return state;
+}
+
+/// A file of PEFT's that was not converted holds A and B alone: their start is computed anew, as PEFT does, where that
+/// gives the same one again.
+peft::State Lora::completed(const peft::Model& model, peft::State state) const {
+  const bool again = options_.init == lora::Init::olora || (options_.init == lora::Init::pissa && options_.niter == 0);
+  for (const auto& [key, layer] : of_base(model)) {
+    if (!again) break;
+    const auto A = state.find(key + "A.weight"), B = state.find(key + "B.weight");
+    if (A == state.end() || B == state.end()) continue;
+    const peft::LowRank own = layer->factors();
+    const int64_t r = own.A.size(0) / 2;
+    if (A->second.dim() != 2 || A->second.size(0) != r || B->second.dim() != 2 || B->second.size(1) != r) continue;
+    A->second = at::cat({A->second, own.A.detach().narrow(0, r, r).cpu()}, 0);
+    B->second = at::cat({B->second, own.B.detach().narrow(1, r, r).cpu()}, 1);
+  }
+  return state;
+}
+
+void Lora::load_hf_state(const peft::Model& model, const peft::State& state) const {
+  Adapter::load_hf_state(model, state);  // all but these, whose tensors in hf_state are copies
+  for (const auto& [key, layer] : of_base(model)) layer->take(state.at(key + "A.weight"), state.at(key + "B.weight"));
 }
 
 /// LoRA+ (Hayou et al. 2024): B, and what has one dimension, learn faster than A.

@@ -1,6 +1,7 @@
 #include "options.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -14,11 +15,100 @@ std::string lower(std::string text) {
   return text;
 }
 
+template <class Map>
+bool all_positive(const Map& map) {
+  return std::all_of(map.begin(), map.end(), [](const auto& item) { return item.second > 0; });
+}
+
+/// False for a name that there is not.
+bool parse_init(const std::string& name, Options& o) {
+  constexpr std::string_view niter = "pissa_niter_";
+  if (name.starts_with(niter)) {
+    const char *first = name.data() + niter.size(), *last = name.data() + name.size();
+    const auto [end, error] = std::from_chars(first, last, o.niter);
+    o.init = Init::pissa;
+    return error == std::errc() && end == last && o.niter > 0;
+  }
+  for (const auto& [known, init] :
+       {std::pair("orthogonal", Init::orthogonal), std::pair("pissa", Init::pissa), std::pair("olora", Init::olora),
+        std::pair("loftq", Init::loftq), std::pair("eva", Init::eva), std::pair("corda", Init::corda),
+        std::pair("lora_ga", Init::lora_ga)})
+    if (name == known) return o.init = init, true;
+  o.init = Init::gaussian;
+  return lower(name) == "gaussian";
+}
+
+void read_init(peft::Options& in, Options& o) {
+  in.get(
+      "init_lora_weights", o.init_lora_weights,
+      "true: A uniform, B zero; \"gaussian\": A normal, B zero; \"orthogonal\"; of the weight: \"pissa\", "
+      "\"pissa_niter_N\", \"olora\", \"loftq\"; of the data: \"eva\", \"corda\", \"lora_ga\"; false: both random, for "
+      "tests");
+  if (const bool* drawn = std::get_if<bool>(&o.init_lora_weights)) {
+    o.init = *drawn ? Init::uniform : Init::random;
+    return;
+  }
+  if (!parse_init(std::get<std::string>(o.init_lora_weights), o))
+    in.error("init_lora_weights",
+             "must be true, false, \"gaussian\", \"orthogonal\", \"pissa\", \"pissa_niter_N\", \"olora\", \"loftq\", "
+             "\"eva\", \"corda\" or \"lora_ga\"");
+  if (o.lora_bias) in.error("lora_bias", "needs init_lora_weights to be true or false");
+  if (o.takes_from_base() && (o.lora_alpha <= 0 || !all_positive(o.alpha_pattern)))
+    in.error("lora_alpha", "and alpha_pattern must be positive with this init_lora_weights");
+}
+
+/// What in_lora_weights of the data or the weight have of their own, as PEFT nests it.
+void read_nested(peft::Options& in, Options& o) {
+  in.get("calibration_batches", o.calibration_batches, "\"eva\", \"corda\", \"lora_ga\": batches of the data looked at")
+      .require(o.calibration_batches > 0, "must be positive");
+  peft::Options eva = in.table("eva_config");
+  eva.get("rho", o.eva.rho, "a module's rank may become this many times r")
+      .require(o.eva.rho >= 1, "must be 1 or more");
+  eva.get("tau", o.eva.tau, "cosine of a direction and what it was a batch before, from which on it stays")
+      .require(o.eva.tau >= 0 && o.eva.tau <= 1, "must be in [0, 1]");
+  eva.get("use_label_mask", o.eva.use_label_mask, "only tokens with a label count");
+  eva.get("label_mask_value", o.eva.label_mask_value, "the label of tokens that do not count");
+  eva.get("whiten", o.eva.whiten, "divide each direction by the root of its singular value");
+  eva.get("adjust_scaling_factors", o.eva.adjust_scaling_factors, "alpha goes with the rank");
+  peft::Options corda = in.table("corda_config");
+  corda.get("corda_method", o.corda.corda_method, "\"ipm\": learn fast; \"kpm\": keep what the base knows of the data")
+      .require(o.corda.corda_method == "ipm" || o.corda.corda_method == "kpm", "must be \"ipm\" or \"kpm\"");
+  bool temporary = true;
+  corda.get("prune_temporary_fields", temporary, "PEFT's; has no meaning here");
+  peft::Options ga = in.table("lora_ga_config");
+  const std::string &direction = o.lora_ga.direction, &scale = o.lora_ga.scale;
+  ga.get("direction", o.lora_ga.direction, "which of the gradient's directions A and B take")
+      .require(direction == "ArBr" || direction == "A2rBr" || direction == "ArB2r" || direction == "random",
+               "must be \"ArBr\", \"A2rBr\", \"ArB2r\" or \"random\"");
+  ga.get("scale", o.lora_ga.scale, "how long they are made")
+      .require(scale == "stable" || scale == "weight_svd" || scale == "gd_scale" || scale == "unit",
+               "must be \"stable\", \"weight_svd\", \"gd_scale\" or \"unit\"");
+  ga.get("stable_gamma", o.lora_ga.stable_gamma, "of scale = \"stable\": the larger, the shorter")
+      .require(o.lora_ga.stable_gamma > 0, "must be positive");
+  peft::Options loftq = in.table("loftq_config");
+  loftq.get("loftq_bits", o.loftq.loftq_bits, "bits of the quantisation whose error A and B begin with")
+      .require(o.loftq.loftq_bits == 4 || o.loftq.loftq_bits == 8, "must be 4 or 8");
+  loftq.get("loftq_iter", o.loftq.loftq_iter, "rounds of quantisation and SVD")
+      .require(o.loftq.loftq_iter > 0, "must be positive");
+}
+
 }  // namespace
 
+int64_t Options::saved_rank(int64_t rank) const { return takes_from_base() ? 2 * rank : rank; }
+
+double Options::saved_alpha(double alpha) const {
+  if (!takes_from_base()) return alpha;
+  return (use_rslora ? std::sqrt(2.0) : 2.0) * alpha;
+}
+
 double Options::scale(int64_t rank, double alpha) const {
-  const auto r_ = static_cast<double>(rank);
-  return alpha / (use_rslora ? std::sqrt(r_) : r_);
+  const auto saved = static_cast<double>(saved_rank(rank));
+  return saved_alpha(alpha) / (use_rslora ? std::sqrt(saved) : saved);
+}
+
+bool Options::takes_from_base() const {
+  return init == Init::pissa || init == Init::olora || init == Init::loftq || init == Init::corda ||
+         init == Init::lora_ga;
 }
 
 Options read(peft::Options& in) {
@@ -29,8 +119,7 @@ Options read(peft::Options& in) {
       .require(o.lora_dropout >= 0 && o.lora_dropout < 1, "must be at least 0 and below 1");
   peft::read_targets(in, o.targets);
   in.get("rank_pattern", o.rank_pattern, "other ranks: regex of a module name's end = rank")
-      .require(std::all_of(o.rank_pattern.begin(), o.rank_pattern.end(), [](const auto& p) { return p.second > 0; }),
-               "must give positive ranks");
+      .require(all_positive(o.rank_pattern), "must give positive ranks");
   in.get("alpha_pattern", o.alpha_pattern, "other alphas: regex of a module name's end = lora_alpha");
   in.get("use_rslora", o.use_rslora, "scale by lora_alpha / sqrt(r) (rank-stabilized LoRA)");
   in.get("bias", o.bias, "biases of the model to train: \"none\", \"all\", or \"lora_only\" (of adapted modules)")
@@ -39,40 +128,62 @@ Options read(peft::Options& in) {
   in.get("lora_bias", o.lora_bias, "give B a trainable bias");
   in.get("use_dora", o.use_dora, "train the length of each row of the weight apart from its direction (DoRA)")
       .require(!o.use_dora || !o.lora_bias, "and lora_bias exclude each other");
+  in.get("use_lorafa", o.use_lorafa, "A stays as it begins, and B's gradient is corrected for it (LoRA-FA)")
+      .require(!o.use_lorafa || (!o.use_dora && !o.lora_bias), "excludes use_dora and lora_bias");
   in.get("loraplus_lr_ratio", o.loraplus_lr_ratio, "LoRA+: B learns at this many times the learning rate")
       .require(!o.loraplus_lr_ratio || *o.loraplus_lr_ratio > 0, "must be positive");
   in.get("loraplus_lr_embedding", o.loraplus_lr_embedding, "LoRA+: the learning rate of adapted embeddings")
       .require(o.loraplus_lr_embedding > 0, "must be positive");
-  in.get("init_lora_weights", o.init_lora_weights,
-         "true: A uniform, B zero; \"gaussian\": A normal, B zero; false: both random, for tests");
-  if (auto* name = std::get_if<std::string>(&o.init_lora_weights)) {
-    if (lower(*name) != "gaussian")
-      in.error("init_lora_weights", "must be true, false or \"gaussian\"");
-    else if (o.lora_bias)
-      in.error("lora_bias", "needs init_lora_weights to be true or false");
-  }
+  read_init(in, o);
+  read_nested(in, o);
   return o;
 }
 
+namespace {
+
+/// The nested configs that PEFT writes: that of the start, with all its fields.
+void write_nested(const Options& o, nlohmann::ordered_json& config) {
+  for (const char* off : {"corda_config", "eva_config", "lora_ga_config"}) config[off] = nullptr;
+  config["loftq_config"] = nlohmann::ordered_json::object();
+  if (o.init == Init::eva)
+    config["eva_config"] = {{"rho", o.eva.rho},
+                            {"tau", o.eva.tau},
+                            {"use_label_mask", o.eva.use_label_mask},
+                            {"label_mask_value", o.eva.label_mask_value},
+                            {"whiten", o.eva.whiten},
+                            {"adjust_scaling_factors", o.eva.adjust_scaling_factors}};
+  if (o.init == Init::corda)
+    config["corda_config"] = {
+        {"cache_file", nullptr}, {"covariance_file", nullptr},          {"corda_method", o.corda.corda_method},
+        {"verbose", false},      {"use_float16_for_covariance", false}, {"prune_temporary_fields", true}};
+  if (o.init == Init::lora_ga)
+    config["lora_ga_config"] = {
+        {"direction", o.lora_ga.direction}, {"scale", o.lora_ga.scale}, {"stable_gamma", o.lora_ga.stable_gamma}};
+}
+
+}  // namespace
+
 void write_config(const Options& o, nlohmann::ordered_json& config) {
   using json = nlohmann::ordered_json;
-  for (const char* off : {"alora_invocation_tokens", "arrow_config", "corda_config", "eva_config", "kasa_config",
-                          "layer_replication", "lora_ga_config", "megatron_config", "monteclora_config",
-                          "target_parameters", "trainable_token_indices", "use_bdlora", "velora_config"})
+  for (const char* off :
+       {"alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "megatron_config",
+        "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora", "velora_config"})
     config[off] = nullptr;
   for (const char* off : {"ensure_weight_tying", "fan_in_fan_out", "use_qalora"}) config[off] = false;
-  config["loftq_config"] = json::object();
+  write_nested(o, config);
   config["megatron_core"] = "megatron.core";
   config["qalora_group_size"] = 16;
   config["alpha_pattern"] = json::object();
-  for (const auto& [key, alpha] : o.alpha_pattern) config["alpha_pattern"][key] = peft::config_number(alpha);
+  for (const auto& [key, alpha] : o.alpha_pattern)
+    config["alpha_pattern"][key] = peft::config_number(o.saved_alpha(alpha));
+  config["rank_pattern"] = json::object();
+  for (const auto& [key, rank] : o.rank_pattern) config["rank_pattern"][key] = o.saved_rank(rank);
   config["bias"] = o.bias;
-  config["init_lora_weights"] = peft::config_value(o.init_lora_weights);
-  config["lora_alpha"] = peft::config_number(o.lora_alpha);
+  config["init_lora_weights"] = o.takes_from_base() ? json(true) : peft::config_value(o.init_lora_weights);
+  config["lora_alpha"] = peft::config_number(o.saved_alpha(o.lora_alpha));
   config["lora_bias"] = o.lora_bias;
   config["lora_dropout"] = o.lora_dropout;
-  config["r"] = o.r;
-  config["rank_pattern"] = json(o.rank_pattern);
+  config["r"] = o.saved_rank(o.r);
   config["use_dora"] = o.use_dora;
   config["use_rslora"] = o.use_rslora;
 }

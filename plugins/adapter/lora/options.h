@@ -7,6 +7,35 @@
 
 namespace lora {
 
+/// How A and B begin, which `init_lora_weights` says.
+enum class Init { uniform, gaussian, random, orthogonal, pissa, olora, loftq, eva, corda, lora_ga };
+
+/// HF PEFT's EvaConfig (Paischer et al. 2024, arXiv 2410.07170).
+struct EvaOptions {
+  double rho = 2;              ///< a module's rank is at most rho · r
+  double tau = 0.99;           ///< cosine of a direction and what it was a batch before, from which on it stays
+  bool use_label_mask = true;  ///< only tokens with a label count
+  int64_t label_mask_value = -100;
+  bool whiten = false;
+  bool adjust_scaling_factors = true;  ///< alpha goes with the rank
+};
+
+/// HF PEFT's CordaConfig (Yang et al. 2024, arXiv 2406.05223), what of it has a meaning here.
+struct CordaOptions {
+  std::string corda_method = "ipm";
+};
+
+/// HF PEFT's LoraGAConfig (Wang et al. 2024, arXiv 2407.05000).
+struct LoraGaOptions {
+  std::string direction = "ArB2r", scale = "stable";
+  int64_t stable_gamma = 16;
+};
+
+/// HF PEFT's LoftQConfig (Li et al. 2023, arXiv 2310.08659).
+struct LoftqOptions {
+  int64_t loftq_bits = 4, loftq_iter = 1;
+};
+
 /// HF PEFT's LoraConfig: its names, its defaults.
 struct Options {
   int64_t r = 8;
@@ -18,13 +47,28 @@ struct Options {
   std::string bias = "none";
   bool lora_bias = false;
   bool use_dora = false;
+  bool use_lorafa = false;
   std::optional<double> loraplus_lr_ratio;
   double loraplus_lr_embedding = 1e-6;
   peft::BoolOrString init_lora_weights = true;
+  int64_t calibration_batches = 64;
+  EvaOptions eva;
+  CordaOptions corda;
+  LoraGaOptions lora_ga;
+  LoftqOptions loftq;
   peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}};
 
-  /// What multiplies B·A.
+  /// What init_lora_weights names.
+  Init init = Init::uniform;
+  int64_t niter = 0;  ///< "pissa_niter_N": subspace iterations of a randomised SVD; 0: the exact one
+
+  /// What multiplies B·A: just what the saved rank and alpha give.
   double scale(int64_t rank, double alpha) const;
+  /// What is taken out of the base is saved along, as a second half of the ranks, with the alpha that keeps the scale.
+  int64_t saved_rank(int64_t rank) const;
+  double saved_alpha(double alpha) const;
+  /// Whether scale · B·A as it begins is taken out of the base.
+  bool takes_from_base() const;
 };
 
 Options read(peft::Options& in);

@@ -329,3 +329,40 @@ TEST_CASE("the nearest name", "[options]") {
   CHECK(nearest("zebra", {"lora"}).empty());
   CHECK(nearest(std::string(1 << 20, 'a'), {std::string(1 << 20, 'a')}).empty());
 }
+
+TEST_CASE("a table within a table has its own keys, errors and place in what is written out", "[options]") {
+  const auto read = [](Document& document, double& rho, std::string& method) {
+    Options options = document.table("adapter");
+    int64_t r = 8;
+    options.get("r", r, "h");
+    Options eva = options.table("eva");
+    eva.get("rho", rho, "h").require(rho >= 1, "must be 1 or more");
+    options.table("corda").get("method", method, "h");
+    CHECK(eva.has("rho") == options.table("eva").has("rho"));
+    return options.described();
+  };
+  double rho = 2;
+  std::string method = "ipm";
+  Document empty = Document::from_text("");
+  const auto described = read(empty, rho, method);
+  REQUIRE(described.size() == 3);
+  CHECK(described[1].key == "eva.rho");
+  CHECK(described[2].key == "corda.method");
+  Document nested = Document::from_text("[adapter]\neva = { rho = 3 }\n[adapter.corda]\nmethod = \"kpm\"\n");
+  read(nested, rho, method);
+  nested.finish();
+  CHECK(rho == 3);
+  CHECK(method == "kpm");
+  rho = 0, method = "";
+  Document again = Document::from_text(nested.resolved());
+  read(again, rho, method);
+  again.finish();
+  CHECK(rho == 3);
+  CHECK(method == "kpm");
+  Document wrong = Document::from_text("[adapter]\neva = { rho = 0.5, ro = 1 }\ncorda = 3\n", "x.toml");
+  read(wrong, rho, method);
+  const std::string told = message_of<ConfigError>([&] { wrong.finish(); });
+  CHECK(has(told, "x.toml:2:15: [adapter.eva] 'rho' must be 1 or more"));
+  CHECK(has(told, "x.toml:2:20: [adapter.eva] unknown key 'ro'; did you mean 'rho'?"));
+  CHECK(has(told, "x.toml:3:9: [adapter] 'corda' must be a table, not an integer"));
+}

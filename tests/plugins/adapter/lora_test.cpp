@@ -214,6 +214,45 @@ TEST_CASE("dropout acts on the update's input, only while training, and never on
   CHECK((sum / 4000 - evaluated).abs().max().item<double>() < 0.1);  // the mean is the update without dropout
 }
 
+TEST_CASE("a start taken out of the base: dropout leaves it alone, also with DoRA; files bring all of it back") {
+  for (const std::string dora : {"false", "true"}) {
+    const std::string options = "init_lora_weights = \"pissa\"\nr = 4\nlora_alpha = 6\nlora_dropout = 0.5\n";
+    const Adapted a = adapted(options + "use_dora = " + dora, torch::kDouble);
+    disturb(*a.model);
+    const torch::NoGradGuard no_grad;
+    const auto* site = dynamic_cast<Linear*>(a.model->find("model.layers.0.self_attn.q_proj"));
+    const State saved = a.adapter->hf_state(*a.model);
+    const Tensor A = saved.at("base_model.model." + q0 + "lora_A.weight"),
+                 B = saved.at("base_model.model." + q0 + "lora_B.weight");
+    REQUIRE(A.sizes() == at::IntArrayRef({8, 16}));
+    CHECK(torch::equal(A.narrow(0, 0, 4), a.parameter(q0 + "lora_A.weight")));
+    const Tensor update = 1.5 * B.narrow(1, 0, 4).mm(A.narrow(0, 0, 4));
+    const Tensor rest = site->frozen().weight + 1.5 * B.narrow(1, 4, 4).mm(A.narrow(0, 4, 4));
+    CHECK(rest.svd().at(1)[0].item<double>() < 0.9 * site->frozen().weight.svd().at(1)[0].item<double>());
+
+    a.model->train();
+    const Tensor x = torch::randn({5, 16}, torch::kDouble);
+    torch::manual_seed(3);
+    const Tensor y = site->forward(x);
+    torch::manual_seed(3);
+    const Tensor kept = torch::dropout(x, 0.5, true), plain = torch::linear(x, rest, site->frozen().bias);
+    Tensor expected = plain + kept.mm(update.t());
+    if (dora == "true") {
+      const Tensor stretch = a.parameter(q0 + "lora_magnitude_vector") / (rest + update).norm(2, 1);
+      expected = plain + (stretch - 1) * kept.mm(rest.t()) + stretch * kept.mm(update.t());
+    }
+    CHECK(close(y, expected, 1e-12));
+
+    const Adapted again = adapted(options + "use_dora = " + dora, torch::kDouble);
+    State file;
+    for (const auto& [key, tensor] : saved) file.emplace(key, tensor.clone());
+    again.adapter->load_hf_state(*again.model, file);
+    again.model->eval(), a.model->eval();
+    CHECK(torch::equal(again.logits(), a.logits()));
+    CHECK(torch::equal(again.parameter(q0 + "lora_B.weight"), a.parameter(q0 + "lora_B.weight")));
+  }
+}
+
 TEST_CASE("an embedding's update is scale · rows of Aᵀ, times Bᵀ") {
   const Adapted a = adapted("r = 4\ntarget_modules = [\"embed_tokens\"]");
   const std::string prefix = "model.embed_tokens.";

@@ -31,7 +31,7 @@ struct Stacked {
     stack = read_adapters(document, plugins);
     document.finish();
     torch::manual_seed(7);
-    attach_adapters(stack, *model, torch::kDouble);
+    attach_adapters(stack, *model, torch::kDouble, {});
     model->eval();
   }
   Tensor logits() const { return model->logits(model->hidden(test::tiny_input(*model, 9))); }
