@@ -78,7 +78,7 @@ def peer_answer(model, examples):
     """The same by transformers, one example at a time: logits end to end, and the mean loss over supervised tokens."""
     logits, total, supervised = [], 0.0, 0
     for ids, labels in examples:
-        out = model(input_ids=torch.tensor([ids])).logits[0]
+        out = model(input_ids=torch.tensor([ids])).logits[0][-len(ids):]  # virtual tokens come before
         logits.append(out)
         target = torch.tensor(labels[1:])
         total = total + torch.nn.functional.cross_entropy(out[:-1].float() if out.dtype != torch.float64 else out[:-1],

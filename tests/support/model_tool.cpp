@@ -2,7 +2,7 @@
 //   {"model": PATH, "precision": NAME, "adapter": FOLDER or "", "fused": BOOL, "out": PATH,
 //    "examples": [{"ids": [...], "labels": [...]}, ...]}
 // The safetensors file `out` gets `logits` [tokens, vocabulary] of the examples laid end to end, `loss` (mean over the
-// supervised tokens) and, with an adapter, `grad.KEY`: the loss's gradient for each key of the adapter's file.
+// supervised tokens) and, with an adapter, `grad.KEY`: the loss's gradient for each key of the adapter's files.
 #include <torch/torch.h>
 
 #include <iostream>
@@ -54,7 +54,9 @@ void answer(const nlohmann::json& request) {
   out["loss"] = loss.detach();
   if (adapter) {
     loss.backward();
-    for (const auto& [key, tensor] : adapter->hf_state(*model))
+    State trained = adapter->hf_state(*model);
+    trained.merge(adapter->training_state(*model));
+    for (const auto& [key, tensor] : trained)
       if (tensor.grad().defined()) out["grad." + key] = tensor.grad();
   }
   write_state(request.at("out"), out, {});

@@ -48,16 +48,25 @@ class PEFT_API Adapter {
   /// What PEFT saves of the frozen base beside the adapter (an adapted embedding), key → the base's own tensor. A file
   /// may lack it, but must not hold another. Default: nothing.
   virtual State hf_base_state(const Model& model) const;
+  /// What training goes on from and hf_state does not hold (an encoder of which PEFT saves only what it makes): saved
+  /// beside the adapter, in a file of its own. Default: nothing.
+  virtual State training_state(const Model& model) const;
+  /// The tensors of hf_state hold a file's values now; `whole`: those of training_state too.
+  virtual void after_load(bool /*whole*/) {}
+  /// After attach, a file will fill it: costly start values need not be made. Said before attach.
+  void expect_file() { from_file_ = true; }
   /// The layers this adapter placed on `site`, others' left out.
   std::vector<std::shared_ptr<Layer>> layers_on(const Site& site) const;
 
  protected:
   /// Puts a layer of this adapter around a site; the first placed is the outermost. `name` tells it in the module tree.
   void place(Site& site, const std::string& name, std::shared_ptr<Layer> layer);
+  bool from_file() const { return from_file_; }
 
  private:
   NamedTensors own_parameters(const Model& model) const;
   std::map<const Site*, std::vector<std::shared_ptr<Layer>>> placed_;
+  bool from_file_ = false;
 };
 
 }  // namespace peft

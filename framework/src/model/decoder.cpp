@@ -8,6 +8,7 @@
 #include "model/kernels.h"
 #include "model/rope.h"
 #include "model/supervised.h"
+#include "model/virtual_rows.h"
 #include "peft/memory.h"
 
 namespace peft {
@@ -38,12 +39,20 @@ Model::Model(DecoderConfig config) : config_(std::move(config)) {
 }
 
 Tensor Model::body(const Input& input, KeyValueCache* cache) const {
-  Tensor x = embedding_->forward(input.ids);
-  const Rotation rotation = rotate(*rope_, input.positions);
+  const int64_t before = cache == nullptr ? 0 : cache->length, virtual_ones = virtual_tokens();
+  const bool in_front = virtual_ones > 0 && before == 0;
+  Tensor x = embedding_->forward(input.ids), positions = input.positions + virtual_positions();
+  if (in_front) {
+    const Tensor first = at::arange(virtual_positions() - virtual_ones, virtual_positions(), positions.options());
+    positions = put_in_front(first, positions, input.starts);
+    x = put_in_front(virtual_rows(*embedding_).to(x.scalar_type()), x, input.starts);
+  }
+  const Rotation rotation = rotate(*rope_, positions);
   const Passage passage{.cos = rotation.cos.to(x.scalar_type()),
                         .sin = rotation.sin.to(x.scalar_type()),
-                        .starts = input.starts,
-                        .cache = cache};
+                        .starts = in_front ? starts_with(virtual_ones, input.starts) : input.starts,
+                        .cache = cache,
+                        .before = before > 0 ? virtual_ones + before : 0};
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     Checkpointing keeping = checkpointing_[layer];
     // Below the lowest adapter there is no backward pass to keep anything for.
@@ -53,7 +62,7 @@ Tensor Model::body(const Input& input, KeyValueCache* cache) const {
     x = blocks_[layer]->forward(x, passage, layer, keeping);
   }
   if (cache != nullptr) cache->length += input.ids.size(0);
-  return x;
+  return in_front ? take_from_behind(virtual_ones, x, input.starts) : x;
 }
 
 Tensor Model::hidden(const Input& input, KeyValueCache* cache) const { return norm_->forward(body(input, cache)); }
@@ -74,16 +83,38 @@ KeyValueCache Model::make_cache(int64_t capacity) const {
   const torch::NoGradGuard no_grad;
   KeyValueCache cache;
   const auto options = embedding_->frozen().weight.options().requires_grad(false);
-  for (std::size_t layer = 0; layer < blocks_.size(); ++layer)
-    for (auto* side : {&cache.keys, &cache.values})
-      side->push_back(torch::empty({config_.num_key_value_heads, capacity, config_.head_dim}, options));
+  for (const auto& block : blocks_)
+    for (auto* side : {&cache.keys, &cache.values}) {
+      const int64_t places = keys_in_front(*block->self_attn) + virtual_tokens() + capacity;
+      side->push_back(torch::empty({config_.num_key_value_heads, places, config_.head_dim}, options));
+    }
   return cache;
+}
+
+int64_t Model::virtual_tokens() const { return virtual_count(*embedding_); }
+
+int64_t Model::virtual_positions() const {
+  int64_t keys = 0;
+  for (const auto& block : blocks_) keys = std::max(keys, keys_in_front(*block->self_attn));
+  return keys + virtual_tokens();
 }
 
 Site* Model::find(const std::string& path) const {
   for (Site* site : sites_)
     if (site->path() == path) return site;
   return nullptr;
+}
+
+std::vector<Site*> Model::attentions() const {
+  std::vector<Site*> all;
+  for (const auto& block : blocks_) all.push_back(block->self_attn.get());
+  return all;
+}
+
+std::vector<Site*> Model::mlps() const {
+  std::vector<Site*> all;
+  for (const auto& block : blocks_) all.push_back(block->mlp.get());
+  return all;
 }
 
 NamedTensors Model::adapter_tensors() const {
