@@ -50,9 +50,10 @@ void answer(const nlohmann::json& request) {
     const torch::NoGradGuard no_grad;
     out["logits"] = model->logits(model->hidden(input));
   }
-  const Tensor loss = model->loss_sum(input, to_labels(batch, torch::kCPU)) / static_cast<double>(batch.supervised());
+  const auto supervised = static_cast<double>(batch.supervised(model->virtual_tokens() > 0));
+  const Tensor loss = model->loss_sum(input, to_labels(batch, torch::kCPU)) / supervised;
   out["loss"] = loss.detach();
-  if (adapter) {
+  if (adapter && loss.requires_grad()) {  // an encoder of which a file has only what it makes does not train
     loss.backward();
     State trained = adapter->hf_state(*model);
     trained.merge(adapter->training_state(*model));

@@ -38,21 +38,21 @@ Model::Model(DecoderConfig config) : config_(std::move(config)) {
   add(head_);
 }
 
-Tensor Model::body(const Input& input, KeyValueCache* cache) const {
-  const int64_t before = cache == nullptr ? 0 : cache->length, virtual_ones = virtual_tokens();
-  const bool in_front = virtual_ones > 0 && before == 0;
+/// With `in_front` virtual rows before each example, which the result still has.
+Tensor Model::body(const Input& input, KeyValueCache* cache, int64_t in_front) const {
+  const int64_t before = cache == nullptr ? 0 : cache->length;
   Tensor x = embedding_->forward(input.ids), positions = input.positions + virtual_positions();
-  if (in_front) {
-    const Tensor first = at::arange(virtual_positions() - virtual_ones, virtual_positions(), positions.options());
+  if (in_front > 0) {
+    const Tensor first = at::arange(virtual_positions() - in_front, virtual_positions(), positions.options());
     positions = put_in_front(first, positions, input.starts);
     x = put_in_front(virtual_rows(*embedding_).to(x.scalar_type()), x, input.starts);
   }
   const Rotation rotation = rotate(*rope_, positions);
   const Passage passage{.cos = rotation.cos.to(x.scalar_type()),
                         .sin = rotation.sin.to(x.scalar_type()),
-                        .starts = in_front ? starts_with(virtual_ones, input.starts) : input.starts,
+                        .starts = starts_with(in_front, input.starts),
                         .cache = cache,
-                        .before = before > 0 ? virtual_ones + before : 0};
+                        .before = before > 0 ? virtual_tokens() + before : 0};
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     Checkpointing keeping = checkpointing_[layer];
     // Below the lowest adapter there is no backward pass to keep anything for.
@@ -62,16 +62,27 @@ Tensor Model::body(const Input& input, KeyValueCache* cache) const {
     x = blocks_[layer]->forward(x, passage, layer, keeping);
   }
   if (cache != nullptr) cache->length += input.ids.size(0);
-  return in_front ? take_from_behind(virtual_ones, x, input.starts) : x;
+  return x;
 }
 
-Tensor Model::hidden(const Input& input, KeyValueCache* cache) const { return norm_->forward(body(input, cache)); }
+Tensor Model::hidden(const Input& input, KeyValueCache* cache) const {
+  const int64_t in_front = cache == nullptr || cache->length == 0 ? virtual_tokens() : 0;
+  const Tensor rows = body(input, cache, in_front);
+  return norm_->forward(in_front > 0 ? take_from_behind(in_front, rows, input.starts) : rows);
+}
 
 Tensor Model::logits(const Tensor& hidden) const { return head_->forward(hidden); }
 
+Model::Supervised Model::supervised(const Input& input, const Tensor& labels) const {
+  const int64_t n = virtual_tokens();
+  const Tensor ignored = at::full({n}, -100, labels.options());
+  const auto [rows, targets] = supervised_rows(
+      starts_with(n, input.starts), n > 0 ? put_in_front(ignored, labels, input.starts) : labels);
+  return {norm_->forward(body(input, nullptr, n).index_select(0, rows)), targets};
+}
+
 Tensor Model::loss_sum(const Input& input, const Tensor& labels) const {
-  const auto [rows, targets] = supervised_rows(input, labels);
-  const Tensor h = norm_->forward(body(input, nullptr).index_select(0, rows));
+  const auto [h, targets] = supervised(input, labels);
   if (!head_->adapted() && head_->copies().empty()) return linear_cross_entropy_sum(h, head_->frozen().weight, targets);
   const MemoryScope scope(MemoryComponent::logits);
   const Tensor logits = head_->forward(h);

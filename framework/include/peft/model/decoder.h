@@ -46,6 +46,12 @@ class PEFT_API Model : public torch::nn::Module {
   Tensor hidden(const Input& input, KeyValueCache* cache = nullptr) const;
   /// Rows of hidden states → [rows, vocabulary].
   Tensor logits(const Tensor& hidden) const;
+  /// Rows of hidden() that have something to predict, [n, hidden], and what, [n]. A label is predicted by the row before
+  /// it in its own example; behind virtual tokens, the first one by the last of these.
+  struct Supervised {
+    Tensor hidden, targets;
+  };
+  Supervised supervised(const Input& input, const Tensor& labels) const;
   /// Sum of the cross-entropy of `labels` [T] (not shifted, −100 ignored), fp32. The logits exist only in chunks of
   /// supervised rows.
   Tensor loss_sum(const Input& input, const Tensor& labels) const;
@@ -80,7 +86,7 @@ class PEFT_API Model : public torch::nn::Module {
   struct Attention;
   struct Mlp;
   struct Block;
-  Tensor body(const Input& input, KeyValueCache* cache) const;
+  Tensor body(const Input& input, KeyValueCache* cache, int64_t in_front) const;
   DecoderConfig config_;
   Origin origin_;
   std::vector<Site*> sites_;
