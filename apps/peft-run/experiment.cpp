@@ -99,21 +99,24 @@ Workload::Workload(Experiment& experiment)
 StepCounts count_steps(const Experiment& experiment, const Workload& work) {
   Steps steps(work.data, experiment.training, experiment.data.packing, experiment.data.max_length);
   StepCounts counts{.steps = steps.total()};
+  const bool behind_virtual = work.model->virtual_tokens() > 0;
   for (int64_t step = 0; step < steps.total(); ++step)
     for (const auto& examples : steps.next().batches) {
       const Batch batch = make_batch(work.data, examples);
-      const auto size = static_cast<int64_t>(batch.ids.size());
+      const auto size = static_cast<int64_t>(batch.ids.size()), supervised = batch.supervised(behind_virtual);
       counts.tokens += size;
-      counts.supervised += batch.supervised();
-      counts.most_tokens = std::max(counts.most_tokens, size);
-      counts.most_supervised = std::max(counts.most_supervised, batch.supervised());
+      counts.supervised += supervised;
+      LargestBatch& most = counts.largest;
+      most.tokens = std::max(most.tokens, size);
+      most.supervised = std::max(most.supervised, supervised);
+      most.examples = std::max(most.examples, static_cast<int64_t>(batch.starts.size()) - 1);
     }
   return counts;
 }
 
 std::string arranged_memory(const Experiment& experiment, const Workload& work, const StepCounts& counts) {
   Model& model = *work.model;
-  arrange_memory(model, *experiment.optimizer, counts.most_tokens, counts.most_supervised, experiment.memory);
+  arrange_memory(model, *experiment.optimizer, counts.largest, experiment.memory);
   int64_t selective = 0, full = 0;
   for (const Checkpointing keeping : model.checkpointing()) {
     selective += keeping == Checkpointing::selective;

@@ -46,7 +46,7 @@ struct Workload {
 /// What the run's steps hold, and the largest of its micro-batches.
 struct StepCounts {
   int64_t steps = 0, tokens = 0, supervised = 0;
-  int64_t most_tokens = 0, most_supervised = 0;
+  peft::LargestBatch largest = {};
 };
 StepCounts count_steps(const Experiment& experiment, const Workload& work);
 

@@ -56,7 +56,7 @@ void print_groups(Optimizer& optimizer) {
 
 void print_steps(const Experiment& experiment, const StepCounts& counts) {
   std::cout << "steps: " << counts.steps << ", " << grouped(counts.tokens) << " tokens, " << grouped(counts.supervised)
-            << " supervised; largest micro-batch " << grouped(counts.most_tokens) << " tokens\nlr:";
+            << " supervised; largest micro-batch " << grouped(counts.largest.tokens) << " tokens\nlr:";
   const double base = *experiment.optimizer->groups().front().initial_lr;
   for (const int64_t step : std::set<int64_t>{0, counts.steps / 4, counts.steps / 2, counts.steps - 1})
     std::cout << " step " << step + 1 << " " << experiment.scheduler->lr(step, counts.steps, base);
@@ -103,7 +103,7 @@ int plan_command(const PlanArguments& arguments) {
   const StepCounts counts = count_steps(experiment, work);
   print_steps(experiment, counts);
   std::cout << arranged_memory(experiment, work, counts);
-  print_memory(estimate_memory(model, *experiment.optimizer, counts.most_tokens, counts.most_supervised));
+  print_memory(estimate_memory(model, *experiment.optimizer, counts.largest));
   print_sample(work);
   return 0;
 }

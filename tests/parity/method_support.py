@@ -8,6 +8,7 @@ import peft
 import torch
 import transformers
 from safetensors.torch import load_file
+from tiny_llama import save_llama
 
 from model_support import farthest, within
 
@@ -22,8 +23,9 @@ def toml(value):
     return json.dumps(value)
 
 
-def train(run, folder, method, adapter, name="run", steps=1, lr=1e-2, batch_size=len(TEXTS)):
-    """What peft-run writes for these options: the folder, the tensors and the config."""
+def train(run, folder, method, adapter, name="run", steps=1, lr=1e-2, batch_size=len(TEXTS), data="", more=""):
+    """What peft-run writes for these options: the folder, the tensors and the config. `data`: further options of the table, `more`:
+    of [training], and further tables."""
     (folder / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     lines = "".join(f"{key} = {toml(value)}\n" for key, value in adapter.items())
     experiment = folder / f"{name}.toml"
@@ -33,7 +35,7 @@ path = "model"
 [data]
 train = "train.jsonl"
 format = "text"
-[adapter]
+{data}[adapter]
 name = "{method}"
 {lines}
 [optimizer]
@@ -52,6 +54,7 @@ max_steps = {steps}
 batch_size = {batch_size}
 log_every = 1
 seed = 3
+{more}
 """
     )
     run("peft-run", experiment)
@@ -72,8 +75,26 @@ def in_order(value):
     return sorted(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else value
 
 
-def check_saved_form(run, folder, method, config_class, adapter):
-    """The same tensors under the same names and the same config as PEFT's; and PEFT finds all in it that it looks for."""
+def check_refusal(run, folder, method, options, told):
+    """A training run with these options ends with exit code 2, says `told`, and leaves nothing."""
+    save_llama(folder / "model", attention_bias=True, mlp_bias=True)
+    (folder / "train.jsonl").write_text('{"text": "one"}\n')
+    lines = "".join(f"{key} = {toml(value)}\n" for key, value in options.items())
+    (folder / "experiment.toml").write_text(
+        f'[model]\npath = "model"\n[data]\ntrain = "train.jsonl"\n[adapter]\nname = "{method}"\n{lines}'
+        '[training]\noutput_dir = "out"\nmax_steps = 1\n'
+    )
+    assert told in run("peft-run", folder / "experiment.toml", code=2).stderr
+    assert not (folder / "out").exists()
+
+
+def losses_of(folder):
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [entry["loss"] for entry in history if "loss" in entry]
+
+
+def check_form(run, folder, method, config_class, adapter):
+    """The same tensors under the same names and the same config as PEFT's. The folder and the tensors."""
     ours, tensors, config = train(run, folder, method, adapter)
 
     with warnings.catch_warnings():
@@ -87,11 +108,18 @@ def check_saved_form(run, folder, method, config_class, adapter):
     assert list(config) == list(expected_config)
     for key in config.keys() - {"base_model_name_or_path", "target_modules"}:
         assert in_order(config[key]) == in_order(expected_config[key]), key
-    if adapter.get("target_modules") != "all-linear":  # whose names may be written in several ways
+    if "target_modules" in config and adapter.get("target_modules") != "all-linear":  # whose names vary
         if isinstance(config["target_modules"], list):
             assert config["target_modules"] == sorted(expected_config["target_modules"])
         else:
             assert config["target_modules"] == expected_config["target_modules"]
+
+    return ours, tensors
+
+
+def check_saved_form(run, folder, method, config_class, adapter):
+    """check_form; and PEFT finds all in it that it looks for."""
+    ours, tensors = check_form(run, folder, method, config_class, adapter)
 
     # No key is missing or unknown, and every tensor is where PEFT wants it.
     with warnings.catch_warnings(record=True) as told:
@@ -116,28 +144,49 @@ def batch(tokenizer):
     return {"input_ids": ids, "attention_mask": mask, "labels": ids.masked_fill(mask == 0, -100)}
 
 
-def check_training(run, folder, method, adapter, steps=8, optimizer=None, after_step=lambda model, step: None):
-    """The same losses and the same weights after several steps of AdamW from the same start. `after_step`: what PEFT leaves to
-    the training loop, called before gradients are cleared. PEFT's losses."""
-    start, _, _ = train(run, folder, method, adapter, name="start", lr=0.0)
-    ours, tensors, _ = train(run, folder, method, adapter, steps=steps)
-    history = json.loads((ours / "trainer_state.json").read_text())["log_history"]
-    losses = [entry["loss"] for entry in history if "loss" in entry]
+def made_there(folder, config, options):
+    """PEFT's model with all that it trains moved from its start by random numbers, and saved to folder / "theirs"."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = peft.get_peft_model(base_model(folder), config(task_type="CAUSAL_LM", **options))
+        generator = torch.Generator().manual_seed(1)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
+        model.eval()
+        model.save_pretrained(folder / "theirs")
+    return model
 
-    model = peft.PeftModel.from_pretrained(base_model(folder), start, is_trainable=True)
-    if optimizer is None:
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
-    else:
-        optimizer = optimizer(model)
+
+def train_there(folder, model, steps, optimizer=None, after_step=lambda model, step: None):
+    """The losses of several steps of AdamW on all texts at once. `after_step`: what PEFT leaves to the training loop, called
+    before gradients are cleared."""
+    optimizer = optimizer or torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
     data = batch(transformers.AutoTokenizer.from_pretrained(folder / "model"))
-    expected_losses = []
+    losses = []
     for step in range(1, steps + 1):
         loss = model(**data).loss
-        expected_losses.append(loss.item())
+        losses.append(loss.item())
         loss.backward()
         optimizer.step()
         after_step(model, step)
         optimizer.zero_grad()
+    return losses
+
+
+def check_training(run, folder, method, adapter, steps=8, optimizer=None, peer=None, after_step=lambda model, step: None):
+    """The same losses and the same weights after several steps of AdamW from the same start; PEFT's losses. `peer`: makes PEFT's
+    trainable model of a folder, where PeftModel.from_pretrained does not; `after_step`: see train_there."""
+    start, _, _ = train(run, folder, method, adapter, name="start", lr=0.0)
+    ours, tensors, _ = train(run, folder, method, adapter, steps=steps)
+    losses = losses_of(ours)
+
+    if peer is None:
+        model = peft.PeftModel.from_pretrained(base_model(folder), start, is_trainable=True)
+    else:
+        model = peer(start)
+    expected_losses = train_there(folder, model, steps, optimizer and optimizer(model), after_step)
     within("losses", farthest(losses, expected_losses), 1e-4)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -79,9 +79,12 @@ def peer_answer(model, examples):
     logits, total, supervised = [], 0.0, 0
     for ids, labels in examples:
         out = model(input_ids=torch.tensor([ids])).logits[0]
-        logits.append(out)
+        logits.append(out[-len(ids):])
+        if len(out) > len(ids):  # behind virtual tokens, the last of which predicts the first one
+            labels = [-100, *labels]
         target = torch.tensor(labels[1:])
-        total = total + torch.nn.functional.cross_entropy(out[:-1].float() if out.dtype != torch.float64 else out[:-1],
+        rows = out[-len(labels):-1]
+        total = total + torch.nn.functional.cross_entropy(rows.float() if rows.dtype != torch.float64 else rows,
                                                           target, ignore_index=-100, reduction="sum")
         supervised += int((target != -100).sum())
     return torch.cat(logits), total / supervised

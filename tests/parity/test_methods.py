@@ -5,7 +5,6 @@ exactly a LoRA can be exported as one."""
 
 import json
 import re
-import warnings
 
 import peft
 import pytest
@@ -14,7 +13,7 @@ import transformers
 from safetensors.torch import load_file
 from tiny_llama import save_llama
 
-from method_support import base_model, check_saved_form, check_training, form, toml, train
+from method_support import base_model, check_refusal, check_saved_form, check_training, form, made_there, toml, train
 from model_support import apart, model_answer, peer_answer, random_examples, within
 
 ALL = {"target_modules": "all-linear"}
@@ -85,21 +84,6 @@ every = pytest.mark.parametrize("method,config,options,is_lora", CASES, ids=NUMB
 
 def tiny(folder):
     save_llama(folder / "model", attention_bias=True, mlp_bias=True)
-
-
-def made_there(folder, config, options):
-    """PEFT's model with all that it trains moved from its start by random numbers, and saved to folder / "theirs"."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = peft.get_peft_model(base_model(folder), config(task_type="CAUSAL_LM", **options))
-        generator = torch.Generator().manual_seed(1)
-        with torch.no_grad():
-            for parameter in model.parameters():
-                if parameter.requires_grad:
-                    parameter.add_(0.1 * torch.randn(parameter.shape, generator=generator))
-        model.eval()
-        model.save_pretrained(folder / "theirs")
-    return model
 
 
 def saved_name(name):
@@ -316,12 +300,4 @@ def test_vblora_saved_as_mixtures(run, tmp_path, vectors, index):
     ],
 )
 def test_options_that_do_not_fit(run, tmp_path, method, options, told):
-    tiny(tmp_path)
-    (tmp_path / "train.jsonl").write_text('{"text": "one"}\n')
-    lines = "".join(f"{key} = {toml(value)}\n" for key, value in options.items())
-    (tmp_path / "experiment.toml").write_text(
-        f'[model]\npath = "model"\n[data]\ntrain = "train.jsonl"\n[adapter]\nname = "{method}"\n{lines}'
-        '[training]\noutput_dir = "out"\nmax_steps = 1\n'
-    )
-    assert told in run("peft-run", tmp_path / "experiment.toml", code=2).stderr
-    assert not (tmp_path / "out").exists()
+    check_refusal(run, tmp_path, method, options, told)

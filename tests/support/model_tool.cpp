@@ -50,12 +50,16 @@ void answer(const nlohmann::json& request) {
     const torch::NoGradGuard no_grad;
     out["logits"] = model->logits(model->hidden(input));
   }
-  const Tensor loss = model->loss_sum(input, to_labels(batch, torch::kCPU)) / static_cast<double>(batch.supervised());
+  const auto supervised = static_cast<double>(batch.supervised(model->virtual_tokens() > 0));
+  const Tensor loss = model->loss_sum(input, to_labels(batch, torch::kCPU)) / supervised;
   out["loss"] = loss.detach();
-  if (adapters.size() == 1) {
+  if (adapters.size() == 1 && loss.requires_grad()) {  // an encoder of which a file has what it makes does not train
+    const Adapter& adapter = *adapters.front();
     loss.backward();
     adapters.front()->after_backward({1, 1});
-    for (const auto& [key, tensor] : adapters.front()->hf_state(*model))
+    State trained = adapter.hf_state(*model);
+    trained.merge(adapter.training_state(*model));
+    for (const auto& [key, tensor] : trained)
       if (tensor.grad().defined()) out["grad." + key] = tensor.grad();
   }
   write_state(request.at("out"), out, {});

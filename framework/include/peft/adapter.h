@@ -57,6 +57,13 @@ class PEFT_API Adapter {
   /// What PEFT saves of the frozen base beside the adapter (an adapted embedding), key → the base's own tensor. A file
   /// may lack it, but must not hold another. Default: nothing.
   virtual State hf_base_state(const Model& model) const;
+  /// What training goes on from and hf_state does not hold (an encoder of which PEFT saves only what it makes): saved
+  /// beside the adapter, in a file of its own. Default: nothing.
+  virtual State training_state(const Model& model) const;
+  /// The tensors of hf_state hold a file's values now; `whole`: those of training_state too.
+  virtual void after_load(bool /*whole*/) {}
+  /// After attach, a file will fill it: costly start values need not be made. Said before attach.
+  void expect_file() { from_file_ = true; }
   /// The layers this adapter placed on `site`, others' left out.
   std::vector<std::shared_ptr<Layer>> layers_on(const Site& site) const;
   /// The trained copies of the site's own parameters that are this adapter's, by parameter name.
@@ -69,11 +76,13 @@ class PEFT_API Adapter {
   void train_copy(Site& site, const std::string& parameter, torch::Dtype dtype);
   /// The same of all parameters of the modules to train whole (sites_to_save).
   void train_whole(const std::vector<Site*>& sites, torch::Dtype dtype);
+  bool from_file() const { return from_file_; }
 
  private:
   NamedTensors own_parameters(const Model& model) const;
   std::map<const Site*, std::vector<std::shared_ptr<Layer>>> placed_;
   std::map<const Site*, std::map<std::string, Tensor>> copied_;
+  bool from_file_ = false;
 };
 
 }  // namespace peft

@@ -9,9 +9,9 @@
 
 namespace peft {
 
-/// Writes `adapter_config.json` and `adapter_model.safetensors` as HF PEFT does, into a folder that exists; each file
-/// appears whole or not at all. The model's origin becomes base_model_name_or_path and, in the safetensors metadata,
-/// `base_fingerprint`.
+/// Writes `adapter_config.json` and `adapter_model.safetensors` as HF PEFT does, into a folder that exists, and
+/// `adapter_training.safetensors` where Adapter::training_state has something; each file appears whole or not at all.
+/// The model's origin becomes base_model_name_or_path and, in the safetensors metadata, `base_fingerprint`.
 PEFT_API void save_adapter(const std::string& folder, const Adapter& adapter, const Model& model);
 
 /// What a folder's file says about the base that it was trained on.
@@ -25,10 +25,10 @@ struct OpenedAdapter {
 /// Throws InputError for what is no adapter, or asks for what the plugin does not know.
 PEFT_API OpenedAdapter open_adapter(const std::string& folder, Plugins& plugins);
 
-/// Fills an attached adapter from the folder's tensors. Throws InputError where keys are missing, unexpected or of a
+/// Fills an attached adapter from the folder's tensors, those that only training needs where they are there. Throws InputError where keys are missing, unexpected or of a
 /// wrong shape (all are listed), values are not finite, or the file names another base than `model` has, unless
 /// `any_base`.
-PEFT_API BaseMatch fill_adapter(const std::string& folder, const Adapter& adapter, const Model& model, bool any_base);
+PEFT_API BaseMatch fill_adapter(const std::string& folder, Adapter& adapter, const Model& model, bool any_base);
 
 /// open_adapter, attach, fill_adapter.
 struct LoadedAdapter {

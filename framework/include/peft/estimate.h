@@ -15,9 +15,12 @@ struct MemoryEstimate {
   PEFT_API uint64_t total() const;
 };
 
-/// For micro-batches of at most `tokens` tokens, of which `supervised` are, with the model's own checkpointing.
-PEFT_API MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, int64_t tokens,
-                                        int64_t supervised);
+/// The most that any micro-batch of a run holds of each.
+struct LargestBatch {
+  int64_t tokens = 0, supervised = 0, examples = 0;
+};
+/// For such micro-batches, with the model's own checkpointing.
+PEFT_API MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, const LargestBatch& largest);
 
 /// The [memory] table.
 struct MemoryOptions {
@@ -29,7 +32,7 @@ PEFT_API MemoryOptions read_memory_options(Options& in);
 /// Sets the model's checkpointing: for every layer what the options say, or with a budget the least that keeps the
 /// estimate within it, first the MLPs of some layers, then whole layers. Throws ResourceError where even that does not
 /// fit, with the sum.
-PEFT_API void arrange_memory(Model& model, const Optimizer& optimizer, int64_t tokens, int64_t supervised,
+PEFT_API void arrange_memory(Model& model, const Optimizer& optimizer, const LargestBatch& largest,
                              const MemoryOptions& options);
 
 }  // namespace peft

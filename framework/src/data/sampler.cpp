@@ -30,10 +30,10 @@ class Random {
 
 }  // namespace
 
-int64_t Batch::supervised() const {
+int64_t Batch::supervised(bool behind_virtual) const {
   int64_t count = 0;
   for (std::size_t e = 0; e + 1 < starts.size(); ++e)
-    for (int64_t i = starts[e] + 1; i < starts[e + 1]; ++i)
+    for (int64_t i = starts[e] + (behind_virtual ? 0 : 1); i < starts[e + 1]; ++i)
       count += labels[static_cast<std::size_t>(i)] != ignored_label;
   return count;
 }

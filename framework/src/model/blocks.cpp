@@ -7,6 +7,7 @@
 #include "model/kernels.h"
 #include "model/low_rank.h"
 #include "model/recompute.h"
+#include "model/virtual_rows.h"
 
 namespace peft {
 
@@ -32,19 +33,37 @@ Tensor Model::Attention::attend(const Tensor& queries, const Tensor& keys, const
   const Tensor q = apply_rotary(heads(queries), passage.cos, passage.sin);
   const Tensor k = apply_rotary(heads(keys), passage.cos, passage.sin);
   const Tensor v = heads(values);
-  return o_proj->forward(passage.cache == nullptr ? attention(q, k, v, passage.starts, scale_)
-                                                  : mix(q, k, v, passage, layer));
+  Tensor out = o_proj->forward(mix(q, k, v, passage, layer));
+  for (const VirtualKeys* own : gated_keys(*this)) out = out + o_proj->forward(gated_attention(*own, q, scale_));
+  return out;
 }
 
-/// With a cache: the new keys and values are appended, and every key so far is seen.
 Tensor Model::Attention::mix(const Tensor& q, const Tensor& k, const Tensor& v, const Passage& passage,
                              std::size_t layer) const {
-  const int64_t before = passage.cache->length, fresh = q.size(0), all = before + fresh;
+  if (passage.before > 0) return mix_cached(q, k, v, passage, layer);
+  const KeysAndValues front = front_of(*this);
+  if (passage.cache != nullptr) {
+    const auto keep = [](const Tensor& cache, const Tensor& first, const Tensor& own) {
+      const int64_t n = first.defined() ? first.size(0) : 0;
+      TORCH_CHECK(n + own.size(0) <= cache.size(1), "the cache holds ", cache.size(1), " tokens; ", n + own.size(0),
+                  " are too many");
+      if (n > 0) cache.narrow(1, 0, n).copy_(first.transpose(0, 1));
+      cache.narrow(1, n, own.size(0)).copy_(own.transpose(0, 1));
+    };
+    keep(passage.cache->keys[layer], front.keys, k);
+    keep(passage.cache->values[layer], front.values, v);
+  }
+  return attention_behind(front, q, k, v, passage.starts, scale_);
+}
+
+/// The new keys and values are appended to those in the cache, and every key so far is seen.
+Tensor Model::Attention::mix_cached(const Tensor& q, const Tensor& k, const Tensor& v, const Passage& passage,
+                                    std::size_t layer) const {
+  const int64_t before = keys_in_front(*this) + passage.before, fresh = q.size(0), all = before + fresh;
   const Tensor &keys = passage.cache->keys[layer], &values = passage.cache->values[layer];
   TORCH_CHECK(all <= keys.size(1), "the cache holds ", keys.size(1), " tokens; ", all, " are too many");
   keys.narrow(1, before, fresh).copy_(k.transpose(0, 1));
   values.narrow(1, before, fresh).copy_(v.transpose(0, 1));
-  if (before == 0) return attention(q, k, v, passage.starts, scale_);
   std::optional<Tensor> mask;
   if (fresh > 1) mask = at::ones({fresh, all}, q.options().dtype(torch::kBool)).tril(before);
   const auto batch = [&](const Tensor& t) { return t.narrow(1, 0, all).unsqueeze(0); };

@@ -12,6 +12,7 @@ struct Passage {
   Tensor cos, sin;  ///< [T, head_dim / 2]
   std::vector<int64_t> starts;
   KeyValueCache* cache;  ///< null in training
+  int64_t before;        ///< rows of the sequence that are in the cache already, without an attention's own front
 };
 
 /// Grouped-query attention with rotary positions (Vaswani et al. 2017, Ainslie et al. 2023, Su et al. 2021).
@@ -27,6 +28,7 @@ struct Model::Attention : Site {
 
  private:
   Tensor mix(const Tensor& q, const Tensor& k, const Tensor& v, const Passage& passage, std::size_t layer) const;
+  Tensor mix_cached(const Tensor& q, const Tensor& k, const Tensor& v, const Passage& passage, std::size_t layer) const;
   int64_t head_dim_;
   double scale_;
 };

@@ -8,6 +8,7 @@
 #include "model/kernels.h"
 #include "model/rope.h"
 #include "model/supervised.h"
+#include "model/virtual_rows.h"
 #include "peft/memory.h"
 
 namespace peft {
@@ -37,13 +38,21 @@ Model::Model(DecoderConfig config) : config_(std::move(config)) {
   add(head_);
 }
 
-Tensor Model::body(const Input& input, KeyValueCache* cache) const {
-  Tensor x = embedding_->forward(input.ids);
-  const Rotation rotation = rotate(*rope_, input.positions);
+/// With `in_front` virtual rows before each example, which the result still has.
+Tensor Model::body(const Input& input, KeyValueCache* cache, int64_t in_front) const {
+  const int64_t before = cache == nullptr ? 0 : cache->length;
+  Tensor x = embedding_->forward(input.ids), positions = input.positions + virtual_positions();
+  if (in_front > 0) {
+    const Tensor first = at::arange(virtual_positions() - in_front, virtual_positions(), positions.options());
+    positions = put_in_front(first, positions, input.starts);
+    x = put_in_front(virtual_rows(*embedding_).to(x.scalar_type()), x, input.starts);
+  }
+  const Rotation rotation = rotate(*rope_, positions);
   const Passage passage{.cos = rotation.cos.to(x.scalar_type()),
                         .sin = rotation.sin.to(x.scalar_type()),
-                        .starts = input.starts,
-                        .cache = cache};
+                        .starts = starts_with(in_front, input.starts),
+                        .cache = cache,
+                        .before = before > 0 ? virtual_tokens() + before : 0};
   for (std::size_t layer = 0; layer < blocks_.size(); ++layer) {
     Checkpointing keeping = checkpointing_[layer];
     // Below the lowest adapter there is no backward pass to keep anything for.
@@ -56,13 +65,24 @@ Tensor Model::body(const Input& input, KeyValueCache* cache) const {
   return x;
 }
 
-Tensor Model::hidden(const Input& input, KeyValueCache* cache) const { return norm_->forward(body(input, cache)); }
+Tensor Model::hidden(const Input& input, KeyValueCache* cache) const {
+  const int64_t in_front = cache == nullptr || cache->length == 0 ? virtual_tokens() : 0;
+  const Tensor rows = body(input, cache, in_front);
+  return norm_->forward(in_front > 0 ? take_from_behind(in_front, rows, input.starts) : rows);
+}
 
 Tensor Model::logits(const Tensor& hidden) const { return head_->forward(hidden); }
 
+Model::Supervised Model::supervised(const Input& input, const Tensor& labels) const {
+  const int64_t n = virtual_tokens();
+  const Tensor ignored = at::full({n}, -100, labels.options());
+  const auto [rows, targets] = supervised_rows(
+      starts_with(n, input.starts), n > 0 ? put_in_front(ignored, labels, input.starts) : labels);
+  return {norm_->forward(body(input, nullptr, n).index_select(0, rows)), targets};
+}
+
 Tensor Model::loss_sum(const Input& input, const Tensor& labels) const {
-  const auto [rows, targets] = supervised_rows(input, labels);
-  const Tensor h = norm_->forward(body(input, nullptr).index_select(0, rows));
+  const auto [h, targets] = supervised(input, labels);
   if (!head_->adapted() && !head_->uses_copies()) return linear_cross_entropy_sum(h, head_->frozen().weight, targets);
   const MemoryScope scope(MemoryComponent::logits);
   const Tensor logits = head_->forward(h);
@@ -74,16 +94,38 @@ KeyValueCache Model::make_cache(int64_t capacity) const {
   const torch::NoGradGuard no_grad;
   KeyValueCache cache;
   const auto options = embedding_->frozen().weight.options().requires_grad(false);
-  for (std::size_t layer = 0; layer < blocks_.size(); ++layer)
-    for (auto* side : {&cache.keys, &cache.values})
-      side->push_back(torch::empty({config_.num_key_value_heads, capacity, config_.head_dim}, options));
+  for (const auto& block : blocks_)
+    for (auto* side : {&cache.keys, &cache.values}) {
+      const int64_t places = keys_in_front(*block->self_attn) + virtual_tokens() + capacity;
+      side->push_back(torch::empty({config_.num_key_value_heads, places, config_.head_dim}, options));
+    }
   return cache;
+}
+
+int64_t Model::virtual_tokens() const { return virtual_count(*embedding_); }
+
+int64_t Model::virtual_positions() const {
+  int64_t keys = 0;
+  for (const auto& block : blocks_) keys = std::max(keys, keys_in_front(*block->self_attn));
+  return keys + virtual_tokens();
 }
 
 Site* Model::find(const std::string& path) const {
   for (Site* site : sites_)
     if (site->path() == path) return site;
   return nullptr;
+}
+
+std::vector<Site*> Model::attentions() const {
+  std::vector<Site*> all;
+  for (const auto& block : blocks_) all.push_back(block->self_attn.get());
+  return all;
+}
+
+std::vector<Site*> Model::mlps() const {
+  std::vector<Site*> all;
+  for (const auto& block : blocks_) all.push_back(block->mlp.get());
+  return all;
 }
 
 NamedTensors Model::adapter_tensors() const {

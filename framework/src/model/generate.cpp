@@ -31,11 +31,12 @@ int64_t sample(const Tensor& logits, const Sampling& sampling, torch::Generator&
 
 std::vector<int64_t> generate(Model& model, const std::vector<int64_t>& prompt, const Sampling& sampling,
                               const std::function<bool(int64_t)>& on_token) {
-  const auto length = static_cast<int64_t>(prompt.size()), room = model.config().max_position_embeddings;
+  const auto length = static_cast<int64_t>(prompt.size()),
+             room = model.config().max_position_embeddings - model.virtual_positions();
   if (prompt.empty()) throw InputError("nothing to continue: the prompt has no token");
   if (length >= room)
     throw InputError("the prompt has " + std::to_string(length) + " tokens; the model was made for at most " +
-                     std::to_string(room));
+                     std::to_string(room) + (model.virtual_positions() > 0 ? " behind its virtual ones" : ""));
   const torch::InferenceMode guard;
   model.eval();
   const int64_t most = std::min(sampling.max_new_tokens, room - length);

@@ -42,6 +42,8 @@ State Adapter::completed(const Model&, State file) const { return file; }
 
 State Adapter::hf_base_state(const Model&) const { return {}; }
 
+State Adapter::training_state(const Model&) const { return {}; }
+
 void Adapter::place(Site& site, const std::string& name, std::shared_ptr<Layer> layer) {
   placed_[&site].push_back(layer);
   site.attach(name, std::move(layer));

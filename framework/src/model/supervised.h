@@ -1,6 +1,8 @@
 #pragma once
 
-#include "peft/model/decoder.h"
+#include <vector>
+
+#include "peft/tensors.h"
 
 namespace peft {
 
@@ -9,6 +11,6 @@ struct Supervised {
   Tensor rows;     ///< [n] int64, of the batch's tokens
   Tensor targets;  ///< [n] int64: row i is judged by label i + 1 of the same example
 };
-Supervised supervised_rows(const Input& input, const Tensor& labels);
+Supervised supervised_rows(const std::vector<int64_t>& starts, const Tensor& labels);
 
 }  // namespace peft

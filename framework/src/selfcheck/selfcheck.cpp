@@ -86,6 +86,7 @@ class Examination {
     disturb();
     gradients();
     fusion();
+    arrangement();
     folding();
     files();
     disabled();
@@ -101,6 +102,7 @@ class Examination {
   void disturb();
   void gradients();
   void fusion();
+  void arrangement();
   void folding();
   void files();
   void disabled();
@@ -173,6 +175,25 @@ void Examination::fusion() {
   model_->enable_fusion(true);
   const double change = distance(logits(*model_), plain);
   tell("fused layers compute what forward does", change <= kSame, "logits differ by " + text_of(change));
+}
+
+/// The example beside another one, and in two parts and then token by token, as generation does.
+void Examination::arrangement() {
+  const torch::NoGradGuard no_grad;
+  const Input one = test::tiny_input(*model_, 11);
+  const Tensor whole = logits(*model_);
+  const auto joined = [](const Tensor& t) { return at::cat({t.narrow(0, 0, 4), t}); };
+  const Tensor beside = model_->logits(model_->hidden({joined(one.ids), joined(one.positions), {0, 4, 15}}));
+  double change = std::max(distance(beside.narrow(0, 4, 11), whole), distance(beside.narrow(0, 0, 4), whole.narrow(0, 0, 4)));
+  tell("beside another example it computes the same", change <= kSame, "logits differ by " + text_of(change));
+
+  KeyValueCache cache = model_->make_cache(11);
+  std::vector<Tensor> parts;
+  for (const auto& [first, count] : {std::pair{0, 5}, {5, 4}, {9, 1}, {10, 1}})
+    parts.push_back(model_->logits(model_->hidden(
+        {one.ids.narrow(0, first, count), one.positions.narrow(0, first, count), {0, count}}, &cache)));
+  change = distance(at::cat(parts), whole);
+  tell("token by token with a cache it computes the same", change <= kSame, "logits differ by " + text_of(change));
 }
 
 /// A model whose weights are the folded ones must compute the same without any adapter.

@@ -19,6 +19,7 @@ namespace {
 
 constexpr const char* kConfig = "adapter_config.json";
 constexpr const char* kWeights = "adapter_model.safetensors";
+constexpr const char* kTraining = "adapter_training.safetensors";
 constexpr const char* kFingerprint = "base_fingerprint";
 
 /// Copies of a file's tensors.
@@ -71,6 +72,20 @@ void fill(const Adapter& adapter, const Model& model, State file, const std::str
   adapter.load_hf_state(model, file);
 }
 
+/// The same of what only training needs, where the folder has it.
+bool fill_training_state(const Adapter& adapter, const Model& model, const std::string& folder) {
+  const State own = adapter.training_state(model);
+  const std::filesystem::path path = std::filesystem::path(folder) / kTraining;
+  if (own.empty()) return true;
+  if (!std::filesystem::exists(path)) return false;
+  const State file = read_state(path.string());
+  if (const std::string problems = misfits(own, file); !problems.empty())
+    throw InputError(path.string() + " does not fit its adapter_config.json and this model:" + problems);
+  const torch::NoGradGuard no_grad;
+  for (const auto& [key, tensor] : own) Tensor(tensor).copy_(file.at(key));
+  return true;
+}
+
 }  // namespace
 
 void write_state(const std::string& path, const State& state, const std::map<std::string, std::string>& metadata) {
@@ -97,6 +112,8 @@ void save_adapter(const std::string& folder, const Adapter& adapter, const Model
   State state = adapter.hf_state(model);
   state.merge(adapter.hf_base_state(model));
   write_state((in / kWeights).string(), state, metadata);
+  if (const State rest = adapter.training_state(model); !rest.empty())
+    write_state((in / kTraining).string(), rest, metadata);
   write_file((in / kConfig).string(), config.dump(2) + "\n");
 }
 
@@ -108,10 +125,11 @@ OpenedAdapter open_adapter(const std::string& folder, Plugins& plugins) {
   const std::string name = plugin_name(config, path);
   auto adapter = plugins.make<Adapter>(name, options);
   document.finish();
+  adapter->expect_file();
   return {std::move(adapter), name};
 }
 
-BaseMatch fill_adapter(const std::string& folder, const Adapter& adapter, const Model& model, bool any_base) {
+BaseMatch fill_adapter(const std::string& folder, Adapter& adapter, const Model& model, bool any_base) {
   const std::string path = (std::filesystem::path(folder) / kWeights).string();
   const auto file = SafetensorsFile::open(path);
   const auto said = file->metadata().find(kFingerprint);
@@ -122,6 +140,7 @@ BaseMatch fill_adapter(const std::string& folder, const Adapter& adapter, const 
                      "; give the base it was trained on, or --any-base if this is the same one converted");
   const MemoryScope scope(MemoryComponent::adapter);
   fill(adapter, model, state_of(*file), path);
+  adapter.after_load(fill_training_state(adapter, model, folder));
   return known ? BaseMatch::same : BaseMatch::unknown;
 }
 

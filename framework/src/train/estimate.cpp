@@ -6,6 +6,7 @@
 
 #include "model/kernels.h"
 #include "model/low_rank.h"
+#include "model/virtual_rows.h"
 
 namespace peft {
 
@@ -15,58 +16,77 @@ uint64_t& at(MemoryEstimate& estimate, MemoryComponent component) {
   return estimate.components[static_cast<std::size_t>(component)];
 }
 
-/// Elements of one layer's activations for each token; see blocks.cpp and kernels.cpp.
+/// Elements of one layer's activations; see blocks.cpp and kernels.cpp.
 struct LayerElements {
   int64_t kept;     ///< from the forward pass for the backward one
   int64_t working;  ///< besides, while it runs backward
 };
 
-/// Ranks of what is adapted in a layer: the products with A are kept.
-struct LayerRanks {
-  int64_t attention = 0, mlp = 0;
+/// What is adapted in one half of a layer.
+struct HalfLayer {
+  int64_t ranks = 0;  ///< the products with A are kept
   bool fused = true;  ///< nothing but frozen and low-rank Linears
 };
+struct AdaptedLayer {
+  HalfLayer attention, mlp;
+  int64_t front = 0;  ///< keys in front of each example's own
+  int64_t gated = 0;  ///< elements for each row of what is attended to by itself
+};
 
-std::vector<LayerRanks> layer_ranks(const Model& model) {
-  std::vector<LayerRanks> ranks(static_cast<std::size_t>(model.config().num_hidden_layers));
+std::vector<AdaptedLayer> adapted_layers(const Model& model) {
+  const DecoderConfig& c = model.config();
+  std::vector<AdaptedLayer> layers(static_cast<std::size_t>(c.num_hidden_layers));
   const std::string prefix = "model.layers.";
   for (const Site* site : model.sites()) {
-    if (!site->path().starts_with(prefix) || !site->touched()) continue;
-    LayerRanks& own = ranks[std::stoul(site->path().substr(prefix.size()))];
+    const std::string& path = site->path();
+    if (!path.starts_with(prefix) || !site->touched()) continue;
+    AdaptedLayer& layer = layers[std::stoul(path.substr(prefix.size()))];
+    const bool second = path.find(".mlp") != std::string::npos || path.ends_with(".post_attention_layernorm");
+    HalfLayer& own = second ? layer.mlp : layer.attention;
     const auto* linear = dynamic_cast<const Linear*>(site);
     const auto adapted = linear == nullptr ? std::nullopt : adapted_linear(*linear);
     if (!adapted) own.fused = false;
-    if (adapted && adapted->update)
-      (site->path().find(".mlp.") == std::string::npos ? own.attention : own.mlp) += adapted->update->A.size(0);
+    if (adapted && adapted->update) own.ranks += adapted->update->A.size(0);
+    layer.front += keys_in_front(*site);
+    // Queries by groups, weights before and behind the gate.
+    for (const VirtualKeys* keys : gated_keys(*site))
+      layer.gated += c.num_attention_heads * (c.head_dim + 2 * keys->count());
   }
-  return ranks;
+  return layers;
 }
 
-LayerElements layer_elements(const DecoderConfig& c, Checkpointing keeping, const LayerRanks& ranks) {
+LayerElements layer_elements(const DecoderConfig& c, Checkpointing keeping, const AdaptedLayer& layer, int64_t rows,
+                             int64_t examples) {
   const int64_t queries = c.num_attention_heads * c.head_dim, keys = c.num_key_value_heads * c.head_dim;
-  // The norm's input, and its output where it is kept; q, k, v and the mixed heads.
-  const int64_t attention = (ranks.fused ? 1 : 2) * c.hidden_size + 2 * queries + 2 * keys + ranks.attention;
+  const auto& [first, second, front, gated] = layer;
+  // q, k, v and the mixed heads; before them the norm's input, and its output where it is kept.
+  const int64_t heads = 2 * queries + 2 * keys;
+  const int64_t attention =
+      rows * ((first.fused ? 1 : 2) * c.hidden_size + heads + first.ranks + gated) + examples * front * heads;
   // The norm's input, gate and up; where they are kept, the norm's output and the product of gate and up.
-  const int64_t mlp = (ranks.fused ? 1 : 2) * c.hidden_size + (ranks.fused ? 2 : 3) * c.intermediate_size + ranks.mlp;
-  const int64_t gradients = 4 * c.intermediate_size + 2 * c.hidden_size;  // the most that a block holds at once
+  const int64_t mlp = rows * ((second.fused ? 1 : 2) * c.hidden_size + (second.fused ? 2 : 3) * c.intermediate_size +
+                              second.ranks);
+  const int64_t gradients = rows * (4 * c.intermediate_size + 2 * c.hidden_size);  // the most a block holds at once
   switch (keeping) {
     case Checkpointing::none:
       return {attention + mlp, gradients};
     case Checkpointing::selective:
-      return {attention + c.hidden_size, gradients + mlp};
+      return {attention + rows * c.hidden_size, gradients + mlp};
     case Checkpointing::full:
-      return {c.hidden_size, gradients + attention + mlp};
+      return {rows * c.hidden_size, gradients + attention + mlp};
   }
   __builtin_unreachable();
 }
 
 /// All layers, and the gradients where they are the most.
-int64_t activation_elements(const Model& model) {
+int64_t activation_elements(const Model& model, const LargestBatch& largest) {
   const DecoderConfig& c = model.config();
-  const auto ranks = layer_ranks(model);
-  int64_t kept = c.hidden_size, working = 0;
-  for (std::size_t layer = 0; layer < ranks.size(); ++layer) {
-    const LayerElements elements = layer_elements(c, model.checkpointing()[layer], ranks[layer]);
+  const auto layers = adapted_layers(model);
+  const int64_t rows = largest.tokens + largest.examples * model.virtual_tokens();
+  int64_t kept = rows * c.hidden_size, working = 0;
+  for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+    const LayerElements elements =
+        layer_elements(c, model.checkpointing()[layer], layers[layer], rows, largest.examples);
     kept += elements.kept;
     working = std::max(working, elements.working);
   }
@@ -79,7 +99,7 @@ uint64_t MemoryEstimate::total() const {
   return std::accumulate(components.begin(), components.end(), uint64_t{0}) + mapped;
 }
 
-MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, int64_t tokens, int64_t supervised) {
+MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, const LargestBatch& largest) {
   const DecoderConfig& c = model.config();
   MemoryEstimate estimate;
   std::vector<Tensor> base, adapter;
@@ -96,9 +116,9 @@ MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, i
   }
 
   const auto width = static_cast<int64_t>(c10::elementSize(model.dtype()));
-  at(estimate, MemoryComponent::activations) = static_cast<uint64_t>(tokens * activation_elements(model) * width);
+  at(estimate, MemoryComponent::activations) = static_cast<uint64_t>(activation_elements(model, largest) * width);
   at(estimate, MemoryComponent::logits) =
-      static_cast<uint64_t>(std::min(kLogitRows, supervised) * c.vocab_size * (width + (width < 4 ? 4 : 0)));
+      static_cast<uint64_t>(std::min(kLogitRows, largest.supervised) * c.vocab_size * (width + (width < 4 ? 4 : 0)));
   return estimate;
 }
 

@@ -5,7 +5,6 @@
 #include <numeric>
 
 #include "model/kernels.h"
-#include "model/supervised.h"
 #include "peft/error.h"
 #include "peft/train.h"
 
@@ -26,11 +25,10 @@ double Evaluation::perplexity() const { return std::exp(loss); }
 
 namespace {
 
-/// [loss summed, tokens right] of a batch, in fp64; logits exist for a few hundred rows at a time.
+/// [loss summed, tokens right, tokens] of a batch, in fp64; logits exist for a few hundred rows at a time.
 Tensor score(const Model& model, const Input& input, const Tensor& labels) {
-  const auto [rows, targets] = supervised_rows(input, labels);
-  const Tensor hidden = model.hidden(input).index_select(0, rows);
-  Tensor sums = at::zeros({2}, hidden.options().dtype(torch::kDouble));
+  const auto [hidden, targets] = model.supervised(input, labels);
+  Tensor sums = at::zeros({3}, hidden.options().dtype(torch::kDouble));
   for (int64_t row = 0; row < hidden.size(0); row += kLogitRows) {
     const MemoryScope scope(MemoryComponent::logits);
     const int64_t n = std::min(kLogitRows, hidden.size(0) - row);
@@ -39,6 +37,7 @@ Tensor score(const Model& model, const Input& input, const Tensor& labels) {
     sums[0] += at::cross_entropy_loss(logits.to(wide), right, {}, at::Reduction::Sum);
     sums[1] += (logits.argmax(-1) == right).sum();
   }
+  sums[2].fill_(targets.size(0));
   return sums;
 }
 
@@ -58,7 +57,7 @@ Evaluation evaluate(Model& model, Precision& precision, const Dataset& data, int
     const Tensor sums = precision.forward([&] { return score(model, input, labels); });
     loss += sums[0].item<double>();
     right += sums[1].item<double>();
-    result.tokens += batch.supervised();
+    result.tokens += sums[2].item<int64_t>();
   }
   if (result.tokens == 0) throw InputError("there is nothing to evaluate: no supervised token");
   result.loss = loss / static_cast<double>(result.tokens);

@@ -43,16 +43,16 @@ MemoryOptions read_memory_options(Options& in) {
   return options;
 }
 
-void arrange_memory(Model& model, const Optimizer& optimizer, int64_t tokens, int64_t supervised,
+void arrange_memory(Model& model, const Optimizer& optimizer, const LargestBatch& largest,
                     const MemoryOptions& options) {
   const auto layers = static_cast<std::size_t>(model.config().num_hidden_layers);
   model.set_checkpointing(std::vector<Checkpointing>(layers, options.activation_checkpointing));
   if (options.budget == 0) return;
   for (std::size_t k = 0; k <= 2 * layers; ++k) {
     model.set_checkpointing(arrangement(layers, k));
-    if (estimate_memory(model, optimizer, tokens, supervised).total() <= options.budget) return;
+    if (estimate_memory(model, optimizer, largest).total() <= options.budget) return;
   }
-  const MemoryEstimate estimate = estimate_memory(model, optimizer, tokens, supervised);
+  const MemoryEstimate estimate = estimate_memory(model, optimizer, largest);
   std::string sum;
   for (std::size_t i = 0; i < kMemoryComponents; ++i)
     if (estimate.components[i] > 0)
@@ -61,7 +61,7 @@ void arrange_memory(Model& model, const Optimizer& optimizer, int64_t tokens, in
   throw ResourceError("[memory] budget: " + mebibytes(options.budget) +
                       " do not hold this run, even with all layers "
                       "recomputed: " +
-                      mebibytes(estimate.total()) + " are expected for micro-batches of " + std::to_string(tokens) +
+                      mebibytes(estimate.total()) + " are expected for micro-batches of " + std::to_string(largest.tokens) +
                       " tokens (" + sum +
                       "); a smaller training.batch_size or data.max_length, "
                       "or precision bf16 needs less");

@@ -19,11 +19,11 @@ struct StepTokens {
   int64_t tokens = 0, supervised = 0;
 };
 
-StepTokens count(const std::vector<Batch>& batches, int64_t step) {
+StepTokens count(const std::vector<Batch>& batches, int64_t step, const Model& model) {
   StepTokens sum;
   for (const Batch& batch : batches) {
     sum.tokens += static_cast<int64_t>(batch.ids.size());
-    sum.supervised += batch.supervised();
+    sum.supervised += batch.supervised(model.virtual_tokens() > 0);
   }
   if (sum.supervised == 0)
     throw InputError("step " + std::to_string(step) + ": all labels are masked, there is nothing to learn from");
@@ -91,7 +91,7 @@ TrainingResult train(Run& run) {
     const Steps::Step plan = steps.next();
     std::vector<Batch> batches;
     for (const auto& examples : plan.batches) batches.push_back(make_batch(data, examples));
-    const auto [tokens, supervised] = count(batches, step);
+    const auto [tokens, supervised] = count(batches, step, model);
 
     if (optimizer.wants_sampled_gradients()) show_sampled_gradients(run, batches, supervised);
     double loss = 0;

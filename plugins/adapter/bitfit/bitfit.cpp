@@ -23,14 +23,14 @@ class BitFit final : public peft::Adapter {
     bool any = false;
     for (peft::Site* site : peft::select_sites(model, options_.targets)) {
       if (!site->frozen().bias.defined()) continue;
-      site->train_copy("bias", dtype);
+      train_copy(*site, "bias", dtype);
       any = true;
     }
     if (!any)
       throw peft::ConfigError(
           "[adapter] target_modules: no module among them has a bias, so there is nothing to train; "
           "'beft' adds biases to modules that have none");
-    peft::train_whole_modules(model, options_.targets, dtype);
+    train_whole(peft::sites_to_save(model, options_.targets), dtype);
   }
 
   nlohmann::ordered_json hf_config(const peft::Model& model) const override {

@@ -24,9 +24,9 @@ class Full final : public peft::Adapter {
       const bool tied = model.config().tie_word_embeddings && (site == &model.head() || site == &model.embedding());
       if (tied) model.head().follow(model.embedding());
       peft::Site& trained = tied ? model.embedding() : *site;
-      for (const std::string& parameter : trained.parameter_names()) trained.train_copy(parameter, dtype);
+      for (const std::string& parameter : trained.parameter_names()) train_copy(trained, parameter, dtype);
     }
-    peft::train_whole_modules(model, options_.targets, dtype);
+    train_whole(peft::sites_to_save(model, options_.targets), dtype);
   }
 
   nlohmann::ordered_json hf_config(const peft::Model& model) const override {

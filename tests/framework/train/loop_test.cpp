@@ -145,7 +145,7 @@ TEST_CASE("activations computed again are those that were kept, dropout included
 
 TEST_CASE("a budget recomputes as little as it must, and says what is too much") {
   Trainer trainer;
-  const auto total = [&] { return estimate_memory(*trainer.model, *trainer.optimizer, 4096, 4096).total(); };
+  const auto total = [&] { return estimate_memory(*trainer.model, *trainer.optimizer, {4096, 4096, 1}).total(); };
   const auto arrange = [&](uint64_t budget) {
     arrange_memory(*trainer.model, *trainer.optimizer, 4096, 4096, {.budget = budget});
     return trainer.model->checkpointing();

@@ -14,7 +14,8 @@ struct Batch {
   std::vector<int64_t> labels;          ///< [tokens], ignored_label where not supervised; not shifted
   std::vector<int64_t> positions;       ///< [tokens], restarting at 0 in each example
   std::vector<int64_t> starts;          ///< [examples + 1], offsets into ids
-  PEFT_API int64_t supervised() const;  ///< labels that have a token before them in their own example
+  /// Labels that have a token before them in their own example; `behind_virtual` ones, the first has too.
+  PEFT_API int64_t supervised(bool behind_virtual = false) const;
 };
 
 /// The order of an epoch: a permutation of 0..size-1, a pure function of (seed, epoch), the same on every machine.

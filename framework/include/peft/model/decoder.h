@@ -20,8 +20,8 @@ struct Input {
 
 /// Keys and values of one sequence while it is generated.
 struct KeyValueCache {
-  std::vector<Tensor> keys, values;  ///< per layer [kv_heads, capacity, head_dim]
-  int64_t length = 0;                ///< tokens in it
+  std::vector<Tensor> keys, values;  ///< per layer [kv_heads, virtual ones + capacity, head_dim]
+  int64_t length = 0;                ///< tokens in it, adapters' virtual ones not counted
 };
 
 /// What of a layer's activations its backward pass computes anew instead of finding it kept (activation checkpointing,
@@ -46,14 +46,26 @@ class PEFT_API Model : public torch::nn::Module {
   Tensor hidden(const Input& input, KeyValueCache* cache = nullptr) const;
   /// Rows of hidden states → [rows, vocabulary].
   Tensor logits(const Tensor& hidden) const;
+  /// Rows of hidden() that have something to predict, [n, hidden], and what, [n]. A label is predicted by the row before
+  /// it in its own example; behind virtual tokens, the first one by the last of these.
+  struct Supervised {
+    Tensor hidden, targets;
+  };
+  Supervised supervised(const Input& input, const Tensor& labels) const;
   /// Sum of the cross-entropy of `labels` [T] (not shifted, −100 ignored), fp32. The logits exist only in chunks of
   /// supervised rows.
   Tensor loss_sum(const Input& input, const Tensor& labels) const;
+  /// For `capacity` tokens, with places for the adapters' virtual ones besides.
   KeyValueCache make_cache(int64_t capacity) const;
+  /// Rows that adapters put in front of each example, and the positions that these and keys in front take.
+  int64_t virtual_tokens() const;
+  int64_t virtual_positions() const;
 
   /// All sites, in the order of the forward pass.
   const std::vector<Site*>& sites() const { return sites_; }
   Site* find(const std::string& path) const;  ///< null if there is none
+  std::vector<Site*> attentions() const;  ///< one for each layer, from the first: "model.layers.0.self_attn"
+  std::vector<Site*> mlps() const;        ///< "model.layers.0.mlp"
   Embedding& embedding() const { return *embedding_; }
   Linear& head() const { return *head_; }  ///< shares the embedding's weight where the two are tied
   /// All that adapters put on sites, as "site path.name" → tensor, in model order.
@@ -74,7 +86,7 @@ class PEFT_API Model : public torch::nn::Module {
   struct Attention;
   struct Mlp;
   struct Block;
-  Tensor body(const Input& input, KeyValueCache* cache) const;
+  Tensor body(const Input& input, KeyValueCache* cache, int64_t in_front) const;
   DecoderConfig config_;
   Origin origin_;
   std::vector<Site*> sites_;

@@ -1,0 +1,140 @@
+#include "peft/prompt_adapter.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <cctype>
+#include <nlohmann/json.hpp>
+
+#include "peft/error.h"
+#include "peft/memory.h"
+#include "peft/model/decoder.h"
+#include "peft/targeted_adapter.h"
+
+namespace peft {
+
+namespace {
+
+constexpr const char* kKey = "prompt_embeddings";
+
+/// Puts what the encoder makes in front of each example.
+class PromptLayer final : public VirtualTokens {
+ public:
+  PromptLayer(std::shared_ptr<PromptEncoder> encoder, int64_t width) : width_(width) {
+    encoder_ = register_module("prompt_encoder", std::move(encoder));
+  }
+  int64_t count() const override { return encoder_->embedding().size(0); }
+  Tensor rows() const override { return encoder_->output(0, width_); }
+
+ private:
+  std::shared_ptr<PromptEncoder> encoder_;
+  int64_t width_;
+};
+
+void require(const char* option, const std::optional<int64_t>& given, int64_t own) {
+  if (given && *given != own)
+    throw ConfigError("[adapter] " + std::string(option) + ": " + std::to_string(*given) + " is not this model's, " +
+                      std::to_string(own) + "; it may be left out");
+}
+
+}  // namespace
+
+void read_prompt_options(Options& in, PromptOptions& o) {
+  in.get("num_virtual_tokens", o.num_virtual_tokens, "how many virtual tokens each example is given")
+      .require(o.num_virtual_tokens > 0, "must be positive");
+  const char* help = "the model's own; may be left out";
+  in.get("token_dim", o.token_dim, help);
+  in.get("num_attention_heads", o.num_attention_heads, help);
+  in.get("num_layers", o.num_layers, help);
+  in.get("num_transformer_submodules", o.num_transformer_submodules, "1; may be left out");
+}
+
+PromptEncoder::PromptEncoder(const Tensor& embedding) {
+  const auto holder = register_module("embedding", std::make_shared<torch::nn::Module>());
+  embedding_ = holder->register_parameter("weight", embedding);
+}
+PromptEncoder::~PromptEncoder() = default;
+
+Tensor PromptEncoder::output(int64_t first, int64_t count) const {
+  return fixed() ? fixed_.narrow(1, first, count) : encode(first, count);
+}
+
+Tensor PromptEncoder::encode(int64_t first, int64_t count) const { return embedding_.narrow(1, first, count); }
+
+PromptAdapter::PromptAdapter(std::string peft_type, PromptOptions options)
+    : peft_type_(std::move(peft_type)), name_(peft_type_), options_(std::move(options)) {
+  std::ranges::transform(name_, name_.begin(), [](unsigned char c) { return std::tolower(c); });
+}
+PromptAdapter::~PromptAdapter() = default;
+
+PromptAdapter::Shape PromptAdapter::shape(const Model& model) const {
+  const DecoderConfig& c = model.config();
+  return {c.hidden_size, c.num_attention_heads, c.hidden_size};
+}
+
+void PromptAdapter::attach(Model& model, torch::Dtype dtype) {
+  const MemoryScope scope(MemoryComponent::adapter);
+  const auto [token_dim, heads, width] = shape(model);
+  require("token_dim", options_.token_dim, token_dim);
+  require("num_attention_heads", options_.num_attention_heads, heads);
+  require("num_layers", options_.num_layers, model.config().num_hidden_layers);
+  require("num_transformer_submodules", options_.num_transformer_submodules, 1);
+  const int64_t room = model.config().max_position_embeddings;
+  if (options_.num_virtual_tokens >= room)
+    throw ConfigError("[adapter] num_virtual_tokens: the model was made for at most " + std::to_string(room) +
+                      " positions, which leaves none for the text");
+  const at::TensorOptions form = at::TensorOptions().dtype(dtype).device(model.device());
+  encoder_ = make_encoder(model, form);
+  if (encoder_->reparameterized()) made_ = torch::zeros({options_.num_virtual_tokens, width}, form);
+  place_encoder(model, encoder_);
+}
+
+void PromptAdapter::place_encoder(Model& model, const std::shared_ptr<PromptEncoder>& encoder) {
+  place(model.embedding(), name_, std::make_shared<PromptLayer>(encoder, shape(model).width));
+}
+
+std::vector<ParamGroup> PromptAdapter::groups(const Model& model) const {
+  if (encoder_->fixed())
+    throw ConfigError("[adapter] init_from: the folder holds only what the encoder made, as HF PEFT saves it; training " +
+                      std::string("goes on from a folder that has adapter_training.safetensors too"));
+  return Adapter::groups(model);
+}
+
+nlohmann::ordered_json PromptAdapter::hf_config(const Model& model) const {
+  nlohmann::ordered_json config = common_config(peft_type_);
+  const auto [token_dim, heads, width] = shape(model);
+  config["modules_to_save"] = nullptr;
+  config["num_attention_heads"] = heads;
+  config["num_layers"] = model.config().num_hidden_layers;
+  config["num_transformer_submodules"] = 1;
+  config["num_virtual_tokens"] = options_.num_virtual_tokens;
+  config["token_dim"] = token_dim;
+  write_config(model, config);
+  return sorted_config(config);
+}
+
+State PromptAdapter::hf_state(const Model&) const {
+  if (!encoder_->reparameterized()) return {{kKey, encoder_->embedding()}};
+  const torch::NoGradGuard no_grad;
+  if (!encoder_->fixed()) made_.copy_(encoder_->output(0, made_.size(1)));
+  return {{kKey, made_}};
+}
+
+State PromptAdapter::training_state(const Model&) const {
+  State state;
+  if (!encoder_->reparameterized() || encoder_->fixed()) return state;
+  for (const auto& item : encoder_->named_parameters()) state.emplace("prompt_encoder." + item.key(), item.value());
+  return state;
+}
+
+void PromptAdapter::after_load(bool whole) {
+  if (!encoder_->reparameterized()) return;
+  if (!whole) return encoder_->fix(made_);
+  const torch::NoGradGuard no_grad;
+  const Tensor now = encoder_->output(0, made_.size(1));
+  if (!at::allclose(now, made_, 1e-3, 1e-3 * made_.abs().max().item<double>()))
+    throw InputError("adapter_training.safetensors does not belong to the adapter_model.safetensors beside it: " +
+                     std::string("the one's encoder does not make the other's prompt_embeddings"));
+}
+
+}  // namespace peft

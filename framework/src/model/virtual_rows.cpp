@@ -1,0 +1,130 @@
+#include "model/virtual_rows.h"
+
+#include <torch/torch.h>
+
+#include "model/kernels.h"
+
+namespace peft {
+
+VirtualTokens::~VirtualTokens() = default;
+Tensor VirtualTokens::forward(const Tensor& x, const Next& next) { return next(x); }
+
+VirtualKeys::~VirtualKeys() = default;
+Tensor VirtualKeys::forward(const Tensor& x, const Next& next) { return next(x); }
+Tensor VirtualKeys::gate() const { return {}; }
+
+// Splits and joins, whose gradients are joins and splits: a gather's would be added up row by row.
+Tensor put_in_front(const Tensor& front, const Tensor& own, const std::vector<int64_t>& starts) {
+  std::vector<int64_t> lengths;
+  for (std::size_t i = 1; i < starts.size(); ++i) lengths.push_back(starts[i] - starts[i - 1]);
+  std::vector<Tensor> parts;
+  for (const Tensor& example : own.split_with_sizes(lengths)) {
+    parts.push_back(front);
+    parts.push_back(example);
+  }
+  return at::cat(parts);
+}
+
+Tensor take_from_behind(int64_t n, const Tensor& rows, const std::vector<int64_t>& starts) {
+  std::vector<int64_t> lengths;
+  for (std::size_t i = 1; i < starts.size(); ++i) {
+    lengths.push_back(n);
+    lengths.push_back(starts[i] - starts[i - 1]);
+  }
+  const std::vector<Tensor> parts = rows.split_with_sizes(lengths);
+  std::vector<Tensor> own;
+  for (std::size_t i = 1; i < parts.size(); i += 2) own.push_back(parts[i]);
+  return at::cat(own);
+}
+
+std::vector<int64_t> starts_with(int64_t n, const std::vector<int64_t>& starts) {
+  std::vector<int64_t> moved = starts;
+  for (std::size_t i = 0; i < moved.size(); ++i) moved[i] += static_cast<int64_t>(i) * n;
+  return moved;
+}
+
+namespace {
+
+template <class Kind>
+std::vector<const Kind*> layers_of(const Site& site) {
+  std::vector<const Kind*> found;
+  if (!site.adapted()) return found;
+  for (const auto& layer : site.layers())
+    if (const auto* one = dynamic_cast<const Kind*>(layer.get())) found.push_back(one);
+  return found;
+}
+
+std::vector<const VirtualKeys*> layers_in_front(const Site& attention) {
+  auto found = layers_of<VirtualKeys>(attention);
+  std::erase_if(found, [](const VirtualKeys* layer) { return layer->gate().defined(); });
+  return found;
+}
+
+Tensor joined(const std::vector<Tensor>& parts) {
+  if (parts.size() < 2) return parts.empty() ? Tensor() : parts.front();
+  return at::cat(parts);
+}
+
+}  // namespace
+
+int64_t virtual_count(const Embedding& site) {
+  int64_t count = 0;
+  for (const VirtualTokens* layer : layers_of<VirtualTokens>(site)) count += layer->count();
+  return count;
+}
+
+Tensor virtual_rows(const Embedding& site) {
+  std::vector<Tensor> rows;
+  for (const VirtualTokens* layer : layers_of<VirtualTokens>(site)) rows.push_back(layer->rows());
+  return joined(rows);
+}
+
+int64_t keys_in_front(const Site& attention) {
+  int64_t count = 0;
+  for (const VirtualKeys* layer : layers_in_front(attention)) count += layer->count();
+  return count;
+}
+
+KeysAndValues front_of(const Site& attention) {
+  std::vector<Tensor> keys, values;
+  for (const VirtualKeys* layer : layers_in_front(attention)) {
+    const KeysAndValues own = layer->keys_and_values();
+    keys.push_back(own.keys);
+    values.push_back(own.values);
+  }
+  return {joined(keys), joined(values)};
+}
+
+// Queries of zeros stand before each example's own, so that the front is a part of the example like any other, which
+// the causal attention shows to all that follow. What they find is taken away again.
+Tensor attention_behind(const KeysAndValues& front, const Tensor& q, const Tensor& k, const Tensor& v,
+                        const std::vector<int64_t>& starts, double scale) {
+  if (!front.keys.defined()) return attention(q, k, v, starts, scale);
+  const int64_t n = front.keys.size(0);
+  const auto behind = [&](const Tensor& own, const Tensor& rows) {
+    return put_in_front(rows.to(own.scalar_type()), own, starts);
+  };
+  const Tensor mixed = attention(behind(q, at::zeros({n, q.size(1), q.size(2)}, q.options())), behind(k, front.keys),
+                                 behind(v, front.values), starts_with(n, starts), scale);
+  return take_from_behind(n, mixed, starts);
+}
+
+std::vector<const VirtualKeys*> gated_keys(const Site& attention) {
+  auto found = layers_of<VirtualKeys>(attention);
+  std::erase_if(found, [](const VirtualKeys* layer) { return !layer->gate().defined(); });
+  return found;
+}
+
+Tensor gated_attention(const VirtualKeys& layer, const Tensor& q, double scale) {
+  const auto [keys, values] = layer.keys_and_values();
+  const int64_t tokens = q.size(0), groups = keys.size(1), dim = q.size(2);
+  // [kv_heads, T · heads of the group, D]
+  const Tensor queries = q.reshape({tokens, groups, -1, dim}).transpose(0, 1).reshape({groups, -1, dim});
+  const Tensor scores = at::bmm(queries, keys.to(q.scalar_type()).permute({1, 2, 0})) * scale;
+  const auto wide = scores.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
+  const Tensor weights = layer.gate().to(q.scalar_type()) * scores.softmax(-1, wide).to(q.scalar_type());
+  const Tensor mixed = at::bmm(weights, values.to(q.scalar_type()).transpose(0, 1));
+  return mixed.view({groups, tokens, -1, dim}).transpose(0, 1).reshape({tokens, -1});
+}
+
+}  // namespace peft

@@ -1,0 +1,161 @@
+// Bottleneck adapters: a small network after, or beside, the attention and the MLP of each layer (Houlsby et al. 2019,
+// arXiv 1902.00751; Pfeiffer et al. 2021, arXiv 2005.00247; He et al. 2022, arXiv 2110.04366).
+#include <peft/init.h>
+#include <peft/memory.h>
+#include <peft/model/decoder.h>
+#include <peft/plugin.h>
+#include <peft/targeted_adapter.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+namespace {
+
+using torch::Tensor;
+
+Tensor identity(const Tensor& x) { return x; }
+Tensor gelu(const Tensor& x) { return at::gelu(x); }
+Tensor relu(const Tensor& x) { return at::relu(x); }
+Tensor silu(const Tensor& x) { return at::silu(x); }
+Tensor tanh(const Tensor& x) { return at::tanh(x); }
+
+using Activation = Tensor (*)(const Tensor&);
+const std::map<std::string, Activation> activations = {
+    {"gelu", gelu}, {"linear", identity}, {"relu", relu}, {"swish", silu}, {"tanh", tanh}};
+
+/// Names of the `adapters` library where it has them.
+struct BottleneckOptions {
+  std::string variant = "pfeiffer";
+  double reduction_factor = 16;
+  std::optional<int64_t> bottleneck_size;
+  std::string non_linearity = "relu";
+  double scaling = 1;
+  double dropout = 0;
+  bool init_weights = true;
+  std::optional<peft::IntList> layers_to_transform;
+
+  bool parallel() const { return variant == "parallel"; }
+  int64_t width(int64_t hidden) const {
+    return bottleneck_size.value_or(std::max<int64_t>(1, static_cast<int64_t>(double(hidden) / reduction_factor)));
+  }
+};
+
+BottleneckOptions read(peft::Options& in) {
+  BottleneckOptions o;
+  in.get("variant", o.variant,
+         "\"houlsby\": after attention and MLP; \"pfeiffer\": after the MLP; \"parallel\": beside the MLP")
+      .require(o.variant == "houlsby" || o.variant == "pfeiffer" || o.variant == "parallel",
+               "must be \"houlsby\", \"pfeiffer\" or \"parallel\"");
+  in.get("reduction_factor", o.reduction_factor, "the bottleneck has hidden size / reduction_factor units, rounded down")
+      .require(o.reduction_factor > 0, "must be positive");
+  in.get("bottleneck_size", o.bottleneck_size, "units of the bottleneck, in place of reduction_factor")
+      .require(!o.bottleneck_size || *o.bottleneck_size > 0, "must be positive");
+  in.get("non_linearity", o.non_linearity, "in the bottleneck: \"relu\", \"gelu\", \"swish\", \"tanh\" or \"linear\"")
+      .require(activations.contains(o.non_linearity), R"(must be "relu", "gelu", "swish", "tanh" or "linear")");
+  in.get("scaling", o.scaling, "factor of what the adapter adds");
+  in.get("dropout", o.dropout, "probability of dropping an element of the adapter's input while training")
+      .require(o.dropout >= 0 && o.dropout < 1, "must be at least 0 and below 1");
+  in.get("init_weights", o.init_weights,
+         "true: adapter_up zero, adapter_down uniform as nn.Linear; false: normal of deviation 0.02, as BERT begins");
+  in.get("layers_to_transform", o.layers_to_transform, "indices of the only layers to adapt");
+  return o;
+}
+
+/// h + scaling · up(act(down(h))) for h = next(x); parallel: next(x) + scaling · up(act(down(x))).
+class BottleneckLayer final : public peft::Layer {
+ public:
+  BottleneckLayer(int64_t hidden, const BottleneckOptions& o, const at::TensorOptions& form)
+      : act_(activations.at(o.non_linearity)), scaling_(o.scaling), dropout_(o.dropout), parallel_(o.parallel()) {
+    const int64_t width = o.width(hidden);
+    const auto child = [&](const char* name, const Tensor& weight) {
+      const auto holder = register_module(name, std::make_shared<torch::nn::Module>());
+      return Map{holder->register_parameter("weight", weight),
+                 holder->register_parameter("bias", peft::init::zeros({weight.size(0)}, form))};
+    };
+    if (o.init_weights) {
+      down_ = child("adapter_down", peft::init::kaiming_uniform({width, hidden}, form));
+      up_ = child("adapter_up", peft::init::zeros({hidden, width}, form));
+    } else {
+      down_ = child("adapter_down", peft::init::normal({width, hidden}, 0.02, form));
+      up_ = child("adapter_up", peft::init::normal({hidden, width}, 0.02, form));
+    }
+  }
+
+  Tensor forward(const Tensor& x, const peft::Next& next) override {
+    const Tensor y = next(x);
+    Tensor in = parallel_ ? x : y;
+    if (dropout_ > 0 && is_training()) in = at::dropout(in, dropout_, /*train=*/true);
+    return y.add(up_(act_(down_(in))), scaling_);
+  }
+
+ private:
+  struct Map {
+    Tensor weight, bias;
+    Tensor operator()(const Tensor& x) const {
+      return at::linear(x, weight.to(x.scalar_type()), bias.to(x.scalar_type()));
+    }
+  };
+  Activation act_;
+  double scaling_, dropout_;
+  bool parallel_;
+  Map down_, up_;  // [width, hidden], [hidden, width]
+};
+
+class Bottleneck final : public peft::Adapter {
+ public:
+  explicit Bottleneck(BottleneckOptions options) : options_(std::move(options)) {}
+  bool starts_as_base() const override { return options_.init_weights; }
+
+  void attach(peft::Model& model, torch::Dtype dtype) override {
+    const peft::MemoryScope scope(peft::MemoryComponent::adapter);
+    const at::TensorOptions form = at::TensorOptions().dtype(dtype).device(model.device());
+    const std::vector<peft::Site*> attentions = model.attentions(), mlps = model.mlps();
+    for (const std::size_t layer : chosen_layers(mlps.size())) {
+      if (options_.variant == "houlsby") adapt(*attentions[layer], model, form);
+      adapt(*mlps[layer], model, form);
+    }
+  }
+
+  nlohmann::ordered_json hf_config(const peft::Model&) const override {
+    nlohmann::ordered_json config = peft::common_config("BOTTLENECK");
+    config["bottleneck_size"] = nullptr;
+    if (options_.bottleneck_size) config["bottleneck_size"] = *options_.bottleneck_size;
+    config["dropout"] = options_.dropout;
+    config["init_weights"] = options_.init_weights;
+    config["layers_to_transform"] = nullptr;
+    if (options_.layers_to_transform) config["layers_to_transform"] = *options_.layers_to_transform;
+    config["non_linearity"] = options_.non_linearity;
+    config["reduction_factor"] = peft::config_number(options_.reduction_factor);
+    config["scaling"] = options_.scaling;
+    config["variant"] = options_.variant;
+    return peft::sorted_config(config);
+  }
+
+ private:
+  std::vector<std::size_t> chosen_layers(std::size_t count) const {
+    std::vector<std::size_t> chosen;
+    const auto& wanted = options_.layers_to_transform;
+    for (std::size_t layer = 0; layer < count; ++layer)
+      if (!wanted || std::ranges::find(*wanted, static_cast<int64_t>(layer)) != wanted->end()) chosen.push_back(layer);
+    if (wanted)
+      for (const int64_t layer : *wanted)
+        if (layer < 0 || layer >= static_cast<int64_t>(count))
+          throw peft::ConfigError("[adapter] layers_to_transform: there is no layer " + std::to_string(layer) +
+                                  "; the model has " + std::to_string(count));
+    if (chosen.empty()) throw peft::ConfigError("[adapter] layers_to_transform: names no layer");
+    return chosen;
+  }
+  void adapt(peft::Site& site, const peft::Model& model, const at::TensorOptions& form) {
+    place(site, "bottleneck", std::make_shared<BottleneckLayer>(model.config().hidden_size, options_, form));
+  }
+  BottleneckOptions options_;
+};
+
+std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Bottleneck>(read(in)); }
+
+void add(peft::Registry& registry) { registry.adapters.add("bottleneck", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("bottleneck", "1.0.0", add)

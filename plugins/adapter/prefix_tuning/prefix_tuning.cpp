@@ -1,0 +1,131 @@
+// Prefix tuning: trained keys and values in front of each example's own, in every layer (Li & Liang 2021, arXiv
+// 2101.00190; Liu et al. 2022, arXiv 2110.07602).
+#include <peft/init.h>
+#include <peft/model/decoder.h>
+#include <peft/plugin.h>
+#include <peft/prompt_adapter.h>
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+namespace {
+
+using torch::Tensor;
+
+/// HF PEFT's PrefixTuningConfig: its names, its defaults.
+struct PrefixOptions {
+  peft::PromptOptions prompt;
+  bool prefix_projection = false;
+  std::optional<int64_t> encoder_hidden_size;
+  std::optional<std::string> init_weights;
+};
+
+PrefixOptions read(peft::Options& in) {
+  PrefixOptions o;
+  peft::read_prompt_options(in, o.prompt);
+  in.get("prefix_projection", o.prefix_projection, "true: the prefix is made of narrower embeddings by a network");
+  in.get("encoder_hidden_size", o.encoder_hidden_size,
+         "width of that network; that of all keys of a token where it is left out")
+      .require(!o.encoder_hidden_size || *o.encoder_hidden_size > 0, "must be positive");
+  in.get("init_weights", o.init_weights, "\"zero\": keys and values begin as zeros; left out: normal")
+      .require(!o.init_weights || *o.init_weights == "zero", "must be \"zero\"");
+  return o;
+}
+
+/// transform: Linear, tanh, Linear. Names of its parameters are those of PEFT's PrefixEncoder.
+class Projection final : public peft::PromptEncoder {
+ public:
+  Projection(const Tensor& embedding, int64_t hidden, int64_t width, bool zero) : PromptEncoder(embedding) {
+    const auto transform = register_module("transform", std::make_shared<torch::nn::Module>());
+    const auto linear = [&](const char* name, int64_t in, int64_t out, bool zeros) {
+      const double bound = zeros ? 0 : 1 / std::sqrt(static_cast<double>(in));
+      const auto layer = transform->register_module(name, std::make_shared<torch::nn::Module>());
+      return std::pair(
+          layer->register_parameter("weight", peft::init::uniform({out, in}, bound, embedding.options())),
+          layer->register_parameter("bias", peft::init::uniform({out}, bound, embedding.options())));
+    };
+    std::tie(in_, in_bias_) = linear("0", embedding.size(1), hidden, false);
+    std::tie(out_, out_bias_) = linear("2", hidden, width, zero);
+  }
+  bool reparameterized() const override { return true; }
+
+ protected:
+  /// A layer's part of the last product alone: all layers together cost one whole.
+  Tensor encode(int64_t first, int64_t count) const override {
+    const Tensor hidden = at::linear(embedding(), in_, in_bias_).tanh();
+    return at::linear(hidden, out_.narrow(0, first, count), out_bias_.narrow(0, first, count));
+  }
+
+ private:
+  Tensor in_, in_bias_, out_, out_bias_;  // [hidden, token_dim], [hidden], [width, hidden], [width]
+};
+
+/// One attention's keys and values: a row of the encoder's output is 2 · layers · kv_heads · head_dim, keys of a layer
+/// before its values.
+class PrefixLayer final : public peft::VirtualKeys {
+ public:
+  PrefixLayer(std::shared_ptr<peft::PromptEncoder> encoder, int64_t layer, const peft::DecoderConfig& c)
+      : encoder_(std::move(encoder)), heads_(c.num_key_value_heads), dim_(c.head_dim), first_(2 * layer * heads_ * dim_) {
+    if (layer == 0) register_module("prefix_encoder", encoder_);  // what all share is in the tree once
+  }
+  int64_t count() const override { return encoder_->embedding().size(0); }
+  peft::KeysAndValues keys_and_values() const override {
+    const Tensor both = encoder_->output(first_, 2 * heads_ * dim_).reshape({-1, 2, heads_, dim_});
+    return {both.select(1, 0), both.select(1, 1)};
+  }
+
+ private:
+  std::shared_ptr<peft::PromptEncoder> encoder_;
+  int64_t heads_, dim_, first_;
+};
+
+class PrefixTuning final : public peft::PromptAdapter {
+ public:
+  explicit PrefixTuning(PrefixOptions options)
+      : PromptAdapter("PREFIX_TUNING", options.prompt), options_(std::move(options)) {}
+
+ protected:
+  Shape shape(const peft::Model& model) const override {
+    const peft::DecoderConfig& c = model.config();
+    const int64_t keys = c.num_key_value_heads * c.head_dim;
+    return {keys, c.num_key_value_heads, 2 * c.num_hidden_layers * keys};
+  }
+
+  std::shared_ptr<peft::PromptEncoder> make_encoder(const peft::Model& model, const at::TensorOptions& form) override {
+    const auto [token_dim, heads, width] = shape(model);
+    const int64_t n = prompt().num_virtual_tokens;
+    const bool zero = options_.init_weights.has_value();
+    if (options_.prefix_projection)
+      return std::make_shared<Projection>(peft::init::normal({n, token_dim}, 1, form), hidden(model), width, zero);
+    return std::make_shared<peft::PromptEncoder>(zero ? peft::init::zeros({n, width}, form)
+                                                      : peft::init::normal({n, width}, 1, form));
+  }
+
+  void place_encoder(peft::Model& model, const std::shared_ptr<peft::PromptEncoder>& encoder) override {
+    const std::vector<peft::Site*> attentions = model.attentions();
+    for (std::size_t layer = 0; layer < attentions.size(); ++layer)
+      place(*attentions[layer], name(),
+            std::make_shared<PrefixLayer>(encoder, static_cast<int64_t>(layer), model.config()));
+  }
+
+  void write_config(const peft::Model& model, nlohmann::ordered_json& config) const override {
+    config["encoder_hidden_size"] = hidden(model);
+    config["init_weights"] = nullptr;
+    if (options_.init_weights) config["init_weights"] = *options_.init_weights;
+    config["prefix_projection"] = options_.prefix_projection;
+  }
+
+ private:
+  int64_t hidden(const peft::Model& model) const {
+    return options_.encoder_hidden_size.value_or(shape(model).token_dim);
+  }
+  PrefixOptions options_;
+};
+
+std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<PrefixTuning>(read(in)); }
+
+void add(peft::Registry& registry) { registry.adapters.add("prefix_tuning", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("prefix_tuning", "1.0.0", add)
