@@ -25,9 +25,9 @@ struct OpenedAdapter {
 /// Throws InputError for what is no adapter, or asks for what the plugin does not know.
 PEFT_API OpenedAdapter open_adapter(const std::string& folder, Plugins& plugins);
 
-/// Fills an attached adapter from the folder's tensors, those that only training needs where they are there. Throws InputError where keys are missing, unexpected or of a
-/// wrong shape (all are listed), values are not finite, or the file names another base than `model` has, unless
-/// `any_base`.
+/// Fills an attached adapter from the folder's tensors, those that only training needs where they are there. Throws
+/// InputError where keys are missing, unexpected or of a wrong shape (all are listed), values are not finite, or the
+/// file names another base than `model` has, unless `any_base`.
 PEFT_API BaseMatch fill_adapter(const std::string& folder, Adapter& adapter, const Model& model, bool any_base);
 
 /// open_adapter, attach, fill_adapter.

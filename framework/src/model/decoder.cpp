@@ -76,8 +76,8 @@ Tensor Model::logits(const Tensor& hidden) const { return head_->forward(hidden)
 Model::Supervised Model::supervised(const Input& input, const Tensor& labels) const {
   const int64_t n = virtual_tokens();
   const Tensor ignored = at::full({n}, -100, labels.options());
-  const auto [rows, targets] = supervised_rows(
-      starts_with(n, input.starts), n > 0 ? put_in_front(ignored, labels, input.starts) : labels);
+  const auto [rows, targets] =
+      supervised_rows(starts_with(n, input.starts), n > 0 ? put_in_front(ignored, labels, input.starts) : labels);
   return {norm_->forward(body(input, nullptr, n).index_select(0, rows)), targets};
 }
 

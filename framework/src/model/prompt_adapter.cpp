@@ -95,8 +95,9 @@ void PromptAdapter::place_encoder(Model& model, const std::shared_ptr<PromptEnco
 
 std::vector<ParamGroup> PromptAdapter::groups(const Model& model) const {
   if (encoder_->fixed())
-    throw ConfigError("[adapter] init_from: the folder holds only what the encoder made, as HF PEFT saves it; training " +
-                      std::string("goes on from a folder that has adapter_training.safetensors too"));
+    throw ConfigError(
+        "[adapter] init_from: the folder holds only what the encoder made, as HF PEFT saves it; training " +
+        std::string("goes on from a folder that has adapter_training.safetensors too"));
   return Adapter::groups(model);
 }
 

@@ -184,14 +184,15 @@ void Examination::arrangement() {
   const Tensor whole = logits(*model_);
   const auto joined = [](const Tensor& t) { return at::cat({t.narrow(0, 0, 4), t}); };
   const Tensor beside = model_->logits(model_->hidden({joined(one.ids), joined(one.positions), {0, 4, 15}}));
-  double change = std::max(distance(beside.narrow(0, 4, 11), whole), distance(beside.narrow(0, 0, 4), whole.narrow(0, 0, 4)));
+  double change =
+      std::max(distance(beside.narrow(0, 4, 11), whole), distance(beside.narrow(0, 0, 4), whole.narrow(0, 0, 4)));
   tell("beside another example it computes the same", change <= kSame, "logits differ by " + text_of(change));
 
   KeyValueCache cache = model_->make_cache(11);
   std::vector<Tensor> parts;
   for (const auto& [first, count] : {std::pair{0, 5}, {5, 4}, {9, 1}, {10, 1}})
-    parts.push_back(model_->logits(model_->hidden(
-        {one.ids.narrow(0, first, count), one.positions.narrow(0, first, count), {0, count}}, &cache)));
+    parts.push_back(model_->logits(
+        model_->hidden({one.ids.narrow(0, first, count), one.positions.narrow(0, first, count), {0, count}}, &cache)));
   change = distance(at::cat(parts), whole);
   tell("token by token with a cache it computes the same", change <= kSame, "logits differ by " + text_of(change));
 }

@@ -20,7 +20,7 @@ Calibration calibration(const Model& model, Precision& precision, const Dataset&
               },
           .loss =
               [&model, &precision](const CalibrationBatch& batch) {
-                const auto supervised = supervised_rows(batch.input, batch.labels).rows.size(0);
+                const auto supervised = supervised_rows(batch.input.starts, batch.labels).rows.size(0);
                 return precision.forward([&] {
                   return model.loss_sum(batch.input, batch.labels) /
                          static_cast<double>(std::max<int64_t>(supervised, 1));

@@ -64,8 +64,8 @@ LayerElements layer_elements(const DecoderConfig& c, Checkpointing keeping, cons
   const int64_t attention =
       rows * ((first.fused ? 1 : 2) * c.hidden_size + heads + first.ranks + gated) + examples * front * heads;
   // The norm's input, gate and up; where they are kept, the norm's output and the product of gate and up.
-  const int64_t mlp = rows * ((second.fused ? 1 : 2) * c.hidden_size + (second.fused ? 2 : 3) * c.intermediate_size +
-                              second.ranks);
+  const int64_t mlp =
+      rows * ((second.fused ? 1 : 2) * c.hidden_size + (second.fused ? 2 : 3) * c.intermediate_size + second.ranks);
   const int64_t gradients = rows * (4 * c.intermediate_size + 2 * c.hidden_size);  // the most a block holds at once
   switch (keeping) {
     case Checkpointing::none:

@@ -61,8 +61,8 @@ void arrange_memory(Model& model, const Optimizer& optimizer, const LargestBatch
   throw ResourceError("[memory] budget: " + mebibytes(options.budget) +
                       " do not hold this run, even with all layers "
                       "recomputed: " +
-                      mebibytes(estimate.total()) + " are expected for micro-batches of " + std::to_string(largest.tokens) +
-                      " tokens (" + sum +
+                      mebibytes(estimate.total()) + " are expected for micro-batches of " +
+                      std::to_string(largest.tokens) + " tokens (" + sum +
                       "); a smaller training.batch_size or data.max_length, "
                       "or precision bf16 needs less");
 }

@@ -3,7 +3,6 @@
 #include <torch/torch.h>
 
 #include "model/kernels.h"
-#include "model/supervised.h"
 
 namespace peft {
 
@@ -12,8 +11,8 @@ namespace {
 /// `labels` with every supervised one drawn anew; logits exist for a few hundred rows at a time.
 Tensor draw_labels(const Model& model, const Input& input, const Tensor& labels) {
   const torch::NoGradGuard no_grad;
-  const auto [rows, targets] = supervised_rows(input, labels);
-  const Tensor hidden = model.hidden(input).index_select(0, rows), drawn = at::empty_like(targets);
+  const auto [hidden, targets] = model.supervised(input, labels);
+  const Tensor drawn = at::empty_like(targets);
   for (int64_t row = 0; row < hidden.size(0); row += kLogitRows) {
     const MemoryScope scope(MemoryComponent::logits);
     const int64_t n = std::min(kLogitRows, hidden.size(0) - row);
@@ -21,7 +20,11 @@ Tensor draw_labels(const Model& model, const Input& input, const Tensor& labels)
     const auto wide = logits.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
     drawn.narrow(0, row, n).copy_(at::multinomial(at::softmax(logits, -1, wide), 1).squeeze(1));
   }
-  return labels.index_copy(0, rows + 1, drawn);
+  Tensor learned = labels.ne(-100);
+  if (model.virtual_tokens() == 0)  // nothing stands before an example's first token that could say it
+    for (std::size_t example = 0; example + 1 < input.starts.size(); ++example)
+      if (input.starts[example] < input.starts[example + 1]) learned[input.starts[example]] = false;
+  return labels.index_copy(0, learned.nonzero().squeeze(1), drawn);
 }
 
 }  // namespace

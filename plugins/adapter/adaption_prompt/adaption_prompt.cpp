@@ -36,8 +36,8 @@ class AdaptionLayer final : public peft::VirtualKeys {
   AdaptionLayer(const peft::Linear& k_proj, const peft::Linear& v_proj, const AdaptionOptions& o, int64_t head_dim,
                 const at::TensorOptions& form)
       : k_proj_(k_proj), v_proj_(v_proj), head_dim_(head_dim) {
-    prompt_ = register_parameter("adaption_prompt",
-                                 peft::init::normal({1, o.adapter_len, k_proj.in_features()}, 1, form));
+    prompt_ =
+        register_parameter("adaption_prompt", peft::init::normal({1, o.adapter_len, k_proj.in_features()}, 1, form));
     gate_ = register_parameter("adaption_gate", peft::init::zeros({1}, form));
   }
   int64_t count() const override { return prompt_.size(1); }

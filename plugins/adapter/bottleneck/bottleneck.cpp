@@ -47,7 +47,8 @@ BottleneckOptions read(peft::Options& in) {
          "\"houlsby\": after attention and MLP; \"pfeiffer\": after the MLP; \"parallel\": beside the MLP")
       .require(o.variant == "houlsby" || o.variant == "pfeiffer" || o.variant == "parallel",
                "must be \"houlsby\", \"pfeiffer\" or \"parallel\"");
-  in.get("reduction_factor", o.reduction_factor, "the bottleneck has hidden size / reduction_factor units, rounded down")
+  in.get("reduction_factor", o.reduction_factor,
+         "the bottleneck has hidden size / reduction_factor units, rounded down")
       .require(o.reduction_factor > 0, "must be positive");
   in.get("bottleneck_size", o.bottleneck_size, "units of the bottleneck, in place of reduction_factor")
       .require(!o.bottleneck_size || *o.bottleneck_size > 0, "must be positive");

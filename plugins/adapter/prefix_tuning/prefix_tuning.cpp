@@ -40,9 +40,8 @@ class Projection final : public peft::PromptEncoder {
     const auto linear = [&](const char* name, int64_t in, int64_t out, bool zeros) {
       const double bound = zeros ? 0 : 1 / std::sqrt(static_cast<double>(in));
       const auto layer = transform->register_module(name, std::make_shared<torch::nn::Module>());
-      return std::pair(
-          layer->register_parameter("weight", peft::init::uniform({out, in}, bound, embedding.options())),
-          layer->register_parameter("bias", peft::init::uniform({out}, bound, embedding.options())));
+      return std::pair(layer->register_parameter("weight", peft::init::uniform({out, in}, bound, embedding.options())),
+                       layer->register_parameter("bias", peft::init::uniform({out}, bound, embedding.options())));
     };
     std::tie(in_, in_bias_) = linear("0", embedding.size(1), hidden, false);
     std::tie(out_, out_bias_) = linear("2", hidden, width, zero);
@@ -65,7 +64,10 @@ class Projection final : public peft::PromptEncoder {
 class PrefixLayer final : public peft::VirtualKeys {
  public:
   PrefixLayer(std::shared_ptr<peft::PromptEncoder> encoder, int64_t layer, const peft::DecoderConfig& c)
-      : encoder_(std::move(encoder)), heads_(c.num_key_value_heads), dim_(c.head_dim), first_(2 * layer * heads_ * dim_) {
+      : encoder_(std::move(encoder)),
+        heads_(c.num_key_value_heads),
+        dim_(c.head_dim),
+        first_(2 * layer * heads_ * dim_) {
     if (layer == 0) register_module("prefix_encoder", encoder_);  // what all share is in the tree once
   }
   int64_t count() const override { return encoder_->embedding().size(0); }

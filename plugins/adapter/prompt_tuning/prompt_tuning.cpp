@@ -1,4 +1,5 @@
-// Prompt tuning: virtual tokens, trained as embeddings, in front of each example (Lester et al. 2021, arXiv 2104.08691).
+// Prompt tuning: virtual tokens, trained as embeddings, in front of each example (Lester et al. 2021, arXiv
+// 2104.08691).
 #include <peft/files/checkpoint.h>
 #include <peft/init.h>
 #include <peft/model/decoder.h>
@@ -30,8 +31,7 @@ PromptTuningOptions read(peft::Options& in) {
   in.get("prompt_tuning_init_text", o.prompt_tuning_init_text,
          "the text to start from, cut or repeated to num_virtual_tokens")
       .require(init == "TEXT" || !o.prompt_tuning_init_text, "needs prompt_tuning_init = \"TEXT\"");
-  if (init == "TEXT" && !o.prompt_tuning_init_text)
-    in.error("prompt_tuning_init", "needs prompt_tuning_init_text");
+  if (init == "TEXT" && !o.prompt_tuning_init_text) in.error("prompt_tuning_init", "needs prompt_tuning_init_text");
   in.get("tokenizer_name_or_path", o.tokenizer_name_or_path,
          "of the text: a Hugging Face folder or a .gguf file; the model's own where it is left out");
   return o;

@@ -105,7 +105,8 @@ void check_same(const Dataset& one, const Dataset& other) {
 
 TEST_CASE("a second run gets the same examples, without a tokenizer") {
   const Folder folder;
-  const StringList files = {folder.put("x.jsonl", records), folder.put("y.jsonl", "{\"prompt\":\"a\",\"completion\":\"b\"}")};
+  const StringList files = {folder.put("x.jsonl", records),
+                            folder.put("y.jsonl", "{\"prompt\":\"a\",\"completion\":\"b\"}")};
   const auto words = std::make_shared<Words>();
   const TokenCache cache(folder.cache());
   const Dataset plain = load_dataset(files, short_examples(), load_text(*words));
@@ -145,7 +146,8 @@ TEST_CASE("another tokenizer, template, option or file is another entry") {
   CHECK_FALSE(load(file, named, words));
   named.system = "be";
   CHECK_FALSE(load(file, named, words));
-  CHECK_FALSE(load(folder.put("x.jsonl", records + "{\"prompt\":\"a\",\"completion\":\"b\"}"), short_examples(), words));
+  CHECK_FALSE(
+      load(folder.put("x.jsonl", records + "{\"prompt\":\"a\",\"completion\":\"b\"}"), short_examples(), words));
   CHECK(folder.kept().size() == 7);
   CHECK_THROWS_AS(load(folder.put("x.csv", records), short_examples(), words), InputError);
 }
@@ -209,7 +211,8 @@ TEST_CASE("beyond the limit the files unused for longest go") {
   const std::vector<fs::path> first = folder.kept();
   load('c', 2 * size);
   for (const fs::path& path : folder.kept())
-    if (std::find(first.begin(), first.end(), path) == first.end()) fs::last_write_time(path, old - std::chrono::hours(1));
+    if (std::find(first.begin(), first.end(), path) == first.end())
+      fs::last_write_time(path, old - std::chrono::hours(1));
   CHECK(load('c', 2 * size));  // used again, and so younger than b
   CHECK_FALSE(load('d', 2 * size));
   CHECK(load('c', 2 * size));

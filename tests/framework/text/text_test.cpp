@@ -18,6 +18,7 @@ class FakeCheckpoint : public peft::Checkpoint {
   const std::string& path() const override { return path_; }
   const json& config() const override { return config_; }
   std::string tokenizer_json() const override { return small_tokenizer().dump(); }
+  std::string tokenizer_bytes() const override { return tokenizer_json(); }
   const json& tokenizer_config() const override { return tokenizer_config_; }
   const json& generation_config() const override { return generation_config_; }
   const std::vector<peft::StoredTensor>& tensors() const override { return tensors_; }

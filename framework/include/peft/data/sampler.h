@@ -10,10 +10,10 @@ namespace peft {
 
 /// Examples laid end to end, without padding; attention never crosses from one into the next.
 struct Batch {
-  std::vector<int64_t> ids;             ///< [tokens]
-  std::vector<int64_t> labels;          ///< [tokens], ignored_label where not supervised; not shifted
-  std::vector<int64_t> positions;       ///< [tokens], restarting at 0 in each example
-  std::vector<int64_t> starts;          ///< [examples + 1], offsets into ids
+  std::vector<int64_t> ids;        ///< [tokens]
+  std::vector<int64_t> labels;     ///< [tokens], ignored_label where not supervised; not shifted
+  std::vector<int64_t> positions;  ///< [tokens], restarting at 0 in each example
+  std::vector<int64_t> starts;     ///< [examples + 1], offsets into ids
   /// Labels that have a token before them in their own example; `behind_virtual` ones, the first has too.
   PEFT_API int64_t supervised(bool behind_virtual = false) const;
 };

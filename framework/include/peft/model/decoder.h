@@ -46,8 +46,8 @@ class PEFT_API Model : public torch::nn::Module {
   Tensor hidden(const Input& input, KeyValueCache* cache = nullptr) const;
   /// Rows of hidden states → [rows, vocabulary].
   Tensor logits(const Tensor& hidden) const;
-  /// Rows of hidden() that have something to predict, [n, hidden], and what, [n]. A label is predicted by the row before
-  /// it in its own example; behind virtual tokens, the first one by the last of these.
+  /// Rows of hidden() that have something to predict, [n, hidden], and what, [n]. A label is predicted by the row
+  /// before it in its own example; behind virtual tokens, the first one by the last of these.
   struct Supervised {
     Tensor hidden, targets;
   };
@@ -64,8 +64,8 @@ class PEFT_API Model : public torch::nn::Module {
   /// All sites, in the order of the forward pass.
   const std::vector<Site*>& sites() const { return sites_; }
   Site* find(const std::string& path) const;  ///< null if there is none
-  std::vector<Site*> attentions() const;  ///< one for each layer, from the first: "model.layers.0.self_attn"
-  std::vector<Site*> mlps() const;        ///< "model.layers.0.mlp"
+  std::vector<Site*> attentions() const;      ///< one for each layer, from the first: "model.layers.0.self_attn"
+  std::vector<Site*> mlps() const;            ///< "model.layers.0.mlp"
   Embedding& embedding() const { return *embedding_; }
   Linear& head() const { return *head_; }  ///< shares the embedding's weight where the two are tied
   /// All that adapters put on sites, as "site path.name" → tensor, in model order.
