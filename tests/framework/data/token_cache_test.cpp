@@ -26,10 +26,10 @@ namespace {
 /// A checkpoint of text alone: bytes as tokens; <e> ends.
 class Words final : public Checkpoint {
  public:
-  explicit Words(const std::string& chat_template = "", const std::string& first = "a") {
+  explicit Words(const std::string& chat_template = "", const std::string& further = "") {
     nlohmann::json vocabulary = {{"<e>", 0}};
-    for (int c = 'b'; c <= 'z'; ++c) vocabulary[std::string(1, static_cast<char>(c))] = c;
-    vocabulary[first] = 'a';
+    for (int c = 'a'; c <= 'z'; ++c) vocabulary[std::string(1, static_cast<char>(c))] = c;
+    if (!further.empty()) vocabulary[further] = 200;
     tokenizer_ = nlohmann::json{{"version", "1.0"}, {"model", {{"type", "BPE"}, {"vocab", vocabulary}}}};
     tokenizer_["model"]["merges"] = nlohmann::json::array();
     config_["eos_token_id"] = 0;

@@ -217,7 +217,11 @@ TEST_CASE("dropout acts on the update's input, only while training, and never on
 TEST_CASE("a start taken out of the base: dropout leaves it alone, also with DoRA; files bring all of it back") {
   for (const std::string dora : {"false", "true"}) {
     const std::string options = "init_lora_weights = \"pissa\"\nr = 4\nlora_alpha = 6\nlora_dropout = 0.5\n";
-    const Adapted a = adapted(options + "use_dora = " + dora, torch::kDouble);
+    const auto wide = [&] {
+      return adapted(options + "use_dora = " + dora, test::tiny_model(test::tiny_config(2, true), torch::kDouble),
+                     torch::kDouble);
+    };
+    const Adapted a = wide();
     disturb(*a.model);
     const torch::NoGradGuard no_grad;
     const auto* site = dynamic_cast<Linear*>(a.model->find("model.layers.0.self_attn.q_proj"));
@@ -243,7 +247,7 @@ TEST_CASE("a start taken out of the base: dropout leaves it alone, also with DoR
     }
     CHECK(close(y, expected, 1e-12));
 
-    const Adapted again = adapted(options + "use_dora = " + dora, torch::kDouble);
+    const Adapted again = wide();
     State file;
     for (const auto& [key, tensor] : saved) file.emplace(key, tensor.clone());
     again.adapter->load_hf_state(*again.model, file);
@@ -370,7 +374,7 @@ TEST_CASE("options that make no sense are told") {
   CHECK(has(wrong("lora_dropout = 1.0"), "'lora_dropout' must be at least 0 and below 1"));
   CHECK(has(wrong("lora_alpha = inf"), "'lora_alpha'"));
   CHECK(has(wrong("bias = \"some\""), "'bias' must be \"none\", \"all\" or \"lora_only\""));
-  CHECK(has(wrong("init_lora_weights = \"pissa\""), "must be true, false or \"gaussian\""));
+  CHECK(has(wrong("init_lora_weights = \"pisa\""), "must be true, false, \"gaussian\", \"orthogonal\""));
   CHECK(has(wrong("init_lora_weights = \"gaussian\"\nlora_bias = true"), "'lora_bias' needs"));
   CHECK(has(wrong("rank_pattern = { q_proj = 0 }"), "must give positive ranks"));
   CHECK(has(wrong("rank_pattern = { k_proj = 4 }"), "rank_pattern: 'k_proj' matches nothing"));

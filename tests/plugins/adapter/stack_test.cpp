@@ -139,7 +139,7 @@ TEST_CASE("what cannot stand together is refused") {
     CHECK(has(told(lora + all + "adapter_name = \"" + name + "\"\n"), "'adapter_name' has only letters"));
   CHECK(has(told(lora + all + "lr = -1.0\n"), "'lr' must be 0 or more"));
   CHECK(has(told(lora + all + "[[adapter]]\nnane = \"lora\"\n"), "unknown key 'nane'; did you mean 'name'?"));
-  CHECK(has(told(lora + all + "[[adapter]]\n"), "exp.toml:6:3: [adapter] 'name' must be given"));
+  CHECK(has(told(lora + all + "[[adapter]]\n"), "exp.toml:6:1: [adapter] 'name' must be given"));
 
   const std::string whole = "modules_to_save = [\"lm_head\"]\n";
   CHECK(has(told(lora + "[\"q_proj\"]\n" + whole + ia3 + "[\"k_proj\"]\n" + whole),
