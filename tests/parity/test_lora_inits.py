@@ -157,7 +157,7 @@ def test_lora_ga_scaled_by_the_weight(run, tmp_path):
             if scale == "weight_svd" and name.endswith(("q_proj", "v_proj")):
                 B, (_, unit) = our_start(tensors, name)[1], our_start(load_file(tmp_path / "unit" / "adapter_model.safetensors"), name)
                 factor = B.norm(dim=0).max() / torch.linalg.svdvals(module.weight.detach())[0]
-                within("B", apart(B / B.norm(), unit / unit.norm()), 1e-4)
+                within("B", apart((B / B.norm()).abs(), (unit / unit.norm()).abs()), 1e-4)  # signs are left open
                 assert 0.95 < factor < 1.0001
 
 

@@ -69,7 +69,10 @@ OPTIMIZERS = [
     (
         "lamb",
         {"lr": 0.01, "beta2": 0.99, "weight_decay": 0.1},
-        lambda p: pytorch_optimizer.Lamb(p, lr=0.01, betas=(0.9, 0.99), weight_decay=0.1, weight_decouple=False),
+        # adam_debias: no factor on top of the trust ratio, which already sets the step's length.
+        lambda p: pytorch_optimizer.Lamb(
+            p, lr=0.01, betas=(0.9, 0.99), weight_decay=0.1, weight_decouple=False, adam_debias=True
+        ),
     ),
     (
         "adafactor",
@@ -329,6 +332,7 @@ def test_schedule(name, options, peer):
 def test_rex():
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1e-3)
     schedule = pytorch_optimizer.REXScheduler(optimizer, total_steps=41, max_lr=1e-3, min_lr=1e-5)
+    schedule.step_t = 0  # torch's base class has taken the curve's first point already, for no step
     expected = []
     for _ in range(41):
         optimizer.step()
