@@ -86,7 +86,7 @@ def run(command, environment, line_is_step):
     if status != 0:
         raise RuntimeError(f"{' '.join(map(str, command))}\n{errors[0]}")
     peak = max([usage.ru_maxrss * 1024, *(resident for _, _, resident in marks)])
-    return lines, {"first_step": marks[0][0] - begin, "peak": peak, "marks": marks}
+    return lines, {"first_step": marks[0][0] - begin if marks else None, "peak": peak, "marks": marks}
 
 
 def peer_command(folder, request):

@@ -2,7 +2,7 @@
 """Times peft-run beside HF PEFT on the same machine, ids, batches and start, in turn; no test, and no figure decides one.
 
     eval "$(tools/setup env)"
-    tests/benchmark/compare.py                           the whole table, an hour or more on two cores
+    tests/benchmark/compare.py                           all but Unsloth, an hour or more on two cores
     tests/benchmark/compare.py --work alpaca --dtype float32 --peers eager --rounds 1
 
 Each contestant is a process of its own with 3 steps to warm up and --steps measured ones; a round runs each once, the next round
@@ -32,6 +32,7 @@ PEERS = {
     "malloc": {"environment": MALLOC},
     "compile": {"compile": True},
     "checkpointing": {"checkpointing": True},
+    "unsloth": {"unsloth": True},  # pip install --no-deps unsloth unsloth_zoo
 }
 OURS = {"peft": "none", "peft, selective": "selective", "peft, full": "full"}  # what is computed again
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
@@ -43,7 +44,7 @@ def arguments():
     common.add_arguments(parser)
     parser.add_argument("--work", nargs="+", default=["dense", "alpaca"], choices=["dense", "alpaca"])
     parser.add_argument("--dtype", nargs="+", default=list(PRECISIONS), choices=list(PRECISIONS))
-    parser.add_argument("--peers", nargs="*", default=list(PEERS), choices=list(PEERS))
+    parser.add_argument("--peers", nargs="*", default=[peer for peer in PEERS if peer != "unsloth"], choices=list(PEERS))
     parser.add_argument("--ours", nargs="*", default=["peft"], choices=list(OURS))
     parser.add_argument("--steps", type=int, default=5, help="measured in each round")
     parser.add_argument("--rounds", type=int, default=2)
@@ -136,7 +137,7 @@ def compare(options, folder, name, dtype, everything):
     """One table; everything gets its rows and single runs as they come."""
     request, work, path = prepare(options, name, folder)
     steps = WARM + options.steps
-    contestants = [("HF PEFT, " + peer, peer) for peer in options.peers] + [(name, None) for name in options.ours]
+    contestants = [("Unsloth" if peer == "unsloth" else "HF PEFT, " + peer, peer) for peer in options.peers] + [(name, None) for name in options.ours]
     results = everything["runs"][f"{name} {dtype}"] = {label: [] for label, _ in contestants}
     if not (folder / "start").exists():
         command = common.peer_command(folder, peer_request(options, folder, path, "float32", 0))

@@ -2,7 +2,8 @@
 
 The request: model (GGUF path), lora (options of the adapter), start (adapter folder; made if absent; none named: an adapter that
 is not kept), work (examples and batches, as data_tool writes them), dtype, steps, compile, checkpointing, lr, threads. Padded
-batches, PEFT's own defaults (the adapter in fp32), fused AdamW, clipping.
+batches, PEFT's own defaults (the adapter in fp32), fused AdamW, clipping. With "unsloth": its model on its CPU backend with its own
+defaults (checkpointing, the adapter's start), in the same loop.
 """
 
 import json
@@ -10,7 +11,12 @@ import pathlib
 import resource
 import sys
 import time
+import tempfile
 import warnings
+
+REQUEST = json.loads(pathlib.Path(sys.argv[1]).read_text())
+if REQUEST.get("unsloth"):
+    import unsloth  # it changes transformers and PEFT, and so comes before them
 
 import peft
 import torch
@@ -41,6 +47,25 @@ def load(request):
     return torch.compile(model) if request.get("compile") else model
 
 
+def load_unsloth(request):
+    """Of the same weights, written as a folder, as it reads no GGUF."""
+    path = pathlib.Path(request["model"])
+    read = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name)
+    del read.config.quantization_config  # without which a model is saved
+    plain = transformers.AutoModelForCausalLM.from_config(read.config)
+    plain.load_state_dict(read.state_dict())
+    with tempfile.TemporaryDirectory() as folder:
+        plain.save_pretrained(folder)
+        transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name).save_pretrained(folder)
+        base, _ = unsloth.FastLanguageModel.from_pretrained(
+            folder, max_seq_length=512, dtype=getattr(torch, request["dtype"]), load_in_4bit=False
+        )
+    linears = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+    return unsloth.FastLanguageModel.get_peft_model(
+        base, r=request["lora"]["r"], lora_alpha=request["lora"]["lora_alpha"], target_modules=linears, lora_dropout=0
+    )
+
+
 def padded(examples):
     width = max(len(example["ids"]) for example in examples)
     batch = {
@@ -53,9 +78,9 @@ def padded(examples):
 
 
 def main():
-    request = json.loads(pathlib.Path(sys.argv[1]).read_text())
+    request = REQUEST
     torch.set_num_threads(request["threads"])
-    model = load(request)
+    model = load_unsloth(request) if request.get("unsloth") else load(request)
     if model is None:
         return
     work = json.loads(pathlib.Path(request["work"]).read_text())
