@@ -66,7 +66,8 @@ void print_start(const Experiment& experiment, const Workload& work) {
 }
 
 /// Where the time of the steps went, in shares of all of it.
-void print_profile(const TrainingResult& result, double seconds) {
+void print_profile(const TrainingResult& result) {
+  const double seconds = result.seconds_after_first;
   if (result.profile.empty() || seconds <= 0) return;
   double rest = seconds;
   const auto share = [&](const std::string& part, double spent) {
@@ -158,7 +159,7 @@ int train_command(const TrainArguments& arguments) {
       << "\nonly the adapter learned: every adapter tensor had a finite gradient, no base tensor any; the base is "
          "bit-equal (XXH3 "
       << result.base_hash << ")\n";
-  print_profile(result, result.seconds_after_first);
+  print_profile(result);
   print_memory(work.memory);
   print_saved(experiment);
   return 0;

@@ -23,8 +23,7 @@ class Full final : public peft::Adapter {
       // A tied head and its embedding are one matrix: chosen by either name it trains once.
       const bool tied = model.config().tie_word_embeddings && (site == &model.head() || site == &model.embedding());
       if (tied) model.head().follow(model.embedding());
-      peft::Site& trained = tied ? model.embedding() : *site;
-      for (const std::string& parameter : trained.parameter_names()) train_copy(trained, parameter, dtype);
+      train_whole({tied ? &model.embedding() : site}, dtype);
     }
     train_whole(peft::sites_to_save(model, options_.targets), dtype);
   }
