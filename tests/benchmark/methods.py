@@ -4,10 +4,11 @@
     eval "$(tools/setup env)"
     tests/benchmark/methods.py --out methods.json                     all that `peft-run list` shows, a minute or two each
     tests/benchmark/methods.py --out methods.json --methods lora ia3
-    tests/benchmark/methods.py --draw methods.json                    into docs/methods.md, with a plot; needs matplotlib
+    tests/benchmark/methods.py --out topics.json --task topics        after `tools/fetch_models.py CACHE --news`
+    tests/benchmark/methods.py --draw methods.json topics.json        into docs/methods.md, with plots; needs matplotlib
 
-SmolLM2-135M-Instruct learns alpaca_en_demo; --held-out examples, drawn by --seed, are kept for the evaluation loss. Each method
-has the [adapter] table and the rate of its plugin's example.toml, but for what OWN says; AdamW without weight decay, cosine with
+SmolLM2-135M-Instruct learns a task: to follow instructions (alpaca_en_demo), or the topic of a BBC article by its first 300
+characters, one letter of five. --held-out examples, drawn by --seed, are kept for the evaluation. Each method has the [adapter] table and the rate of its plugin's example.toml, but for what OWN says; AdamW without weight decay, cosine with
 a warm-up, clipping 1.0. A process of its own for each method. --out is written after each; with a file that is there, what it
 lacks, or what failed, is run.
 """
@@ -28,7 +29,7 @@ import common
 
 WARM = 2
 TREE = common.HERE.parent.parent
-PAGE, PLOT = TREE / "docs" / "methods.md", TREE / "docs" / "images" / "methods.svg"
+PAGE, IMAGES = TREE / "docs" / "methods.md", TREE / "docs" / "images"
 BEGIN, END = "<!-- tests/benchmark/methods.py: begin -->\n", "<!-- tests/benchmark/methods.py: end -->\n"
 #: What differs from a plugin's example.toml; `lr` is the optimizer's, the other keys are the adapter's.
 OWN = {
@@ -36,13 +37,17 @@ OWN = {
     "vera": {"lr": 4e-3},  # Kopiczko et al. 2023, for instructions
     "lora": {"lora_dropout": 0.0},  # 60 steps see each example at most once: nothing to drop out for
 }
-SAME = ("machine", "model", "precision", "threads", "steps", "batch", "max_length", "held_out", "seed")
+TASKS = {"instructions": "alpaca", "topics": "prompt_completion"}  # and the format of its data
+ABOUT = {"instructions": "Instructions: alpaca_en_demo",
+         "topics": "Topics: BBC articles by their first 300 characters, a letter of five and the end as the answer"}
+SAME = ("task", "machine", "model", "precision", "threads", "steps", "batch", "max_length", "held_out", "seed")
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common.add_arguments(parser)
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="default: all there are")
+    parser.add_argument("--task", choices=list(TASKS), default="instructions")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--max-length", type=int, default=256)
@@ -50,7 +55,7 @@ def arguments():
     parser.add_argument("--seed", type=int, default=42, help="of the split and of each run")
     parser.add_argument("--precision", default=default_precision(), help="default here: %(default)s")
     parser.add_argument("--out", type=pathlib.Path, help="the JSON file; one that is there is gone on with")
-    parser.add_argument("--draw", type=pathlib.Path, metavar="FILE.json", help="measure nothing, show this file")
+    parser.add_argument("--draw", type=pathlib.Path, nargs="+", metavar="FILE.json", help="measure nothing, show these files")
     options = parser.parse_args()
     if (options.out is None) == (options.draw is None):
         parser.error("either --out (measure) or --draw (show)")
@@ -80,9 +85,19 @@ def methods(options):
     return options.methods or there
 
 
+def topics(options):
+    """The articles as questions with one letter as the answer."""
+    articles = json.loads((options.data.parent / "news.json").read_text())
+    letters = dict(zip(sorted({article["topic"] for article in articles}), "ABCDE", strict=True))
+    asked = "\nTopic (" + ", ".join(f"{letter} {topic}" for topic, letter in letters.items()) + "):"
+    return [{"prompt": " ".join(article["text"].split())[:300] + asked, "completion": " " + letters[article["topic"]]}
+            for article in articles]
+
+
 def split(options, folder):
     """The data in two files: what is learned, and what is held out."""
-    records = json.loads((options.data / "alpaca_en_demo.json").read_text())
+    instructions = options.data / "alpaca_en_demo.json"
+    records = topics(options) if options.task == "topics" else json.loads(instructions.read_text())
     held = set(random.Random(options.seed).sample(range(len(records)), options.held_out))
     files = folder / "train.json", folder / "held_out.json"
     for file, chosen in zip(files, (False, True)):
@@ -97,15 +112,17 @@ def settings(method):
     return adapter, adapter.pop("lr", example["optimizer"]["lr"])
 
 
-def loss_of_base(options, held_out):
+def evaluate(options, held_out, *adapter):
+    """Loss, and percent of the learned tokens that come out likeliest, of the base or of an adapter."""
     told = peft_run(options, "eval", "--model", options.model, "--data", held_out, "--precision", options.precision,
-                    "--max-length", options.max_length)
-    return float(next(line for line in told.splitlines() if line.endswith("  base")).split()[0])
+                    "--max-length", options.max_length, "--format", TASKS[options.task], *adapter)
+    loss, _, accuracy = told.splitlines()[-1].split()[:3]
+    return float(loss), float(accuracy)
 
 
 def measure(options, folder, files, method):
     adapter, lr = settings(method)
-    request = {"files": [str(files[0])], "format": "alpaca", "max_length": options.max_length, "batch_size": options.batch}
+    request = {"files": [str(files[0])], "format": TASKS[options.task], "max_length": options.max_length, "batch_size": options.batch}
     more = {"data": {"eval": str(files[1])}, "adapter": adapter, "precision": {"name": options.precision},
             "optimizer": {"lr": lr, "weight_decay": 0.0}, "scheduler": {"name": "cosine", "warmup_ratio": 0.1},
             "training": {"seed": options.seed}}
@@ -113,7 +130,8 @@ def measure(options, folder, files, method):
     seen = common.run_ours(options, folder, experiment)
     out = folder / "out"
     told = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return {"adapter": adapter, "lr": lr, "parameters": seen["parameters"],
+    accuracy = evaluate(options, files[1], "--adapter", out)[1]
+    return {"adapter": adapter, "lr": lr, "parameters": seen["parameters"], "accuracy": accuracy,
             "eval_loss": next(line["eval_loss"] for line in told if "eval_loss" in line),
             "step": statistics.median(seen["seconds"][WARM:]),
             "training_peak": max(resident for _, _, resident in seen["marks"][WARM:]),
@@ -122,7 +140,7 @@ def measure(options, folder, files, method):
 
 
 def begin(options):
-    told = {"machine": common.machine(), "model": options.model.name, "precision": options.precision,
+    told = {"task": options.task, "machine": common.machine(), "model": options.model.name, "precision": options.precision,
             "threads": options.threads, "steps": options.steps, "batch": options.batch, "max_length": options.max_length,
             "held_out": options.held_out, "seed": options.seed, "methods": {}}
     if not options.out.exists():
@@ -140,7 +158,7 @@ def run_all(options):
     with tempfile.TemporaryDirectory(prefix="peft_methods_") as scratch:
         files = split(options, pathlib.Path(scratch))
         if wanted and "base_loss" not in told:
-            told["base_loss"] = loss_of_base(options, files[1])
+            told["base_loss"], told["base_accuracy"] = evaluate(options, files[1])
         for method in wanted:
             folder = pathlib.Path(scratch) / method
             folder.mkdir()
@@ -165,18 +183,19 @@ def ranked(told):
 
 
 def introduction(told):
-    return (f"{told['machine']}; {told['threads']} threads used, {told['model']}, {told['precision']}. alpaca_en_demo, "
-            f"{told['steps']} steps of {told['batch']} examples cut at {told['max_length']} tokens; loss on "
-            f"{told['held_out']} held-out examples, which is {told['base_loss']:.4f} without an adapter. Seconds: median of a "
+    return (f"{told['machine']}; {told['threads']} threads used, {told['model']}, {told['precision']}. {ABOUT[told['task']]}, "
+            f"{told['steps']} steps of {told['batch']} examples cut at {told['max_length']} tokens; loss and share of likeliest "
+            f"tokens on {told['held_out']} held-out examples, which are {told['base_loss']:.4f} and {told['base_accuracy']:.1f} % "
+            f"without an adapter. Seconds: median of a "
             f"step. GiB: highest resident memory in training. One run each (seed {told['seed']}), each method with the options "
             f"and the rate of its `example.toml` but for what `OWN` in `tests/benchmark/methods.py` says: what another rate, "
             f"rank or task would give is not in here.")
 
 
 def table(told):
-    header = ["method", "learned parameters", "rate", "loss", "lower by", "s a step", "GiB", "file, KiB"]
+    header = ["method", "learned parameters", "rate", "loss", "lower by", "likeliest, %", "s a step", "GiB", "file, KiB"]
     lines = [[f"`{name}`", f"{r['parameters']:,}", f"{r['lr']:g}", f"{r['eval_loss']:.4f}",
-              f"{told['base_loss'] - r['eval_loss']:.4f}", f"{r['step']:.2f}", f"{r['training_peak'] / 2**30:.2f}",
+              f"{told['base_loss'] - r['eval_loss']:.4f}", f"{r['accuracy']:.1f}", f"{r['step']:.2f}", f"{r['training_peak'] / 2**30:.2f}",
               f"{r['file'] / 2**10:,.0f}"] for name, r in ranked(told)]
     return common.markdown(header, lines)
 
@@ -207,15 +226,20 @@ def save_plot(told, path):
         figure.savefig(path, metadata={"Date": None, "Creator": None})
 
 
-def draw(options):
-    told = json.loads(options.draw.read_text())
+def section(file):
+    told = json.loads(file.read_text())
     if not ranked(told):
-        sys.exit(f"{options.draw} holds no measured method")
+        sys.exit(f"{file} holds no measured method")
+    plot = IMAGES / f"methods-{told['task']}.svg"
+    save_plot(told, plot)
+    return f"{textwrap.fill(introduction(told), 128)}\n\n{table(told)}\n\n![The same as a plot](images/{plot.name})\n"
+
+
+def draw(options):
     text = PAGE.read_text()
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         sys.exit(f"{PAGE}: the table's place, between {BEGIN.strip()} and {END.strip()}, is not there")
-    save_plot(told, PLOT)
-    part = f"{textwrap.fill(introduction(told), 128)}\n\n{table(told)}\n\n![The same as a plot](images/{PLOT.name})\n"
+    part = "\n".join(map(section, options.draw))
     PAGE.write_text(text[:text.index(BEGIN)] + BEGIN + part + text[text.index(END):])
 
 
