@@ -55,6 +55,11 @@ CASES = [
     ("oft", peft.OFTConfig, {"r": 4, "oft_block_size": 0, "use_cayley_neumann": False} | ALL, False),
     ("oft", peft.OFTConfig, {"oft_block_size": 12, "block_share": True, "num_cayley_neumann_terms": 4}, False),
     ("shira", peft.ShiraConfig, {"r": 2, "random_seed": 1}, False),
+    ("lora", peft.LoraConfig, {"trainable_token_indices": list(range(90, 4, -1)), "r": 4}, False),
+    ("lora", peft.LoraConfig, {"trainable_token_indices": {"lm_head": [9, 70, 71], "embed_tokens": list(range(120, 4, -1))}}, False),
+    ("trainable_tokens", peft.TrainableTokensConfig, {"token_indices": list(range(4, 90))}, False),
+    ("trainable_tokens", peft.TrainableTokensConfig,
+     {"token_indices": list(range(120, 4, -1)), "target_modules": ["lm_head", "embed_tokens"], "init_weights": False}, False),
 ]
 NUMBERED = [f"{case[0]}-{sum(other[0] == case[0] for other in CASES[:i])}" for i, case in enumerate(CASES)]
 every = pytest.mark.parametrize("method,config,options,is_lora", CASES, ids=NUMBERED)
@@ -208,6 +213,10 @@ def test_lora_plus_learns_as_in_peft(run, tmp_path):
         ("ln_tuning", {"target_modules": ["q_proj"]}, "'q_proj' matches nothing"),
         ("loha", {"module_dropout": 0.5}, "'module_dropout' is not supported here"),
         ("lora", {"use_dora": True, "lora_bias": True}, "'use_dora' and lora_bias exclude each other"),
+        ("lora", {"trainable_token_indices": [258]}, "258 is no token: 'model.embed_tokens' has rows 0 to 257"),
+        ("lora", {"trainable_token_indices": {"embed": [1]}}, "'embed' matches nothing"),
+        ("lora", {"trainable_token_indices": [1], "target_modules": ["embed_tokens"]}, "is adapted or trained already"),
+        ("trainable_tokens", {"token_indices": [3, 5, 3]}, "token_indices: 3 is named twice"),
     ],
 )
 def test_options_that_do_not_fit(run, tmp_path, method, options, told):

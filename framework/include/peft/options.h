@@ -20,6 +20,8 @@ using StringOrList = std::variant<std::string, StringList>;
 using BoolOrString = std::variant<bool, std::string>;
 using IntMap = std::map<std::string, int64_t>;
 using NumberMap = std::map<std::string, double>;
+using IntListMap = std::map<std::string, IntList>;
+using IntListOrMap = std::variant<IntList, IntListMap>;
 
 class Options;
 
@@ -77,6 +79,7 @@ class PEFT_API Options {
   Check get(std::string_view key, std::optional<StringList>& value, std::string_view help);
   Check get(std::string_view key, std::optional<StringOrList>& value, std::string_view help);
   Check get(std::string_view key, std::optional<IntList>& value, std::string_view help);
+  Check get(std::string_view key, std::optional<IntListOrMap>& value, std::string_view help);
   /// A path; relative ones are taken from the folder of the file that names them (`--set`: the current folder).
   Check get_path(std::string_view key, std::string& value, std::string_view help);
   Check get_paths(std::string_view key, StringList& value, std::string_view help);  ///< one path or a list

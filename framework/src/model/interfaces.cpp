@@ -29,6 +29,11 @@ State Adapter::hf_state(const Model& model) const {
 
 Tensor Adapter::auxiliary_loss() const { return {}; }
 
+State Adapter::state() const { return {}; }
+void Adapter::load(const State& state) {
+  if (!state.empty()) throw InputError("this adapter keeps no state, but the checkpoint has some");
+}
+
 State Adapter::hf_base_state(const Model&) const { return {}; }
 
 void Adapter::place(Site& site, const std::string& name, std::shared_ptr<Layer> layer) {

@@ -20,6 +20,8 @@ std::string type_name(const StringOrList&);
 std::string type_name(const BoolOrString&);
 std::string type_name(const IntMap&);
 std::string type_name(const NumberMap&);
+std::string type_name(const IntListMap&);
+std::string type_name(const IntListOrMap&);
 
 /// Takes a value of exactly that type (an integer is a number too). False leaves `out` as it was and puts into `wrong`
 /// the value at fault: an element of a list, or the value itself.
@@ -33,6 +35,8 @@ bool read(const Value& in, StringOrList& out, const Value*& wrong);
 bool read(const Value& in, BoolOrString& out, const Value*& wrong);
 bool read(const Value& in, IntMap& out, const Value*& wrong);
 bool read(const Value& in, NumberMap& out, const Value*& wrong);
+bool read(const Value& in, IntListMap& out, const Value*& wrong);
+bool read(const Value& in, IntListOrMap& out, const Value*& wrong);
 
 /// TOML that reads back as the same value.
 std::string write(bool value);
@@ -45,6 +49,8 @@ std::string write(const StringOrList& value);
 std::string write(const BoolOrString& value);
 std::string write(const IntMap& value);
 std::string write(const NumberMap& value);
+std::string write(const IntListMap& value);
+std::string write(const IntListOrMap& value);
 /// A key, quoted where TOML asks for it.
 std::string write_key(const std::string& key);
 

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "peft/error.h"
+#include "train/parts.h"
 #include "train/progress.h"
 #include "train/proof.h"
 
@@ -41,6 +42,14 @@ void require_finite(double value, const char* what, int64_t step) {
                         "; try a lower learning rate, gradient clipping or a wider precision");
 }
 
+/// All that a resumed run must find as it was. The adapter's tensors are in its own file.
+std::vector<Part> parts_of(Run& run, Steps& steps, Progress& progress) {
+  std::vector<Part> parts{part("progress", progress), part("position", steps), part("optimizer", run.optimizer),
+                          part("precision", run.precision), random_part(run.model.device())};
+  if (run.adapter != nullptr) parts.push_back(part("method", *run.adapter));
+  return parts;
+}
+
 /// The method's own part of the loss, with its gradients.
 double add_auxiliary(const Adapter& adapter, Precision& precision) {
   const Tensor extra = adapter.auxiliary_loss();
@@ -53,7 +62,7 @@ double add_auxiliary(const Adapter& adapter, Precision& precision) {
 
 TrainingResult train(Run& run) {
   auto& [model, optimizer, scheduler, clipper, precision, adapter, data, eval_data, packing, max_length, options,
-         memory, observers, save] = run;
+         memory, observers, save, stop, resume] = run;
   const torch::Device device = model.device();
   const std::vector<Tensor> parameters = parameters_of(optimizer);
   require_all_trained(model, parameters);
@@ -64,8 +73,12 @@ TrainingResult train(Run& run) {
   model.enable_fusion(options.fused);
   model.train();
   optimizer.zero_grad();
+  const std::vector<Part> parts = parts_of(run, steps, progress);
+  if (resume != nullptr) load_states(parts, *resume);
+  const int64_t done = progress.result().steps;
 
-  for (int64_t step = 1; step <= steps.total(); ++step) {
+  bool stopped = false;
+  for (int64_t step = done + 1; step <= steps.total() && !stopped; ++step) {
     const Steps::Step plan = steps.next();
     std::vector<Batch> batches;
     for (const auto& examples : plan.batches) batches.push_back(make_batch(data, examples));
@@ -115,16 +128,19 @@ TrainingResult train(Run& run) {
       progress.evaluated(step, plan.epoch, evaluate(model, precision, *eval_data, options.batch_size).loss);
       model.train();
     }
-    if (options.save_every > 0 && step % options.save_every == 0) {
+    stopped = !last && stop();
+    if (stopped || (options.save_every > 0 && (last || step % options.save_every == 0))) {
       memory.phase(MemoryPhase::save);
-      save(step);
+      progress.snapshot();
+      save({step, states_of(parts), progress.result().best});
     }
   }
 
-  proof.require_closed();
+  if (!stopped && done < steps.total()) proof.require_closed();
   require_unchanged(model, hash);
   TrainingResult result = progress.result();
   result.base_hash = hash;
+  result.stopped = stopped;
   return result;
 }
 

@@ -2,6 +2,7 @@
 
 #include <peft/site.h>
 #include <peft/targets.h>
+#include <peft/token_rows.h>
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -21,6 +22,7 @@ struct Options {
   std::optional<double> loraplus_lr_ratio;
   double loraplus_lr_embedding = 1e-6;
   peft::BoolOrString init_lora_weights = true;
+  std::optional<peft::TokenIndices> trainable_token_indices;
   peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}};
 
   /// What multiplies B·A.
