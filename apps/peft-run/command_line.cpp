@@ -99,6 +99,19 @@ void add_resume(Syntax& syntax, TrainArguments& out) {
                                "go on from this checkpoint; without DIR: from the newest whole one of output_dir");
 }
 
+/// `--resume DIR` as one word, which is how an option whose value may be left out takes it; an experiment is no DIR.
+StringList with_resume_joined(const StringList& words) {
+  StringList joined;
+  for (const std::string& word : words) {
+    const bool value = !joined.empty() && joined.back() == "--resume" && !word.starts_with('-') && !word.ends_with(".toml");
+    if (value)
+      joined.back() += "=" + word;
+    else
+      joined.push_back(word);
+  }
+  return joined;
+}
+
 /// Training and planning read the same.
 template <class Arguments>
 Command parse_experiment(const StringList& words, const std::string& line) {
@@ -110,7 +123,7 @@ Command parse_experiment(const StringList& words, const std::string& line) {
   syntax.hidden.add_options()("experiment", po::value(&out.experiment));
   syntax.positional.add("experiment", 1);
   po::variables_map values;
-  if (!parse(words, syntax, values)) return Information{syntax.help()};
+  if (!parse(with_resume_joined(words), syntax, values)) return Information{syntax.help()};
   if (out.experiment.empty()) throw UsageError("no experiment given", syntax.help());
   return out;
 }

@@ -11,6 +11,7 @@
 #include "peft/error.h"
 #include "peft/files/folder_lock.h"
 #include "peft/files/json.h"
+#include "peft/resume.h"
 #include "resume.h"
 #include "run_log.h"
 #include "screen.h"
@@ -150,17 +151,6 @@ int train_command(const TrainArguments& arguments) {
   // Only a budget asks how large the steps are.
   const StepCounts counts = experiment.memory.budget > 0 ? count_steps(experiment, work) : StepCounts{};
   const std::string arranged = arranged_memory(experiment, work, counts);
-  make_output(options);
-  const FolderLock lock(options.output_dir);
-  tidy_output(options, from);
-  if (options.save_every > 0) require_space_of_checkpoint(experiment, work);
-  print_start(experiment, work);
-  std::cout << arranged << std::flush;
-
-  write_file(options.output_dir + "/resolved.toml", experiment.document.resolved());
-  const nlohmann::ordered_json about = about_run(experiment, work);
-  Screen screen;
-  RunLog log = from ? RunLog(options.output_dir, options, *from) : RunLog(options.output_dir, options);
   Run run{.model = *work.model,
           .optimizer = *experiment.optimizer,
           .scheduler = *experiment.scheduler,
@@ -173,10 +163,22 @@ int train_command(const TrainArguments& arguments) {
           .max_length = experiment.data.max_length,
           .options = options,
           .memory = work.memory,
-          .observers = {&screen, &log},
-          .save = [&](const Snapshot& snapshot) { save_checkpoint(snapshot, experiment, work, log, about); },
           .stop = [&] { return signals.asked(); },
           .resume = from ? &from->states : nullptr};
+  if (from) require_resumable(run);
+
+  make_output(options);
+  const FolderLock lock(options.output_dir);
+  tidy_output(options, from);
+  if (options.save_every > 0) require_space_of_checkpoint(experiment, work);
+  print_start(experiment, work);
+  std::cout << arranged << std::flush;
+  write_file(options.output_dir + "/resolved.toml", experiment.document.resolved());
+  const nlohmann::ordered_json about = about_run(experiment, work);
+  Screen screen;
+  RunLog log = from ? RunLog(options.output_dir, options, *from) : RunLog(options.output_dir, options);
+  run.observers = {&screen, &log};
+  run.save = [&](const Snapshot& snapshot) { save_checkpoint(snapshot, experiment, work, log, about); };
   signals.begin();
   const TrainingResult result = train(run);
   screen.close();

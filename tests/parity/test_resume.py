@@ -81,7 +81,8 @@ def history(folder):
     kept = [{key: value for key, value in line.items() if key not in ("eval_runtime",)}
             for line in state["log_history"] if "train_runtime" not in line]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "train_loss" not in line] == [line["step"] for line in kept]
+    steps = [line["step"] for line in lines if "train_loss" not in line]
+    assert steps and steps == [line["step"] for line in kept][-len(steps):]  # that of a new folder begins where it went on
     return kept
 
 
@@ -149,8 +150,8 @@ def test_each_state_counts(run, folder):
     run("peft-run", write(folder, "unbroken", changes))
     whole = folder / "unbroken"
     names = json.loads((whole / "checkpoint-3" / "checkpoint.json").read_text())["parts"]
-    assert set(names) == {"optimizer", "position", "precision", "progress", "random"}
-    for name in [*names, "adapter_model"]:
+    assert set(names) == {"method", "optimizer", "position", "precision", "progress", "random"}
+    for name in [*sorted(set(names) - {"method"}), "adapter_model"]:  # LoRA keeps nothing beside its weights
         broken = folder / f"old_{name}"
         at = broken / "checkpoint-3"
         shutil.copytree(whole / "checkpoint-3", at)
@@ -163,12 +164,13 @@ def test_each_state_counts(run, folder):
         broken = folder / f"no_{name}"
         at = broken / "checkpoint-3"
         shutil.copytree(whole / "checkpoint-3", at)
-        (at / f"{name}.safetensors").unlink()
+        (at / f"{name}.safetensors").unlink(missing_ok=True)
         about = json.loads((at / "checkpoint.json").read_text())
         about["parts"].remove(name)
         (at / "checkpoint.json").write_text(json.dumps(about))
         seal(at)
-        assert run("peft-run", write(folder, broken.name, changes), "--resume", code=3).stderr, name
+        told = run("peft-run", write(folder, broken.name, changes), "--resume", code=3)
+        assert "lacks the" in told.stderr, name
 
 
 def test_saving_changes_nothing(run, folder):
@@ -301,13 +303,19 @@ def wait_for_step(process, folder, step, after=0.0):
     return False
 
 
-LONG = {"adapter": {"lora_dropout": 0.2}, "training": {"max_steps": 150, "log_every": 1, "save_every": 2, "save_total_limit": 3}}
+LONG = {"adapter": {"lora_dropout": 0.2}, "training": {"max_steps": 150, "log_every": 1, "save_every": 0}}
+SAVING = LONG | {"training": {"max_steps": 60, "log_every": 1, "save_every": 2, "save_total_limit": 3}}
+
+
+def metrics(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line.get("loss")) for line in lines if "train_loss" not in line]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_a_signal_saves_first(run, bin_dir, folder, number):
     run("peft-run", write(folder, "unbroken", LONG))
-    path, output = write(folder, "run", LONG | {"training": LONG["training"] | {"save_every": 0}}), folder / "run"
+    path, output = write(folder, "run", LONG), folder / "run"
     process = start(bin_dir, path)
     assert wait_for_step(process, output, 5)
     process.send_signal(number)
@@ -320,10 +328,11 @@ def test_a_signal_saves_first(run, bin_dir, folder, number):
     assert f"after step {step}" in run("peft-run", path, "--resume").stdout
     assert weights(output) == weights(folder / "unbroken")
     assert history(output) == history(folder / "unbroken")
+    assert metrics(output) == metrics(folder / "unbroken")
 
 
 def test_a_second_signal_leaves_at_once(bin_dir, folder):
-    process = start(bin_dir, write(folder, "run", LONG))
+    process = start(bin_dir, write(folder, "run", SAVING))
     assert wait_for_step(process, folder / "run", 3)
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
@@ -334,9 +343,9 @@ def test_a_second_signal_leaves_at_once(bin_dir, folder):
 
 
 def test_a_signal_before_the_first_step(run, bin_dir, folder):
-    run("peft-run", write(folder, "run", LONG))
+    run("peft-run", write(folder, "run", SAVING))
     before = {step: (folder / "run" / f"checkpoint-{step}" / "manifest.json").read_bytes() for step in checkpoints(folder / "run")}
-    process = start(bin_dir, write(folder, "run", LONG), "--resume", folder / "run" / f"checkpoint-{min(before)}")
+    process = start(bin_dir, write(folder, "run", SAVING), "--resume", folder / "run" / f"checkpoint-{min(before)}")
     assert "going on from" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
@@ -349,8 +358,8 @@ def test_a_signal_before_the_first_step(run, bin_dir, folder):
 def test_killed_at_any_time(run, bin_dir, folder):
     """Ten SIGKILLs at random moments; nearly every moment is one of a save. Every checkpoint there is, is whole; what is lost is
     less than what lies between two; and in the end it is the unbroken run."""
-    run("peft-run", write(folder, "unbroken", LONG))
-    path, output = write(folder, "run", LONG), folder / "run"
+    run("peft-run", write(folder, "unbroken", SAVING))
+    path, output = write(folder, "run", SAVING), folder / "run"
     moments = random.Random(5)
     kills = 0
     for _ in range(10):
@@ -372,12 +381,14 @@ def test_killed_at_any_time(run, bin_dir, folder):
     run("peft-run", path, "--resume")
     assert weights(output) == weights(folder / "unbroken")
     assert history(output) == history(folder / "unbroken")
+    assert metrics(output) == metrics(folder / "unbroken")
     assert not [entry.name for entry in output.iterdir() if entry.name.endswith((".writing", ".deleting"))]
 
 
 def test_the_newest_and_the_best_are_kept(run, folder):
-    """A rate that ruins the model: the first evaluation is the best, and its checkpoint stays and is the result."""
-    ruin = {"optimizer": {"lr": 0.5}, "scheduler": {"name": "constant"}, "data": {"eval_split": 0.2},
+    """Judged by what training unlearns, an early checkpoint is the best: it stays, and is the result."""
+    (folder / "eval.jsonl").write_text(json.dumps({"text": "\x01\x02\x03\x04" * 8}) + "\n")
+    ruin = {"scheduler": {"name": "constant"}, "data": {"eval": "eval.jsonl"},
             "training": {"eval_every": 1, "save_every": 1, "save_total_limit": 2, "load_best_model_at_end": True}}
     run("peft-run", write(folder, "best", ruin))
     output = folder / "best"
@@ -402,7 +413,7 @@ def test_the_newest_and_the_best_are_kept(run, folder):
 
 
 def test_two_runs_into_one_folder(run, bin_dir, folder):
-    process = start(bin_dir, write(folder, "run", LONG))
+    process = start(bin_dir, write(folder, "run", SAVING))
     assert wait_for_step(process, folder / "run", 1)
     process.send_signal(signal.SIGSTOP)
     try:
@@ -420,7 +431,7 @@ def test_a_full_disk(run, folder):
     if mounted.returncode != 0:
         pytest.skip("SKIPPED: a file system of 1.6 MB cannot be mounted here; run as root")
     try:
-        told = run("peft-run", write(folder, "run", LONG | {"training": LONG["training"] | {"save_total_limit": None}}), code=5)
+        told = run("peft-run", write(folder, "run", SAVING | {"training": SAVING["training"] | {"save_total_limit": None}}), code=5)
         assert "bytes, the disk has" in told.stderr
         found = checkpoints(output)
         assert found

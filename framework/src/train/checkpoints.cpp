@@ -80,8 +80,7 @@ std::string write_checkpoint(const std::string& output_dir, const Snapshot& snap
   save_adapter(draft.path(), adapter, model);
   json parts = json::array();
   for (const auto& [name, state] : snapshot.states) {
-    if (state.empty()) continue;
-    write_state(draft.file(name + ".safetensors"), state, {});
+    if (!state.empty()) write_state(draft.file(name + ".safetensors"), state, {});
     parts.push_back(name);
   }
   for (const auto& [name, text] : files) write_file(draft.file(name), text);
@@ -106,7 +105,8 @@ ReadCheckpoint read_checkpoint(const std::string& path) {
     const std::string name = part.is_string() ? part.get<std::string>() : "";
     if (name.empty() || name.find('/') != std::string::npos)
       throw InputError(printable(file, 4096) + ": names a part that is none");
-    read.states[name] = read_state((fs::path(path) / (name + ".safetensors")).string());
+    const std::string state = (fs::path(path) / (name + ".safetensors")).string();
+    read.states[name] = fs::exists(state) ? read_state(state) : State{};  // the manifest knows which were written
   }
   return read;
 }

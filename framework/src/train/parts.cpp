@@ -36,8 +36,7 @@ Part random_part(torch::Device device) {
 
 RunState states_of(const std::vector<Part>& parts) {
   RunState states;
-  for (const Part& part : parts)
-    if (State state = part.state(); !state.empty()) states[part.name] = std::move(state);
+  for (const Part& part : parts) states[part.name] = part.state();
   return states;
 }
 
@@ -47,7 +46,8 @@ void load_states(const std::vector<Part>& parts, const RunState& states) {
       throw InputError("the checkpoint holds a state of '" + printable(name) + "', which this run has not");
   for (const Part& part : parts) {
     const auto it = states.find(part.name);
-    part.load(it == states.end() ? State{} : it->second);
+    if (it == states.end()) throw InputError("the checkpoint lacks the state of '" + part.name + "'");
+    if (!it->second.empty() || !part.state().empty()) part.load(it->second);  // an optimizer before its first step
   }
 }
 

@@ -24,7 +24,7 @@ Part part(const std::string& name, Stateful& of) {
 Part random_part(torch::Device device);
 
 RunState states_of(const std::vector<Part>& parts);
-/// Every part gets its state, an empty one where `states` has none. Throws InputError where `states` has one more.
+/// Every part gets its state. Throws InputError where one is missing, or `states` has one more.
 void load_states(const std::vector<Part>& parts, const RunState& states);
 
 /// Numbers as a state, exact to the last bit, and back. `at` throws InputError where there is no such number.

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "peft/error.h"
+#include "peft/resume.h"
 #include "train/parts.h"
 #include "train/progress.h"
 #include "train/proof.h"
@@ -59,6 +60,12 @@ double add_auxiliary(const Adapter& adapter, Precision& precision) {
 }
 
 }  // namespace
+
+void require_resumable(const Run& run) {
+  const auto saved = run.resume->find("progress");
+  const Steps steps(run.data, run.options, run.packing, run.max_length);
+  Progress(run, steps.total()).load(saved == run.resume->end() ? State{} : saved->second);
+}
 
 TrainingResult train(Run& run) {
   auto& [model, optimizer, scheduler, clipper, precision, adapter, data, eval_data, packing, max_length, options,
