@@ -138,6 +138,18 @@ void write_results(const Experiment& experiment, const Workload& work, const Tra
   save_adapter(options.output_dir, *experiment.adapter, *work.model);
 }
 
+void print_done(const Workload& work, const TrainingResult& result, const std::string& output_dir) {
+  std::cout
+      << "trained " << result.steps << " steps in " << time_text(result.seconds) << ", mean loss " << result.loss
+      << "\nonly the adapter learned: every adapter tensor had a finite gradient, no base tensor any; the base is "
+         "bit-equal (XXH3 "
+      << result.base_hash << ")\n";
+  print_memory(work.memory);
+  std::cout << "adapter: " << printable(output_dir, 4096) << " ("
+            << bytes_text(fs::file_size(fs::path(output_dir) / "adapter_model.safetensors")) << ")"
+            << std::endl;
+}
+
 }  // namespace
 
 int train_command(const TrainArguments& arguments) {
@@ -163,6 +175,7 @@ int train_command(const TrainArguments& arguments) {
           .max_length = experiment.data.max_length,
           .options = options,
           .memory = work.memory,
+          .observers = {},
           .stop = [&] { return signals.asked(); },
           .resume = from ? &from->states : nullptr};
   if (from) require_resumable(run);
@@ -186,14 +199,6 @@ int train_command(const TrainArguments& arguments) {
 
   work.memory.phase(MemoryPhase::save);
   write_results(experiment, work, result, log);
-  std::cout
-      << "trained " << result.steps << " steps in " << time_text(result.seconds) << ", mean loss " << result.loss
-      << "\nonly the adapter learned: every adapter tensor had a finite gradient, no base tensor any; the base is "
-         "bit-equal (XXH3 "
-      << result.base_hash << ")\n";
-  print_memory(work.memory);
-  std::cout << "adapter: " << printable(options.output_dir, 4096) << " ("
-            << bytes_text(fs::file_size(fs::path(options.output_dir) / "adapter_model.safetensors")) << ")"
-            << std::endl;
+  print_done(work, result, options.output_dir);
   return 0;
 }
