@@ -70,6 +70,8 @@ Experiment::Experiment(const std::string& path, const StringList& sets) : docume
   scheduler = make<Scheduler>(document, *plugins, "linear");
   clipper = make<GradientClipper>(document, *plugins, "norm");
   precision = make<Precision>(document, *plugins, "fp32");
+  if (training.load_best_model_at_end && data.eval.empty() && data.eval_split <= 0)
+    document.table("training").error("load_best_model_at_end", "needs evaluation data: [data] eval or eval_split");
   document.finish();
   require_evaluations(*scheduler, training, !data.eval.empty() || data.eval_split > 0);
 }
