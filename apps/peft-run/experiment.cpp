@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include "commands.h"
+#include "fit.h"
 #include "peft/error.h"
 #include "peft/model/load.h"
 
@@ -82,6 +83,7 @@ Workload::Workload(Experiment& experiment)
       checkpoint(Checkpoint::open(experiment.model_path)),
       text(checkpoint) {
   memory.phase(MemoryPhase::load);
+  begin_limit(experiment.memory);
   const TokenCache cache(experiment.data.cache);
   const auto seed = static_cast<uint64_t>(experiment.training.seed);
   data = cache.load(experiment.data.train, experiment.data, text);
@@ -99,7 +101,11 @@ Workload::Workload(Experiment& experiment)
 }
 
 StepCounts count_steps(const Experiment& experiment, const Workload& work) {
-  Steps steps(work.data, experiment.training, experiment.data.packing, experiment.data.max_length);
+  return count_steps(experiment, work, experiment.training);
+}
+
+StepCounts count_steps(const Experiment& experiment, const Workload& work, const TrainingOptions& options) {
+  Steps steps(work.data, options, experiment.data.packing, experiment.data.max_length);
   StepCounts counts{.steps = steps.total()};
   const bool behind_virtual = work.model->virtual_tokens() > 0;
   for (int64_t step = 0; step < steps.total(); ++step)

@@ -49,6 +49,8 @@ struct StepCounts {
   peft::LargestBatch largest = {};
 };
 StepCounts count_steps(const Experiment& experiment, const Workload& work);
+/// The same with another batch size, accumulation or length of the run.
+StepCounts count_steps(const Experiment& experiment, const Workload& work, const peft::TrainingOptions& options);
 
 /// Arranges the model's memory as the experiment wants it; a line about it, or "" where everything is kept.
 std::string arranged_memory(const Experiment& experiment, const Workload& work, const StepCounts& counts);

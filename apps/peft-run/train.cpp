@@ -8,6 +8,7 @@
 
 #include "commands.h"
 #include "experiment.h"
+#include "fit.h"
 #include "model_card.h"
 #include "peft/adapter_files.h"
 #include "peft/error.h"
@@ -195,9 +196,9 @@ int train_command(const TrainArguments& arguments) {
   const auto from = start_of(arguments, experiment);  // before minutes are spent on what could not be kept
   Workload work(experiment);
   if (from) take_over(*from, experiment, work);
-  // Only a budget asks how large the steps are.
-  const StepCounts counts = experiment.memory.budget > 0 ? count_steps(experiment, work) : StepCounts{};
+  const StepCounts counts = count_steps(experiment, work);
   const std::string arranged = arranged_memory(experiment, work, counts);
+  require_fit(experiment, work, counts);
   Run run{.model = *work.model,
           .optimizer = *experiment.optimizer,
           .scheduler = *experiment.scheduler,
