@@ -39,7 +39,7 @@ ControlGroups::ControlGroups(const std::string& membership, const std::string& m
 /// The group and all above it. In a container the path may be the host's, of which only the root is to be seen.
 void ControlGroups::add(const std::string& root, const std::string& path, bool second) {
   fs::path at = fs::path(path).lexically_normal().relative_path();
-  if (!at.empty() && *at.begin() == "..") at.clear();
+  if (path.find("/..") != std::string::npos) at.clear();
   for (;; at = at.parent_path()) {
     const std::string folder = (at.empty() ? fs::path(root) : fs::path(root) / at).string() + "/memory.";
     const Group group = second ? Group{folder + "max", folder + "current", folder + "stat", ""}
