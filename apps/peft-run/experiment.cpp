@@ -2,6 +2,8 @@
 
 #include <torch/torch.h>
 
+#include <limits>
+
 #include "commands.h"
 #include "fit.h"
 #include "peft/error.h"
@@ -100,16 +102,19 @@ Workload::Workload(Experiment& experiment)
   for (ParamGroup& group : groups_of(experiment.adapters, *model)) experiment.optimizer->add(std::move(group));
 }
 
-StepCounts count_steps(const Experiment& experiment, const Workload& work) {
-  return count_steps(experiment, work, experiment.training);
-}
+namespace {
 
-StepCounts count_steps(const Experiment& experiment, const Workload& work, const TrainingOptions& options) {
+/// Of so many passes over the data at most.
+StepCounts count_passes(const Experiment& experiment, const Workload& work, const TrainingOptions& options,
+                        double passes) {
   Steps steps(work.data, options, experiment.data.packing, experiment.data.max_length);
   StepCounts counts{.steps = steps.total()};
   const bool behind_virtual = work.model->virtual_tokens() > 0;
-  for (int64_t step = 0; step < steps.total(); ++step)
-    for (const auto& examples : steps.next().batches) {
+  double epoch = 0;
+  for (int64_t i = 0; i < steps.total() && epoch < passes; ++i) {
+    const Steps::Step step = steps.next();
+    epoch = step.epoch;
+    for (const auto& examples : step.batches) {
       const Batch batch = make_batch(work.data, examples);
       const auto size = static_cast<int64_t>(batch.ids.size()), supervised = batch.supervised(behind_virtual);
       counts.tokens += size;
@@ -119,12 +124,24 @@ StepCounts count_steps(const Experiment& experiment, const Workload& work, const
       most.supervised = std::max(most.supervised, supervised);
       most.examples = std::max(most.examples, static_cast<int64_t>(batch.starts.size()) - 1);
     }
+  }
   return counts;
 }
 
-std::string arranged_memory(const Experiment& experiment, const Workload& work, const StepCounts& counts) {
+}  // namespace
+
+StepCounts count_steps(const Experiment& experiment, const Workload& work) {
+  return count_passes(experiment, work, experiment.training, std::numeric_limits<double>::infinity());
+}
+
+LargestBatch largest_batch(const Experiment& experiment, const Workload& work, const TrainingOptions& options) {
+  constexpr double enough = 10;  // passes, each in another order
+  return count_passes(experiment, work, options, enough).largest;
+}
+
+std::string arranged_memory(const Experiment& experiment, const Workload& work, const LargestBatch& largest) {
   Model& model = *work.model;
-  arrange_memory(model, *experiment.optimizer, counts.largest, experiment.memory);
+  arrange_memory(model, *experiment.optimizer, largest, experiment.memory);
   int64_t selective = 0, full = 0;
   for (const Checkpointing keeping : model.checkpointing()) {
     selective += keeping == Checkpointing::selective;

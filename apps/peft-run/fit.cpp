@@ -26,8 +26,8 @@ Bound bound_of(const MemoryOptions& options) {
 /// Looks for what makes the run fit.
 class Search {
  public:
-  Search(const Experiment& experiment, const Workload& work, const StepCounts& counts, uint64_t bytes)
-      : experiment_(experiment), work_(work), counts_(counts), bytes_(bytes), kept_(work.model->checkpointing()) {}
+  Search(const Experiment& experiment, const Workload& work, const LargestBatch& largest, uint64_t bytes)
+      : experiment_(experiment), work_(work), largest_(largest), bytes_(bytes), kept_(work.model->checkpointing()) {}
   ~Search() { work_.model->set_checkpointing(kept_); }
   Search(const Search&) = delete;
   Search& operator=(const Search&) = delete;
@@ -40,8 +40,8 @@ class Search {
     add_smaller("");
     if (is_full) return found_;
     work_.model->set_checkpointing(std::vector<Checkpointing>(kept_.size(), Checkpointing::full));
-    if (fits(counts_.largest))
-      add(full, counts_.largest);
+    if (fits(largest_))
+      add(full, largest_);
     else if (found_.empty())
       add_smaller(full + " and ");
     return found_;
@@ -61,7 +61,7 @@ class Search {
     while (options.batch_size > 1) {
       options.batch_size /= 2;
       options.gradient_accumulation_steps *= 2;
-      const LargestBatch largest = count_steps(experiment_, work_, options).largest;
+      const LargestBatch largest = largest_batch(experiment_, work_, options);
       if (!fits(largest)) continue;
       add(besides + "training.batch_size = " + std::to_string(options.batch_size) +
               " with gradient_accumulation_steps = " + std::to_string(options.gradient_accumulation_steps),
@@ -78,8 +78,8 @@ class Search {
 
   /// A bound on the largest micro-batch of examples that were cut at `length`.
   LargestBatch cut(int64_t length) const {
-    const int64_t rows = experiment_.data.packing ? experiment_.training.batch_size : counts_.largest.examples;
-    LargestBatch largest = counts_.largest;
+    const int64_t rows = experiment_.data.packing ? experiment_.training.batch_size : largest_.examples;
+    LargestBatch largest = largest_;
     largest.tokens = std::min(largest.tokens, rows * length);
     largest.supervised = std::min(largest.supervised, largest.tokens);
     return largest;
@@ -87,7 +87,7 @@ class Search {
 
   const Experiment& experiment_;
   const Workload& work_;
-  const StepCounts& counts_;
+  const LargestBatch& largest_;
   uint64_t bytes_;
   std::vector<Checkpointing> kept_;
   std::string found_;
@@ -115,19 +115,19 @@ void begin_limit(const MemoryOptions& options) {
   set_cpu_memory_limit(options.limit - now);
 }
 
-void require_fit(const Experiment& experiment, const Workload& work, const StepCounts& counts) {
+void require_fit(const Experiment& experiment, const Workload& work, const LargestBatch& largest) {
   if (!work.device.is_cpu()) return;  // what a device has it tells by itself
-  const MemoryEstimate estimate = estimate_memory(*work.model, *experiment.optimizer, counts.largest);
+  const MemoryEstimate estimate = estimate_memory(*work.model, *experiment.optimizer, largest);
   const Bound bound = bound_of(experiment.memory);
   if (estimate.resident() <= bound.bytes) {
     const uint64_t besides = estimate.program + estimate.mapped;
     if (experiment.memory.limit > besides) set_cpu_memory_limit(experiment.memory.limit - besides);
     return;
   }
-  const std::string found = Search(experiment, work, counts, bound.bytes).text();
+  const std::string found = Search(experiment, work, largest, bound.bytes).text();
   throw ResourceError(
       bound.name + ": " + bytes_text(bound.bytes) + " do not hold this run: " + bytes_text(estimate.resident()) +
-      " are expected for micro-batches of " + grouped(counts.largest.tokens) + " tokens (" + estimate_text(estimate) +
+      " are expected for micro-batches of " + grouped(largest.tokens) + " tokens (" + estimate_text(estimate) +
       ", the program " + bytes_text(estimate.program) + "); " +
       (found.empty() ? "no smaller batch, shorter examples or activation checkpointing make it fit; a narrower precision or "
                        "a smaller model needs less"

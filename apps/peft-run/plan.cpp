@@ -101,9 +101,9 @@ int plan_command(const PlanArguments& arguments) {
   print_groups(*experiment.optimizer);
   const StepCounts counts = count_steps(experiment, work);
   print_steps(experiment, counts);
-  std::cout << arranged_memory(experiment, work, counts);
+  std::cout << arranged_memory(experiment, work, counts.largest);
   print_memory(estimate_memory(model, *experiment.optimizer, counts.largest));
   print_sample(work);
-  require_fit(experiment, work, counts);
+  require_fit(experiment, work, counts.largest);
   return 0;
 }

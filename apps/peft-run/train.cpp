@@ -196,9 +196,9 @@ int train_command(const TrainArguments& arguments) {
   const auto from = start_of(arguments, experiment);  // before minutes are spent on what could not be kept
   Workload work(experiment);
   if (from) take_over(*from, experiment, work);
-  const StepCounts counts = count_steps(experiment, work);
-  const std::string arranged = arranged_memory(experiment, work, counts);
-  require_fit(experiment, work, counts);
+  const LargestBatch largest = largest_batch(experiment, work, options);
+  const std::string arranged = arranged_memory(experiment, work, largest);
+  require_fit(experiment, work, largest);
   Run run{.model = *work.model,
           .optimizer = *experiment.optimizer,
           .scheduler = *experiment.scheduler,

@@ -36,7 +36,7 @@ MemoryComponent component_of_phase(MemoryPhase phase) {
 }
 
 /// `ulimit -v` (RLIMIT_AS) or `ulimit -d` (RLIMIT_DATA) in bytes; UINT64_MAX: unlimited.
-uint64_t limit_of(__rlimit_resource resource) {
+uint64_t limit_of(decltype(RLIMIT_AS) resource) {
   rlimit limit{};
   const bool bounded = ::getrlimit(resource, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
   return bounded ? limit.rlim_cur : UINT64_MAX;

@@ -95,25 +95,25 @@ bool ElfFile::names(const Elf64_Shdr& table, uint64_t offset, const std::string&
 }
 
 std::optional<std::string> ElfFile::section(const std::string& name, uint64_t most) const {
-  for (const Elf64_Shdr& section : sections_) {
-    if (!names(section_names_, section.sh_name, name)) continue;
-    if (section.sh_type != SHT_PROGBITS || section.sh_size == 0 || section.sh_size > most)
+  for (const Elf64_Shdr& one : sections_) {
+    if (!names(section_names_, one.sh_name, name)) continue;
+    if (one.sh_type != SHT_PROGBITS || one.sh_size == 0 || one.sh_size > most)
       refuse("its section " + name + " is malformed");
-    std::string bytes(section.sh_size, '\0');
-    read(section.sh_offset, bytes.data(), bytes.size());
+    std::string bytes(one.sh_size, '\0');
+    read(one.sh_offset, bytes.data(), bytes.size());
     return bytes;
   }
   return std::nullopt;
 }
 
 std::optional<uint64_t> ElfFile::exported_bytes(const std::string& name) const {
-  for (const Elf64_Shdr& section : sections_) {
-    if (section.sh_type != SHT_DYNSYM) continue;
-    if (section.sh_link >= sections_.size()) refuse("a malformed shared library");
-    for (const auto& symbol : read_table<Elf64_Sym>(section.sh_offset, section.sh_size / sizeof(Elf64_Sym))) {
+  for (const Elf64_Shdr& one : sections_) {
+    if (one.sh_type != SHT_DYNSYM) continue;
+    if (one.sh_link >= sections_.size()) refuse("a malformed shared library");
+    for (const auto& symbol : read_table<Elf64_Sym>(one.sh_offset, one.sh_size / sizeof(Elf64_Sym))) {
       const bool exported = symbol.st_shndx != SHN_UNDEF && ELF64_ST_BIND(symbol.st_info) != STB_LOCAL &&
                             ELF64_ST_TYPE(symbol.st_info) == STT_OBJECT;
-      if (exported && names(sections_[section.sh_link], symbol.st_name, name)) return symbol.st_size;
+      if (exported && names(sections_[one.sh_link], symbol.st_name, name)) return symbol.st_size;
     }
   }
   return std::nullopt;
