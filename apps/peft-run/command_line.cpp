@@ -14,7 +14,8 @@ namespace {
 namespace po = boost::program_options;
 using peft::StringList;
 
-const char* const overview = R"(usage: peft-run EXPERIMENT.toml [--set TABLE.KEY=VALUE]...   train
+const char* const overview =
+    R"(usage: peft-run EXPERIMENT.toml [--set TABLE.KEY=VALUE]...   train; --resume goes on from the newest checkpoint
        peft-run plan EXPERIMENT.toml [--set ...]             what would be trained, and what it costs
        peft-run generate --model M [--adapter DIR] --prompt TEXT
        peft-run eval --model M --data FILE [--adapter DIR]   loss, perplexity and accuracy, with the adapter and without
@@ -89,17 +90,40 @@ void require(bool ok, const std::string& message, const Syntax& syntax) {
   if (!ok) throw UsageError(message, syntax.help());
 }
 
+/// --resume alone, or with a folder behind it.
+void add_resume(Syntax& syntax, PlanArguments&) { static_cast<void>(syntax); }
+void add_resume(Syntax& syntax, TrainArguments& out) {
+  const auto take = [&out](const std::string& given) { out.resume = given; };
+  syntax.options.add_options()("resume",
+                               po::value<std::string>()->implicit_value("")->notifier(take)->value_name("DIR"),
+                               "go on from this checkpoint; without DIR: from the newest whole one of output_dir");
+}
+
+/// `--resume DIR` as one word, which is how an option whose value may be left out takes it; an experiment is no DIR.
+StringList with_resume_joined(const StringList& words) {
+  StringList joined;
+  for (const std::string& word : words) {
+    const bool value = !joined.empty() && joined.back() == "--resume" && !word.starts_with('-') && !word.ends_with(".toml");
+    if (value)
+      joined.back() += "=" + word;
+    else
+      joined.push_back(word);
+  }
+  return joined;
+}
+
 /// Training and planning read the same.
 template <class Arguments>
 Command parse_experiment(const StringList& words, const std::string& line) {
   Arguments out;
   Syntax syntax(line);
+  add_resume(syntax, out);
   syntax.options.add_options()("set", po::value(&out.sets)->value_name("TABLE.KEY=VALUE"),
                                "goes over the file; may be repeated");
   syntax.hidden.add_options()("experiment", po::value(&out.experiment));
   syntax.positional.add("experiment", 1);
   po::variables_map values;
-  if (!parse(words, syntax, values)) return Information{syntax.help()};
+  if (!parse(with_resume_joined(words), syntax, values)) return Information{syntax.help()};
   if (out.experiment.empty()) throw UsageError("no experiment given", syntax.help());
   return out;
 }
@@ -275,5 +299,5 @@ Command parse_command_line(int argc, const char* const* argv) {
         "no command '" + peft::printable(first) + "'" + (near.empty() ? "" : "; did you mean '" + near + "'?"),
         overview);
   }
-  return parse_experiment<TrainArguments>(words, "EXPERIMENT.toml [--set TABLE.KEY=VALUE]...");
+  return parse_experiment<TrainArguments>(words, "EXPERIMENT.toml [--set TABLE.KEY=VALUE]... [--resume [DIR]]");
 }

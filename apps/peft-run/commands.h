@@ -10,8 +10,9 @@
 #include "peft/options.h"
 
 struct TrainArguments {
-  std::string experiment;  ///< path of the TOML file
-  peft::StringList sets;   ///< `table.key=value`, in order
+  std::string experiment;             ///< path of the TOML file
+  peft::StringList sets;              ///< `table.key=value`, in order
+  std::optional<std::string> resume;  ///< a checkpoint's folder, or "": the newest of output_dir
 };
 
 struct PlanArguments {

@@ -2,7 +2,10 @@
 
 #include <torch/torch.h>
 
+#include <limits>
+
 #include "commands.h"
+#include "fit.h"
 #include "peft/error.h"
 #include "peft/model/load.h"
 
@@ -70,6 +73,8 @@ Experiment::Experiment(const std::string& path, const StringList& sets) : docume
   scheduler = make<Scheduler>(document, *plugins, "linear");
   clipper = make<GradientClipper>(document, *plugins, "norm");
   precision = make<Precision>(document, *plugins, "fp32");
+  if (training.load_best_model_at_end && data.eval.empty() && data.eval_split <= 0)
+    document.table("training").error("load_best_model_at_end", "needs evaluation data: [data] eval or eval_split");
   document.finish();
   require_evaluations(*scheduler, training, !data.eval.empty() || data.eval_split > 0);
 }
@@ -80,6 +85,7 @@ Workload::Workload(Experiment& experiment)
       checkpoint(Checkpoint::open(experiment.model_path)),
       text(checkpoint) {
   memory.phase(MemoryPhase::load);
+  begin_limit(experiment.memory);
   const TokenCache cache(experiment.data.cache);
   const auto seed = static_cast<uint64_t>(experiment.training.seed);
   data = cache.load(experiment.data.train, experiment.data, text);
@@ -96,12 +102,19 @@ Workload::Workload(Experiment& experiment)
   for (ParamGroup& group : groups_of(experiment.adapters, *model)) experiment.optimizer->add(std::move(group));
 }
 
-StepCounts count_steps(const Experiment& experiment, const Workload& work) {
-  Steps steps(work.data, experiment.training, experiment.data.packing, experiment.data.max_length);
+namespace {
+
+/// Of so many passes over the data at most.
+StepCounts count_passes(const Experiment& experiment, const Workload& work, const TrainingOptions& options,
+                        double passes) {
+  Steps steps(work.data, options, experiment.data.packing, experiment.data.max_length);
   StepCounts counts{.steps = steps.total()};
   const bool behind_virtual = work.model->virtual_tokens() > 0;
-  for (int64_t step = 0; step < steps.total(); ++step)
-    for (const auto& examples : steps.next().batches) {
+  double epoch = 0;
+  for (int64_t i = 0; i < steps.total() && epoch < passes; ++i) {
+    const Steps::Step step = steps.next();
+    epoch = step.epoch;
+    for (const auto& examples : step.batches) {
       const Batch batch = make_batch(work.data, examples);
       const auto size = static_cast<int64_t>(batch.ids.size()), supervised = batch.supervised(behind_virtual);
       counts.tokens += size;
@@ -111,12 +124,24 @@ StepCounts count_steps(const Experiment& experiment, const Workload& work) {
       most.supervised = std::max(most.supervised, supervised);
       most.examples = std::max(most.examples, static_cast<int64_t>(batch.starts.size()) - 1);
     }
+  }
   return counts;
 }
 
-std::string arranged_memory(const Experiment& experiment, const Workload& work, const StepCounts& counts) {
+}  // namespace
+
+StepCounts count_steps(const Experiment& experiment, const Workload& work) {
+  return count_passes(experiment, work, experiment.training, std::numeric_limits<double>::infinity());
+}
+
+LargestBatch largest_batch(const Experiment& experiment, const Workload& work, const TrainingOptions& options) {
+  constexpr double enough = 10;  // passes, each in another order
+  return count_passes(experiment, work, options, enough).largest;
+}
+
+std::string arranged_memory(const Experiment& experiment, const Workload& work, const LargestBatch& largest) {
   Model& model = *work.model;
-  arrange_memory(model, *experiment.optimizer, counts.largest, experiment.memory);
+  arrange_memory(model, *experiment.optimizer, largest, experiment.memory);
   int64_t selective = 0, full = 0;
   for (const Checkpointing keeping : model.checkpointing()) {
     selective += keeping == Checkpointing::selective;

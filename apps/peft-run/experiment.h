@@ -49,9 +49,12 @@ struct StepCounts {
   peft::LargestBatch largest = {};
 };
 StepCounts count_steps(const Experiment& experiment, const Workload& work);
+/// The largest with these options, of the first passes over the data: a run may be endless.
+peft::LargestBatch largest_batch(const Experiment& experiment, const Workload& work,
+                                 const peft::TrainingOptions& options);
 
 /// Arranges the model's memory as the experiment wants it; a line about it, or "" where everything is kept.
-std::string arranged_memory(const Experiment& experiment, const Workload& work, const StepCounts& counts);
+std::string arranged_memory(const Experiment& experiment, const Workload& work, const peft::LargestBatch& largest);
 
 /// What was read: examples, tokens, and what was cut or skipped; a line for each data set.
 std::string data_text(const Workload& work);

@@ -1,15 +1,21 @@
 #include <torch/types.h>
 
+#include <cstdlib>
+#include <exception>
 #include <iostream>
 #include <new>
+#include <system_error>
 
+#include "bus_error.h"
 #include "command_line.h"
 #include "peft/error.h"
+#include "peft/memory.h"
 
 namespace {
 
 constexpr int done = 0, internal_error = 1;
 constexpr int usage_error = static_cast<int>(peft::ErrorKind::config);
+constexpr int plugin_error = static_cast<int>(peft::ErrorKind::plugin);
 constexpr int resource_error = static_cast<int>(peft::ErrorKind::resource);
 
 template <class... Functions>
@@ -43,14 +49,15 @@ int report_internal(const std::string& what) {
   return internal_error;
 }
 
-}  // namespace
+int report_missing_memory(const char* what) {
+  std::cerr << "peft-run: not enough memory during " << peft::name(peft::memory_phase()) << what << "\n";
+  return resource_error;
+}
 
-int main(int argc, char** argv) {
+/// Tells the exception being handled.
+int report() {
   try {
-    const int code = run(parse_command_line(argc, argv));
-    if (std::cout.flush()) return code;
-    std::cerr << "peft-run: the output cannot be written\n";
-    return resource_error;
+    throw;
   } catch (const UsageError& error) {
     std::cerr << "peft-run: " << error.what() << "\n" << error.usage;
     return usage_error;
@@ -58,14 +65,38 @@ int main(int argc, char** argv) {
     std::cerr << error.what() << "\n";
     return static_cast<int>(error.kind());
   } catch (const c10::OutOfMemoryError& error) {
-    std::cerr << "peft-run: not enough memory: " << error.what_without_backtrace() << "\n";
+    std::cerr << "peft-run: " << error.what_without_backtrace() << "\n";
     return resource_error;
   } catch (const std::bad_alloc&) {
-    std::cerr << "peft-run: not enough memory\n";
-    return resource_error;
+    return report_missing_memory("");
+  } catch (const std::system_error& error) {
+    const bool short_of = error.code() == std::errc::resource_unavailable_try_again ||
+                          error.code() == std::errc::not_enough_memory;
+    return short_of ? report_missing_memory(" or threads") : report_internal(error.what());
   } catch (const c10::Error& error) {
     return report_internal(error.what_without_backtrace());
   } catch (const std::exception& error) {
     return report_internal(error.what());
+  } catch (...) {  // nothing of ours throws such a thing
+    std::cerr << "peft-run: a plugin threw something that is no std::exception\n";
+    return plugin_error;
+  }
+}
+
+/// Where an exception cannot pass, as out of a thread: it shall still end with its message and exit code.
+[[noreturn]] void end() { std::_Exit(std::current_exception() ? report() : report_internal("no exception was thrown")); }
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::set_terminate(end);
+  watch_mapped_files();
+  try {
+    const int code = run(parse_command_line(argc, argv));
+    if (std::cout.flush()) return code;
+    std::cerr << "peft-run: the output cannot be written\n";
+    return resource_error;
+  } catch (...) {
+    return report();
   }
 }

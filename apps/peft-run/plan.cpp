@@ -7,6 +7,7 @@
 
 #include "commands.h"
 #include "experiment.h"
+#include "fit.h"
 #include "peft/error.h"
 #include "peft/estimate.h"
 #include "screen.h"
@@ -64,12 +65,10 @@ void print_steps(const Experiment& experiment, const StepCounts& counts) {
 }
 
 void print_memory(const MemoryEstimate& estimate) {
-  std::cout << "memory expected:";
-  for (std::size_t i = 0; i < kMemoryComponents; ++i)
-    if (estimate.components[i] > 0)
-      std::cout << " " << name(static_cast<MemoryComponent>(i)) << " " << bytes_text(estimate.components[i]) << ",";
-  if (estimate.mapped > 0) std::cout << " base, mapped " << bytes_text(estimate.mapped) << ",";
-  std::cout << " in all " << bytes_text(estimate.total()) << "\n";
+  std::cout << "memory expected: " << estimate_text(estimate) << ", in all " << bytes_text(estimate.total()) << "\n";
+  if (estimate.program > 0)
+    std::cout << "resident: with the program's " << bytes_text(estimate.program) << " that hold no tensors "
+              << bytes_text(estimate.resident()) << "\n";
 }
 
 /// The first example as the model sees it: what it must say stands in brackets.
@@ -102,8 +101,9 @@ int plan_command(const PlanArguments& arguments) {
   print_groups(*experiment.optimizer);
   const StepCounts counts = count_steps(experiment, work);
   print_steps(experiment, counts);
-  std::cout << arranged_memory(experiment, work, counts);
+  std::cout << arranged_memory(experiment, work, counts.largest);
   print_memory(estimate_memory(model, *experiment.optimizer, counts.largest));
   print_sample(work);
+  require_fit(experiment, work, counts.largest);
   return 0;
 }

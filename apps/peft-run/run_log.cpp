@@ -5,8 +5,43 @@
 
 using json = nlohmann::ordered_json;
 
+namespace {
+
+/// The lines of a metrics.jsonl that a run at `step` has written; a line that was cut off is none.
+std::string lines_until(int64_t step, const std::string& path) {
+  std::ifstream file(path);
+  std::string kept;
+  for (std::string line; std::getline(file, line);) {
+    const json entry = json::parse(line, nullptr, /*allow_exceptions=*/false);
+    if (entry.is_object() && !entry.contains("train_loss") && entry.value("step", step + 1) <= step)
+      kept += line + "\n";
+  }
+  return kept;
+}
+
+}  // namespace
+
 RunLog::RunLog(const std::string& folder, const peft::TrainingOptions& options)
-    : path_(folder + "/metrics.jsonl"), metrics_(path_, std::ios::trunc), options_(options) {
+    : folder_(folder), path_(folder + "/metrics.jsonl"), options_(options) {
+  open(std::ios::trunc);
+}
+
+RunLog::RunLog(const std::string& folder, const peft::TrainingOptions& options, const peft::ReadCheckpoint& from)
+    : folder_(folder), path_(folder + "/metrics.jsonl"), options_(options) {
+  const std::string path = from.path + "/trainer_state.json";
+  const json state = json::parse(peft::read_text(path), nullptr, /*allow_exceptions=*/false);
+  if (!state.is_object() || !state.contains("log_history") || !state["log_history"].is_array())
+    throw peft::InputError(peft::printable(path, 4096) + ": has no log_history");
+  history_ = state["log_history"];
+  last_.step = from.step;
+  last_.epoch = state.value("epoch", 0.0);
+  last_.total_steps = state.value("max_steps", int64_t{0});
+  peft::write_file(path_, lines_until(from.step, path_));
+  open(std::ios::app);
+}
+
+void RunLog::open(std::ios::openmode mode) {
+  metrics_.open(path_, mode);
   if (!metrics_) throw peft::ResourceError(peft::printable(path_, 4096) + ": cannot be written");
 }
 
@@ -48,22 +83,28 @@ void RunLog::finished(const peft::TrainingResult& r) {
   add(line, line);
 }
 
-void RunLog::write_state(const std::string& folder) const {
-  const json state = {{"best_metric", nullptr},
-                      {"best_model_checkpoint", nullptr},
-                      {"epoch", last_.epoch},
-                      {"eval_steps", options_.eval_every},
-                      {"global_step", last_.step},
-                      {"is_hyper_param_search", false},
-                      {"is_local_process_zero", true},
-                      {"is_world_process_zero", true},
-                      {"log_history", history_},
-                      {"logging_steps", options_.log_every},
-                      {"max_steps", last_.total_steps},
-                      {"num_train_epochs", options_.epochs},
-                      {"save_steps", options_.save_every},
-                      {"train_batch_size", options_.batch_size},
-                      {"trial_name", nullptr},
-                      {"trial_params", nullptr}};
-  peft::write_file(folder + "/trainer_state.json", state.dump(2) + "\n");
+std::string RunLog::state(const peft::Best& best) const {
+  json state = {{"best_global_step", nullptr},
+                {"best_metric", nullptr},
+                {"best_model_checkpoint", nullptr},
+                {"epoch", last_.epoch},
+                {"eval_steps", options_.eval_every},
+                {"global_step", last_.step},
+                {"is_hyper_param_search", false},
+                {"is_local_process_zero", true},
+                {"is_world_process_zero", true},
+                {"log_history", history_},
+                {"logging_steps", options_.log_every},
+                {"max_steps", last_.total_steps},
+                {"num_train_epochs", options_.epochs},
+                {"save_steps", options_.save_every},
+                {"train_batch_size", options_.batch_size},
+                {"trial_name", nullptr},
+                {"trial_params", nullptr}};
+  if (best) {
+    state["best_global_step"] = best->step;
+    state["best_metric"] = best->loss;
+    state["best_model_checkpoint"] = folder_ + "/checkpoint-" + std::to_string(best->step);
+  }
+  return state.dump(2) + "\n";
 }

@@ -10,15 +10,18 @@
 class RunLog : public peft::Observer {
  public:
   RunLog(const std::string& folder, const peft::TrainingOptions& options);
+  /// Goes on where a checkpoint's log ended: what `folder`'s metrics.jsonl tells of later steps is taken out of it.
+  RunLog(const std::string& folder, const peft::TrainingOptions& options, const peft::ReadCheckpoint& from);
   void stepped(const peft::StepReport& report) override;
   void evaluated(const peft::EvalReport& report) override;
   void finished(const peft::TrainingResult& result);
-  /// Writes trainer_state.json as of now.
-  void write_state(const std::string& folder) const;
+  /// trainer_state.json as of now; `best`: of the checkpoint of least evaluation loss.
+  std::string state(const peft::Best& best) const;
 
  private:
+  void open(std::ios::openmode mode);
   void add(nlohmann::ordered_json history, const nlohmann::ordered_json& metrics);
-  std::string path_;
+  std::string folder_, path_;
   std::ofstream metrics_;
   peft::TrainingOptions options_;
   nlohmann::ordered_json history_ = nlohmann::ordered_json::array();

@@ -4,30 +4,38 @@
 #include <cmath>
 #include <filesystem>
 #include <iostream>
+#include <nlohmann/json.hpp>
 
 #include "commands.h"
 #include "experiment.h"
+#include "fit.h"
 #include "model_card.h"
 #include "peft/adapter_files.h"
 #include "peft/error.h"
-#include "peft/files/draft_folder.h"
+#include "peft/files/folder_lock.h"
 #include "peft/files/json.h"
+#include "peft/resume.h"
+#include "resume.h"
 #include "run_log.h"
 #include "screen.h"
+#include "signals.h"
 
 namespace {
 
 namespace fs = std::filesystem;
 using namespace peft;
 
-/// Refuses to write over an adapter unasked.
+/// Refuses to write over an adapter or checkpoints unasked.
 void check_output(const TrainingOptions& options, const AdapterStack& adapters) {
+  if (options.overwrite_output_dir) return;
   const auto held = [&](const NamedAdapter& one) {
     return fs::exists(fs::path(folder_of(one, options.output_dir)) / "adapter_model.safetensors");
   };
-  if (!options.overwrite_output_dir && std::any_of(adapters.begin(), adapters.end(), held))
-    throw ConfigError("[training] output_dir: " + printable(options.output_dir, 4096) +
-                      " already holds an adapter; name another folder, or set training.overwrite_output_dir = true");
+  const bool adapter = std::any_of(adapters.begin(), adapters.end(), held);
+  if (adapter || !checkpoints_in(options.output_dir).empty())
+    throw ConfigError("[training] output_dir: " + printable(options.output_dir, 4096) + " already holds " +
+                      (adapter ? "an adapter" : "checkpoints; go on from them with --resume") +
+                      "; name another folder, or set training.overwrite_output_dir = true");
 }
 
 void make_output(const TrainingOptions& options) {
@@ -38,22 +46,55 @@ void make_output(const TrainingOptions& options) {
                         " cannot be made: " + error.message());
 }
 
-/// A whole checkpoint or none.
-void save_checkpoint(int64_t step, const Experiment& experiment, const Workload& work, const RunLog& log) {
-  DraftFolder draft(experiment.training.output_dir + "/checkpoint-" + std::to_string(step));
-  save_adapters(draft.path(), experiment.adapters, *work.model);
-  const auto write = [&](const char* file, const State& state) {
-    if (!state.empty()) write_state(draft.file(file), state, {});
-  };
-  State scheduler;
-  for (const auto& [name, value] : experiment.scheduler->state())
-    scheduler[name] = torch::tensor(value, torch::kDouble);
-  write("optimizer.safetensors", experiment.optimizer->state());
-  write("scheduler.safetensors", scheduler);
-  write("clipping.safetensors", experiment.clipper->state());
-  write("precision.safetensors", experiment.precision->state());
-  log.write_state(draft.path());
-  draft.publish();
+void save_checkpoint(const Snapshot& snapshot, const Experiment& experiment, const Workload& work, const RunLog& log,
+                     const nlohmann::ordered_json& about) {
+  const TrainingOptions& options = experiment.training;
+  write_checkpoint(
+      options.output_dir, snapshot, experiment.adapters, *work.model, about,
+      {{"trainer_state.json", log.state(snapshot.best)}, {"resolved.toml", experiment.document.resolved()}});
+  if (options.save_total_limit)
+    delete_checkpoints(
+        options.output_dir, *options.save_total_limit,
+        options.load_best_model_at_end && snapshot.best ? std::optional(snapshot.best->step) : std::nullopt);
+}
+
+/// Throws ResourceError where the disk would not even hold one checkpoint.
+void require_space_of_checkpoint(const Experiment& experiment, const Workload& work) {
+  double bytes = 0;
+  for (const auto& [name, tensor] : work.model->trainable())
+    bytes += static_cast<double>(tensor.nbytes()) +
+             static_cast<double>(experiment.optimizer->state_bytes(tensor));
+  require_space(experiment.training.output_dir, static_cast<uint64_t>(bytes), "one checkpoint");
+}
+
+/// The folder as this run needs it: nothing half written, and no checkpoint of another course.
+void tidy_output(const TrainingOptions& options, const std::optional<ReadCheckpoint>& from) {
+  clean_checkpoints(options.output_dir);
+  if (!from) return delete_checkpoints(options.output_dir, 0, std::nullopt);
+  for (const std::string& path : set_aside_after(options.output_dir, from->step))
+    std::cerr << "set aside: " << printable(path, 4096) << "\n";
+}
+
+/// Where `--resume` says to go on; nothing: from the beginning.
+std::optional<ReadCheckpoint> start_of(const TrainArguments& arguments, const Experiment& experiment) {
+  if (!arguments.resume) {
+    check_output(experiment.training, experiment.adapters);
+    return std::nullopt;
+  }
+  const std::string& output = experiment.training.output_dir;
+  auto from = find_checkpoint(*arguments.resume, output);
+  if (!from) {
+    check_output(experiment.training, experiment.adapters);
+    std::cout << "no checkpoint in " << printable(output, 4096) << ": the run begins" << std::endl;
+    return from;
+  }
+  const fs::path holder = fs::absolute(from->path).lexically_normal().parent_path();
+  if (experiment.training.load_best_model_at_end && holder != fs::absolute(output).lexically_normal())
+    throw ConfigError("[training] load_best_model_at_end: the checkpoints so far are in " +
+                      printable(holder.string(), 4096) + ", so output_dir must be that folder");
+  require_same_run(*from, experiment);
+  std::cout << "going on from " << printable(from->path, 4096) << ", after step " << from->step << std::endl;
+  return from;
 }
 
 void print_start(const Experiment& experiment, const Workload& work) {
@@ -114,24 +155,50 @@ std::vector<Adapter*> pointers(const AdapterStack& adapters) {
   return all;
 }
 
+/// The line of the end, where a signal came before it.
+int tell_stopped(const Signals& signals, const TrainingResult& result, const std::string& output_dir) {
+  std::cout << "stopped by " << signals.name() << " after step " << result.steps << ", saved as "
+            << printable(output_dir, 4096) << "/checkpoint-" << result.steps << "; go on with --resume" << std::endl;
+  return stopped_by_signal;
+}
+
+void write_results(const Experiment& experiment, const Workload& work, const TrainingResult& result, RunLog& log) {
+  const TrainingOptions& options = experiment.training;
+  if (options.load_best_model_at_end && result.best) {
+    const std::string best = options.output_dir + "/checkpoint-" + std::to_string(result.best->step);
+    fill_adapters(best, experiment.adapters, *work.model);
+    std::cout << "the result is " << printable(best, 4096) << ", of evaluation loss " << result.best->loss << "\n";
+  }
+  log.finished(result);
+  write_file(options.output_dir + "/trainer_state.json", log.state(result.best));
+  write_file(options.output_dir + "/README.md", model_card(experiment, work, result));
+  save_adapters(options.output_dir, experiment.adapters, *work.model);
+}
+
+void print_done(const Experiment& experiment, const Workload& work, const TrainingResult& result) {
+  std::cout
+      << "trained " << result.steps << " steps in " << time_text(result.seconds) << ", mean loss " << result.loss
+      << "\nonly the adapter learned: every adapter tensor had a finite gradient, no base tensor any; the base is "
+         "bit-equal (XXH3 "
+      << result.base_hash << ")\n";
+  print_profile(result);
+  print_memory(work.memory);
+  print_saved(experiment);
+}
+
 }  // namespace
 
 int train_command(const TrainArguments& arguments) {
+  Signals signals;
   Experiment experiment(arguments.experiment, arguments.sets);
   install_cpu_allocator();
   const TrainingOptions& options = experiment.training;
-  check_output(options, experiment.adapters);  // before minutes are spent on what could not be kept
+  const auto from = start_of(arguments, experiment);  // before minutes are spent on what could not be kept
   Workload work(experiment);
-  // Only a budget asks how large the steps are.
-  const StepCounts counts = experiment.memory.budget > 0 ? count_steps(experiment, work) : StepCounts{};
-  const std::string arranged = arranged_memory(experiment, work, counts);
-  make_output(options);
-  print_start(experiment, work);
-  std::cout << arranged << std::flush;
-
-  write_file(options.output_dir + "/resolved.toml", experiment.document.resolved());
-  Screen screen;
-  RunLog log(options.output_dir, options);
+  if (from) take_over(*from, experiment, work);
+  const LargestBatch largest = largest_batch(experiment, work, options);
+  const std::string arranged = arranged_memory(experiment, work, largest);
+  require_fit(experiment, work, largest);
   Run run{.model = *work.model,
           .optimizer = *experiment.optimizer,
           .scheduler = *experiment.scheduler,
@@ -144,23 +211,30 @@ int train_command(const TrainArguments& arguments) {
           .max_length = experiment.data.max_length,
           .options = options,
           .memory = work.memory,
-          .observers = {&screen, &log},
-          .save = [&](int64_t step) { save_checkpoint(step, experiment, work, log); }};
+          .observers = {},
+          .stop = [&] { return signals.asked(); },
+          .resume = from ? &from->states : nullptr};
+  if (from) require_resumable(run);
+
+  make_output(options);
+  const FolderLock lock(options.output_dir);
+  tidy_output(options, from);
+  if (options.save_every > 0) require_space_of_checkpoint(experiment, work);
+  print_start(experiment, work);
+  std::cout << arranged << std::flush;
+  write_file(options.output_dir + "/resolved.toml", experiment.document.resolved());
+  const nlohmann::ordered_json about = about_run(experiment, work);
+  Screen screen;
+  RunLog log = from ? RunLog(options.output_dir, options, *from) : RunLog(options.output_dir, options);
+  run.observers = {&screen, &log};
+  run.save = [&](const Snapshot& snapshot) { save_checkpoint(snapshot, experiment, work, log, about); };
+  signals.begin();
   const TrainingResult result = train(run);
   screen.close();
+  if (result.stopped) return tell_stopped(signals, result, options.output_dir);
 
   work.memory.phase(MemoryPhase::save);
-  log.finished(result);
-  log.write_state(options.output_dir);
-  write_file(options.output_dir + "/README.md", model_card(experiment, work, result));
-  save_adapters(options.output_dir, experiment.adapters, *work.model);
-  std::cout
-      << "trained " << result.steps << " steps in " << time_text(result.seconds) << ", mean loss " << result.loss
-      << "\nonly the adapter learned: every adapter tensor had a finite gradient, no base tensor any; the base is "
-         "bit-equal (XXH3 "
-      << result.base_hash << ")\n";
-  print_profile(result);
-  print_memory(work.memory);
-  print_saved(experiment);
+  write_results(experiment, work, result, log);
+  print_done(experiment, work, result);
   return 0;
 }

@@ -77,6 +77,11 @@ CASES = [
     ("waveft", peft.WaveFTConfig, {"n_frequency": 50, "use_idwt": False}, False),
     ("beft", peft.BeftConfig, {}, False),
     ("beft", peft.BeftConfig, {"target_modules": ["q_proj", "down_proj"], "modules_to_save": ["lm_head"]}, False),
+    ("lora", peft.LoraConfig, {"trainable_token_indices": list(range(90, 4, -1)), "r": 4}, False),
+    ("lora", peft.LoraConfig, {"trainable_token_indices": {"lm_head": [9, 70, 71], "embed_tokens": list(range(120, 4, -1))}}, False),
+    ("trainable_tokens", peft.TrainableTokensConfig, {"token_indices": list(range(4, 90))}, False),
+    ("trainable_tokens", peft.TrainableTokensConfig,
+     {"token_indices": list(range(120, 4, -1)), "target_modules": ["lm_head", "embed_tokens"], "init_weights": False}, False),
 ]
 NUMBERED = [f"{case[0]}-{sum(other[0] == case[0] for other in CASES[:i])}" for i, case in enumerate(CASES)]
 every = pytest.mark.parametrize("method,config,options,is_lora", CASES, ids=NUMBERED)
@@ -297,6 +302,10 @@ def test_vblora_saved_as_mixtures(run, tmp_path, vectors, index):
         ("boft", {"boft_block_size": 16, "boft_n_butterfly_factor": 3}, "needs blocks of even size, in a multiple of 2^2"),
         ("adalora", {"total_step": 5, "tinit": 3, "tfinal": 2}, "'total_step' is too small"),
         ("adalora", {"target_r": 13}, "'target_r' must be positive and at most init_r"),
+        ("lora", {"trainable_token_indices": [258]}, "258 is no token: 'model.embed_tokens' has rows 0 to 257"),
+        ("lora", {"trainable_token_indices": {"embed": [1]}}, "'embed' matches nothing"),
+        ("lora", {"trainable_token_indices": [1], "target_modules": ["embed_tokens"]}, "is adapted or trained already"),
+        ("trainable_tokens", {"token_indices": [3, 5, 3]}, "token_indices: 3 is named twice"),
     ],
 )
 def test_options_that_do_not_fit(run, tmp_path, method, options, told):

@@ -44,6 +44,9 @@ class PEFT_API Adapter {
   virtual void after_backward(const StepPosition&) {}
   /// The optimizer took the step; the gradients are still there. May change parameters (AdaLoRA's budget of ranks).
   virtual void after_step(const StepPosition&) {}
+  /// What a resumed run needs beside hf_state (AdaLoRA's importances). Default: nothing.
+  virtual State state() const;
+  virtual void load(const State& state);
   /// `adapter_config.json` as HF PEFT reads it; the core adds base_model_name_or_path and task_type.
   virtual nlohmann::ordered_json hf_config(const Model& model) const = 0;
   /// `adapter_model.safetensors`, HF PEFT's key → tensor. Default: "base_model.model." + site path + "." + name, for

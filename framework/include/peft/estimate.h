@@ -13,6 +13,11 @@ struct MemoryEstimate {
   ComponentBytes components{};
   uint64_t mapped = 0;  ///< of the base: pages of the file, which the system may drop and read again
   PEFT_API uint64_t total() const;
+  /// On a CPU, what the process holds now besides: code, data, other pages of the model's file; and what the CPU
+  /// allocator has taken so far.
+  uint64_t program = 0, reserved = 0;
+  /// The process at its highest: the sum and the program.
+  PEFT_API uint64_t resident() const;
 };
 
 /// The most that any micro-batch of a run holds of each.
@@ -25,7 +30,8 @@ PEFT_API MemoryEstimate estimate_memory(const Model& model, const Optimizer& opt
 /// The [memory] table.
 struct MemoryOptions {
   Checkpointing activation_checkpointing = Checkpointing::none;
-  uint64_t budget = 0;  ///< bytes; 0: none
+  uint64_t budget = 0;  ///< bytes of the estimate's sum; 0: none
+  uint64_t limit = 0;   ///< bytes of the process; 0: what there is
 };
 PEFT_API MemoryOptions read_memory_options(Options& in);
 

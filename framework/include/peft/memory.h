@@ -29,14 +29,23 @@ using ComponentBytes = std::array<uint64_t, kMemoryComponents>;
 enum class MemoryPhase : uint8_t { start, load, forward, backward, optimizer, evaluate, save };
 inline constexpr size_t kMemoryPhases = 7;
 PEFT_API const char* name(MemoryPhase phase);
+/// The one that a MemoryMeter was told last.
+PEFT_API MemoryPhase memory_phase();
 
 /// Gives torch a CPU allocator that keeps what it once took from the system, so that a step faults no pages in;
 /// makes malloc do likewise. To be called once, before the first tensor; further calls do nothing. When memory is
 /// short it throws c10::OutOfMemoryError, which says the size and the phase.
 PEFT_API void install_cpu_allocator();
 PEFT_API bool cpu_allocator_installed();
-/// Most bytes the CPU allocator may reserve; 0: what the machine and its control group have.
+/// Most bytes the CPU allocator may reserve, where there are so many; 0: no limit of its own.
 PEFT_API void set_cpu_memory_limit(uint64_t bytes);
+
+/// Bytes that the process may still take, and what bounds it most, for messages.
+struct AvailableMemory {
+  uint64_t bytes;
+  const char* bound;  ///< "the machine", "the control group", "ulimit -v" or "the memory limit" of the line above
+};
+PEFT_API AvailableMemory available_memory();
 
 /// Of the CPU allocator above (zeros without it), or of the device's own caching allocator.
 PEFT_API MemoryStats memory_stats(torch::Device device);

@@ -22,6 +22,8 @@ using IntMap = std::map<std::string, int64_t>;
 using NumberMap = std::map<std::string, double>;
 using BoolList = std::vector<bool>;
 using BoolListMap = std::map<std::string, BoolList>;
+using IntListMap = std::map<std::string, IntList>;
+using IntListOrMap = std::variant<IntList, IntListMap>;
 
 class Options;
 namespace detail {
@@ -83,6 +85,7 @@ class PEFT_API Options {
   Check get(std::string_view key, std::optional<StringList>& value, std::string_view help);
   Check get(std::string_view key, std::optional<StringOrList>& value, std::string_view help);
   Check get(std::string_view key, std::optional<IntList>& value, std::string_view help);
+  Check get(std::string_view key, std::optional<IntListOrMap>& value, std::string_view help);
   /// A path; relative ones are taken from the folder of the file that names them (`--set`: the current folder).
   Check get_path(std::string_view key, std::string& value, std::string_view help);
   Check get_paths(std::string_view key, StringList& value, std::string_view help);  ///< one path or a list

@@ -26,6 +26,7 @@ struct Targets {
   /// Which of the keys PEFT's config of the method has.
   bool can_exclude = true;  ///< exclude_modules
   bool by_layer = true;     ///< layers_to_transform and layers_pattern
+  bool can_save = true;     ///< modules_to_save
   /// What can be adapted.
   enum class Sites { linear_and_embedding, norm, all };
   Sites sites = Sites::linear_and_embedding;

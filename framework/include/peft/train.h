@@ -15,6 +15,7 @@
 #include "peft/optimizer.h"
 #include "peft/precision.h"
 #include "peft/scheduler.h"
+#include "peft/snapshot.h"
 
 namespace peft {
 
@@ -26,9 +27,11 @@ struct TrainingOptions {
   int64_t batch_size = 4;                   ///< examples of a micro-batch (packing: rows of max_length tokens)
   int64_t gradient_accumulation_steps = 1;  ///< micro-batches of a step
   int64_t seed = 42;
-  int64_t log_every = 10;  ///< steps
-  int64_t eval_every = 0;  ///< steps; 0: only at the end
-  int64_t save_every = 0;  ///< steps; 0: only at the end
+  int64_t log_every = 10;                   ///< steps
+  int64_t eval_every = 0;                   ///< steps; 0: only at the end
+  int64_t save_every = 0;                   ///< steps between checkpoints, and one at the end; 0: none
+  std::optional<int64_t> save_total_limit;  ///< checkpoints kept
+  bool load_best_model_at_end = false;      ///< the result is the checkpoint of least evaluation loss
   std::string device = "auto";
   bool fused = true;     ///< false: every layer runs its own forward, as a check of the fused paths
   bool profile = false;  ///< measure where the time of the steps goes
@@ -59,6 +62,8 @@ class PEFT_API Steps {
   Steps(const Dataset& data, const TrainingOptions& options, bool packing, int64_t max_length);
   int64_t total() const { return total_; }
   Step next();
+  State state() const;  ///< epoch, and batches of it taken
+  void load(const State& state);
 
  private:
   void begin_epoch();
@@ -113,7 +118,10 @@ struct Run {
   TrainingOptions options;
   MemoryMeter& memory;
   std::vector<Observer*> observers;
-  std::function<void(int64_t step)> save = [](int64_t) {};  ///< every save_every steps
+  std::function<void(const Snapshot&)> save = [](const Snapshot&) {
+  };                                                  ///< every save_every steps, at the last, at a stop
+  std::function<bool()> stop = [] { return false; };  ///< asked after each step; true: save and leave
+  const RunState* resume = nullptr;  ///< of a snapshot whose adapter the model has; null: from the beginning
 };
 
 /// Throws ConfigError where the scheduler follows evaluations, and the run has none before its end.
@@ -127,6 +135,8 @@ struct TrainingResult {
   std::optional<double> eval_loss;                      ///< the last one
   std::vector<std::pair<std::string, double>> profile;  ///< seconds by part of all steps but the first, if asked for
   std::string base_hash;                                ///< XXH3-128 of the frozen base, equal before and after
+  Best best;                                            ///< as in Snapshot
+  bool stopped = false;                                 ///< before the last step, because `stop` said so
 };
 
 /// Trains, and leaves in the parameters what the optimizer wants saved. Throws DivergedError where loss or gradients
@@ -151,6 +161,9 @@ PEFT_API Calibration calibration(const Model& model, Precision& precision, const
 /// A batch on the model's device.
 PEFT_API Input to_input(const Batch& batch, torch::Device device);
 PEFT_API Tensor to_labels(const Batch& batch, torch::Device device);
+
+/// Hash of every example's tokens and labels: 32 hexadecimal digits.
+PEFT_API std::string data_hash(const Dataset& data);
 
 /// Hash of every frozen tensor's name and bytes: 32 hexadecimal digits.
 PEFT_API std::string base_hash(const Model& model);

@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <utility>
 
+#include "files/descriptor.h"
 #include "peft/error.h"
 
 namespace peft {
@@ -49,12 +50,7 @@ void AtomicFile::commit() {
   if (::close(file) != 0) fail("written");
   if (::rename(draft_.c_str(), path_.c_str()) != 0) fail("renamed into place");
   draft_.clear();
-  const std::filesystem::path folder = std::filesystem::path(path_).parent_path();
-  const int parent = ::open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (parent < 0) fail("synced");
-  const bool synced = ::fsync(parent) == 0 || errno == EINVAL;  // some file systems sync no folders
-  ::close(parent);
-  if (!synced) fail("synced");
+  if (!sync_folder(std::filesystem::path(path_).parent_path().string())) fail("synced");
 }
 
 }  // namespace peft

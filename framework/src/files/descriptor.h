@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <string>
 
 namespace peft {
@@ -21,6 +22,12 @@ struct Descriptor {
 inline Descriptor open_for_reading(const std::string& path) {
   // O_NONBLOCK: opening a named pipe must not wait for a writer
   return Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
+}
+
+/// Whether the names in a folder reached the disk; if not, errno says why.
+inline bool sync_folder(const std::string& path) {
+  const Descriptor folder(::open(path.empty() ? "." : path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  return folder.number >= 0 && (::fsync(folder.number) == 0 || errno == EINVAL);  // some file systems sync no folders
 }
 
 }  // namespace peft

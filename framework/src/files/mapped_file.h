@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <span>
@@ -10,7 +11,8 @@ namespace peft {
 /// A regular file, mapped read-only as long as the object lives.
 class MappedFile {
  public:
-  /// Throws InputError if the file cannot be opened, is not a regular file, is empty or cannot be mapped.
+  /// Throws InputError if the file cannot be opened, is not a regular file, is empty or cannot be mapped, ResourceError
+  /// where memory or address space is missing.
   static std::shared_ptr<const MappedFile> open(const std::string& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
@@ -20,10 +22,12 @@ class MappedFile {
   const std::string& path() const { return path_; }
 
  private:
+  friend const char* mapped_path(const void* address);
   MappedFile(std::string path, std::span<const std::byte> bytes);
 
-  std::string path_;
+  std::string path_, shown_;
   std::span<const std::byte> bytes_;
+  mutable std::atomic<const MappedFile*> next_ = nullptr;  ///< of all that are open
 };
 
 }  // namespace peft

@@ -3,14 +3,14 @@
 #include <c10/core/CPUAllocator.h>
 #include <c10/core/impl/alloc_cpu.h>
 #include <malloc.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <atomic>
-#include <fstream>
 #include <mutex>
-#include <string>
 
+#include "base/control_group.h"
 #include "memory/heap.h"
 
 namespace peft {
@@ -35,32 +35,31 @@ MemoryComponent component_of_phase(MemoryPhase phase) {
   }
 }
 
-/// A number that a file of the system holds behind `key`; 0 if it does not.
-uint64_t read_number(const char* path, const std::string& key = "") {
-  std::ifstream file(path);
-  std::string word;
-  uint64_t value = 0;
-  if (!key.empty()) {
-    while (file >> word && word != key) {
-    }
-  }
-  return file >> value ? value : 0;
+/// `ulimit -v` (RLIMIT_AS) or `ulimit -d` (RLIMIT_DATA) in bytes; UINT64_MAX: unlimited.
+uint64_t limit_of(decltype(RLIMIT_AS) resource) {
+  rlimit limit{};
+  const bool bounded = ::getrlimit(resource, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+  return bounded ? limit.rlim_cur : UINT64_MAX;
 }
 
-/// What the machine could still give without swapping others out, by its own estimate and its control group's.
-uint64_t available_bytes() {
-  uint64_t bytes = (read_number("/proc/meminfo", "MemAvailable:") + read_number("/proc/meminfo", "SwapFree:")) << 10;
-  if (bytes == 0) bytes = UINT64_MAX;
-  const uint64_t limit = read_number("/sys/fs/cgroup/memory.max");
-  if (limit == 0) return bytes;  // "max", or no control group
-  const uint64_t used = read_number("/sys/fs/cgroup/memory.current");
-  const uint64_t cache = read_number("/sys/fs/cgroup/memory.stat", "file");
-  return std::min(bytes, limit - std::min(limit, used - std::min(used, cache)));
+/// What the machine could still give without swapping others out, by its own estimate and its control groups'.
+AvailableMemory machine_left() {
+  static const ControlGroups groups;
+  const uint64_t bytes = (read_number("/proc/meminfo", "MemAvailable:") + read_number("/proc/meminfo", "SwapFree:"))
+                         << 10;
+  const AvailableMemory machine{bytes == 0 ? UINT64_MAX : bytes, "the machine"};
+  const uint64_t group = groups.available();
+  return group < machine.bytes ? AvailableMemory{group, "the control group"} : machine;
 }
+
+uint64_t status_bytes(const char* key) { return read_number("/proc/self/status", key) << 10; }
 
 class CachingCpuAllocator final : public c10::Allocator {
  public:
-  CachingCpuAllocator() : small_(size_t{1} << 30, false), large_(2 * physical_bytes(), true) {}
+  // Where address space is short, all else needs some too: the model's file, threads, malloc.
+  CachingCpuAllocator()
+      : small_(is_bounded() ? kStep : size_t{1} << 30, false),
+        large_(is_bounded() ? kStep : 2 * physical_bytes(), true) {}
 
   c10::DataPtr allocate(size_t bytes) override {
     void* data = bytes == 0 ? nullptr : take(bytes);
@@ -93,16 +92,39 @@ class CachingCpuAllocator final : public c10::Allocator {
     const std::lock_guard lock(mutex_);
     limit_ = bytes;
   }
+  AvailableMemory available() {
+    const std::lock_guard lock(mutex_);
+    AvailableMemory least = left();
+    const auto bound = [&](uint64_t limit, uint64_t used, const char* by) {
+      const uint64_t rest = limit - std::min(limit, used);
+      if (rest < least.bytes) least = {rest, by};
+    };
+    if (const uint64_t limit = limit_of(RLIMIT_AS); limit != UINT64_MAX)
+      bound(limit, status_bytes("VmSize:"), "ulimit -v");
+    if (limit_ != 0) bound(limit_, stats_.reserved, "the memory limit");
+    return least;
+  }
   static CachingCpuAllocator* instance;
 
  private:
   // Small blocks live apart: one that stays must not split the room of large ones that come and go.
   static constexpr size_t kSmall = size_t{32} << 10;
+  static constexpr size_t kStep = size_t{32} << 20;
+  static bool is_bounded() { return limit_of(RLIMIT_AS) != UINT64_MAX || limit_of(RLIMIT_DATA) != UINT64_MAX; }
   static size_t physical_bytes() {
     return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGE_SIZE));
   }
   static void release(void* data) { instance->give_back(data); }
   void* take(size_t bytes);
+  /// What is reserved counts as used before its pages are touched.
+  AvailableMemory left() const {
+    const uint64_t anonymous = status_bytes("RssAnon:");
+    const uint64_t touched = anonymous != 0 ? anonymous : status_bytes("VmRSS:");
+    const uint64_t promised = stats_.reserved - std::min(stats_.reserved, touched);
+    AvailableMemory left = machine_left();
+    left.bytes -= std::min(left.bytes, promised);
+    return left;
+  }
   bool grow(Heap& heap, size_t bytes);
   void count(size_t bytes, size_t component);
 
@@ -117,7 +139,7 @@ CachingCpuAllocator* CachingCpuAllocator::instance = nullptr;
 
 bool CachingCpuAllocator::grow(Heap& heap, size_t bytes) {
   const size_t more = heap.growth_for(bytes);
-  if (limit_ != 0 ? stats_.reserved + more > limit_ : more > available_bytes()) return false;
+  if ((limit_ != 0 && stats_.reserved + more > limit_) || more > left().bytes) return false;
   if (!heap.grow(bytes)) return false;
   stats_.reserved = small_.reserved() + large_.reserved();
   stats_.peak_reserved = std::max(stats_.peak_reserved, stats_.reserved);
@@ -144,12 +166,12 @@ void* CachingCpuAllocator::take(size_t bytes) {
   if (!block && bytes < (size_t{1} << 62) && grow(heap, bytes)) block = heap.take(bytes);
   if (!block) {
     const MemoryStats now = stats_;
-    const uint64_t limit = limit_;
     lock.unlock();
+    const AvailableMemory more = available();
     TORCH_CHECK_WITH(OutOfMemoryError, false, "out of memory on the CPU during ", name(phase), ": ", bytes,
                      " bytes asked for, with ", now.allocated, " bytes in use and ", now.reserved, " reserved; ",
-                     limit ? "the limit is " : "the machine has ", limit ? limit : available_bytes(),
-                     limit ? " bytes" : " bytes left. A smaller batch, shorter examples or a smaller dtype need less");
+                     more.bound, " leaves ", more.bytes,
+                     " bytes. A smaller batch, shorter examples or a smaller dtype need less");
   }
   const size_t component = static_cast<size_t>(open_scope.value_or(component_of_phase(phase)));
   block->requested = bytes;
@@ -200,7 +222,13 @@ void set_cpu_memory_limit(uint64_t bytes) {
   if (cpu_allocator_installed()) CachingCpuAllocator::instance->set_limit(bytes);
 }
 
+AvailableMemory available_memory() {
+  return cpu_allocator_installed() ? CachingCpuAllocator::instance->available() : machine_left();
+}
+
 void set_memory_phase(MemoryPhase phase) { current_phase = phase; }
+
+MemoryPhase memory_phase() { return current_phase; }
 
 MemoryStats cpu_memory_stats() {
   return cpu_allocator_installed() ? CachingCpuAllocator::instance->stats() : MemoryStats{};

@@ -3,26 +3,18 @@
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include <algorithm>
+#include <exception>
 #include <fstream>
 #include <set>
 #include <sstream>
 #include <string>
 
+#include "base/control_group.h"
 #include "memory/cpu_allocator.h"
 
 namespace peft {
 
 namespace {
-
-/// A line of /proc/self/status, in bytes; 0 where there is none.
-uint64_t status_bytes(const std::string& key) {
-  std::ifstream file("/proc/self/status");
-  std::string word;
-  uint64_t kib = 0;
-  while (file >> word && word != key) {
-  }
-  return file >> kib ? kib << 10 : 0;
-}
 
 c10::DeviceAllocator* device_allocator(torch::Device device) {
   return dynamic_cast<c10::DeviceAllocator*>(c10::GetAllocator(device.type()));
@@ -78,9 +70,9 @@ void reset_peak(torch::Device device) {
   if (allocator && allocator->initialized()) allocator->resetPeakStats(index_of(device));
 }
 
-uint64_t resident_bytes() { return status_bytes("VmRSS:"); }
+uint64_t resident_bytes() { return read_number("/proc/self/status", "VmRSS:") << 10; }
 
-uint64_t peak_resident_bytes() { return status_bytes("VmHWM:"); }
+uint64_t peak_resident_bytes() { return read_number("/proc/self/status", "VmHWM:") << 10; }
 
 void attribute(const std::vector<Tensor>& tensors, MemoryComponent component) {
   for (const Tensor& tensor : tensors) {
@@ -105,7 +97,10 @@ StorageBytes storage_bytes(const std::vector<Tensor>& tensors) {
 
 MemoryMeter::MemoryMeter(torch::Device device) : device_(device) { reset_peak(device_); }
 
-MemoryMeter::~MemoryMeter() { set_memory_phase(MemoryPhase::start); }
+MemoryMeter::~MemoryMeter() {
+  // An error that is on its way up shall be told with the phase it comes from.
+  if (std::uncaught_exceptions() == 0) set_memory_phase(MemoryPhase::start);
+}
 
 void MemoryMeter::record() const {
   const MemoryStats stats = memory_stats(device_);

@@ -58,9 +58,6 @@ const Affine& MergedWeights::merged(const Site& site) {
 
 void MergedWeights::record(const Site& site, const Tensor& base, const Tensor& merged, StoredType type) {
   const Tensor kept = rounded(merged, type);
-  if (!at::isfinite(kept).all().item<bool>())
-    throw InputError("'" + site.path() + "': the merged weights are not finite in " + type_name(type) +
-                     "; fp32 and bf16 have a wider range");
   const double change = (merged - base).norm().item<double>();
   MergedModule module{.path = site.path(), .weights = merged.numel()};
   module.unchanged = (kept == rounded(base, type)).sum().item<int64_t>();
@@ -73,7 +70,7 @@ const void* MergedWeights::data(const TensorForm& form) {
   const Source& source = sources_.at(form.name);
   if (source.site->touched()) {
     const Affine& affine = merged(*source.site);
-    out_ = encode(source.bias ? affine.bias : affine.weight, form.type);
+    out_ = encode_finite(source.bias ? affine.bias : affine.weight, form.type, form.name);
     return out_.data_ptr();
   }
   if (source.stored->type == form.type && checkpoint_.is_direct(*source.stored)) return source.stored->data;

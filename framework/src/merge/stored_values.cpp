@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include "files/gguf_types.h"
+#include "model/finite.h"
 #include "model/stored_types.h"
 #include "peft/error.h"
 
@@ -33,8 +34,10 @@ Tensor encode(const Tensor& wide, StoredType type) {
 
 Tensor encode_finite(const Tensor& wide, StoredType type, const std::string& name) {
   Tensor stored = encode(wide, type);
-  if (type == StoredType::f16 && !at::isfinite(stored).all().item<bool>())
-    throw InputError("'" + name + "' is not finite in " + type_name(type) + "; bf16 has a wider range");
+  // Of blocks in 8 bits, each begins with its scale.
+  const bool blocks = type == StoredType::q8_0;
+  if (!all_finite(blocks ? stored.narrow(1, 0, 2).contiguous().view(torch::kHalf) : stored))
+    throw InputError("'" + printable(name) + "' is not finite in " + type_name(type) + "; fp32 and bf16 have a wider range");
   return stored;
 }
 

@@ -9,7 +9,7 @@ namespace peft {
 /// reference (a block: the largest of 32 values by 127 in fp16, and 32 quants of 8 bits). A row of Q8_0 is a multiple
 /// of 32.
 Tensor encode(const Tensor& wide, StoredType type);
-/// The same; throws InputError, naming `name`, where f16 cannot hold the values.
+/// The same; throws InputError, naming `name`, where `type` cannot hold the values.
 Tensor encode_finite(const Tensor& wide, StoredType type, const std::string& name);
 /// What is left of fp32 values once they are stored.
 Tensor rounded(const Tensor& wide, StoredType type);

@@ -39,6 +39,10 @@ Tensor Adapter::auxiliary_loss() const { return {}; }
 void Adapter::calibrate(Model&, const Calibration&) {}
 
 State Adapter::completed(const Model&, State file) const { return file; }
+State Adapter::state() const { return {}; }
+void Adapter::load(const State& state) {
+  if (!state.empty()) throw InputError("this adapter keeps no state, but the checkpoint has some");
+}
 
 State Adapter::hf_base_state(const Model&) const { return {}; }
 

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "model/finite.h"
 #include "model/stored_types.h"
 #include "peft/error.h"
 #include "peft/memory.h"
@@ -21,11 +22,16 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
-/// The file's own pages where they hold just what is wanted, else a converted copy.
+/// Whether the file's own pages hold just what is wanted.
+bool lies_as_wanted(const Checkpoint& checkpoint, const StoredTensor& stored, torch::Dtype dtype) {
+  const bool aligned = reinterpret_cast<uintptr_t>(stored.data) % c10::elementSize(dtype) == 0;
+  return torch_type(stored.type) == dtype && checkpoint.is_direct(stored) && aligned;
+}
+
+/// Those pages, else a converted copy.
 Tensor load_tensor(const std::shared_ptr<const Checkpoint>& checkpoint, const StoredTensor& stored, torch::Dtype dtype,
                    torch::Device device) {
-  const bool aligned = reinterpret_cast<uintptr_t>(stored.data) % c10::elementSize(dtype) == 0;
-  if (torch_type(stored.type) == dtype && checkpoint->is_direct(stored) && aligned) {
+  if (lies_as_wanted(*checkpoint, stored, dtype)) {
     auto* data = const_cast<std::byte*>(stored.data);
     const Tensor mapped = torch::from_blob(data, stored.shape, [checkpoint](void*) {}, torch::dtype(dtype));
     return mapped.to(device);
@@ -33,13 +39,6 @@ Tensor load_tensor(const std::shared_ptr<const Checkpoint>& checkpoint, const St
   Tensor wide = torch::empty(stored.shape, torch::kFloat);
   checkpoint->read(stored, wide.data_ptr<float>());
   return wide.to(device, dtype);
-}
-
-void check_finite(const Tensor& tensor, const std::string& name, const Checkpoint& checkpoint) {
-  // A sum in double takes one pass, cannot overflow from fp32, and no NaN or infinity gets lost in it.
-  if (!std::isfinite(tensor.sum(torch::kDouble).item<double>()))
-    throw InputError(printable(checkpoint.path(), 4096) + ": tensor '" + printable(name) +
-                     "' holds NaN or infinity (in the precision asked for)");
 }
 
 /// Every parameter the model has, by checkpoint name.
@@ -94,6 +93,22 @@ void check_names(const Checkpoint& checkpoint, const DecoderConfig& config,
                    "; unexpected: " + (unexpected.empty() ? "none" : listed(unexpected)));
 }
 
+/// Before minutes are spent on what will not fit.
+void require_room(const Checkpoint& checkpoint, const std::map<std::string, Wanted>& parameters, torch::Dtype dtype) {
+  uint64_t bytes = 0;
+  for (const StoredTensor& stored : checkpoint.tensors()) {
+    if (!parameters.contains(stored.name) || lies_as_wanted(checkpoint, stored, dtype)) continue;
+    uint64_t own = c10::elementSize(dtype);
+    for (const int64_t size : stored.shape) own *= static_cast<uint64_t>(size);
+    bytes += own;
+  }
+  const AvailableMemory room = available_memory();
+  if (bytes > room.bytes)
+    throw ResourceError(printable(checkpoint.path(), 4096) + ": its weights need " + std::to_string(bytes >> 20) +
+                        " MiB in " + c10::toString(dtype) + ", but " + room.bound + " leaves " +
+                        std::to_string(room.bytes >> 20) + " MiB; a narrower precision or a smaller model needs less");
+}
+
 }  // namespace
 
 std::shared_ptr<Model> load_model(std::shared_ptr<const Checkpoint> checkpoint, torch::Dtype dtype,
@@ -103,6 +118,7 @@ std::shared_ptr<Model> load_model(std::shared_ptr<const Checkpoint> checkpoint, 
   auto model = std::make_shared<Model>(decoder_config(checkpoint->config(), checkpoint->path()));
   const auto parameters = wanted(*model);
   check_names(*checkpoint, model->config(), parameters);
+  if (device.is_cpu()) require_room(*checkpoint, parameters, dtype);
 
   std::map<Site*, Affine> loaded;
   for (const auto& [name, parameter] : parameters) {
@@ -112,7 +128,9 @@ std::shared_ptr<Model> load_model(std::shared_ptr<const Checkpoint> checkpoint, 
                        shape_text(stored.shape) + (is_number(stored.type) ? "" : " of integers") +
                        ", expected floating point " + shape_text(parameter.shape));
     const Tensor tensor = load_tensor(checkpoint, stored, dtype, device);
-    check_finite(tensor, name, *checkpoint);
+    if (!all_finite(tensor))
+      throw InputError(printable(checkpoint->path(), 4096) + ": tensor '" + printable(name) +
+                       "' holds NaN or infinity (in the precision asked for)");
     (parameter.parameter == "bias" ? loaded[parameter.site].bias : loaded[parameter.site].weight) = tensor;
   }
   for (auto& [site, affine] : loaded) site->set_frozen(std::move(affine));

@@ -3,6 +3,8 @@
 #include <ATen/autocast_mode.h>
 #include <torch/torch.h>
 
+#include "model/random_state.h"
+
 namespace peft {
 
 namespace {
@@ -11,13 +13,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Function;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
-
-Tensor random_state(torch::Device device) { return at::globalContext().defaultGenerator(device).get_state(); }
-void set_random_state(torch::Device device, const Tensor& state) {
-  at::Generator generator = at::globalContext().defaultGenerator(device);
-  const std::lock_guard<std::mutex> lock(generator.mutex());
-  generator.set_state(state);
-}
 
 /// What the second run needs to be the first one again.
 struct Again : torch::CustomClassHolder {

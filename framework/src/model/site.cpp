@@ -3,6 +3,7 @@
 #include "model/kernels.h"
 #include "model/low_rank.h"
 #include "peft/error.h"
+#include "plugin/in_plugin.h"
 
 namespace peft {
 
@@ -91,7 +92,20 @@ namespace {
 Tensor run_layers(const std::vector<std::shared_ptr<Layer>>& layers, std::size_t first, const Tensor& x,
                   const Next& base) {
   if (first == layers.size()) return base(x);
-  return layers[first]->forward(x, [&](const Tensor& v) { return run_layers(layers, first + 1, v, base); });
+  Layer& layer = *layers[first];
+  bool inside = true;  // of this layer, not of what it calls in turn
+  const Next next = [&](const Tensor& v) {
+    inside = false;
+    Tensor y = run_layers(layers, first + 1, v, base);
+    inside = true;
+    return y;
+  };
+  try {
+    return layer.forward(x, next);
+  } catch (...) {
+    if (!inside) throw;
+    detail::rethrow_from(typeid(layer), "forward");
+  }
 }
 
 }  // namespace

@@ -233,7 +233,8 @@ void read_targets(Options& in, Targets& targets) {
   if (targets.can_exclude)
     in.get("exclude_modules", targets.exclude_modules, "modules to leave out: a list of names, or one regex");
   if (targets.by_layer) read_layers(in, targets);
-  in.get("modules_to_save", targets.modules_to_save, "modules to train whole and save beside the adapter");
+  if (targets.can_save)
+    in.get("modules_to_save", targets.modules_to_save, "modules to train whole and save beside the adapter");
 }
 
 void write_targets(const Model& model, const Targets& targets, nlohmann::ordered_json& config) {
@@ -245,6 +246,7 @@ void write_targets(const Model& model, const Targets& targets, nlohmann::ordered
     if (targets.layers_to_transform) config["layers_to_transform"] = *targets.layers_to_transform;
     config["layers_pattern"] = sorted_json(targets.layers_pattern);
   }
+  if (!targets.can_save) return;
   config["modules_to_save"] = nullptr;
   if (targets.modules_to_save) config["modules_to_save"] = *targets.modules_to_save;
 }

@@ -4,6 +4,7 @@
 
 #include <sstream>
 
+#include "model/finite.h"
 #include "peft/error.h"
 
 namespace peft {
@@ -16,7 +17,7 @@ std::string misfits(const State& wanted, const State& given) {
       problems << "\n  missing: " << printable(name);
     else if (it->second.sizes() != tensor.sizes())
       problems << "\n  " << printable(name) << " has shape " << it->second.sizes() << ", expected " << tensor.sizes();
-    else if (!at::isfinite(it->second).all().item<bool>())
+    else if (!all_finite(it->second))
       problems << "\n  " << printable(name) << " holds NaN or infinity";
   }
   for (const auto& [name, tensor] : given)

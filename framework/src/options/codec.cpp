@@ -44,6 +44,15 @@ bool read_map(const Value& in, std::map<std::string, T>& out, const Value*& wron
   return true;
 }
 
+/// One of the types that `out` may hold.
+template <class T, class Variant>
+bool read_as(const Value& in, Variant& out, const Value*& wrong) {
+  T value;
+  if (!read(in, value, wrong)) return false;
+  out = std::move(value);
+  return true;
+}
+
 template <class List>
 std::string write_list(const List& list) {
   std::string out = "[";
@@ -71,6 +80,8 @@ std::string type_name(const BoolOrString&) { return "a boolean or a string"; }
 std::string type_name(const IntMap&) { return "a table of integers"; }
 std::string type_name(const NumberMap&) { return "a table of numbers"; }
 std::string type_name(const BoolListMap&) { return "a table of lists of booleans"; }
+std::string type_name(const IntListMap&) { return "a table of lists of integers"; }
+std::string type_name(const IntListOrMap&) { return "a list of integers or a table of such lists"; }
 
 bool read(const Value& in, bool& out, const Value*& wrong) { return read_exact(in, out, wrong); }
 bool read(const Value& in, int64_t& out, const Value*& wrong) { return read_exact(in, out, wrong); }
@@ -84,6 +95,11 @@ bool read(const Value& in, IntMap& out, const Value*& wrong) { return read_map(i
 bool read(const Value& in, NumberMap& out, const Value*& wrong) { return read_map(in, out, wrong); }
 bool read(const Value& in, BoolList& out, const Value*& wrong) { return read_list(in, out, wrong); }
 bool read(const Value& in, BoolListMap& out, const Value*& wrong) { return read_map(in, out, wrong); }
+bool read(const Value& in, IntListMap& out, const Value*& wrong) { return read_map(in, out, wrong); }
+bool read(const Value& in, IntListOrMap& out, const Value*& wrong) {
+  if (std::holds_alternative<Entries>(in.data)) return read_as<IntListMap>(in, out, wrong);
+  return read_as<IntList>(in, out, wrong);
+}
 
 bool read(const Value& in, double& out, const Value*& wrong) {
   double number = 0;
@@ -156,6 +172,10 @@ std::string write(const IntMap& value) { return write_map(value); }
 std::string write(const NumberMap& value) { return write_map(value); }
 std::string write(const BoolList& value) { return write_list(value); }
 std::string write(const BoolListMap& value) { return write_map(value); }
+std::string write(const IntListMap& value) { return write_map(value); }
+std::string write(const IntListOrMap& value) {
+  return std::visit([](const auto& held) { return write(held); }, value);
+}
 
 std::string write_key(const std::string& key) {
   constexpr auto bare = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";

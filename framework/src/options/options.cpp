@@ -144,6 +144,9 @@ Check Options::get(std::string_view key, std::optional<StringOrList>& value, std
 Check Options::get(std::string_view key, std::optional<IntList>& value, std::string_view help) {
   return read(key, value, help);
 }
+Check Options::get(std::string_view key, std::optional<IntListOrMap>& value, std::string_view help) {
+  return read(key, value, help);
+}
 
 Check Options::get_path(std::string_view key, std::string& value, std::string_view help) {
   Check check = read(key, value, help);

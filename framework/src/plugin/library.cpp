@@ -4,11 +4,14 @@
 
 #include <boost/dll/runtime_symbol_info.hpp>
 #include <boost/dll/shared_library.hpp>
+#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <filesystem>
 #include <memory>
+#include <new>
 
 #include "peft/error.h"
 
@@ -57,19 +60,23 @@ std::string loader_message(const std::string& file, const std::string& sentence)
 const PluginInfo& load_library(const std::string& file) {
   using boost::dll::load_mode::rtld_local;
   using boost::dll::load_mode::rtld_now;
-  const auto refuse = [&](const std::string& why) { throw PluginError(printable(file) + ": " + why); };
   auto library = std::make_unique<boost::dll::shared_library>();
+  const PluginInfo* info = nullptr;
   try {
     const NamedEnd named(file);
     library->load(file, rtld_now | rtld_local);
+    info = &library->get<const PluginInfo>("peft_plugin_v1");
+  } catch (const std::bad_alloc&) {
+    throw;
   } catch (const std::exception& error) {
-    refuse("cannot be loaded: " + printable(loader_message(file, error.what()), 1000));
+    const std::string said = loader_message(file, error.what());
+    const std::string told = printable(file, 4096) + ": cannot be loaded: " + printable(said, 1000);
+    if (said.find(std::strerror(ENOMEM)) != std::string::npos) throw ResourceError(told);
+    throw PluginError(told);
   }
-  if (!library->has("peft_plugin_v1")) refuse("not a peft plugin: it does not export peft_plugin_v1");
-  const auto& info = library->get<const PluginInfo>("peft_plugin_v1");
   // Never unloaded: objects, exceptions and autograd nodes of the plugin may live to the end of the process.
   static_cast<void>(library.release());
-  return info;
+  return *info;
 }
 
 std::string folder_of_libpeft() {

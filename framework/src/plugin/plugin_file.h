@@ -1,6 +1,7 @@
 #pragma once
-// A plugin as a file: whether it may be trusted and what it says about itself, without running anything in it.
+// What a plugin says about itself, read from its file: nothing in it has run yet.
 
+#include <cstdint>
 #include <string>
 
 namespace peft::detail {
@@ -8,13 +9,10 @@ namespace peft::detail {
 /// The record that PEFT_PLUGIN leaves in the section `.peft_plugin`.
 struct PluginRecord {
   std::string abi, name, version;
+  uint64_t info_bytes;  ///< size of its peft_plugin_v1
 };
 
-/// Throws PluginError unless `folder` is a directory of root or the effective user that nobody else may write.
-void check_trusted_folder(const std::string& folder);
-
-/// Opens a plugin, and reads its record. Throws PluginError for what is not a regular file of root or the effective
-/// user that nobody else may write, not a whole ELF library of this machine, or holds no record.
+/// Throws PluginError for what ElfFile refuses, for a file without a record and for one without a peft_plugin_v1.
 PluginRecord read_plugin_record(const std::string& file);
 
 }  // namespace peft::detail

@@ -3,13 +3,14 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
-#include <new>
 #include <set>
 
 #include "peft/error.h"
 #include "peft/plugin.h"
+#include "plugin/in_plugin.h"
 #include "plugin/library.h"
 #include "plugin/plugin_file.h"
+#include "plugin/trusted_path.h"
 
 namespace peft {
 namespace {
@@ -63,19 +64,6 @@ StringList registered(const Registry& registry) {
   append(Kind<GradientClipper>::name, registry.clippers.names());
   append(Kind<Precision>::name, registry.precisions.names());
   return all;
-}
-
-/// The text of the exception being handled.
-std::string current_exception_text() {
-  try {
-    throw;
-  } catch (const c10::Error& error) {
-    return error.what_without_backtrace();
-  } catch (const std::exception& error) {
-    return error.what();
-  } catch (...) {
-    return "something that is no std::exception";
-  }
 }
 
 }  // namespace
@@ -135,12 +123,15 @@ const Registry& Plugins::load(const std::string& kind, const std::string& name) 
 
 const Plugins::Loaded& Plugins::load_file(const std::string& kind, const std::string& name, const std::string& file) {
   if (const auto known = loaded_.find(file); known != loaded_.end()) return *known->second;
-  const auto refuse = [&](const std::string& why) { throw PluginError(printable(file) + ": " + why); };
+  const auto refuse = [&](const std::string& why) { throw PluginError(printable(file, 4096) + ": " + why); };
   detail::check_trusted_folder(fs::path(file).parent_path().string());
   const detail::PluginRecord record = detail::read_plugin_record(file);
   if (record.abi != PEFT_ABI)
     refuse("built for {" + printable(record.abi, 400) + "}, but this is {" PEFT_ABI "}; build it again");
   if (record.name != name) refuse("is named for '" + name + "', but says it is '" + printable(record.name) + "'");
+  if (record.info_bytes != sizeof(PluginInfo))
+    refuse("its peft_plugin_v1 has " + std::to_string(record.info_bytes) + " bytes, but this peft's has " +
+           std::to_string(sizeof(PluginInfo)) + "; build it again");
 
   const PluginInfo& info = detail::load_library(file);
   if (info.abi == nullptr || record.abi != info.abi || info.name == nullptr || record.name != info.name ||
@@ -150,10 +141,9 @@ const Plugins::Loaded& Plugins::load_file(const std::string& kind, const std::st
   made->status = {kind, name, printable(record.version), file, ""};
   try {
     info.add(made->registry);
-  } catch (const std::bad_alloc&) {
-    throw;
   } catch (...) {
-    refuse("could not register: " + current_exception_text());
+    detail::rethrow_missing_memory();
+    refuse("could not register: " + detail::current_exception_text());
   }
   const StringList all = registered(made->registry);
   if (all != StringList{kind + "/" + name})
@@ -169,10 +159,9 @@ void Plugins::rethrow(const std::string& kind, const std::string& name) const {
     throw PluginError(who + error.what());
   } catch (const Error&) {
     throw;
-  } catch (const std::bad_alloc&) {
-    throw;
   } catch (...) {
-    throw PluginError(who + "could not be made: " + current_exception_text());
+    detail::rethrow_missing_memory();
+    throw PluginError(who + "could not be made: " + detail::current_exception_text());
   }
 }
 

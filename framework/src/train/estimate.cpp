@@ -2,6 +2,7 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
 #include <numeric>
 
 #include "model/kernels.h"
@@ -99,6 +100,8 @@ uint64_t MemoryEstimate::total() const {
   return std::accumulate(components.begin(), components.end(), uint64_t{0}) + mapped;
 }
 
+uint64_t MemoryEstimate::resident() const { return std::max(total(), reserved + mapped) + program; }
+
 MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, const LargestBatch& largest) {
   const DecoderConfig& c = model.config();
   MemoryEstimate estimate;
@@ -119,6 +122,11 @@ MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, c
   at(estimate, MemoryComponent::activations) = static_cast<uint64_t>(activation_elements(model, largest) * width);
   at(estimate, MemoryComponent::logits) =
       static_cast<uint64_t>(std::min(kLogitRows, largest.supervised) * c.vocab_size * (width + (width < 4 ? 4 : 0)));
+
+  if (!model.device().is_cpu()) return estimate;
+  estimate.reserved = memory_stats(torch::kCPU).reserved;
+  const uint64_t resident = resident_bytes();
+  estimate.program = resident - std::min(resident, estimate.reserved + estimate.mapped);
   return estimate;
 }
 

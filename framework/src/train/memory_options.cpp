@@ -20,11 +20,20 @@ std::vector<Checkpointing> arrangement(std::size_t layers, std::size_t k) {
   return out;
 }
 
+/// A size, 0 where the key is not given.
+uint64_t read_bytes(Options& in, const char* key, const char* help) {
+  std::string text;
+  in.get(key, text, help);
+  const auto bytes = text.empty() ? std::optional<uint64_t>(0) : parse_bytes(text);
+  if (!bytes) in.error(key, "must be a size such as \"2GiB\" or \"1500MB\"");
+  return bytes.value_or(0);
+}
+
 }  // namespace
 
 MemoryOptions read_memory_options(Options& in) {
   MemoryOptions options;
-  std::string keeping = "none", budget;
+  std::string keeping = "none";
   in.get("activation_checkpointing", keeping,
          "what the backward pass computes again instead of keeping it: \"none\", \"selective\" (the MLPs) or \"full\"")
       .require(keeping == "none" || keeping == "selective" || keeping == "full",
@@ -32,14 +41,13 @@ MemoryOptions read_memory_options(Options& in) {
   options.activation_checkpointing = keeping == "full"        ? Checkpointing::full
                                      : keeping == "selective" ? Checkpointing::selective
                                                               : Checkpointing::none;
-  in.get("budget", budget,
-         "bytes (\"2GiB\") that the plan's sum may reach: chooses activation_checkpointing layer by layer");
-  if (budget.empty()) return options;
-  if (const auto bytes = parse_bytes(budget))
-    options.budget = *bytes;
-  else
-    in.error("budget", "must be a size such as \"2GiB\" or \"1500MB\"");
-  if (keeping != "none") in.error("budget", "chooses activation_checkpointing by itself; give one of the two");
+  options.budget =
+      read_bytes(in, "budget", "bytes (\"2GiB\") that the plan's sum may reach: chooses activation_checkpointing layer by layer");
+  if (options.budget > 0 && keeping != "none")
+    in.error("budget", "chooses activation_checkpointing by itself; give one of the two");
+  options.limit = read_bytes(in, "limit",
+                             "bytes that the process may hold: a run that is expected to need more is refused before its "
+                             "first step; \"\": what the machine, the control group and ulimit leave");
   return options;
 }
 

@@ -28,11 +28,19 @@ TrainingOptions read_training_options(Options& in) {
   not_negative("seed", o.seed, "of the adapter's start, the data's order and dropout");
   positive("log_every", o.log_every, "steps between two lines of the log");
   not_negative("eval_every", o.eval_every, "steps between two evaluations; 0: only at the end");
-  not_negative("save_every", o.save_every, "steps between two checkpoints; 0: only the final adapter");
+  not_negative("save_every", o.save_every,
+               "steps between two checkpoints, with one at the end; 0: none, unless a signal stops the run");
+  in.get("save_total_limit", o.save_total_limit, "checkpoints that are kept: the newest, and the best")
+      .require(!o.save_total_limit || *o.save_total_limit > 0, "must be positive");
+  in.get("load_best_model_at_end", o.load_best_model_at_end,
+         "the result is the checkpoint of least evaluation loss, not the last step's adapter")
+      .require(!o.load_best_model_at_end || (o.save_every > 0 && o.eval_every > 0 && o.save_every % o.eval_every == 0),
+               "needs eval_every, and save_every to be a multiple of it");
   in.get("device", o.device, "auto, cpu, cuda, cuda:1, mps, xpu");
   in.get("fused", o.fused, "false: every layer runs its own forward, as a check of the fused paths");
   in.get("profile", o.profile, "true: tell at the end where the steps' time went");
-  in.get("overwrite_output_dir", o.overwrite_output_dir, "write over an adapter that output_dir holds already");
+  in.get("overwrite_output_dir", o.overwrite_output_dir,
+         "write over an adapter that output_dir holds already; its checkpoints go");
   return o;
 }
 

@@ -1,6 +1,10 @@
 #include "train/progress.h"
 
 #include <algorithm>
+#include <cmath>
+
+#include "peft/error.h"
+#include "train/parts.h"
 
 namespace peft {
 
@@ -9,6 +13,21 @@ Observer::~Observer() = default;
 namespace {
 
 double seconds(std::chrono::steady_clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
+
+/// A longer or shorter run may go on only from a point that it would have reached itself.
+void require_same_rates(const Run& run, int64_t done, int64_t before, int64_t now) {
+  const std::string lengths =
+      "the run had " + std::to_string(before) + " steps and now has " + std::to_string(now) + ", ";
+  for (const Adapter* adapter : run.adapters)
+    if (!adapter->state().empty()) throw ConfigError(lengths + "on which the adapter's method depends");
+  for (int64_t step = 0; step < done; ++step) {
+    const double then = run.scheduler.lr(step, before, 1), would = run.scheduler.lr(step, now, 1);
+    if (then != would)
+      throw ConfigError(lengths + "on which the schedule depends: step " + std::to_string(step + 1) + " had " +
+                        std::to_string(then) + " of the learning rate, and would have had " + std::to_string(would) +
+                        "; a schedule that only its beginning decides, as \"constant\", can be made longer");
+  }
+}
 
 }  // namespace
 
@@ -50,10 +69,64 @@ void Progress::step(StepReport report) {
 
 void Progress::evaluated(int64_t step, double epoch, double loss) {
   result_.eval_loss = loss;
+  evaluated_at_ = step;
   const EvalReport report{.step = step, .epoch = epoch, .loss = loss, .seconds = seconds(Clock::now() - step_begin_)};
   for (Observer* observer : run_.observers) observer->evaluated(report);
   logged_ += Clock::now() - step_begin_;  // evaluation does not count as training time
   step_begin_ = Clock::now();
+}
+
+void Progress::snapshot() {
+  if (evaluated_at_ != result_.steps || !std::isfinite(*result_.eval_loss) ||
+      (result_.best && result_.best->loss <= *result_.eval_loss))
+    return;
+  result_.best = {evaluated_at_, *result_.eval_loss};
+}
+
+State Progress::state() const {
+  Numbers out;
+  out.put("steps", static_cast<double>(result_.steps));
+  out.put("total_steps", static_cast<double>(total_));
+  out.put("skipped", static_cast<double>(result_.skipped));
+  out.put("tokens", static_cast<double>(result_.tokens));
+  out.put("epochs", result_.epochs);
+  out.put("loss_sum", loss_sum_);
+  out.put("loss_since", loss_since_);
+  out.put("steps_since", static_cast<double>(steps_since_));
+  out.put("tokens_since", static_cast<double>(tokens_since_));
+  out.put("seconds", seconds(Clock::now() - begin_));
+  if (result_.eval_loss) {
+    out.put("eval_loss", *result_.eval_loss);
+    out.put("evaluated_at", static_cast<double>(evaluated_at_));
+  }
+  if (result_.best) {
+    out.put("best_step", static_cast<double>(result_.best->step));
+    out.put("best_loss", result_.best->loss);
+  }
+  return out.state;
+}
+
+void Progress::load(const State& state) {
+  const Numbers in{state};
+  result_.steps = in.count("steps");
+  if (result_.steps > total_)
+    throw ConfigError("the checkpoint is of step " + std::to_string(result_.steps) + ", and the run now ends at " +
+                      std::to_string(total_));
+  if (const int64_t before = in.count("total_steps"); before != total_)
+    require_same_rates(run_, result_.steps, before, total_);
+  result_.skipped = in.count("skipped");
+  result_.tokens = in.count("tokens");
+  result_.epochs = in.at("epochs");
+  loss_sum_ = in.at("loss_sum");
+  loss_since_ = in.at("loss_since");
+  steps_since_ = in.count("steps_since");
+  tokens_since_ = in.count("tokens_since");
+  begin_ -= std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(in.at("seconds")));
+  if (in.has("eval_loss")) {
+    result_.eval_loss = in.at("eval_loss");
+    evaluated_at_ = in.count("evaluated_at");
+  }
+  if (in.has("best_step")) result_.best = {in.count("best_step"), in.at("best_loss")};
 }
 
 TrainingResult Progress::result() const {

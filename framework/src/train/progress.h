@@ -6,7 +6,7 @@
 
 namespace peft {
 
-/// The run's bookkeeping: means, rates, and what the observers are told.
+/// The run's bookkeeping: means, rates, the best so far, and what the observers are told.
 class Progress {
  public:
   Progress(const Run& run, int64_t total_steps);
@@ -14,7 +14,13 @@ class Progress {
   /// `report` holds step, epoch, loss, grad_norm, tokens and supervised; the rest is filled in.
   void step(StepReport report);
   void evaluated(int64_t step, double epoch, double loss);
+  /// A snapshot is being taken: the best of them may be this one, if it was just evaluated.
+  void snapshot();
   TrainingResult result() const;
+
+  State state() const;
+  /// Throws ConfigError where the run now has another length and would have had other rates so far.
+  void load(const State& state);
 
  private:
   using Clock = std::chrono::steady_clock;
@@ -23,6 +29,7 @@ class Progress {
   Clock::time_point begin_, step_begin_, logged_;
   double loss_since_ = 0, loss_sum_ = 0;
   int64_t steps_since_ = 0, tokens_since_ = 0;
+  int64_t evaluated_at_ = 0;  ///< step of result_.eval_loss
   TrainingResult result_;
 };
 

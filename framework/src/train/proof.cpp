@@ -47,6 +47,14 @@ std::string base_hash(const Model& model) {
   return all.hex();
 }
 
+std::string data_hash(const Dataset& data) {
+  Digest digest;
+  for (const Example& example : data.examples)
+    for (const auto* row : {&example.ids, &example.labels})
+      digest.add(std::string_view(reinterpret_cast<const char*>(row->data()), row->size() * sizeof(int64_t)));
+  return digest.hex();
+}
+
 void require_unchanged(const Model& model, const std::string& hash) {
   if (base_hash(model) != hash)
     throw std::logic_error("the frozen base changed during training: it is not bit-equal to what was loaded");

@@ -3,6 +3,7 @@
 
 #include "peft/error.h"
 #include "peft/train.h"
+#include "train/parts.h"
 
 namespace peft {
 
@@ -37,6 +38,25 @@ void Steps::begin_epoch() {
   batches_ =
       epoch_batches(data_, options_.batch_size, packing_, max_length_, static_cast<uint64_t>(options_.seed), epoch_++);
   at_ = 0;
+}
+
+State Steps::state() const {
+  Numbers out;
+  out.put("epoch", static_cast<double>(epoch_));
+  out.put("batch", static_cast<double>(at_));
+  return out.state;
+}
+
+void Steps::load(const State& state) {
+  const Numbers in{state};
+  const int64_t epoch = in.count("epoch"), batch = in.count("batch");
+  epoch_ = std::max<int64_t>(epoch - 1, 0);
+  batches_.clear();
+  at_ = 0;
+  if (epoch > 0) begin_epoch();
+  if (epoch < 0 || batch < 0 || batch > static_cast<int64_t>(batches_.size()))
+    throw InputError("the checkpoint's position lies outside the data");
+  at_ = static_cast<std::size_t>(batch);
 }
 
 Steps::Step Steps::next() {

@@ -7,6 +7,8 @@
 
 #include "peft/error.h"
 #include "peft/profile.h"
+#include "peft/resume.h"
+#include "train/parts.h"
 #include "train/progress.h"
 #include "train/proof.h"
 #include "train/sampled_gradients.h"
@@ -34,6 +36,16 @@ void require_finite(double value, const char* what, int64_t step) {
   if (!std::isfinite(value))
     throw DivergedError("step " + std::to_string(step) + ": the " + what + " is " + std::to_string(value) +
                         "; try a lower learning rate, gradient clipping or a wider precision");
+}
+
+/// All that a resumed run must find as it was. The adapter's tensors are in its own file.
+std::vector<Part> parts_of(Run& run, Steps& steps, Progress& progress) {
+  std::vector<Part> parts{part("progress", progress), part("position", steps), part("optimizer", run.optimizer),
+                          part("precision", run.precision), part("clipping", run.clipper),
+                          scheduler_part(run.scheduler), random_part(run.model.device())};
+  for (std::size_t i = 0; i < run.adapters.size(); ++i)
+    parts.push_back(part("method" + (i == 0 ? "" : std::to_string(i)), *run.adapters[i]));
+  return parts;
 }
 
 /// The method's own part of the loss, with its gradients.
@@ -68,9 +80,15 @@ void require_evaluations(const Scheduler& scheduler, const TrainingOptions& opti
         "[scheduler] follows the evaluation loss, but there is no evaluation before the end; set training.eval_every");
 }
 
+void require_resumable(const Run& run) {
+  const auto saved = run.resume->find("progress");
+  const Steps steps(run.data, run.options, run.packing, run.max_length);
+  Progress(run, steps.total()).load(saved == run.resume->end() ? State{} : saved->second);
+}
+
 TrainingResult train(Run& run) {
   auto& [model, optimizer, scheduler, clipper, precision, adapters, data, eval_data, packing, max_length, options,
-         memory, observers, save] = run;
+         memory, observers, save, stop, resume] = run;
   require_evaluations(scheduler, options, eval_data != nullptr);
   const torch::Device device = model.device();
   const std::vector<Tensor> parameters = parameters_of(optimizer.groups());
@@ -83,11 +101,15 @@ TrainingResult train(Run& run) {
   model.train();
   optimizer.train();
   optimizer.zero_grad();
+  const std::vector<Part> parts = parts_of(run, steps, progress);
+  if (resume != nullptr) load_states(parts, *resume);
+  const int64_t done = progress.result().steps;
 
   std::optional<StepProfile> profile;
   if (options.profile) profile.emplace();
-  for (int64_t step = 1; step <= steps.total(); ++step) {
-    if (profile && step == 2) profile->reset();  // the first step takes its memory besides
+  bool stopped = false;
+  for (int64_t step = done + 1; step <= steps.total() && !stopped; ++step) {
+    if (profile && step == done + 2) profile->reset();  // the first step takes its memory besides
     const Steps::Step plan = steps.next();
     std::vector<Batch> batches;
     for (const auto& examples : plan.batches) batches.push_back(make_batch(data, examples));
@@ -135,8 +157,9 @@ TrainingResult train(Run& run) {
     progress.step(report);
     const bool last = step == steps.total();
     const auto every = [&](int64_t steps_between) { return steps_between > 0 && step % steps_between == 0; };
+    stopped = !last && stop();
     const bool evaluates = eval_data != nullptr && (last || every(options.eval_every)),
-               saves = every(options.save_every);
+               saves = stopped || every(options.save_every) || (last && options.save_every > 0);
     if (!evaluates && !saves) continue;
     const EvalWeights weights(optimizer);
     if (evaluates) {
@@ -148,15 +171,17 @@ TrainingResult train(Run& run) {
     }
     if (saves) {
       memory.phase(MemoryPhase::save);
-      save(step);
+      progress.snapshot();
+      save({step, states_of(parts), progress.result().best});
     }
   }
 
   optimizer.eval();
-  proof.require_closed();
+  if (!stopped && done < steps.total()) proof.require_closed();
   require_unchanged(model, hash);
   TrainingResult result = progress.result();
   result.base_hash = hash;
+  result.stopped = stopped;
   if (profile) result.profile = profile->seconds();
   return result;
 }

@@ -153,6 +153,13 @@ void Lora::attach(peft::Model& model, torch::Dtype dtype) {
     if (site->frozen().bias.defined() &&
         (options_.bias == "all" || (options_.bias == "lora_only" && !layers_on(*site).empty())))
       train_copy(*site, "bias", dtype);
+  if (!options_.trainable_token_indices) return;
+  const std::string option = "trainable_token_indices";
+  const peft::TokenRowsForm form{option, "token_adapter", false,
+                                 at::TensorOptions().dtype(dtype).device(model.device())};
+  for (auto& [site, layer] :
+       peft::token_rows(model, peft::token_sites(model, *options_.trainable_token_indices, option), form))
+    place(*site, "tokens", std::move(layer));
 }
 
 void Lora::after_backward(const peft::StepPosition&) {
@@ -232,7 +239,8 @@ bool Lora::names_embedding() const {
 /// An adapted embedding or head is saved along.
 peft::State Lora::hf_base_state(const peft::Model& model) const {
   peft::State state;
-  if (!names_embedding()) return state;
+  // With trained tokens PEFT leaves it to the base's folder.
+  if (!names_embedding() || options_.trainable_token_indices) return state;
   for (const peft::Site* site : std::initializer_list<const peft::Site*>{&model.embedding(), &model.head()}) {
     if (layers_on(*site).empty()) continue;
     const std::string base = "base_model.model." + site->path() + ".base_layer.";

@@ -134,6 +134,8 @@ Options read(peft::Options& in) {
       .require(!o.loraplus_lr_ratio || *o.loraplus_lr_ratio > 0, "must be positive");
   in.get("loraplus_lr_embedding", o.loraplus_lr_embedding, "LoRA+: the learning rate of adapted embeddings")
       .require(o.loraplus_lr_embedding > 0, "must be positive");
+  in.get("trainable_token_indices", o.trainable_token_indices,
+         "tokens whose rows of the embedding train, too: ids, or for each module by its name's end ids");
   read_init(in, o);
   read_nested(in, o);
   return o;
@@ -167,7 +169,7 @@ void write_config(const Options& o, nlohmann::ordered_json& config) {
   using json = nlohmann::ordered_json;
   for (const char* off :
        {"alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "megatron_config",
-        "monteclora_config", "target_parameters", "trainable_token_indices", "use_bdlora", "velora_config"})
+        "monteclora_config", "target_parameters", "use_bdlora", "velora_config"})
     config[off] = nullptr;
   for (const char* off : {"ensure_weight_tying", "fan_in_fan_out", "use_qalora"}) config[off] = false;
   write_nested(o, config);
@@ -184,6 +186,9 @@ void write_config(const Options& o, nlohmann::ordered_json& config) {
   config["lora_bias"] = o.lora_bias;
   config["lora_dropout"] = o.lora_dropout;
   config["r"] = o.saved_rank(o.r);
+  config["trainable_token_indices"] = nullptr;
+  if (o.trainable_token_indices)
+    std::visit([&](const auto& tokens) { config["trainable_token_indices"] = tokens; }, *o.trainable_token_indices);
   config["use_dora"] = o.use_dora;
   config["use_rslora"] = o.use_rslora;
 }

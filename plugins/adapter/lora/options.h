@@ -2,6 +2,7 @@
 
 #include <peft/site.h>
 #include <peft/targets.h>
+#include <peft/token_rows.h>
 
 #include <nlohmann/json_fwd.hpp>
 
@@ -56,6 +57,7 @@ struct Options {
   CordaOptions corda;
   LoraGaOptions lora_ga;
   LoftqOptions loftq;
+  std::optional<peft::TokenIndices> trainable_token_indices;
   peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}};
 
   /// What init_lora_weights names.

@@ -17,6 +17,7 @@
 #include <sstream>
 
 #include "peft/error.h"
+#include "peft/site.h"
 #include "support/message.h"
 #include "support/test.h"
 
@@ -140,8 +141,8 @@ TEST_CASE("rules of a plugin's options are told with the file's errors", "[plugi
 
 TEST_CASE("an unknown name gets the near ones, the found ones and where was searched", "[plugin]") {
   CHECK(refusal_of(fixtures, "godo") ==
-        "no plugin 'godo' of kind scheduler; did you mean 'good'?; found: contrary, good, no_record, "
-        "unresolved; searched: " +
+        "no plugin 'godo' of kind scheduler; did you mean 'good'?; found: contrary, good, no_record, no_symbol, "
+        "other_info, unresolved; searched: " +
             fixtures);
   CHECK(has(refusal_of(fixtures, "../plugins/peft_scheduler_good"), "no plugin '../plugins/peft_scheduler_good'"));
   CHECK(has(refusal_of(fixtures, ""), "no plugin ''"));
@@ -184,6 +185,17 @@ TEST_CASE("a plugin built for something else is refused before anything in it ru
   folder.write(slurp(fixtures + "/peft_scheduler_good.so"));
   CHECK(refusal_of(folder.path()) == "");
   CHECK(std::getenv("PEFT_FIXTURE_LOADED") != nullptr);
+  check_good_still_works();
+}
+
+TEST_CASE("what a library exports is looked at before anything in it runs", "[plugin]") {
+  ::unsetenv("PEFT_FIXTURE_LOADED");
+  CHECK(refusal_of(fixtures, "no_symbol") ==
+        fixtures + "/peft_scheduler_no_symbol.so: not a peft plugin: it does not export peft_plugin_v1");
+  CHECK(refusal_of(fixtures, "other_info") ==
+        fixtures + "/peft_scheduler_other_info.so: its peft_plugin_v1 has " + std::to_string(sizeof(PluginInfo) + 8) +
+            " bytes, but this peft's has " + std::to_string(sizeof(PluginInfo)) + "; build it again");
+  CHECK(std::getenv("PEFT_FIXTURE_LOADED") == nullptr);
   check_good_still_works();
 }
 
@@ -325,6 +337,71 @@ TEST_CASE("what goes wrong while making is told with the plugin", "[plugin]") {
   check_good_still_works();
 }
 
+TEST_CASE("the folders above are looked at up to the root, along symbolic links too", "[plugin]") {
+  const Folder top;
+  const std::string above = top.path() + "/above", plugins = above + "/plugins";
+  REQUIRE(fs::create_directories(plugins));
+  const std::string name = "/peft_scheduler_good.so";
+  std::ofstream(plugins + name, std::ios::binary) << slurp(fixtures + name);
+  ::chmod((plugins + name).c_str(), 0644);
+  for (const std::string& folder : {above, plugins}) ::chmod(folder.c_str(), 0755);
+  fs::create_directory_symlink(above, top.path() + "/link");
+  fs::create_directory_symlink("../above/plugins", top.path() + "/above/near");
+  fs::create_directory_symlink("round", top.path() + "/round");
+  const StringList ways = {plugins, top.path() + "/link/plugins", above + "/near", above + "/../above/./plugins"};
+  for (const std::string& way : ways) CHECK(refusal_of(way) == "");
+  SECTION("writable by others: above it too") {
+    for (const mode_t mode : {0775, 0757}) {
+      ::chmod(above.c_str(), mode);
+      for (const std::string& way : ways)
+        CHECK(has(refusal_of(way), ": refused, because others than its owner may write " + above + " (chmod go-w)"));
+    }
+  }
+  SECTION("writable by others, but sticky: they cannot exchange what is not theirs") {
+    ::chmod(above.c_str(), 01777);
+    for (const std::string& way : ways) CHECK(refusal_of(way) == "");
+    ::chmod(plugins.c_str(), 01777);
+    for (const std::string& way : ways) CHECK(has(refusal_of(way), way + ": refused, because others"));
+  }
+  SECTION("of another user: a folder above, a link") {
+    if (::geteuid() != 0) return;  // only root can give a file away
+    REQUIRE(::lchown((top.path() + "/link").c_str(), 12345, 12345) == 0);
+    CHECK(has(refusal_of(ways[1]), top.path() + "/link belongs to another user (uid 12345)"));
+    REQUIRE(::chown(above.c_str(), 12345, 12345) == 0);
+    for (const std::string& way : ways) CHECK(has(refusal_of(way), "belongs to another user (uid 12345)"));
+  }
+  SECTION("links that go round") {
+    CHECK(has(refusal_of(top.path() + "/round"), "it goes through too many symbolic links"));
+  }
+  check_good_still_works();
+}
+
+TEST_CASE("what leaves a plugin in a step is told with its file", "[plugin]") {
+  Linear site("model.layers.0.self_attn.q_proj", 2, 2, false);
+  site.set_frozen({torch::ones({2, 2}), {}});
+  struct Stumbling final : Layer {
+    std::function<Tensor(const Tensor&, const Next&)> work;
+    Tensor forward(const Tensor& x, const Next& next) override { return work(x, next); }
+  };
+  const auto layer = std::make_shared<Stumbling>();
+  site.attach("stumbling", layer);
+  const auto told = [&] { return message_of<PluginError>([&] { site.forward(torch::ones({1, 2})); }); };
+  layer->work = [](const Tensor& x, const Next& next) { return next(x); };
+  CHECK(told() == "");
+  layer->work = [](const Tensor&, const Next&) -> Tensor { throw std::runtime_error("told by the layer"); };
+  CHECK(has(told(), "test_plugin: forward failed: told by the layer"));
+  layer->work = [](const Tensor&, const Next&) -> Tensor { throw 7; };
+  CHECK(has(told(), "test_plugin: forward failed: something that is no std::exception"));
+  layer->work = [](const Tensor& x, const Next& next) { return next(x).view({5}); };
+  CHECK(has(told(), "forward failed: shape '[5]' is invalid"));
+  layer->work = [](const Tensor&, const Next&) -> Tensor { throw std::bad_alloc(); };
+  CHECK_THROWS_AS(site.forward(torch::ones({1, 2})), std::bad_alloc);
+  layer->work = [](const Tensor&, const Next&) -> Tensor { throw DivergedError("told"); };
+  CHECK_THROWS_AS(site.forward(torch::ones({1, 2})), DivergedError);
+  layer->work = [](const Tensor&, const Next& next) { return next(torch::ones({3, 3})); };  // the core's own complaint
+  CHECK_THROWS_AS(site.forward(torch::ones({1, 2})), c10::Error);
+}
+
 TEST_CASE("list shows all, the broken ones with the reason", "[plugin]") {
   const Folder folder;
   folder.write(slurp(fixtures + "/peft_scheduler_good.so"));
@@ -333,17 +410,22 @@ TEST_CASE("list shows all, the broken ones with the reason", "[plugin]") {
   std::ofstream(folder.path() + "/libother.so") << "x";
   Plugins plugins({folder.path(), fixtures});
   const auto all = plugins.scan();
-  REQUIRE(all.size() == 7);
-  CHECK(all[0].name == "broken");
-  CHECK(has(all[0].problem, "not a shared library"));
-  CHECK(all[1].name == "contrary");
-  CHECK(all[1].problem.empty());
-  CHECK(all[2].name == "good");
-  CHECK(all[2].problem.empty());
-  CHECK(all[2].file == folder.file().string());
-  CHECK(all[3].name == "good");
-  CHECK(has(all[3].problem, "a folder searched earlier has a scheduler/good"));
-  CHECK(has(all[4].problem, "no record"));
-  CHECK(has(all[5].problem, "peft_fixture_that_nobody_has"));
-  CHECK(has(all[6].problem, "no kind of plugin is named 'teapot'"));
+  const std::pair<std::string, std::string> expected[] = {
+      {"stumbling", ""},
+      {"broken", "not a shared library"},
+      {"contrary", ""},
+      {"good", ""},
+      {"good", "a folder searched earlier has a scheduler/good"},
+      {"no_record", "no record"},
+      {"no_symbol", "does not export"},
+      {"other_info", "build it again"},
+      {"unresolved", "peft_fixture_that_nobody_has"},
+      {"x", "no kind of plugin is named 'teapot'"},
+  };
+  REQUIRE(all.size() == std::size(expected));
+  for (std::size_t i = 0; i < all.size(); ++i) {
+    CHECK(all[i].name == expected[i].first);
+    CHECK((expected[i].second.empty() ? all[i].problem.empty() : has(all[i].problem, expected[i].second)));
+  }
+  CHECK(all[3].file == folder.file().string());
 }

@@ -70,7 +70,7 @@ struct Trainer {
             .options = options,
             .memory = memory,
             .observers = observers,
-            .save = [this](int64_t step) { saved.push_back(step); }};
+            .save = [this](const Snapshot& snapshot) { saved.push_back(snapshot.step); }};
     return train(all);
   }
   std::vector<Adapter*> told;
@@ -213,7 +213,7 @@ TEST_CASE("rates are the schedule's, steps and epochs are counted, checkpoints a
     CHECK(steps[i].lr == Approx(1e-2 * (3.0 - static_cast<double>(i)) / 3).epsilon(1e-12));
   CHECK(steps[0].epoch == Approx(2.0 / 3));
   CHECK(steps[1].epoch == Approx(1.0));
-  CHECK(trainer.saved == std::vector<int64_t>{2});
+  CHECK(trainer.saved == std::vector<int64_t>{2, 3});  // and at the end
 }
 
 TEST_CASE("evaluation is the mean over supervised tokens and leaves no trace") {

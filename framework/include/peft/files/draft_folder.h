@@ -10,6 +10,7 @@ namespace peft {
 /// unpublished goes with the object. Every failure is a ResourceError.
 class PEFT_API DraftFolder {
  public:
+  static constexpr const char* ending = ".writing";
   /// Removes what a process that was killed left under that name.
   explicit DraftFolder(const std::string& path);
   ~DraftFolder();
@@ -17,7 +18,7 @@ class PEFT_API DraftFolder {
   DraftFolder& operator=(const DraftFolder&) = delete;
   const std::string& path() const { return draft_; }  ///< where to write
   std::string file(const std::string& name) const;    ///< a file's path in it
-  /// Takes the place of a folder of that name that may be there.
+  /// Syncs the folder, takes the place of one of that name that may be there, syncs what holds it.
   void publish();
 
  private:

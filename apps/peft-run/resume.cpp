@@ -1,0 +1,117 @@
+#include "resume.h"
+
+#include <torch/torch.h>
+
+#include <filesystem>
+#include <iostream>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+
+#include "peft/adapter_files.h"
+#include "peft/error.h"
+#include "peft/files/json.h"
+
+using namespace peft;
+using json = nlohmann::ordered_json;
+
+namespace {
+
+/// Keys that change no step of a run. Where data and base lie: their hashes are compared. epochs and max_steps: the
+/// loop compares the rates.
+const std::set<std::string> free_keys = {"training.output_dir",
+                                         "training.overwrite_output_dir",
+                                         "training.log_every",
+                                         "training.save_every",
+                                         "training.save_total_limit",
+                                         "training.load_best_model_at_end",
+                                         "training.epochs",
+                                         "training.max_steps",
+                                         "model.path",
+                                         "data.train",
+                                         "data.eval",
+                                         "plugins.paths"};
+
+/// The file that Document::resolved() gives, as "table.key" → value.
+std::map<std::string, std::string> keys_of(const std::string& resolved) {
+  std::map<std::string, std::string> keys;
+  std::istringstream lines(resolved);
+  std::string table;
+  for (std::string line; std::getline(lines, line);) {
+    if (const auto equals = line.find(" = "); line.starts_with('['))
+      table = line.substr(1, line.find(']') - 1) + ".";
+    else if (equals != std::string::npos)
+      keys[table + line.substr(0, equals)] = line.substr(equals + 3);
+  }
+  return keys;
+}
+
+std::string or_nothing(const std::map<std::string, std::string>& keys, const std::string& key) {
+  const auto it = keys.find(key);
+  return it == keys.end() ? "(not given)" : printable(it->second);
+}
+
+std::string text_of(const nlohmann::json& about, const char* key) {
+  const auto it = about.find(key);
+  return it != about.end() && it->is_string() ? it->get<std::string>() : "";
+}
+
+}  // namespace
+
+json about_run(const Experiment& experiment, const Workload& work) {
+  json plugins = json::array();
+  for (const PluginStatus& plugin : experiment.plugins->loaded())
+    plugins.push_back(plugin.kind + "/" + plugin.name + " " + plugin.version);
+  return {{"peft_run", PEFT_VERSION " (" PEFT_ABI ")"},
+          {"plugins", plugins},
+          {"threads", at::get_num_threads()},
+          {"data", data_hash(work.data)},
+          {"eval_data", work.eval_data ? data_hash(*work.eval_data) : ""}};
+}
+
+std::optional<ReadCheckpoint> find_checkpoint(const std::string& from, const std::string& output_dir) {
+  if (!from.empty()) return read_checkpoint(from);
+  const std::vector<CheckpointFolder> all = checkpoints_in(output_dir);
+  for (const CheckpointFolder& folder : all) {
+    try {
+      return read_checkpoint(folder.path);
+    } catch (const InputError& error) {
+      std::cerr << "passed over: " << error.what() << "\n";
+    }
+  }
+  if (all.empty()) return std::nullopt;
+  throw InputError(printable(output_dir, 4096) + ": no checkpoint is whole, so there is nothing to go on from");
+}
+
+void require_same_run(const ReadCheckpoint& checkpoint, const Experiment& experiment) {
+  const std::string path = (std::filesystem::path(checkpoint.path) / "resolved.toml").string();
+  const auto before = keys_of(read_text(path)), now = keys_of(experiment.document.resolved());
+  std::set<std::string> keys;
+  for (const auto* side : {&before, &now})
+    for (const auto& [key, value] : *side) keys.insert(key);
+  std::string changed;
+  for (const std::string& key : keys) {
+    if (free_keys.contains(key) || key.starts_with("memory.")) continue;
+    const std::string then = or_nothing(before, key), is = or_nothing(now, key);
+    if (then != is) changed += "\n  " + printable(key) + ": was " + then + ", is " + is;
+  }
+  if (!changed.empty())
+    throw ConfigError("the experiment is not the one of " + printable(checkpoint.path, 4096) + ":" + changed +
+                      "\na run that goes on must be the same; [adapter] init_from begins another one from its adapter");
+}
+
+void take_over(const ReadCheckpoint& checkpoint, const Experiment& experiment, const Workload& work) {
+  const nlohmann::json& then = *checkpoint.about;
+  const nlohmann::json now = about_run(experiment, work);
+  for (const auto& [key, what] : {std::pair("data", "training data"), {"eval_data", "evaluation data"}})
+    if (text_of(then, key) != text_of(now, key))
+      throw InputError(printable(checkpoint.path, 4096) + ": the " + what +
+                       " is not what it was, so the run cannot go on where it stopped");
+  fill_adapters(checkpoint.path, experiment.adapters, *work.model);
+  for (const char* key : {"threads", "plugins", "peft_run"})
+    if (then.value(key, nlohmann::json()) != now[key])
+      std::cerr << "warning: " << key << " were " << printable(then.value(key, nlohmann::json()).dump(), 1000)
+                << ", are " << now[key].dump()
+                << ": the last bits of the result may differ from those of an unbroken run\n";
+}

@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "peft/adapter_stack.h"
+#include "peft/export.h"
+#include "peft/tensors.h"
+
+namespace peft {
+
+/// What a run needs to go on, beside the adapter's tensors: the state of each part by its name ("optimizer").
+using RunState = std::map<std::string, State>;
+
+/// Of the snapshots that an evaluation came with, the one of least loss.
+struct BestSnapshot {
+  int64_t step;
+  double loss;
+};
+using Best = std::optional<BestSnapshot>;
+
+/// A moment of a run, between two steps.
+struct Snapshot {
+  int64_t step = 0;  ///< steps done
+  RunState states;   ///< tensors of the run itself: to be used before the next step
+  Best best;
+};
+
+/// A folder `checkpoint-<step>`.
+struct CheckpointFolder {
+  int64_t step;
+  std::string path;
+};
+/// Those in `output_dir`, newest first. Nothing in them is looked at.
+PEFT_API std::vector<CheckpointFolder> checkpoints_in(const std::string& output_dir);
+
+/// Writes `checkpoint-<step>` into `output_dir`: the adapters as HF PEFT reads them, a safetensors file for each part that
+/// has a state, `checkpoint.json` with `about`, the texts of `files`, and manifest.json last. It appears whole or not
+/// at all. Throws ResourceError, before anything is written where the disk has not the space. Returns its path.
+PEFT_API std::string write_checkpoint(const std::string& output_dir, const Snapshot& snapshot,
+                                      const AdapterStack& adapters, const Model& model, const nlohmann::ordered_json& about,
+                                      const std::map<std::string, std::string>& files);
+
+/// A checkpoint whose files are as its manifest says.
+struct ReadCheckpoint {
+  std::string path;
+  int64_t step = 0;
+  RunState states;
+  std::shared_ptr<const nlohmann::json> about;  ///< as given to write_checkpoint
+};
+/// Throws InputError where the manifest does not hold or a file is not in order.
+PEFT_API ReadCheckpoint read_checkpoint(const std::string& path);
+
+/// Deletes the oldest of `output_dir` beyond `limit` (0: all), but never the one of `spared` nor the newest, as HF's
+/// Trainer does with save_total_limit. What is being deleted is no checkpoint from the first moment on.
+PEFT_API void delete_checkpoints(const std::string& output_dir, int64_t limit, std::optional<int64_t> spared);
+/// Renames those later than `step`, whole or not, to `checkpoint-<step>.aside`: they are of a run that goes on
+/// otherwise. Returns their new paths.
+PEFT_API std::vector<std::string> set_aside_after(const std::string& output_dir, int64_t step);
+/// Takes away what runs that were killed left half written or half deleted.
+PEFT_API void clean_checkpoints(const std::string& output_dir);
+
+/// Throws ResourceError where the disk of `folder` has less than `bytes` for `what`.
+PEFT_API void require_space(const std::string& folder, uint64_t bytes, const std::string& what);
+
+}  // namespace peft

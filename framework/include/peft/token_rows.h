@@ -1,0 +1,39 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "peft/export.h"
+#include "peft/options.h"
+#include "peft/site.h"
+
+namespace peft {
+
+class Model;
+
+/// Which rows of which modules train: token ids of the input embedding, or of each module named by its end.
+using TokenIndices = IntListOrMap;
+
+/// How the layers of token_rows() are made.
+struct TokenRowsForm {
+  std::string option;      ///< that named the tokens, for messages
+  std::string holder;      ///< child module that holds the rows, part of the saved key; "": the layer itself
+  bool random = false;     ///< start as random numbers, not as the base's rows
+  at::TensorOptions rows;  ///< dtype and device of what trains
+};
+
+/// A layer for each site: in place of the rows of its weight that belong to `tokens` it uses trained ones,
+/// `trainable_tokens_delta` [tokens, hidden] — the rows themselves, in spite of PEFT's name. A head tied to the
+/// embedding uses the embedding's rows: it gets a layer without parameters where it is not named, or named with the
+/// same tokens. Throws ConfigError for a token that is not in the vocabulary or named twice, for a site that is neither
+/// an embedding nor a linear layer without bias, and for one that is trained or adapted already.
+PEFT_API std::vector<std::pair<Site*, std::shared_ptr<Layer>>> token_rows(
+    const Model& model, const std::vector<std::pair<Site*, IntList>>& tokens, const TokenRowsForm& form);
+
+/// The sites that `indices` means, with their tokens. Throws ConfigError for a name that is the end of no module's.
+PEFT_API std::vector<std::pair<Site*, IntList>> token_sites(const Model& model, const TokenIndices& indices,
+                                                            const std::string& option);
+
+}  // namespace peft

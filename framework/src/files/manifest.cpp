@@ -1,0 +1,88 @@
+#include "peft/files/manifest.h"
+
+#include <fcntl.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <vector>
+
+#include "base/sha256.h"
+#include "files/descriptor.h"
+#include "peft/error.h"
+#include "peft/files/json.h"
+
+namespace peft {
+
+namespace {
+
+namespace fs = std::filesystem;
+constexpr const char* kManifest = "manifest.json";
+
+[[noreturn]] void refuse(const std::string& path, const std::string& why) {
+  throw InputError(printable(path, 4096) + ": " + why);
+}
+
+/// Names of what is in the folder beside the manifest. Throws InputError where something is not a plain file.
+std::set<std::string> files_in(const std::string& folder) {
+  std::error_code error;
+  std::set<std::string> names;
+  auto it = fs::directory_iterator(folder, error);
+  if (error) refuse(folder, error.message());
+  for (; it != fs::directory_iterator(); it.increment(error)) {
+    if (error) refuse(folder, error.message());
+    const std::string name = it->path().filename().string();
+    if (name == kManifest) continue;
+    if (!it->is_regular_file(error) || it->is_symlink(error)) refuse(it->path().string(), "is no plain file");
+    names.insert(name);
+  }
+  return names;
+}
+
+nlohmann::json sum_of(const std::string& path) {
+  const Descriptor file = open_for_reading(path);
+  if (file.number < 0) refuse(path, std::string("cannot be opened: ") + std::strerror(errno));
+  std::vector<char> buffer(std::size_t{1} << 20);
+  Sha256 sum;
+  uint64_t size = 0;
+  for (;;) {
+    const ssize_t got = ::read(file.number, buffer.data(), buffer.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) refuse(path, std::string("cannot be read: ") + std::strerror(errno));
+    if (got == 0) break;
+    sum.add(buffer.data(), static_cast<std::size_t>(got));
+    size += static_cast<uint64_t>(got);
+  }
+  return {{"sha256", sum.hex()}, {"size", size}};
+}
+
+}  // namespace
+
+void write_manifest(const std::string& folder) {
+  nlohmann::json files = nlohmann::json::object();
+  for (const std::string& name : files_in(folder)) files[name] = sum_of((fs::path(folder) / name).string());
+  write_file((fs::path(folder) / kManifest).string(), nlohmann::json{{"version", 1}, {"files", files}}.dump(2) + "\n");
+}
+
+void verify_manifest(const std::string& folder) {
+  const std::string path = (fs::path(folder) / kManifest).string();
+  const std::set<std::string> there = files_in(folder);
+  std::error_code error;
+  if (!fs::exists(path, error)) refuse(folder, "has no manifest.json, so it was never finished");
+  const nlohmann::json manifest = read_json(path);
+  if (!manifest.is_object() || manifest.value("version", nlohmann::json()) != 1 || !manifest.contains("files") ||
+      !manifest["files"].is_object())
+    refuse(path, "is no manifest of this version");
+  const nlohmann::json& files = manifest["files"];
+  for (const auto& [name, sum] : files.items())
+    if (!there.contains(name)) refuse(folder, "lacks '" + printable(name) + "'");
+  for (const std::string& name : there) {
+    if (!files.contains(name)) refuse(folder, "holds '" + printable(name) + "', which its manifest does not name");
+    if (sum_of((fs::path(folder) / name).string()) != files[name])
+      refuse((fs::path(folder) / name).string(), "is not as its manifest says (size or SHA-256)");
+  }
+}
+
+}  // namespace peft

@@ -1,0 +1,132 @@
+#include "peft/token_rows.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+#include <set>
+
+#include "peft/error.h"
+#include "peft/init.h"
+#include "peft/model/decoder.h"
+
+namespace peft {
+
+namespace {
+
+[[noreturn]] void refuse(const std::string& option, const std::string& what) {
+  throw ConfigError("[adapter] " + option + ": " + what);
+}
+
+void check_tokens(const Site& site, const IntList& tokens, const std::string& option) {
+  const int64_t rows = site.frozen().weight.size(0);
+  std::set<int64_t> seen;
+  if (tokens.empty()) refuse(option, "names no token of '" + printable(site.path()) + "'");
+  for (const int64_t token : tokens) {
+    if (token < 0 || token >= rows)
+      refuse(option, std::to_string(token) + " is no token: '" + printable(site.path()) + "' has rows 0 to " +
+                         std::to_string(rows - 1));
+    if (!seen.insert(token).second) refuse(option, std::to_string(token) + " is named twice");
+  }
+}
+
+void check_site(const Site& site, const std::string& option) {
+  const std::string name = std::string("'").append(printable(site.path())).append("' ");
+  const bool embedding = dynamic_cast<const Embedding*>(&site) != nullptr;
+  if (!embedding && dynamic_cast<const Linear*>(&site) == nullptr)
+    refuse(option, name + "is neither an embedding nor a linear layer");
+  if (site.frozen().bias.defined()) refuse(option, name + "has a bias, which PEFT's layer would leave out");
+  if (site.touched()) refuse(option, name + "is adapted or trained already, by target_modules or modules_to_save");
+}
+
+/// Trained rows in place of some of a weight's. Of an embedding they are looked up, of a linear layer they are outputs.
+class TokenRows final : public Layer {
+ public:
+  TokenRows(const Site& site, const IntList& tokens, const TokenRowsForm& form) {
+    const Tensor& weight = site.frozen().weight;
+    use(weight, tokens);
+    const Tensor start = form.random ? init::normal({where_.size(0), weight.size(1)}, 1, form.rows)
+                                     : weight.index_select(0, where_).to(form.rows.dtype());
+    Module* holder = this;
+    if (!form.holder.empty()) holder = register_module(form.holder, std::make_shared<Module>()).get();
+    rows_ = holder->register_parameter("trainable_tokens_delta", start.detach().clone());
+    lookup_ = dynamic_cast<const Embedding*>(&site) != nullptr;
+  }
+  /// For a head tied to the embedding whose rows `of` holds.
+  explicit TokenRows(const TokenRows& of, const Site& head) : rows_(of.rows_), where_(of.where_) {
+    slots_ = of.slots_;
+    lookup_ = dynamic_cast<const Embedding*>(&head) != nullptr;
+  }
+
+  Tensor forward(const Tensor& x, const Next& next) override {
+    const Tensor y = next(x);
+    const Tensor rows = rows_.to(y.scalar_type());
+    if (!lookup_) return y.index_copy(-1, where_, at::linear(x, rows));
+    const Tensor slot = slots_.index_select(0, x.flatten()).view(x.sizes());
+    return at::where((slot >= 0).unsqueeze(-1), at::embedding(rows, slot.clamp_min(0)), y);
+  }
+
+  bool fold(Affine& affine) const override {
+    const torch::NoGradGuard no_grad;
+    affine.weight.index_copy_(0, where_.to(affine.weight.device()), rows_.to(affine.weight.options()));
+    return true;
+  }
+
+ private:
+  void use(const Tensor& weight, const IntList& tokens) {
+    where_ = torch::tensor(tokens, torch::kLong).to(weight.device());
+    slots_ = torch::full({weight.size(0)}, -1, where_.options());
+    slots_.index_copy_(0, where_, torch::arange(where_.size(0), where_.options()));
+  }
+  Tensor rows_;   // [tokens, hidden]
+  Tensor where_;  // [tokens]: ids
+  Tensor slots_;  // [vocabulary]: which of rows_, or -1
+  bool lookup_ = false;
+};
+
+}  // namespace
+
+std::vector<std::pair<Site*, std::shared_ptr<Layer>>> token_rows(const Model& model,
+                                                                 const std::vector<std::pair<Site*, IntList>>& tokens,
+                                                                 const TokenRowsForm& form) {
+  std::vector<std::pair<Site*, std::shared_ptr<Layer>>> layers;
+  const IntList* of_embedding = nullptr;
+  for (const auto& [site, ids] : tokens)
+    if (site == &model.embedding()) of_embedding = &ids;
+  const bool tied = model.config().tie_word_embeddings && of_embedding != nullptr;
+  std::shared_ptr<TokenRows> shared;
+  bool own_head = false;
+  for (const auto& [site, ids] : tokens) {
+    if (tied && site == &model.head() && ids == *of_embedding) continue;
+    check_site(*site, form.option);
+    check_tokens(*site, ids, form.option);
+    auto layer = std::make_shared<TokenRows>(*site, ids, form);
+    if (site == &model.embedding()) shared = layer;
+    own_head = own_head || site == &model.head();
+    layers.emplace_back(site, std::move(layer));
+  }
+  if (!tied || own_head) return layers;
+  check_site(model.head(), form.option);
+  layers.emplace_back(&model.head(), std::make_shared<TokenRows>(*shared, model.head()));
+  return layers;
+}
+
+std::vector<std::pair<Site*, IntList>> token_sites(const Model& model, const TokenIndices& indices,
+                                                   const std::string& option) {
+  if (const auto* list = std::get_if<IntList>(&indices)) return {{&model.embedding(), *list}};
+  std::vector<std::pair<Site*, IntList>> sites;
+  for (const auto& [name, ids] : std::get<IntListMap>(indices)) {
+    const auto before = sites.size();
+    for (Site* site : model.sites()) {
+      if (name.empty() || !site->path().ends_with(name)) continue;
+      if (std::any_of(sites.begin(), sites.end(), [&](const auto& one) { return one.first == site; }))
+        refuse(option, "two names mean '" + printable(site->path()) + "'");
+      sites.emplace_back(site, ids);
+    }
+    if (sites.size() == before)
+      refuse(option, "'" + printable(name) + "' matches nothing; the embedding is '" + model.embedding().path() + "'");
+  }
+  if (sites.empty()) refuse(option, "names no token");
+  return sites;
+}
+
+}  // namespace peft

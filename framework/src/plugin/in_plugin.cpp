@@ -1,0 +1,59 @@
+#include "plugin/in_plugin.h"
+
+#include <c10/util/Exception.h>
+#include <dlfcn.h>
+
+#include <exception>
+#include <new>
+
+#include "peft/error.h"
+
+namespace peft::detail {
+
+namespace {
+
+/// The library that an address is in, or "".
+std::string file_of(const void* address) {
+  Dl_info info{};
+  return ::dladdr(address, &info) != 0 && info.dli_fname != nullptr ? info.dli_fname : "";
+}
+
+}  // namespace
+
+std::string current_exception_text() {
+  try {
+    throw;
+  } catch (const c10::Error& error) {
+    return error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    return error.what();
+  } catch (...) {
+    return "something that is no std::exception";
+  }
+}
+
+void rethrow_missing_memory() {
+  try {
+    throw;
+  } catch (const c10::OutOfMemoryError&) {
+    throw;
+  } catch (const std::bad_alloc&) {
+    throw;
+  } catch (...) {
+  }
+}
+
+void rethrow_from(const std::type_info& type, const char* what) {
+  rethrow_missing_memory();
+  const std::string file = file_of(&type);
+  try {
+    throw;
+  } catch (const Error&) {
+    throw;
+  } catch (...) {
+    if (file.empty() || file == file_of(reinterpret_cast<const void*>(&current_exception_text))) throw;
+    throw PluginError(printable(file, 4096) + ": " + what + " failed: " + printable(current_exception_text(), 1000));
+  }
+}
+
+}  // namespace peft::detail

@@ -1,0 +1,90 @@
+#include "plugin/trusted_path.h"
+
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <deque>
+#include <filesystem>
+
+#include "peft/error.h"
+
+namespace peft::detail {
+namespace {
+
+namespace fs = std::filesystem;
+
+[[noreturn]] void refuse(const std::string& path, const std::string& why) {
+  throw PluginError(printable(path, 4096) + ": refused, because " + why);
+}
+
+/// `named`: how the message calls what `status` is of, where that is not `path` itself.
+void check_user(const std::string& path, const std::string& named, const struct stat& status) {
+  if (status.st_uid != 0 && status.st_uid != ::geteuid())
+    refuse(path, named + " belongs to another user (uid " + std::to_string(status.st_uid) + ")");
+}
+
+void check_writers(const std::string& path, const std::string& named, const struct stat& status) {
+  if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+    refuse(path, "others than its owner may write " + named + " (chmod go-w)");
+}
+
+struct stat examined(const std::string& path) {
+  struct stat status{};
+  if (::lstat(path.c_str(), &status) != 0) throw PluginError(printable(path, 4096) + ": " + std::strerror(errno));
+  return status;
+}
+
+/// The way to a folder, one name after the other.
+class Way {
+ public:
+  explicit Way(const std::string& folder) : folder_(folder) { follow(folder); }
+  /// False at the end.
+  bool step() {
+    if (rest_.empty()) return false;
+    const fs::path name = rest_.front();
+    rest_.pop_front();
+    if (name == "..") at_ = at_.parent_path();  // at_ has no links: it is the folder's own parent
+    if (name.empty() || name == "." || name == "..") return true;
+    enter(name.is_absolute() ? name : at_ / name);
+    return true;
+  }
+  const fs::path& at() const { return at_; }
+
+ private:
+  void follow(const fs::path& path) { rest_.insert(rest_.begin(), path.begin(), path.end()); }
+  void enter(const fs::path& next) {
+    const struct stat status = examined(next.string());
+    const std::string named = next == fs::path(folder_) ? "it" : printable(next.string(), 4096);
+    check_user(folder_, named, status);
+    if (S_ISLNK(status.st_mode)) {
+      constexpr int most_links = 40;  // as the system's
+      if (++links_ > most_links) refuse(folder_, "it goes through too many symbolic links");
+      return follow(fs::read_symlink(next));
+    }
+    if (!S_ISDIR(status.st_mode)) refuse(folder_, named + " is not a folder");
+    if ((status.st_mode & S_ISVTX) == 0) check_writers(folder_, named, status);
+    at_ = next;
+  }
+
+  const std::string& folder_;
+  fs::path at_ = "/";
+  std::deque<fs::path> rest_;
+  int links_ = 0;
+};
+
+}  // namespace
+
+void check_owner(const std::string& path, const struct stat& status) {
+  check_user(path, "it", status);
+  check_writers(path, "it", status);
+}
+
+void check_trusted_folder(const std::string& folder) {
+  Way way(folder);
+  while (way.step()) {
+  }
+  check_owner(folder, examined(way.at().string()));  // in a sticky folder all may put what will be found by name
+}
+
+}  // namespace peft::detail

@@ -1,0 +1,156 @@
+#include <algorithm>
+#include <charconv>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+
+#include "peft/adapter_files.h"
+#include "peft/error.h"
+#include "peft/files/draft_folder.h"
+#include "peft/files/json.h"
+#include "peft/files/manifest.h"
+#include "peft/snapshot.h"
+
+namespace peft {
+
+namespace {
+
+namespace fs = std::filesystem;
+using json = nlohmann::ordered_json;
+
+constexpr const char* kPrefix = "checkpoint-";
+constexpr const char* kAbout = "checkpoint.json";
+constexpr const char* kDeleting = ".deleting";
+constexpr const char* kAside = ".aside";
+/// Headers, texts and the file system's own blocks.
+constexpr uint64_t kBeside = uint64_t{1} << 20;
+
+uint64_t bytes_of(const State& state) {
+  uint64_t sum = 0;
+  for (const auto& [name, tensor] : state) sum += tensor.nbytes();
+  return sum;
+}
+
+/// The step of "checkpoint-12"; nothing for another name.
+std::optional<int64_t> step_of(const std::string& name) {
+  const std::string prefix = kPrefix;
+  if (!name.starts_with(prefix)) return std::nullopt;
+  int64_t step = 0;
+  const char* end = name.data() + name.size();
+  const auto [at, error] = std::from_chars(name.data() + prefix.size(), end, step);
+  if (error != std::errc() || at != end || step < 0 || name != prefix + std::to_string(step)) return std::nullopt;
+  return step;
+}
+
+void take_away(const fs::path& path) {
+  std::error_code error;
+  fs::remove_all(path, error);
+  if (error) throw ResourceError(printable(path.string(), 4096) + " cannot be removed: " + error.message());
+}
+
+}  // namespace
+
+std::vector<CheckpointFolder> checkpoints_in(const std::string& output_dir) {
+  std::vector<CheckpointFolder> all;
+  std::error_code error;
+  for (auto it = fs::directory_iterator(output_dir, error); !error && it != fs::directory_iterator();
+       it.increment(error))
+    if (const auto step = step_of(it->path().filename().string())) all.push_back({*step, it->path().string()});
+  std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.step > b.step; });
+  return all;
+}
+
+void require_space(const std::string& folder, uint64_t bytes, const std::string& what) {
+  std::error_code error;
+  const fs::space_info space = fs::space(folder, error);
+  if (error || space.available >= bytes) return;  // a file system that tells nothing is asked by writing
+  throw ResourceError(printable(folder, 4096) + ": " + what + " needs " + std::to_string(bytes) +
+                      " bytes, the disk has " + std::to_string(space.available));
+}
+
+std::string write_checkpoint(const std::string& output_dir, const Snapshot& snapshot, const AdapterStack& adapters,
+                             const Model& model, const json& about, const std::map<std::string, std::string>& files) {
+  const std::string path = (fs::path(output_dir) / (kPrefix + std::to_string(snapshot.step))).string();
+  uint64_t bytes = kBeside;
+  for (const NamedAdapter& one : adapters)
+    bytes += bytes_of(one.adapter->hf_state(model)) + bytes_of(one.adapter->hf_base_state(model)) +
+             bytes_of(one.adapter->training_state(model));
+  for (const auto& [name, state] : snapshot.states) bytes += bytes_of(state);
+  for (const auto& [name, text] : files) bytes += text.size();
+  require_space(output_dir, bytes, "checkpoint-" + std::to_string(snapshot.step));
+
+  DraftFolder draft(path);
+  save_adapters(draft.path(), adapters, model);
+  json parts = json::array();
+  for (const auto& [name, state] : snapshot.states) {
+    if (!state.empty()) write_state(draft.file(name + ".safetensors"), state, {});
+    parts.push_back(name);
+  }
+  for (const auto& [name, text] : files) write_file(draft.file(name), text);
+  const json all = {{"version", 1}, {"step", snapshot.step}, {"parts", parts}, {"about", about}};
+  write_file(draft.file(kAbout), all.dump(2) + "\n");
+  write_manifest(draft.path());
+  draft.publish();
+  return path;
+}
+
+ReadCheckpoint read_checkpoint(const std::string& path) {
+  verify_manifest(path);
+  const std::string file = (fs::path(path) / kAbout).string();
+  const nlohmann::json all = read_json(file);
+  const auto has = [&](const char* key, auto is) { return all.contains(key) && (all[key].*is)(); };
+  if (!all.is_object() || all.value("version", nlohmann::json()) != 1 ||
+      !has("step", &nlohmann::json::is_number_integer) || !has("parts", &nlohmann::json::is_array) ||
+      !has("about", &nlohmann::json::is_object))
+    throw InputError(printable(file, 4096) + ": is no checkpoint of this version");
+  ReadCheckpoint read{path, all["step"].get<int64_t>(), {}, std::make_shared<nlohmann::json>(all["about"])};
+  for (const auto& part : all["parts"]) {
+    const std::string name = part.is_string() ? part.get<std::string>() : "";
+    if (name.empty() || name.find('/') != std::string::npos)
+      throw InputError(printable(file, 4096) + ": names a part that is none");
+    const std::string state = (fs::path(path) / (name + ".safetensors")).string();
+    read.states[name] = fs::exists(state) ? read_state(state) : State{};  // the manifest knows which were written
+  }
+  return read;
+}
+
+void delete_checkpoints(const std::string& output_dir, int64_t limit, std::optional<int64_t> spared) {
+  const std::vector<CheckpointFolder> all = checkpoints_in(output_dir);
+  const bool spares = std::any_of(all.begin(), all.end(), [&](const auto& one) { return one.step == spared; });
+  // As HF's Trainer counts: the spared one is among the `limit`, and the newest stays beside it.
+  int64_t others = limit - (spares ? 1 : 0);
+  if (spares && all.front().step != spared) others = std::max<int64_t>(others, 1);
+  for (const CheckpointFolder& folder : all) {
+    if (folder.step == spared || others-- > 0) continue;
+    std::error_code error;
+    fs::rename(folder.path, folder.path + kDeleting, error);
+    if (error) throw ResourceError(printable(folder.path, 4096) + " cannot be removed: " + error.message());
+    take_away(folder.path + kDeleting);
+  }
+}
+
+std::vector<std::string> set_aside_after(const std::string& output_dir, int64_t step) {
+  std::vector<std::string> moved;
+  for (const CheckpointFolder& folder : checkpoints_in(output_dir)) {
+    if (folder.step <= step) continue;
+    moved.push_back(folder.path + kAside);
+    take_away(moved.back());
+    std::error_code error;
+    fs::rename(folder.path, moved.back(), error);
+    if (error) throw ResourceError(printable(folder.path, 4096) + " cannot be renamed: " + error.message());
+  }
+  return moved;
+}
+
+void clean_checkpoints(const std::string& output_dir) {
+  std::error_code error;
+  std::vector<fs::path> left;
+  for (auto it = fs::directory_iterator(output_dir, error); !error && it != fs::directory_iterator();
+       it.increment(error)) {
+    const std::string name = it->path().filename().string();
+    for (const std::string& ending : {std::string(DraftFolder::ending), std::string(kDeleting)})
+      if (name.ends_with(ending) && step_of(name.substr(0, name.size() - ending.size()))) left.push_back(it->path());
+  }
+  for (const fs::path& path : left) take_away(path);
+}
+
+}  // namespace peft

@@ -1,0 +1,60 @@
+// Trainable tokens: train the embedding's rows of a few tokens (HF PEFT's TrainableTokensModel).
+#include <peft/memory.h>
+#include <peft/model/decoder.h>
+#include <peft/plugin.h>
+#include <peft/targeted_adapter.h>
+#include <peft/token_rows.h>
+
+#include <nlohmann/json.hpp>
+
+namespace {
+
+/// HF PEFT's TrainableTokensConfig: its names, and its default for a causal language model.
+struct TokensOptions {
+  peft::IntList token_indices;
+  bool init_weights = true;
+  peft::Targets targets{
+      .target_modules = "model.embed_tokens", .can_exclude = false, .by_layer = false, .can_save = false};
+};
+
+class TrainableTokens final : public peft::Adapter {
+ public:
+  explicit TrainableTokens(TokensOptions options) : options_(std::move(options)) {}
+
+  void attach(peft::Model& model, torch::Dtype dtype) override {
+    const peft::MemoryScope scope(peft::MemoryComponent::adapter);
+    std::vector<std::pair<peft::Site*, peft::IntList>> sites;
+    for (peft::Site* site : peft::select_sites(model, options_.targets))
+      sites.emplace_back(site, options_.token_indices);
+    const peft::TokenRowsForm form{"token_indices", "", !options_.init_weights,
+                                   at::TensorOptions().dtype(dtype).device(model.device())};
+    for (auto& [site, layer] : peft::token_rows(model, sites, form)) place(*site, "tokens", std::move(layer));
+  }
+
+  bool starts_as_base() const override { return options_.init_weights; }
+
+  nlohmann::ordered_json hf_config(const peft::Model& model) const override {
+    nlohmann::ordered_json config = peft::common_config("TRAINABLE_TOKENS");
+    peft::write_targets(model, options_.targets, config);
+    config["init_weights"] = options_.init_weights;
+    config["token_indices"] = options_.token_indices;
+    return peft::sorted_config(config);
+  }
+
+ private:
+  TokensOptions options_;
+};
+
+std::unique_ptr<peft::Adapter> make(peft::Options& in) {
+  TokensOptions o;
+  in.get("token_indices", o.token_indices, "ids of the tokens whose rows train");
+  in.get("init_weights", o.init_weights, "start as the base's rows; false: as random numbers, for tests");
+  peft::read_targets(in, o.targets);
+  return std::make_unique<TrainableTokens>(std::move(o));
+}
+
+void add(peft::Registry& registry) { registry.adapters.add("trainable_tokens", make); }
+
+}  // namespace
+
+PEFT_PLUGIN("trainable_tokens", "1.0.0", add)

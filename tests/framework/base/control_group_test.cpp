@@ -1,0 +1,88 @@
+// Control groups: the tightest of this process's own and those above it bounds it, in version 1 and 2, in a container
+// too; pages of files count as free, and what is no bound is none.
+#include "base/control_group.h"
+
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "support/test.h"
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/// What the system would show below /sys/fs/cgroup and as /proc/self/cgroup.
+class System {
+ public:
+  System() {
+    std::string name = (fs::temp_directory_path() / "peft_groups_XXXXXX").string();
+    REQUIRE(::mkdtemp(name.data()) != nullptr);
+    root_ = name;
+  }
+  ~System() { fs::remove_all(root_); }
+  void write(const fs::path& file, const std::string& text) const {
+    fs::create_directories((root_ / file).parent_path());
+    std::ofstream(root_ / file) << text << "\n";
+  }
+  /// A group of version 2 that uses `used` bytes, 60 of them pages of files.
+  void group(const fs::path& folder, const std::string& most, int used) const {
+    write(folder / "memory.max", most);
+    write(folder / "memory.current", std::to_string(used));
+    write(folder / "memory.stat", "anon 1000\nfile 4000\ninactive_file 20\nactive_file 40");
+  }
+  uint64_t available(const std::string& membership) const {
+    write("membership", membership);
+    return peft::ControlGroups((root_ / "membership").string(), (root_ / "mounted").string()).available();
+  }
+
+ private:
+  fs::path root_;
+};
+
+}  // namespace
+
+TEST_CASE("without a group, or without a bound, nothing is bounded") {
+  const System system;
+  CHECK(system.available("") == UINT64_MAX);
+  CHECK(system.available("nonsense\n:\n0:") == UINT64_MAX);
+  CHECK(system.available("0::/") == UINT64_MAX);
+  system.group("mounted/a", "max", 500);
+  CHECK(system.available("0::/a") == UINT64_MAX);
+  CHECK(peft::ControlGroups("/nonexistent", "/nonexistent").available() == UINT64_MAX);
+}
+
+TEST_CASE("version 2: the tightest of a group and those above it") {
+  const System system;
+  system.group("mounted/a", "1000", 700);
+  CHECK(system.available("0::/a") == 360);  // 1000 - (700 - 60)
+  CHECK(system.available("0::/a/b") == 360);
+  system.group("mounted/a/b", "400", 100);
+  CHECK(system.available("0::/a/b") == 360);
+  CHECK(system.available("0::/a/b/c") == 360);
+  system.group("mounted/a/b", "150", 100);
+  CHECK(system.available("0::/a/b") == 110);
+  system.group("mounted/a/b", "150", 900);  // more than is allowed already
+  CHECK(system.available("0::/a/b") == 0);
+  CHECK(system.available("0::/other") == UINT64_MAX);
+}
+
+TEST_CASE("version 1, beside an empty version 2") {
+  const System system;
+  system.write("mounted/memory/a/memory.limit_in_bytes", "1000");
+  system.write("mounted/memory/a/memory.usage_in_bytes", "700");
+  system.write("mounted/memory/a/memory.stat", "active_file 1\ntotal_inactive_file 20\ntotal_active_file 40");
+  system.write("mounted/memory/memory.limit_in_bytes", "9223372036854771712");
+  CHECK(system.available("4:memory:/a\n0::/") == 360);
+  CHECK(system.available("4:cpu,memory,pids:/a/b\n0::/") == 360);
+  CHECK(system.available("4:memory:/\n3:cpu:/a") == UINT64_MAX);
+}
+
+TEST_CASE("in a container the path may be the host's") {
+  const System system;
+  system.group("mounted", "1000", 700);
+  CHECK(system.available("0::/system.slice/docker-1234.scope") == 360);
+  CHECK(system.available("0::/../../elsewhere") == 360);
+  CHECK(system.available("0::/") == 360);
+}

@@ -1,0 +1,153 @@
+"""Promises that NaN and infinity do not get in with a file: weights of a Hugging Face folder in any type, scales of a quantised
+GGUF, an adapter's tensors are refused with the tensor's name, exit code 3 and nothing written, as are weights that a narrower type
+cannot hold. And that a model's file that is cut off while it is in use ends a run with its name, not with a signal."""
+
+import json
+import os
+import shutil
+import subprocess
+import time
+
+import gguf
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from tiny_llama import save_llama
+
+EXPERIMENT = """[model]
+path = "model"
+[data]
+train = "train.jsonl"
+[adapter]
+name = "lora"
+[training]
+output_dir = "out"
+max_steps = 1
+"""
+TENSOR = "model.layers.1.mlp.up_proj.weight"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    (tmp_path / "experiment.toml").write_text(EXPERIMENT)
+    return tmp_path
+
+
+def change(file, name, index, value):
+    tensors = load_file(file)
+    tensors[name].view(-1)[index] = value
+    save_file(tensors, file, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("value,index", [("nan", 0), ("inf", 1000), ("-inf", -1), ("-nan", 7)])
+def test_weights(run, folder, dtype, value, index):
+    """As they lie in the file, and converted."""
+    save_llama(folder / "model", dtype=getattr(torch, dtype))
+    file = folder / "model" / "model.safetensors"
+    run("peft-run", "plan", folder / "experiment.toml")
+    change(file, TENSOR, index, -torch.tensor(float("nan")) if value == "-nan" else float(value))
+    for precision in {"float16": ["fp16", "fp32"], "bfloat16": ["bf16", "fp32"]}.get(dtype, ["fp32", "fp64", "bf16"]):
+        told = run("peft-run", folder / "experiment.toml", "--set", f"precision.name={precision}", code=3).stderr
+        assert "model" in told and f"tensor '{TENSOR}' holds NaN or infinity" in told
+    assert not (folder / "out").exists()
+    # Infinity and its negative in one tensor: no sum of theirs is needed to see them.
+    change(file, TENSOR, 3, float("inf"))
+    change(file, TENSOR, 4, float("-inf"))
+    assert TENSOR in run("peft-run", folder / "experiment.toml", code=3).stderr
+
+
+def test_weights_that_a_narrower_type_cannot_hold(run, folder):
+    save_llama(folder / "model")
+    change(folder / "model" / "model.safetensors", TENSOR, 5, 1e30)
+    run("peft-run", "plan", folder / "experiment.toml")
+    told = run("peft-run", folder / "experiment.toml", "--set", "precision.name=fp16", code=3).stderr
+    assert TENSOR in told and "in the precision asked for" in told
+    save_adapter(folder, target_modules=["q_proj"])
+    merge = ["--model", folder / "model", "--adapter", folder / "adapter", "--any-base", "--output", folder / "merged"]
+    assert f"'{TENSOR}' is not finite in Half" in run("peft-run", "merge", *merge, "--dtype", "float16", code=3).stderr
+    for kind in ("f16", "q8_0"):
+        told = run("peft-run", "export", *merge, "--as", "gguf", "--type", kind, code=3).stderr
+        assert f"'{TENSOR}' is not finite in " in told
+    assert not (folder / "merged").exists() and not (folder / "out").exists()
+
+
+def test_scales_of_a_gguf(run, folder, model_gguf):
+    """The fp16 scale of one block of each quantised type that the file has."""
+    file = folder / "model.gguf"
+    kinds = {}
+    for tensor in gguf.GGUFReader(model_gguf).tensors:
+        if gguf.GGML_QUANT_SIZES[tensor.tensor_type][0] > 1:
+            kinds.setdefault(tensor.tensor_type, tensor)
+    assert kinds
+    for kind, tensor in kinds.items():
+        blocks, size = gguf.GGML_QUANT_SIZES[kind]
+        scale = size - 2 if kind == gguf.GGMLQuantizationType.Q6_K else 0
+        shutil.copy(model_gguf, file)
+        with open(file, "r+b") as out:
+            out.seek(tensor.data_offset + 3 * size + scale)
+            out.write(b"\x00\x7e")  # NaN
+        told = run("peft-run", folder / "experiment.toml", "--set", f"model.path={file}", code=3).stderr
+        name = "embed_tokens" if tensor.name == "token_embd.weight" else tensor.name.split(".")[-2].split("_")[-1]
+        assert str(file) in told and "holds NaN or infinity" in told and name in told
+    assert not (folder / "out").exists()
+
+
+def save_adapter(folder, **options):
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder / "model")
+    config = peft.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False, **options)
+    peft.get_peft_model(model, config).save_pretrained(folder / "adapter")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_adapters(run, folder, value):
+    save_llama(folder / "model")
+    save_adapter(folder, target_modules=["q_proj", "v_proj"])
+    file = folder / "adapter" / "adapter_model.safetensors"
+    key = sorted(load_file(file))[-1]
+    change(file, key, -1, value)
+    model, adapter = ["--model", folder / "model"], ["--adapter", folder / "adapter"]
+    (folder / "going_on.toml").write_text(EXPERIMENT.replace('name = "lora"', 'init_from = "adapter"'))
+    for command in (
+        [folder / "going_on.toml"],
+        ["eval", *model, *adapter, "--data", folder / "train.jsonl"],
+        ["generate", *model, *adapter, "--prompt", "one"],
+        ["merge", *model, *adapter, "--output", folder / "out"],
+        ["export", *model, *adapter, "--as", "gguf", "--output", folder / "out"],
+    ):
+        told = run("peft-run", *command, code=3).stderr
+        assert "adapter_model.safetensors" in told and f"{key} holds NaN or infinity" in told
+    assert not (folder / "out").exists()
+
+
+def test_a_merged_model_is_read_as_any_other(run, folder):
+    save_llama(folder / "model")
+    save_adapter(folder, target_modules=["q_proj"])
+    merge = ["--model", folder / "model", "--adapter", folder / "adapter", "--output", folder / "merged"]
+    run("peft-run", "merge", *merge)
+    sets = ["--set", "model.path=merged"]
+    run("peft-run", "plan", folder / "experiment.toml", *sets)
+    change(folder / "merged" / "model.safetensors", "model.layers.0.self_attn.q_proj.weight", 0, float("nan"))
+    told = run("peft-run", folder / "experiment.toml", *sets, code=3).stderr
+    assert "merged" in told and "'model.layers.0.self_attn.q_proj.weight' holds NaN or infinity" in told
+
+
+def test_a_model_that_is_cut_off_while_it_is_in_use(folder, bin_dir):
+    save_llama(folder / "model")
+    command = [bin_dir / "peft-run", folder / "experiment.toml", "--set", "training.max_steps=1000000", "--set",
+               "training.log_every=1"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    metrics, end = folder / "out" / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 3):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.05)
+    os.truncate(folder / "model" / "model.safetensors", 4096)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 3
+    assert told == f"peft-run: {folder}/model/model.safetensors was cut off while it was in use, or cannot be read any more\n"
+    assert not (folder / "out" / "adapter_model.safetensors").exists()
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if line.endswith("}")]
+    assert steps == sorted(steps) and len(steps) > 3

@@ -1,0 +1,233 @@
+"""Promises about plugins that are broken or not to be trusted, by the real peft-run: each is refused with its file or its name
+and exit code 4, writes no adapter, and leaves the others usable; a folder or file that others may change is refused, above it
+too, for root as for another user."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import pytest
+from tiny_llama import save_llama
+
+from conftest import from_environment
+
+NOBODY, STRANGER = 65534, 12345
+
+
+@pytest.fixture(scope="session")
+def fixtures():
+    return (from_environment("PEFT_BUILD") / "tests" / "plugins").resolve()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plugins")
+    save_llama(folder / "model")
+    (folder / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n{"text": "three"}\n')
+    (folder / "experiment.toml").write_text(
+        '[model]\npath = "model"\n[data]\ntrain = "train.jsonl"\n[adapter]\nname = "lora"\n'
+        '[training]\noutput_dir = "out"\nmax_steps = 3\nbatch_size = 1\noverwrite_output_dir = true\n'
+    )
+    return folder
+
+
+def train(run, folder, plugins, sets, code, fixture=""):
+    """One run; `fixture` is what the plugin is to do wrong."""
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    words = [word for item in (f'plugins.paths=["{plugins}"]', *sets) for word in ("--set", item)]
+    done = run("peft-run", folder / "experiment.toml", *words, code=code, env=os.environ | {"PEFT_FIXTURE": fixture})
+    assert (folder / "out" / "adapter_model.safetensors").exists() == (code == 0)
+    return done.stderr
+
+
+def patched(fixtures, folder, pattern, to):
+    """The good plugin with a part of its record replaced, in a folder of its own."""
+    good = (fixtures / "peft_scheduler_good.so").read_bytes()
+    record = good.index(b"peft plugin 1\0")
+    changed = good[:record] + re.sub(pattern, to, good[record:], count=1)
+    assert len(changed) == len(good) and changed != good
+    plugins = folder / f"patched-{abs(hash(pattern))}"
+    plugins.mkdir(mode=0o755, exist_ok=True)
+    (plugins / "peft_scheduler_good.so").write_bytes(changed)
+    (plugins / "peft_scheduler_good.so").chmod(0o644)
+    return plugins
+
+
+@pytest.mark.parametrize(
+    "pattern,to",
+    [(rb"peft ABI \d", rb"peft ABI X"), (rb"libtorch \d", rb"libtorch X"), (rb"string ABI \d", rb"string ABI X")],
+    ids=["peft", "libtorch", "string"],
+)
+def test_built_for_another_abi(run, folder, fixtures, pattern, to):
+    plugins = patched(fixtures, folder, pattern, to)
+    told = train(run, folder, plugins, ["scheduler.name=good"], code=4)
+    assert told.startswith(f"{plugins}/peft_scheduler_good.so: built for {{") and to.decode() in told
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("part", [0.3, 0.7, 0.999])
+def test_cut_off(run, folder, fixtures, part):
+    plugins = folder / "cut"
+    plugins.mkdir(mode=0o755, exist_ok=True)
+    good = (fixtures / "peft_scheduler_good.so").read_bytes()
+    (plugins / "peft_scheduler_good.so").write_bytes(good[: int(len(good) * part)])
+    (plugins / "peft_scheduler_good.so").chmod(0o644)
+    assert "peft_scheduler_good.so: the file is cut off" in train(run, folder, plugins, ["scheduler.name=good"], code=4)
+
+
+SCHEDULERS = [
+    ("no_record", "", "it has no record of PEFT_PLUGIN"),
+    ("no_symbol", "", "it does not export peft_plugin_v1"),
+    ("other_info", "", "its peft_plugin_v1 has 40 bytes"),
+    ("unresolved", "", "undefined symbol: _Z28peft_fixture_that_nobody_has"),
+    ("contrary", "add: runtime_error", "could not register: told by the plugin"),
+    ("contrary", "add: int", "could not register: something that is no std::exception"),
+    ("contrary", "add: twice", "'contrary' is registered twice"),
+    ("contrary", "make: runtime_error", "could not be made: told by the plugin"),
+    ("contrary", "make: c10::Error", "could not be made: told by the plugin"),
+    ("contrary", "make: int", "could not be made: something that is no std::exception"),
+    ("contrary", "make: null", "returned nothing"),
+]
+
+
+@pytest.mark.parametrize("name,fixture,part", SCHEDULERS, ids=[f"{row[0]} {row[1]}".strip() for row in SCHEDULERS])
+def test_broken(run, folder, fixtures, name, fixture, part):
+    told = train(run, folder, fixtures, [f"scheduler.name={name}"], code=4, fixture=fixture)
+    assert part in told
+    assert f"peft_scheduler_{name}.so: " in told or f"plugin scheduler/{name}: " in told
+    assert not (folder / "out").exists()
+
+
+STEPS = {
+    "runtime_error": (4, "peft_optimizer_stumbling.so: step failed: told by the plugin"),
+    "c10::Error": (4, "peft_optimizer_stumbling.so: step failed: told by the plugin"),
+    "int": (4, "peft_optimizer_stumbling.so: step failed: something that is no std::exception"),
+    "DivergedError": (6, "told by the plugin"),
+    "bad_alloc": (5, "not enough memory during optimizer"),
+}
+
+
+@pytest.mark.parametrize("fixture", STEPS)
+def test_throws_in_a_step(run, folder, fixtures, fixture):
+    code, part = STEPS[fixture]
+    assert part in train(run, folder, fixtures, ["optimizer.name=stumbling"], code=code, fixture=fixture)
+
+
+def test_a_static_constructor_that_throws(run, folder, fixtures):
+    told = train(run, folder, fixtures / "fatal", ["scheduler.name=throws_on_load"], code=4)
+    assert "peft_scheduler_throws_on_load.so: a static constructor threw: told by a static constructor" in told
+
+
+def test_the_others_work(run, folder, fixtures, tmp_path):
+    """Beside all the broken ones; and of two of one name the first that is found is used, the other told."""
+    train(run, folder, fixtures, ["scheduler.name=good", "optimizer.name=stumbling"], code=0)
+    shutil.copy(fixtures / "peft_scheduler_good.so", tmp_path)
+    tmp_path.chmod(0o755)
+    told = run("peft-run", "list", "--plugin-path", tmp_path, "--plugin-path", fixtures).stdout
+    usable, broken = told.split("\nnot usable:\n")
+    for name in ("scheduler_good", "scheduler_contrary", "optimizer_stumbling", "adapter_lora", "optimizer_adamw"):
+        assert f"peft_{name}.so" in usable
+    assert str(tmp_path / "peft_scheduler_good.so") in usable and str(fixtures / "peft_scheduler_good.so") in broken
+    for name in ("no_record", "no_symbol", "other_info", "unresolved"):
+        assert f"peft_scheduler_{name}.so: " in broken
+
+
+class Place:
+    """A folder that other users can reach, with plugins/peft_scheduler_good.so in it."""
+
+    def __init__(self, good):
+        self.top = Path(tempfile.mkdtemp(prefix="peft_rights_"))
+        self.plugins = self.top / "plugins"
+        self.file = self.plugins / "peft_scheduler_good.so"
+        self.plugins.mkdir()
+        shutil.copy(good, self.file)
+        for path, mode in ((self.top, 0o755), (self.plugins, 0o755), (self.file, 0o644)):
+            path.chmod(mode)
+
+    def told(self, bin_dir, user, plugins=None):
+        """What the program says of it, run by `user`; "" where it works."""
+        command = [bin_dir / "peft-run", "describe", "scheduler/good", "--plugin-path", plugins or self.plugins]
+        if user != os.geteuid():
+            command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *command]
+        done = subprocess.run(command, capture_output=True, text=True, cwd="/")
+        assert done.returncode == (4 if done.stderr else 0), done.stderr
+        return done.stderr
+
+
+@pytest.fixture
+def place(fixtures):
+    place = Place(fixtures / "peft_scheduler_good.so")
+    yield place
+    shutil.rmtree(place.top)
+
+
+@pytest.fixture(params=["itself", "nobody"])
+def user(request, bin_dir):
+    if request.param == "itself":
+        return os.geteuid()
+    if os.geteuid() != 0:
+        pytest.skip("SKIPPED: only root can act as another user")
+    if shutil.which("setpriv") is None:
+        pytest.skip("SKIPPED: there is no setpriv (util-linux)")
+    seen = subprocess.run(["setpriv", f"--reuid={NOBODY}", "--clear-groups", bin_dir / "peft-run", "--version"],
+                          capture_output=True)
+    if seen.returncode != 0:
+        pytest.skip("SKIPPED: another user cannot run the program where it is built")
+    return NOBODY
+
+
+def test_a_sound_place_is_taken(bin_dir, place, user):
+    assert place.told(bin_dir, user) == ""
+    place.top.chmod(0o1777)  # as /tmp
+    assert place.told(bin_dir, user) == ""
+
+
+@pytest.mark.parametrize("what,mode", [("file", 0o664), ("file", 0o646), ("plugins", 0o775), ("plugins", 0o757),
+                                       ("plugins", 0o1777), ("top", 0o775), ("top", 0o757)])
+def test_what_others_may_write_is_refused(bin_dir, place, user, what, mode):
+    getattr(place, what).chmod(mode)
+    told = place.told(bin_dir, user)
+    assert "refused, because others than its owner may write" in told and "chmod go-w" in told
+    assert str(place.plugins) in told and (str(place.top) + " (" in told) == (what == "top")
+
+
+def test_of_another_user(bin_dir, place, user):
+    if os.geteuid() != 0:
+        pytest.skip("SKIPPED: only root can give a file away")
+    for what in ("file", "plugins", "top"):
+        path = getattr(place, what)
+        os.chown(path, STRANGER, STRANGER)
+        assert f"belongs to another user (uid {STRANGER})" in place.told(bin_dir, user)
+        os.chown(path, NOBODY, NOBODY)
+        assert ("belongs to another user" in place.told(bin_dir, user)) == (user != NOBODY)
+        os.chown(path, 0, 0)
+    assert place.told(bin_dir, user) == ""
+
+
+def test_what_is_no_file_of_its_own_is_refused(bin_dir, place, user, fixtures):
+    place.file.unlink()
+    place.file.symlink_to(fixtures / "peft_scheduler_good.so")
+    assert "because it is a symbolic link" in place.told(bin_dir, user)
+    place.file.unlink()
+    os.mkfifo(place.file, 0o644)
+    assert "because it is not a regular file" in place.told(bin_dir, user)
+    place.file.unlink()
+    place.file.mkdir()
+    assert "because it is not a regular file" in place.told(bin_dir, user)
+
+
+def test_links_to_the_folder(bin_dir, place, user):
+    link = place.top / "link"
+    link.symlink_to(place.plugins)
+    assert place.told(bin_dir, user, link) == ""
+    place.top.chmod(0o777)
+    assert str(place.top) + " (" in place.told(bin_dir, user, link)
+
+
+def test_a_relative_path_is_refused(run, fixtures):
+    for path in ("plugins", ":", f"{fixtures}::/x"):
+        told = run("peft-run", "list", code=4, env=os.environ | {"PEFT_PLUGIN_PATH": path}).stderr
+        assert "PEFT_PLUGIN_PATH" in told and "must be an absolute path" in told

@@ -1,0 +1,503 @@
+"""Promises about runs that are broken off: resumed from any checkpoint a run gives what it would have given, to the last bit; a
+checkpoint is whole or is passed over; SIGKILL costs the steps since the last one and nothing else; SIGTERM and SIGINT save first;
+a changed experiment is refused. Each by the real peft-run on a tiny model."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+
+import peft
+import pytest
+from safetensors.torch import load_file
+from tiny_llama import save_llama
+
+from method_support import base_model, toml
+
+STEPS = 6
+TEXTS = [f"The {word} of {i} and {i} is {2 * i}." + " And so on." * (i % 3)
+         for i, word in enumerate(("sum", "total", "whole", "sum", "total", "whole", "sum", "total", "sum", "whole"))]
+BASE = {
+    "model": {"path": "model"},
+    "data": {"train": "train.jsonl", "format": "text", "max_length": 64},
+    "adapter": {"name": "lora", "r": 4},
+    "optimizer": {"name": "adamw", "lr": 1e-2},
+    "scheduler": {"name": "cosine"},
+    "clipping": {"name": "norm"},
+    "precision": {"name": "fp32"},
+    "training": {"output_dir": "run", "max_steps": STEPS, "batch_size": 2, "save_every": 1, "log_every": 2, "seed": 3},
+}
+SETS = {
+    "dropout": {"adapter": {"lora_dropout": 0.3, "target_modules": "all-linear"},
+                "training": {"gradient_accumulation_steps": 2}},
+    "sgd_packed_bf16": {"optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": True}, "clipping": {"name": "agc"},
+                        "precision": {"name": "bf16"}, "data": {"packing": True}, "scheduler": {"name": "linear"},
+                        "training": {"batch_size": 1, "gradient_accumulation_steps": 3}},
+    # A scale that overflows at first: steps are skipped, and the scale moves.
+    "dora_fp16": {"adapter": {"use_dora": True, "lora_dropout": 0.1},
+                  "precision": {"name": "fp16", "init_scale": 2.0**34, "growth_interval": 2, "backoff_factor": 2.0**-12}},
+    "vera": {"adapter": {"name": "vera", "r": 8, "vera_dropout": 0.2, "modules_to_save": ["norm"]},
+             "training": {"max_steps": None, "epochs": 1.2}},
+    "checkpointing_eval": {"adapter": {"lora_dropout": 0.3}, "memory": {"activation_checkpointing": "full"},
+                           "data": {"eval_split": 0.2}, "training": {"eval_every": 2}},
+    "tokens": {"adapter": {"trainable_token_indices": list(range(10, 60)), "loraplus_lr_ratio": 4.0, "lora_dropout": 0.1}},
+}
+
+
+def write(folder, name="run", changes=None):
+    """The experiment BASE with `changes`, by table; its output goes to folder / name. None takes a key away."""
+    tables = {table: dict(keys) for table, keys in BASE.items()}
+    for table, keys in (changes or {}).items():
+        if "name" in keys and keys["name"] != tables[table].get("name"):
+            tables[table] = {}
+        tables.setdefault(table, {}).update(keys)
+    tables["training"]["output_dir"] = name
+    lines = []
+    for table, keys in tables.items():
+        lines += [f"[{table}]"] + [f"{key} = {toml(value)}" for key, value in keys.items() if value is not None]
+    path = folder / f"{name}.toml"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_llama(tmp_path / "model")
+    (tmp_path / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    return tmp_path
+
+
+def weights(folder):
+    return (folder / "adapter_model.safetensors").read_bytes()
+
+
+def history(folder):
+    """What the log says of steps and evaluations, without times."""
+    state = json.loads((folder / "trainer_state.json").read_text())
+    kept = [{key: value for key, value in line.items() if key not in ("eval_runtime",)}
+            for line in state["log_history"] if "train_runtime" not in line]
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in lines if "train_loss" not in line]
+    assert steps and steps == [line["step"] for line in kept][-len(steps):]  # that of a new folder begins where it went on
+    return kept
+
+
+def checkpoints(folder):
+    return sorted(int(path.name[11:]) for path in folder.glob("checkpoint-*") if path.name[11:].isdigit())
+
+
+def check_whole(path):
+    """The manifest names every file with its SHA-256, as hashlib sees it."""
+    manifest = json.loads((path / "manifest.json").read_text())
+    assert {file.name for file in path.iterdir()} == set(manifest["files"]) | {"manifest.json"}
+    for name, said in manifest["files"].items():
+        data = (path / name).read_bytes()
+        assert said == {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}, name
+
+
+def same_states(ours, theirs):
+    """Every tensor file of two checkpoints but the time that has passed."""
+    names = {path.name for path in ours.glob("*.safetensors")}
+    assert names == {path.name for path in theirs.glob("*.safetensors")}
+    for name in names - {"progress.safetensors"}:
+        assert (ours / name).read_bytes() == (theirs / name).read_bytes(), f"{ours.name}: {name}"
+    one, other = load_file(ours / "progress.safetensors"), load_file(theirs / "progress.safetensors")
+    assert one.keys() == other.keys()
+    for key in one.keys() - {"seconds"}:
+        assert one[key].equal(other[key]), f"{ours.name}: {key}"
+
+
+@pytest.mark.parametrize("changes", SETS.values(), ids=SETS)
+def test_resumed_it_is_the_unbroken_run(run, folder, changes):
+    """From a checkpoint in the middle: the adapter's file is the same byte by byte, so are the log's numbers, and so is every
+    later checkpoint — from which it would go on the same way."""
+    run("peft-run", write(folder, "unbroken", changes))
+    unbroken = folder / "unbroken"
+    last = max(checkpoints(unbroken))
+    assert checkpoints(unbroken) == list(range(1, last + 1)) and last >= STEPS
+    for step in (1, 3):
+        broken = folder / f"from{step}"
+        shutil.copytree(unbroken / f"checkpoint-{step}", broken / f"checkpoint-{step}")
+        told = run("peft-run", write(folder, broken.name, changes), "--resume")
+        assert f"after step {step}" in told.stdout and not told.stderr
+        assert weights(broken) == weights(unbroken)
+        assert history(broken)[-1:] == history(unbroken)[-1:]
+        assert [line for line in history(broken) if line["step"] > step] == [
+            line for line in history(unbroken) if line["step"] > step]
+        for later in range(step + 1, last + 1):
+            check_whole(broken / f"checkpoint-{later}")
+            same_states(broken / f"checkpoint-{later}", unbroken / f"checkpoint-{later}")
+    if changes.get("precision", {}).get("name") == "fp16":
+        skipped = [load_file(unbroken / f"checkpoint-{s}" / "progress.safetensors")["skipped"].item() for s in (1, last)]
+        assert 0 < skipped[0] <= skipped[1] < last
+
+
+def seal(path):
+    """A manifest for what the folder holds now."""
+    files = {file.name: {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "size": file.stat().st_size}
+             for file in path.iterdir() if file.name != "manifest.json"}
+    (path / "manifest.json").write_text(json.dumps({"version": 1, "files": files}))
+
+
+def test_each_state_counts(run, folder):
+    """With any one state of an older step the end is another one; with any one missing it is refused: the test above would see
+    a state that is not kept."""
+    changes = SETS["dora_fp16"]
+    run("peft-run", write(folder, "unbroken", changes))
+    whole = folder / "unbroken"
+    names = json.loads((whole / "checkpoint-3" / "checkpoint.json").read_text())["parts"]
+    assert set(names) == {"method", "optimizer", "position", "precision", "progress", "random"}
+    for name in [*sorted(set(names) - {"method"}), "adapter_model"]:  # LoRA keeps nothing beside its weights
+        broken = folder / f"old_{name}"
+        at = broken / "checkpoint-3"
+        shutil.copytree(whole / "checkpoint-3", at)
+        older = "checkpoint-2" if name != "precision" else "checkpoint-1"
+        shutil.copy(whole / older / f"{name}.safetensors", at)
+        seal(at)
+        run("peft-run", write(folder, broken.name, changes), "--resume")
+        assert (weights(broken), history(broken)) != (weights(whole), history(whole)), name
+    for name in names:
+        broken = folder / f"no_{name}"
+        at = broken / "checkpoint-3"
+        shutil.copytree(whole / "checkpoint-3", at)
+        (at / f"{name}.safetensors").unlink(missing_ok=True)
+        about = json.loads((at / "checkpoint.json").read_text())
+        about["parts"].remove(name)
+        (at / "checkpoint.json").write_text(json.dumps(about))
+        seal(at)
+        told = run("peft-run", write(folder, broken.name, changes), "--resume", code=3)
+        assert "lacks the" in told.stderr, name
+
+
+def test_saving_changes_nothing(run, folder):
+    changes = SETS["dropout"]
+    run("peft-run", write(folder, "saving", changes))
+    run("peft-run", write(folder, "plain", changes | {"training": changes["training"] | {"save_every": 0}}))
+    assert weights(folder / "saving") == weights(folder / "plain")
+    assert history(folder / "saving") == history(folder / "plain")
+    assert not checkpoints(folder / "plain")
+
+
+def test_a_checkpoint_is_an_adapter_of_peft(run, folder):
+    run("peft-run", write(folder))
+    at = folder / "run" / "checkpoint-2"
+    model = peft.PeftModel.from_pretrained(base_model(folder), at)
+    theirs, ours = peft.get_peft_model_state_dict(model), load_file(at / "adapter_model.safetensors")
+    assert theirs.keys() == ours.keys() and all(theirs[key].equal(ours[key]) for key in ours)
+    about = json.loads((at / "checkpoint.json").read_text())["about"]
+    assert about["threads"] > 0 and any(plugin.startswith("adapter/lora ") for plugin in about["plugins"])
+    assert (at / "resolved.toml").read_bytes() == (folder / "run" / "resolved.toml").read_bytes()
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "a bit": lambda at: flip(at / "optimizer.safetensors"),
+    "cut off": lambda at: (at / "adapter_model.safetensors").write_bytes(weights(at)[:-1]),
+    "a file gone": lambda at: (at / "random.safetensors").unlink(),
+    "a file more": lambda at: (at / "more.json").write_text("{}"),
+    "no manifest": lambda at: (at / "manifest.json").unlink(),
+    "a manifest cut off": lambda at: (at / "manifest.json").write_text((at / "manifest.json").read_text()[:-9]),
+}
+
+
+def test_a_damaged_checkpoint_is_passed_over(run, folder):
+    run("peft-run", write(folder, "unbroken"))
+    for number, (what, damage) in enumerate(DAMAGES.items()):
+        broken = folder / f"broken{number}"
+        for step in (2, 4):
+            shutil.copytree(folder / "unbroken" / f"checkpoint-{step}", broken / f"checkpoint-{step}")
+        damage(broken / "checkpoint-4")
+        told = run("peft-run", write(folder, broken.name), "--resume")
+        assert "passed over: " in told.stderr and "checkpoint-4" in told.stderr, what
+        assert "after step 2" in told.stdout
+        assert weights(broken) == weights(folder / "unbroken")
+        assert (broken / "checkpoint-4.aside").exists()
+        check_whole(broken / "checkpoint-4")
+    # Asked for by name it is an error, as is a folder in which none is whole.
+    alone = folder / "alone"
+    shutil.copytree(folder / "broken0" / "checkpoint-4.aside", alone / "checkpoint-4")
+    path = write(folder, "alone")
+    assert "is not as its manifest says" in run("peft-run", path, "--resume", alone / "checkpoint-4", code=3).stderr
+    assert "no checkpoint is whole" in run("peft-run", path, "--resume", code=3).stderr
+    assert not (alone / "adapter_model.safetensors").exists()
+
+
+def test_a_changed_experiment_is_refused(run, folder):
+    run("peft-run", write(folder))
+    path, output = write(folder), folder / "run"
+    before = weights(output)
+    for assignment, told in [
+        ("optimizer.lr=0.02", "optimizer.lr: was 0.01, is 0.02"),
+        ("adapter.r=8", "adapter.r: was 4, is 8"),
+        ("training.seed=4", "training.seed: was 3, is 4"),
+        ("training.batch_size=3", "training.batch_size: was 2, is 3"),
+        ("scheduler.name=linear", 'scheduler.name: was "cosine", is "linear"'),
+        ("data.max_length=32", "data.max_length: was 64, is 32"),
+    ]:
+        assert told in run("peft-run", path, "--resume", "--set", assignment, code=2).stderr
+    longer = run("peft-run", path, "--resume", "--set", f"training.max_steps={STEPS + 2}", code=2)
+    assert "on which the schedule depends" in longer.stderr
+    assert "now ends at 2" in run("peft-run", path, "--resume", "--set", "training.max_steps=2", code=2).stderr
+    (folder / "train.jsonl").write_text((folder / "train.jsonl").read_text().replace("sum", "SUM"))
+    assert "the training data is not what it was" in run("peft-run", path, "--resume", code=3).stderr
+    assert weights(output) == before
+
+
+def test_what_changes_no_step_may_change(run, folder):
+    """Logging, saving, where the result goes — and the length, where the schedule's beginning does not depend on it."""
+    constant = {"scheduler": {"name": "constant"}, "adapter": {"lora_dropout": 0.2}}
+    run("peft-run", write(folder, "short", constant))
+    long = constant | {"training": {"max_steps": STEPS + 5}}
+    run("peft-run", write(folder, "long", long))
+    run("peft-run", write(folder, "short", long | {"training": long["training"] | {"log_every": 1, "save_every": 4}}), "--resume")
+    assert weights(folder / "short") == weights(folder / "long")
+    assert checkpoints(folder / "short") == [*range(1, STEPS + 1), 8, 11]
+    from_there = run("peft-run", write(folder, "elsewhere", long), "--resume", folder / "short" / "checkpoint-8")
+    assert "after step 8" in from_there.stdout
+    assert weights(folder / "elsewhere") == weights(folder / "long")
+    # A run that is finished is written again, not trained.
+    assert run("peft-run", write(folder, "long", long), "--resume").returncode == 0
+    assert weights(folder / "long") == weights(folder / "elsewhere")
+
+
+def test_other_threads_are_told(run, folder):
+    run("peft-run", write(folder), env=os.environ | {"OMP_NUM_THREADS": "1"})
+    told = run("peft-run", write(folder), "--resume", env=os.environ | {"OMP_NUM_THREADS": "2"})
+    assert "warning: threads were 1, are 2" in told.stderr
+
+
+def test_without_a_checkpoint_it_begins(run, folder):
+    told = run("peft-run", write(folder), "--resume")
+    assert "the run begins" in told.stdout
+    # Unasked, nothing is written over: neither an adapter nor checkpoints alone.
+    assert "already holds an adapter" in run("peft-run", write(folder), code=2).stderr
+    (folder / "run" / "adapter_model.safetensors").unlink()
+    assert "--resume" in run("peft-run", write(folder), code=2).stderr
+    run("peft-run", write(folder), "--set", "training.overwrite_output_dir=true", "--set", "training.save_every=4")
+    assert checkpoints(folder / "run") == [4, 6]
+
+
+def start(bin_dir, *arguments):
+    return subprocess.Popen([bin_dir / "peft-run", *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                            stdin=subprocess.DEVNULL, text=True)
+
+
+def wait_for_step(process, folder, step, after=0.0):
+    """Until metrics.jsonl, begun anew after the time `after`, tells of `step`. False: the run ended before."""
+    log = folder / "metrics.jsonl"
+    while process.poll() is None:
+        if log.exists() and log.stat().st_mtime > after:
+            lines = [line for line in log.read_text().splitlines() if line.endswith("}")]
+            if lines and json.loads(lines[-1])["step"] >= step:
+                return True
+        time.sleep(0.002)
+    return False
+
+
+LONG = {"adapter": {"lora_dropout": 0.2}, "training": {"max_steps": 150, "log_every": 1, "save_every": 0}}
+SAVING = LONG | {"training": {"max_steps": 60, "log_every": 1, "save_every": 2, "save_total_limit": 3}}
+
+
+def metrics(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [(line["step"], line.get("loss")) for line in lines if "train_loss" not in line]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+def test_a_signal_saves_first(run, bin_dir, folder, number):
+    run("peft-run", write(folder, "unbroken", LONG))
+    path, output = write(folder, "run", LONG), folder / "run"
+    process = start(bin_dir, path)
+    assert wait_for_step(process, output, 5)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 75, out + err
+    (step,) = checkpoints(output)
+    assert f"stopped by {number.name} after step {step}" in out
+    assert 5 <= step < 150 and not (output / "adapter_model.safetensors").exists()
+    check_whole(output / f"checkpoint-{step}")
+    assert f"after step {step}" in run("peft-run", path, "--resume").stdout
+    assert weights(output) == weights(folder / "unbroken")
+    assert history(output) == history(folder / "unbroken")
+    assert metrics(output) == metrics(folder / "unbroken")
+
+
+def test_a_second_signal_leaves_at_once(bin_dir, folder):
+    process = start(bin_dir, write(folder, "run", SAVING))
+    assert wait_for_step(process, folder / "run", 3)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode in (-signal.SIGTERM, -signal.SIGINT)
+    for step in checkpoints(folder / "run"):
+        check_whole(folder / "run" / f"checkpoint-{step}")
+
+
+def test_a_signal_before_the_first_step(run, bin_dir, folder):
+    run("peft-run", write(folder, "run", SAVING))
+    before = {step: (folder / "run" / f"checkpoint-{step}" / "manifest.json").read_bytes() for step in checkpoints(folder / "run")}
+    process = start(bin_dir, write(folder, "run", SAVING), "--resume", folder / "run" / f"checkpoint-{min(before)}")
+    assert "going on from" in process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    for step in before:
+        if (folder / "run" / f"checkpoint-{step}").exists():
+            check_whole(folder / "run" / f"checkpoint-{step}")
+
+
+def test_killed_at_any_time(run, bin_dir, folder):
+    """Ten SIGKILLs at random moments; nearly every moment is one of a save. Every checkpoint there is, is whole; what is lost is
+    less than what lies between two; and in the end it is the unbroken run."""
+    run("peft-run", write(folder, "unbroken", SAVING))
+    path, output = write(folder, "run", SAVING), folder / "run"
+    moments = random.Random(5)
+    kills = 0
+    for _ in range(10):
+        begun = time.time()
+        process = start(bin_dir, path, "--resume")
+        if wait_for_step(process, output, max(checkpoints(output), default=0) + 1, begun):
+            time.sleep(moments.uniform(0, 0.15))
+        process.kill()
+        process.communicate(timeout=60)
+        kills += process.returncode == -signal.SIGKILL
+        found = checkpoints(output)
+        for step in found:
+            check_whole(output / f"checkpoint-{step}")
+        lines = [line for line in (output / "metrics.jsonl").read_text().splitlines() if line.endswith("}")]
+        steps = [json.loads(line)["step"] for line in lines]
+        assert max(found, default=0) >= max(steps, default=0) - 3  # saved every two; the log is ahead of the save
+        assert len(found) <= 4
+    assert kills >= 5
+    run("peft-run", path, "--resume")
+    assert weights(output) == weights(folder / "unbroken")
+    assert history(output) == history(folder / "unbroken")
+    assert metrics(output) == metrics(folder / "unbroken")
+    assert not [entry.name for entry in output.iterdir() if entry.name.endswith((".writing", ".deleting"))]
+
+
+def test_the_newest_and_the_best_are_kept(run, folder):
+    """Judged by what training unlearns, an early checkpoint is the best: it stays, and is the result."""
+    (folder / "eval.jsonl").write_text(json.dumps({"text": "\x01\x02\x03\x04" * 8}) + "\n")
+    ruin = {"scheduler": {"name": "constant"}, "data": {"eval": "eval.jsonl"},
+            "training": {"eval_every": 1, "save_every": 1, "save_total_limit": 2, "load_best_model_at_end": True}}
+    run("peft-run", write(folder, "best", ruin))
+    output = folder / "best"
+    losses = {line["step"]: line["eval_loss"] for line in history(output) if "eval_loss" in line}
+    best = min(losses, key=losses.get)
+    assert best < STEPS and checkpoints(output) == [best, STEPS]
+    assert weights(output) == weights(output / f"checkpoint-{best}") != weights(output / f"checkpoint-{STEPS}")
+    state = json.loads((output / "trainer_state.json").read_text())
+    assert state["best_global_step"] == best and state["best_metric"] == losses[best]
+    assert state["best_model_checkpoint"] == str(output / f"checkpoint-{best}")
+    # Also across a break.
+    shutil.rmtree(output / f"checkpoint-{STEPS}")
+    run("peft-run", write(folder, "best", ruin), "--resume")
+    assert checkpoints(output) == [best, STEPS] and weights(output) == weights(output / f"checkpoint-{best}")
+    # Without it only the newest.
+    ruin["training"] = {"save_total_limit": 2}
+    run("peft-run", write(folder, "newest", ruin))
+    assert checkpoints(folder / "newest") == [STEPS - 1, STEPS]
+    assert "needs evaluation data" in run(
+        "peft-run", write(folder, "none"), "--set", "training.load_best_model_at_end=true", "--set", "training.eval_every=1",
+        code=2).stderr
+
+
+def test_two_runs_into_one_folder(run, bin_dir, folder):
+    process = start(bin_dir, write(folder, "run", SAVING))
+    assert wait_for_step(process, folder / "run", 1)
+    process.send_signal(signal.SIGSTOP)
+    try:
+        assert "another run is writing into it" in run("peft-run", folder / "run.toml", "--resume", code=5).stderr
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_full_disk(run, folder):
+    """The older checkpoints stay whole, and the message tells what is missing."""
+    output = folder / "run"
+    output.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1600k", "tmpfs", output], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip("SKIPPED: a file system of 1.6 MB cannot be mounted here; run as root")
+    try:
+        told = run("peft-run", write(folder, "run", SAVING | {"training": SAVING["training"] | {"save_total_limit": None}}), code=5)
+        assert "bytes, the disk has" in told.stderr
+        found = checkpoints(output)
+        assert found
+        for step in found:
+            check_whole(output / f"checkpoint-{step}")
+        assert not list(output.glob("*.writing")) and not (output / "adapter_model.safetensors").exists()
+    finally:
+        subprocess.run(["umount", output], check=True)
+
+
+def strace():
+    """The program that watches, and spoils, system calls."""
+    found = shutil.which("strace")
+    if not found or subprocess.run([found, "-o", "/dev/null", "true"], capture_output=True).returncode != 0:
+        pytest.skip("SKIPPED: there is no strace here, or it may not trace")
+    return found
+
+
+def test_a_save_is_synced_in_order(bin_dir, folder):
+    """Each file: synced, then renamed; the manifest is the last; then the folder is synced, renamed, and its parent synced."""
+    path, trace = write(folder, "run", {"training": {"max_steps": 2, "save_every": 2}}), folder / "trace"
+    subprocess.run([strace(), "-f", "-y", "-o", trace, "-e", "trace=fsync,rename,renameat2", bin_dir / "peft-run", path],
+                   check=True, capture_output=True)
+    at = str(folder / "run" / "checkpoint-2")
+    calls = [line.split(" ", 1)[1].strip() for line in trace.read_text().splitlines()]
+    calls = [call for call in calls if "checkpoint-2" in call or f"fsync(" in call and f"<{folder / 'run'}>" in call]
+    files = []
+    while calls and f'rename("{at}.writing", "{at}"' not in calls[0]:
+        if "checkpoint-2" not in calls[0]:
+            calls.pop(0)  # of files beside the checkpoint
+            continue
+        synced = calls.pop(0)
+        assert synced.startswith("fsync("), synced
+        draft = synced.split("<")[1].split(">")[0]
+        if draft == f"{at}.writing":
+            assert f'rename("{at}.writing", "{at}"' in calls[0]  # the folder itself, all files being in it
+            continue
+        renamed, of_folder = calls.pop(0), calls.pop(0)
+        assert renamed.startswith(f'rename("{draft}", "{at}.writing/')
+        assert of_folder.startswith("fsync(") and f"<{at}.writing>" in of_folder
+        files.append(renamed.split('"')[3].split("/")[-1])
+    assert files[-1] == "manifest.json" and set(files) == {file.name for file in (folder / "run" / "checkpoint-2").iterdir()}
+    assert f'rename("{at}.writing", "{at}"' in calls[0]
+    assert calls[1].startswith("fsync(") and f"<{folder / 'run'}>" in calls[1]
+
+
+@pytest.mark.parametrize("fault", ["error=EIO", "error=ENOSPC", "signal=SIGKILL"])
+@pytest.mark.parametrize("call,moments", [("fsync", (5, 12, 19, 25)), ("rename", (3, 8, 13))])
+def test_a_save_that_fails(run, bin_dir, folder, call, moments, fault):
+    """The n-th sync or renaming of the second save fails, or the process is killed in it: the first checkpoint stays whole, an
+    error names what and where, and from there it goes on to the unbroken end."""
+    training = {"training": {"max_steps": 4, "save_every": 2}}
+    run("peft-run", write(folder, "unbroken", training))
+    path, output = write(folder, "run", training), folder / "run"
+    shutil.copytree(folder / "unbroken" / "checkpoint-2", output / "checkpoint-2")
+    for n in moments:  # behind those of resolved.toml and metrics.jsonl; the last is of the folder itself
+        told = subprocess.run(
+            [strace(), "-f", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={n}",
+             bin_dir / "peft-run", path, "--resume"], capture_output=True, text=True)
+        assert checkpoints(output) == [2], f"{n}: {told.stderr}"
+        check_whole(output / "checkpoint-2")
+        if fault.startswith("error"):
+            assert told.returncode == 5 and str(output / "checkpoint-4") in told.stderr, told.stderr
+            assert not list(output.glob("*.writing"))
+        else:
+            assert told.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+    assert "after step 2" in run("peft-run", path, "--resume").stdout
+    assert weights(output) == weights(folder / "unbroken")
+    assert not list(output.glob("*.writing"))

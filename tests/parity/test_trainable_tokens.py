@@ -1,0 +1,73 @@
+"""Promises about trained rows of tokens where the head is tied to the embedding, for each way to ask for them: an adapter made
+in HF PEFT computes the same here and has the same gradients; one made here has PEFT's keys and config, and PEFT takes it; training
+goes the way it goes there; merged it is the same model. Without a tie: test_methods.py."""
+
+import peft
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+from tiny_llama import save_llama
+
+from method_support import check_saved_form, check_training
+from model_support import apart, model_answer, peer_answer, random_examples, within
+from test_methods import made_there, saved_name
+
+TOKENS = list(range(90, 4, -1))
+CASES = [
+    ("lora", peft.LoraConfig, {"trainable_token_indices": TOKENS}),
+    ("lora", peft.LoraConfig, {"trainable_token_indices": {"embed_tokens": TOKENS, "lm_head": TOKENS}}),
+    ("lora", peft.LoraConfig, {"trainable_token_indices": {"embed_tokens": TOKENS, "lm_head": [70, 8]}}),
+    ("lora", peft.LoraConfig, {"trainable_token_indices": {"lm_head": TOKENS}}),
+    ("trainable_tokens", peft.TrainableTokensConfig, {"token_indices": TOKENS}),
+    ("trainable_tokens", peft.TrainableTokensConfig, {"token_indices": TOKENS, "target_modules": ["lm_head"]}),
+]
+NAMES = ["list", "both", "both_apart", "head", "alone", "alone_head"]
+every = pytest.mark.parametrize("method,config,options", CASES, ids=NAMES)
+
+
+def tiny_tied(folder):
+    save_llama(folder / "model", tie_word_embeddings=True)
+
+
+@every
+def test_made_there(run, tmp_path, method, config, options):
+    tiny_tied(tmp_path)
+    model, examples = made_there(tmp_path, config, options), random_examples(258)
+    logits, loss = peer_answer(model, examples)
+    loss.backward()
+    gradients = {saved_name(name): p.grad for name, p in model.named_parameters() if p.requires_grad}
+    ours = model_answer(tmp_path, tmp_path / "model", examples, adapter=tmp_path / "theirs")
+    within("logits", apart(ours["logits"], logits.detach()), 2e-5)
+    assert {name for name in ours if name.startswith("grad.")} == {"grad." + name for name in gradients}
+    for name, gradient in gradients.items():
+        within("gradients", apart(ours["grad." + name], gradient), 1e-4)
+
+    run("peft-run", "merge", "--model", tmp_path / "model", "--adapter", tmp_path / "theirs", "--output", tmp_path / "out")
+    with torch.no_grad():
+        merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+        within("merged", apart(peer_answer(merged, examples)[0], logits.detach()), 2e-5)
+
+
+@every
+def test_made_here(run, tmp_path, method, config, options):
+    tiny_tied(tmp_path)
+    check_saved_form(run, tmp_path, method, config, options)
+
+
+@pytest.mark.parametrize("method,config,options", CASES[:3:2] + CASES[4:5], ids=NAMES[:3:2] + NAMES[4:5])
+def test_training_goes_as_in_python(run, tmp_path, method, config, options):
+    tiny_tied(tmp_path)
+    check_training(run, tmp_path, method, options, steps=4)
+
+
+def test_rows_are_kept_not_changes(run, tmp_path):
+    """Untrained, the file holds the base's rows in the order of the option: a reader of PEFT's format puts them in place."""
+    tiny_tied(tmp_path)
+    check_saved_form(run, tmp_path, "trainable_tokens", peft.TrainableTokensConfig, {"token_indices": [70, 8]})
+    rows = load_file(tmp_path / "theirs" / "adapter_model.safetensors")
+    base = load_file(tmp_path / "model" / "model.safetensors")["model.embed_tokens.weight"]
+    (delta,) = rows.values()
+    assert torch.equal(delta, base[[70, 8]])
+    ours = load_file(tmp_path / "run" / "adapter_model.safetensors")["base_model.model.model.embed_tokens.trainable_tokens_delta"]
+    assert (ours - delta).abs().max() < 0.1  # one step of AdamW at 1e-2 away
