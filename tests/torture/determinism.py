@@ -1,0 +1,79 @@
+"""The same seed with the same number of threads gives the same adapter, byte for byte, whatever else the machine does; another
+number of threads gives nearly the same; another seed another one."""
+
+import contextlib
+import subprocess
+import sys
+
+import output
+from bench import experiment, method, require
+
+RUNS = 10
+STEPS = 20
+BOUND = 1e-5
+SHORT = ("lora", "vera", "prompt_tuning")
+
+
+def floats(adapter):
+    import numpy  # only here: the other rows need no numbers
+
+    found = {}
+    for name, ((dtype, _), data) in output.tensors(adapter[0]).items():
+        if dtype == "F32":
+            found[name] = numpy.frombuffer(data, numpy.float32).astype(float)
+    require(found, "the adapter holds no tensor of fp32")
+    return found
+
+
+def farthest(ours, theirs):
+    """The largest difference of two adapters' tensors, each relative to its largest value."""
+    mine, other = floats(ours), floats(theirs)
+    require(mine.keys() == other.keys(), "other tensors")
+    return max(abs(mine[name] - other[name]).max() / max(abs(other[name]).max(), 1e-30) for name in mine)
+
+
+def losses(folder):
+    return [line["loss"] for line in output.history((folder / "trainer_state.json").read_text()) if "loss" in line]
+
+
+def of_method(bench, folder, name):
+    """Returns the largest relative differences between 1 and 2 threads, of the adapter and of the losses."""
+    changes = method(name) | {"training": {"max_steps": STEPS}}
+
+    def trained(output_name, threads, more=None):
+        both = changes | {"training": changes["training"] | (more or {})}
+        bench.peft_run(experiment(folder, output_name, both), threads=threads)
+        return folder / output_name
+
+    first = trained("run0", 2)
+    for number in range(1, RUNS):
+        other = trained(f"run{number}", 2)
+        require(output.adapter(other) == output.adapter(first), f"{name}: run {number + 1} gave another adapter")
+        require(losses(other) == losses(first), f"{name}: run {number + 1} gave other losses")
+    require(output.adapter(trained("seed", 2, {"seed": 4})) != output.adapter(first), f"{name}: another seed, the same adapter")
+    single = trained("single", 1)
+    loss = max(abs(a - b) / abs(a) for a, b in zip(losses(first), losses(single), strict=True))
+    apart = farthest(output.adapter(single), output.adapter(first))
+    require(loss <= BOUND, f"{name}: losses with 1 and 2 threads are {loss:.1e} apart")
+    return apart, loss
+
+
+@contextlib.contextmanager
+def load():
+    """Something else that wants the machine."""
+    process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def row(bench):
+    names = bench.plugins("adapter") if bench.long else SHORT
+    with load():
+        apart = bench.each(lambda name: of_method(bench, bench.folder(f"determinism/{name}"), name), names)
+    same = sum(tensors == 0 and loss == 0 for tensors, loss in apart)
+    return (f"{len(names)} methods x {RUNS} runs under load: the same bytes; 1 against 2 threads: losses within "
+            f"{max(loss for _, loss in apart):.1e} (bound {BOUND:.0e}), adapters within {max(a for a, _ in apart):.1e}, "
+            f"{same} of {len(names)} methods bit-equal")

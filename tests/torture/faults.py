@@ -1,0 +1,238 @@
+"""Faults: every call that changes the disk, from a run's first to its last, fails or is the process's last. Whatever it was, the
+older checkpoint stays whole, an error has exit code 5 and names cause and place, and the next run finds its way to the unbroken end
+and leaves nothing lying about."""
+
+import errno
+import itertools
+import os
+import pathlib
+import re
+import shutil
+import signal
+import threading
+
+import output
+from bench import experiment, method, require
+from shim import CHANGING, GROWING, Server
+
+# What happens, to which kinds of call, how, with which error, and to every later call too?
+FAULTS = [
+    ("killed", CHANGING, "kill", 0, False),
+    ("killed in the middle of a write", "write", "torn", 0, False),
+    ("EIO", CHANGING, "fail", errno.EIO, False),
+    ("ENOSPC from then on", GROWING, "fail", errno.ENOSPC, True),
+    ("short write", "write", "short", 0, False),
+    ("EINTR", "write", "fail", errno.EINTR, False),
+]
+MORE = [
+    ("EDQUOT", GROWING, "fail", errno.EDQUOT, False),
+    ("EROFS from then on", CHANGING, "fail", errno.EROFS, True),
+    ("EMFILE", "open,look", "fail", errno.EMFILE, False),
+]
+HARMLESS = ("short", errno.EINTR)  # a program that takes these for errors is wrong
+TRAINING = {"max_steps": 4, "save_every": 1, "save_total_limit": 2}
+
+
+class Tally:
+    """What has been done to how many; rows run several at a time."""
+
+    def __init__(self):
+        self.faults, self.starts, self.kinds, self.names, self.lock = 0, 0, set(), set(), threading.Lock()
+
+    def fault(self, fault, end):
+        with self.lock:
+            self.faults += 1
+            self.kinds.add(end.kind)
+            self.names.add(fault[0])
+
+    def start(self):
+        with self.lock:
+            self.starts += 1
+
+
+def put(folder, template):
+    """The folder as the template is."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(template, folder)
+
+
+def shape(folder):
+    """What a folder holds, to tell states apart: names without process numbers, and the sizes of tensor files (others hold
+    times)."""
+    def size(path):
+        return path.stat().st_size if path.suffix == ".safetensors" else path.is_dir() or path.stat().st_size > 0
+
+    return tuple(sorted((re.sub(r"\.writing-\d+$", ".writing", str(path.relative_to(folder))), size(path))
+                        for path in folder.rglob("*")))
+
+
+def expect_end(end, fault, complete):
+    """The child ended as this fault lets it; `complete` says whether its work is done."""
+    name, _, action, error, _ = fault
+    where = f"{name} at {end.hit}"
+    if action in ("kill", "torn"):
+        require(end.code == -signal.SIGKILL, f"{where}: exit code {end.code}")
+    elif action in HARMLESS or error in HARMLESS:
+        require(end.code == 0, f"{where}: exit code {end.code}: {end.errors}")
+        require(complete(), f"{where}: exit code 0, but its work is not done")
+    elif end.code == 0:
+        # What is only taken away may stay, if the next run takes it.
+        require(end.kind in ("unlink", "look"), f"{where}: told nobody")
+        require(complete(), f"{where}: exit code 0, but its work is not done")
+    elif end.kind != "look":  # what cannot be read is the input's error, exit code 3
+        require(end.code == 5, f"{where}: exit code {end.code}, not 5: {end.errors}")
+        require(os.strerror(error) in end.errors, f"{where}: the cause is not told: {end.errors}")
+        require(any(part in end.errors for part in places(end.path)), f"{where}: the place is not told: {end.errors}")
+    else:
+        require(end.code in (3, 5), f"{where}: exit code {end.code}: {end.errors}")
+
+
+def places(path):
+    """What a message may call this path: without a draft's ending, or the folder it is in."""
+    whole = pathlib.Path(path)
+    named = [whole, whole.parent, whole.parent.parent]
+    return [str(one).split(".writing")[0].replace("/.", "/") for one in named]
+
+
+def every_call(server, faults, tally, reset, judge):
+    """Each fault at the first, second, … call until a pass has none left to hit; `judge` looks at what each leaves."""
+    for fault in faults:
+        name, kinds, action, error, lasting = fault
+        for n in itertools.count(1):
+            reset()
+            end = server.child(kinds, n, action, error, lasting)
+            if not end.hit:
+                require(n > 1, f"{name}: no call of {kinds} was ever hit, so this proves nothing")
+                require(end.code == 0, f"{name}: nothing was hit, exit code {end.code}: {end.errors}")
+                break
+            tally.fault(fault, end)
+            judge(end, fault)
+
+
+def can_tidy(end, fault):
+    """Whether the process that met this fault could take away what it had begun."""
+    _, kinds, action, _, lasting = fault
+    return action == "fail" and end.kind not in ("unlink", "look") and not (lasting and "unlink" in kinds)
+
+
+def of_training(bench, folder, changes, faults, tally):
+    """A run that goes on from the second of two checkpoints, and saves twice, each time deleting the oldest."""
+    bench.peft_run(experiment(folder, "unbroken", changes | {"training": TRAINING | {"save_total_limit": 9}}))
+    unbroken, run, template, left = folder / "unbroken", folder / "run", folder / "template", {}
+    for step in (1, 2):
+        shutil.copytree(unbroken / f"checkpoint-{step}", template / f"checkpoint-{step}")
+    shutil.copy(unbroken / "metrics.jsonl", template)
+
+    def complete():
+        output.check_result(run, unbroken)
+        return output.check_checkpoints(run, unbroken) == [3, 4]
+
+    def judge(end, fault):
+        found, ours, whole = output.check_checkpoints(run, unbroken), output.adapter(run), output.adapter(unbroken)
+        require(found and max(found) >= 2, f"{fault[0]} at {end.hit}: no checkpoint is left")
+        require(ours is None or ours[0] == whole[0] and ours[1] in (None, whole[1]), f"{fault[0]} at {end.hit}: half an adapter")
+        expect_end(end, fault, complete)
+        if can_tidy(end, fault):
+            output.require_no_litter(run)
+        if shape(run) not in left:
+            left[shape(run)] = shutil.copytree(run, folder / f"left{len(left)}")
+
+    path = experiment(folder, "run", changes | {"training": TRAINING})
+    with Server(bench, run, [bench.bin / "peft-run", path, "--resume"]) as server:
+        every_call(server, faults, tally, lambda: put(run, template), judge)
+        for state in left.values():
+            put(run, state)
+            end = server.child()
+            require(end.code == 0, f"{state}: the next run ends with {end.code}: {end.errors}")
+            require(complete(), f"{state}: the next run leaves checkpoints {output.checkpoints(run)}")
+            output.require_no_litter(run)
+            require(metrics(run) == metrics(unbroken), f"{state}: the next run's metrics.jsonl is not the unbroken one's")
+            tally.start()
+            shutil.rmtree(state)
+
+
+def metrics(folder):
+    return output.steps_of((folder / "metrics.jsonl").read_text())
+
+
+def same_folder(ours, theirs):
+    """File by file, but for the model's card, which may tell where it was made."""
+    return {name: data for name, data in output.read(ours).items() if name != "README.md"} == {
+        name: data for name, data in output.read(theirs).items() if name != "README.md"}
+
+
+def of_folder(bench, folder, name, arguments, faults, tally):
+    """A command that makes a folder: it is there whole, or not at all, and the command can be repeated."""
+    made, whole = folder / name, folder / f"whole-{name}"
+    bench.peft_run(*arguments, "--output", whole)
+
+    def drafts():
+        return list(folder.glob(f"{name}.*"))
+
+    def complete():
+        return made.exists() and same_folder(made, whole)
+
+    def clear():
+        for path in [made, *drafts()]:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def judge(end, fault):
+        where = f"{name}, {fault[0]} at {end.hit}"
+        require(not made.exists() or complete(), f"{where}: half of a folder was left")
+        expect_end(end, fault, complete)
+        require(not can_tidy(end, fault) or not drafts(), f"{where}: left behind: {drafts()}")
+        if made.exists():
+            return
+        again = server.child()
+        require(again.code == 0 and complete(), f"{where}, then again: exit code {again.code}: {again.errors}")
+        require(not drafts(), f"{where}, then again: left behind: {drafts()}")
+        tally.start()
+
+    with Server(bench, made, [bench.bin / "peft-run", *arguments, "--output", made]) as server:
+        every_call(server, faults, tally, clear, judge)
+    clear()
+
+
+def exports(bench, folder):
+    """The commands that make a folder of a model and an adapter."""
+    bench.peft_run(experiment(folder, "adapter"))
+    of = ["--model", folder / "model", "--adapter", folder / "adapter"]
+    return {"merge": ["merge", *of], "gguf": ["export", "--as", "gguf", *of],
+            "gguf-adapter": ["export", "--as", "gguf-adapter", *of], "lora": ["export", "--as", "lora", *of]}
+
+
+def check_modes(bench, folder):
+    """The umask decides who may read what a run writes."""
+    before = os.umask(0o027)
+    try:
+        bench.peft_run(experiment(folder, "masked", {"training": {"max_steps": 1, "save_every": 1}}))
+    finally:
+        os.umask(before)
+    paths = [folder / "masked", *(folder / "masked").rglob("*")]
+    for path in paths:
+        mode = path.stat().st_mode & 0o777
+        require(mode == (0o750 if path.is_dir() else 0o640), f"{path} has mode {mode:o} under umask 027")
+    return len(paths)
+
+
+def row(bench):
+    tally = Tally()
+    faults = FAULTS + MORE if bench.long else FAULTS
+    names = bench.plugins("adapter") if bench.long else ["lora"]
+
+    def of(name):
+        of_training(bench, bench.folder(f"faults/{name}"), method(name), faults, tally)
+
+    bench.each(of, names)
+    folder = bench.folder("faults-exports")
+    commands = exports(bench, folder)
+    if not bench.long:
+        commands = {"merge": commands["merge"]}
+    bench.each(lambda one: of_folder(bench, folder, one[0], one[1], faults, tally), commands.items())
+    modes = check_modes(bench, folder)
+    needed = {"open", "write", "fsync", "rename", "unlink", "mkdir"}
+    require(tally.kinds >= needed, f"no fault ever hit {needed - tally.kinds}")
+    require(tally.names == {fault[0] for fault in faults}, f"of the faults only {tally.names} were tried")
+    return (f"{tally.faults} faults injected ({len(faults)} faults, every call; {len(names)} methods, {len(commands)} "
+            f"exports), 0 checkpoints lost; {tally.starts} starts after them went on, nothing left lying; {modes} modes "
+            "follow the umask")

@@ -1,0 +1,88 @@
+"""SIGTERM and SIGINT at a random moment: exit code 75 in time, the checkpoint whole and the unbroken run's to the last bit, and from
+there to the unbroken end. A second signal ends the process at once and harms nothing."""
+
+import random
+import shutil
+import signal
+import time
+
+import kills
+import output
+from bench import experiment, require
+
+TRAINING = {"max_steps": 200, "save_every": 50, "save_total_limit": 3}
+GRACE = 2.0  # seconds beside one step and one save
+
+
+class Tally(kills.Tally):
+    def __init__(self, wanted):
+        super().__init__(wanted)
+        self.saved, self.before, self.unheard, self.second, self.slowest = 0, 0, 0, 0, 0.0
+
+
+def send(process, number, twice):
+    """Sends the signal; what the process told and the seconds that it took."""
+    begun = time.monotonic()
+    process.send_signal(number)
+    if twice:
+        time.sleep(0.001)
+        process.send_signal(number)
+    told, errors = kills.finish(process)
+    return told, errors, time.monotonic() - begun
+
+
+def check_stopped(process, number, told, errors, run, tally):
+    """After one signal: saved, or before the first step with nothing to save, or before the program's own first line."""
+    if process.returncode == 75 and "before the first step" in errors:
+        tally.before += 1
+    elif process.returncode == 75:
+        found = output.checkpoints(run)
+        require(f"stopped by {number.name} after step {max(found, default=0)}," in told, f"{told}\n{errors}\n{found}")
+        tally.saved += 1
+    else:
+        # Between exec and main, and in the last moments of exit, no program can answer.
+        require(process.returncode == -number, f"exit code {process.returncode} after {number.name}: {errors}")
+        require(not told or "adapter: " in told, f"{number.name} ended it without a checkpoint: {told}{errors}")
+        tally.unheard += 1
+
+
+def chain(bench, folder, worker, unbroken, seconds, tally):
+    moments, run = random.Random(bench.seed + worker), folder / f"run{worker}"
+    path, limit = experiment(folder, run.name, {"training": TRAINING}), GRACE + seconds / TRAINING["max_steps"]
+    while tally.more():
+        process = bench.start(path, "--resume")
+        stopped = kills.lives(process, moments.uniform(0, seconds))
+        number, twice = moments.choice([signal.SIGTERM, signal.SIGINT]), moments.random() < 0.2
+        told, errors, took = send(process, number, twice) if stopped else (*kills.finish(process), 0.0)
+        if process.returncode == 0:
+            kills.check_finished(run, unbroken)
+            shutil.rmtree(run)
+            with tally.lock:
+                tally.finished += 1
+            continue
+        require(took <= limit, f"{number.name}: it took {took:.2f} s, more than {limit:.2f} s, to end")
+        if run.exists():
+            output.check_checkpoints(run, unbroken)
+        with tally.lock:
+            tally.hits += 1
+            tally.slowest = max(tally.slowest, took)
+            if twice:
+                require(process.returncode in (-number, 75), f"exit code {process.returncode}: {errors}")
+                tally.second += 1
+            else:
+                check_stopped(process, number, told, errors, run, tally)
+    bench.peft_run(path, "--resume")
+    kills.check_finished(run, unbroken)
+    with tally.lock:
+        tally.finished += 1
+
+
+def row(bench):
+    folder, tally = bench.folder("signals"), Tally(300 if bench.long else 15)
+    unbroken, seconds = kills.unbroken_run(bench, folder, TRAINING)
+    bench.each(lambda worker: chain(bench, folder, worker, unbroken, seconds, tally), range(bench.jobs))
+    require(tally.hits >= tally.wanted, f"only {tally.hits} of {tally.tries} runs could be stopped before they ended")
+    require(tally.saved * 5 >= tally.hits, f"only {tally.saved} of {tally.hits} signals came while it trained")
+    return (f"{tally.hits} signals: {tally.saved} saved with exit code 75, {tally.before} before the first step, "
+            f"{tally.unheard} before main or after the end, {tally.second} sent twice; slowest {tally.slowest:.2f} s; "
+            f"{tally.finished} runs ended bit-equal to the unbroken one")

@@ -1,0 +1,54 @@
+"""Rows that are suites of their own elsewhere in the tree: run here, and counted."""
+
+import os
+import re
+import subprocess
+import sys
+
+from bench import ROOT, Failed, Skipped, require
+
+
+def told_by(command, timeout):
+    try:
+        done = subprocess.run(list(map(str, command)), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT, text=True, timeout=timeout)
+    except subprocess.TimeoutExpired:
+        raise Failed(f"{command[0]}: has not ended after {timeout} s") from None
+    require(done.returncode == 0, f"{' '.join(map(str, command))}\nexit code {done.returncode}\n{done.stdout[-4000:]}")
+    return done.stdout
+
+
+def tests(name, *options):
+    """How many of a test file's tests passed; none is a failure."""
+    path = ROOT / "tests" / "parity" / name
+    if not path.exists():
+        raise Skipped(f"{path.relative_to(ROOT)} is not there")
+    told = told_by([sys.executable, "-m", "pytest", "-q", path, *options], 3600)
+    passed = re.search(r"(\d+) passed", told)
+    require(passed, f"{name}: no test ran\n{told}")
+    return int(passed[1]), told
+
+
+def fuzz(bench):
+    tool = ROOT / "tools" / "fuzz"
+    if not tool.exists():
+        raise Skipped("tools/fuzz is not there")
+    told = told_by([tool, "--long" if bench.long else "--short"], 24 * 3600 if bench.long else 900)
+    return told.splitlines()[-1]
+
+
+def inputs(_):
+    passed, told = tests("test_hostile_input.py")
+    count = re.search(r"(\d+) inputs refused", told)
+    return f"{count[0] if count else f'{passed} tests of inputs refused'}"
+
+
+def plugins(_):
+    passed, told = tests("test_broken_plugins.py")
+    count = re.search(r"(\d+) plugins refused", told)
+    return f"{count[0] if count else f'{passed} tests of broken plugins refused'}"
+
+
+def sanitizers(bench):
+    told = told_by([ROOT / "tools" / "sanitize", *(["--all"] if bench.long else [])], 12 * 3600)
+    return told.splitlines()[-1]
