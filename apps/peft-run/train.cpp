@@ -194,6 +194,9 @@ TrainingResult trained(Run& run, const TrainingOptions& options) {
 
 void write_results(const Experiment& experiment, const Workload& work, const TrainingResult& result, RunLog& log) {
   const std::string& output = experiment.training.output_dir;
+  uint64_t bytes = 0;
+  for (const NamedAdapter& one : experiment.adapters) bytes += checkpoint_bytes(*one.adapter, *work.model);
+  require_space(output, bytes, "the adapter");
   log.finished(result);
   write_file(output + "/trainer_state.json", log.state(result.best));
   write_file(output + "/README.md", model_card(experiment, work, result));

@@ -179,15 +179,17 @@ void check_same(const fs::path& ours, const fs::path& theirs) {
   }
 }
 
-std::string at(const fs::path& folder, int64_t step) { return (folder / ("checkpoint-" + std::to_string(step))).string(); }
+std::string checkpoint(const fs::path& folder, int64_t step) {
+  return (folder / ("checkpoint-" + std::to_string(step))).string();
+}
 
 /// Unbroken; from step 2, broken off after step 3, and from there to the end.
 void check_resumes(const Setup& setup) {
   const Folder folder;
   const fs::path whole = folder.path / "whole", first = folder.path / "first", second = folder.path / "second";
   Session(setup, whole).go();
-  CHECK(Session(setup, first, at(whole, 2)).go(3).stopped);
-  const TrainingResult result = Session(setup, second, at(first, 3)).go();
+  CHECK(Session(setup, first, checkpoint(whole, 2)).go(3).stopped);
+  const TrainingResult result = Session(setup, second, checkpoint(first, 3)).go();
   CHECK(result.steps == kSteps);
   check_same(second / "checkpoint-4", whole / "checkpoint-4");
   check_same(second / "checkpoint-6", whole / "checkpoint-6");
@@ -327,7 +329,7 @@ TEST_CASE("from every step") {
   whole.go();
   for (int64_t step = 1; step <= kSteps; ++step) {
     const fs::path on = folder.path / std::to_string(step);
-    Session session(setup, on, at(folder.path / "whole", step));
+    Session session(setup, on, checkpoint(folder.path / "whole", step));
     CHECK(session.go().steps == kSteps);
     if (step < kSteps) check_same(on / "checkpoint-6", folder.path / "whole" / "checkpoint-6");
     const State ours = session.tensors(), theirs = whole.tensors();
@@ -360,7 +362,7 @@ TEST_CASE("what a method keeps beside its weights is needed") {
     fs::remove_all(folder.path);
     Session(setup, whole).go();
     fs::create_directories(changed.parent_path());
-    fs::copy(at(whole, 2), changed, fs::copy_options::recursive);
+    fs::copy(checkpoint(whole, 2), changed, fs::copy_options::recursive);
   };
   SECTION("AdaLoRA: its budget") {
     const Setup setup{.adapters = one("adalora", "init_r = 4\ntarget_r = 2\n")};
@@ -393,7 +395,7 @@ TEST_CASE("a run's length may change only where no step so far depended on it") 
   const auto told = [&](const Setup& setup, int64_t steps) {
     fs::remove_all(folder.path);
     Session(setup, folder.path / "whole").go();
-    Session longer(setup, folder.path / "longer", at(folder.path / "whole", 2));
+    Session longer(setup, folder.path / "longer", checkpoint(folder.path / "whole", 2));
     longer.options.max_steps = steps;
     return message_of<ConfigError>([&] { longer.go(steps); });
   };
