@@ -79,7 +79,7 @@ Experiment::Experiment(const std::string& path, const StringList& sets) : docume
   require_evaluations(*scheduler, training, !data.eval.empty() || data.eval_split > 0);
 }
 
-Workload::Workload(Experiment& experiment)
+Workload::Workload(Experiment& experiment, const std::string& resume_from)
     : device(choose_device(experiment.training.device)),
       memory(device),
       checkpoint(Checkpoint::open(experiment.model_path)),
@@ -96,9 +96,13 @@ Workload::Workload(Experiment& experiment)
   model = load_model(checkpoint, experiment.precision->base_dtype(), device);
   // Before the adapters are drawn: the seed fixes where training starts.
   torch::manual_seed(seed);
-  attach_adapters(experiment.adapters, *model, experiment.precision->adapter_dtype(),
-                  calibration(*model, *experiment.precision, data, experiment.training, experiment.data.packing,
-                              experiment.data.max_length));
+  const torch::Dtype dtype = experiment.precision->adapter_dtype();
+  if (resume_from.empty())
+    attach_adapters(experiment.adapters, *model, dtype,
+                    calibration(*model, *experiment.precision, data, experiment.training, experiment.data.packing,
+                                experiment.data.max_length));
+  else
+    resume_adapters(resume_from, experiment.adapters, *model, dtype);
   for (ParamGroup& group : groups_of(experiment.adapters, *model)) experiment.optimizer->add(std::move(group));
 }
 

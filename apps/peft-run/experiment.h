@@ -32,7 +32,8 @@ struct Experiment {
 
 /// What an experiment works on. The adapters are attached and the optimizer holds their parameters.
 struct Workload {
-  explicit Workload(Experiment& experiment);
+  /// `resume_from`: a checkpoint's folder whose adapters go on, or "".
+  explicit Workload(Experiment& experiment, const std::string& resume_from = "");
 
   torch::Device device;
   peft::MemoryMeter memory;

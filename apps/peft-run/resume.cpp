@@ -9,7 +9,7 @@
 #include <set>
 #include <sstream>
 
-#include "peft/adapter_files.h"
+#include "peft/abi.h"
 #include "peft/error.h"
 #include "peft/files/json.h"
 
@@ -18,31 +18,46 @@ using json = nlohmann::ordered_json;
 
 namespace {
 
-/// Keys that change no step of a run. Where data and base lie: their hashes are compared. epochs and max_steps: the
-/// loop compares the rates.
+/// Keys that change no step of a run. Where data, base and adapters lie: what they hold is compared. epochs and
+/// max_steps: the loop compares the rates.
 const std::set<std::string> free_keys = {"training.output_dir",
                                          "training.overwrite_output_dir",
                                          "training.log_every",
                                          "training.save_every",
                                          "training.save_total_limit",
                                          "training.load_best_model_at_end",
+                                         "training.max_nonfinite_steps",
+                                         "training.profile",
                                          "training.epochs",
                                          "training.max_steps",
                                          "model.path",
                                          "data.train",
                                          "data.eval",
+                                         "data.cache",
                                          "plugins.paths"};
 
-/// The file that Document::resolved() gives, as "table.key" → value.
+bool is_free(const std::string& key, const Experiment& experiment) {
+  if (key == "training.eval_every") return !experiment.scheduler->needs_evaluations();
+  return free_keys.contains(key) || key.starts_with("memory.") ||
+         (key.starts_with("adapter") && key.ends_with(".init_from"));
+}
+
+/// The file that Document::resolved() gives, as "table.key" → value; the second of several tables [[adapter]] is
+/// "adapter[1]".
 std::map<std::string, std::string> keys_of(const std::string& resolved) {
   std::map<std::string, std::string> keys;
+  std::map<std::string, int> tables;
   std::istringstream lines(resolved);
   std::string table;
   for (std::string line; std::getline(lines, line);) {
-    if (const auto equals = line.find(" = "); line.starts_with('['))
-      table = line.substr(1, line.find(']') - 1) + ".";
-    else if (equals != std::string::npos)
-      keys[table + line.substr(0, equals)] = line.substr(equals + 3);
+    if (line.starts_with('[')) {
+      table = line.substr(line.find_first_not_of('['));
+      table.resize(table.find(']'));
+      const int number = tables[table]++;
+      if (number > 0) table += "[" + std::to_string(number) + "]";
+    } else if (const auto equals = line.find(" = "); equals != std::string::npos) {
+      keys[table + "." + line.substr(0, equals)] = line.substr(equals + 3);
+    }
   }
   return keys;
 }
@@ -63,9 +78,14 @@ json about_run(const Experiment& experiment, const Workload& work) {
   json plugins = json::array();
   for (const PluginStatus& plugin : experiment.plugins->loaded())
     plugins.push_back(plugin.kind + "/" + plugin.name + " " + plugin.version);
+  json adapters = json::object();
+  for (const NamedAdapter& one : experiment.adapters)
+    if (!one.init_from.empty()) adapters[one.name] = read_text(one.init_from + "/adapter_config.json");
   return {{"peft_run", PEFT_VERSION " (" PEFT_ABI ")"},
           {"plugins", plugins},
           {"threads", at::get_num_threads()},
+          {"processor", at::get_cpu_capability()},
+          {"init_from", adapters},
           {"data", data_hash(work.data)},
           {"eval_data", work.eval_data ? data_hash(*work.eval_data) : ""}};
 }
@@ -92,7 +112,7 @@ void require_same_run(const ReadCheckpoint& checkpoint, const Experiment& experi
     for (const auto& [key, value] : *side) keys.insert(key);
   std::string changed;
   for (const std::string& key : keys) {
-    if (free_keys.contains(key) || key.starts_with("memory.")) continue;
+    if (is_free(key, experiment)) continue;
     const std::string then = or_nothing(before, key), is = or_nothing(now, key);
     if (then != is) changed += "\n  " + printable(key) + ": was " + then + ", is " + is;
   }
@@ -101,15 +121,17 @@ void require_same_run(const ReadCheckpoint& checkpoint, const Experiment& experi
                       "\na run that goes on must be the same; [adapter] init_from begins another one from its adapter");
 }
 
-void take_over(const ReadCheckpoint& checkpoint, const Experiment& experiment, const Workload& work) {
+void require_same_ground(const ReadCheckpoint& checkpoint, const Experiment& experiment, const Workload& work) {
   const nlohmann::json& then = *checkpoint.about;
   const nlohmann::json now = about_run(experiment, work);
+  if (then.value("init_from", nlohmann::json()) != now["init_from"])
+    throw InputError(printable(checkpoint.path, 4096) +
+                     ": the adapter_config.json of [adapter] init_from is not what it was");
   for (const auto& [key, what] : {std::pair("data", "training data"), {"eval_data", "evaluation data"}})
     if (text_of(then, key) != text_of(now, key))
       throw InputError(printable(checkpoint.path, 4096) + ": the " + what +
                        " is not what it was, so the run cannot go on where it stopped");
-  fill_adapters(checkpoint.path, experiment.adapters, *work.model);
-  for (const char* key : {"threads", "plugins", "peft_run"})
+  for (const char* key : {"threads", "processor", "plugins", "peft_run"})
     if (then.value(key, nlohmann::json()) != now[key])
       std::cerr << "warning: " << key << " were " << printable(then.value(key, nlohmann::json()).dump(), 1000)
                 << ", are " << now[key].dump()

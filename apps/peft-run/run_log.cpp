@@ -47,6 +47,10 @@ void RunLog::open(std::ios::openmode mode) {
 
 void RunLog::add(json history, const json& metrics) {
   history_.push_back(std::move(history));
+  write(metrics);
+}
+
+void RunLog::write(const json& metrics) {
   metrics_ << metrics.dump() << std::endl;  // whoever watches the file sees each line at once
   if (!metrics_) throw peft::ResourceError(peft::printable(path_, 4096) + ": cannot be written; is the disk full?");
 }
@@ -64,8 +68,14 @@ void RunLog::stepped(const peft::StepReport& r) {
                       {"allocated_bytes", r.memory.allocated},
                       {"reserved_bytes", r.memory.reserved},
                       {"peak_allocated_bytes", r.memory.peak_allocated},
-                      {"skipped", r.skipped}});
+                      {"skipped", r.skipped},
+                      {"nonfinite", r.nonfinite}});
   add(line, metrics);
+}
+
+/// In metrics.jsonl alone: trainer_state.json has no word for it.
+void RunLog::faulted(const peft::FaultReport& r) {
+  write({{"epoch", r.epoch}, {"step", r.step}, {"fault", r.what}, {"examples", r.examples}, {"nonfinite", r.nonfinite}});
 }
 
 void RunLog::evaluated(const peft::EvalReport& r) {

@@ -13,6 +13,7 @@ class RunLog : public peft::Observer {
   /// Goes on where a checkpoint's log ended: what `folder`'s metrics.jsonl tells of later steps is taken out of it.
   RunLog(const std::string& folder, const peft::TrainingOptions& options, const peft::ReadCheckpoint& from);
   void stepped(const peft::StepReport& report) override;
+  void faulted(const peft::FaultReport& report) override;
   void evaluated(const peft::EvalReport& report) override;
   void finished(const peft::TrainingResult& result);
   /// trainer_state.json as of now; `best`: of the checkpoint of least evaluation loss.
@@ -21,6 +22,7 @@ class RunLog : public peft::Observer {
  private:
   void open(std::ios::openmode mode);
   void add(nlohmann::ordered_json history, const nlohmann::ordered_json& metrics);
+  void write(const nlohmann::ordered_json& metrics);
   std::string folder_, path_;
   std::ofstream metrics_;
   peft::TrainingOptions options_;

@@ -68,6 +68,13 @@ void Screen::stepped(const peft::StepReport& r) {
   open_ = true;
 }
 
+void Screen::faulted(const peft::FaultReport& r) {
+  close();
+  std::cout << "step " << r.step << " skipped: " << r.what << ", on " << r.examples.front();
+  if (r.examples.size() > 1) std::cout << " and " << r.examples.size() - 1 << " more";
+  std::cout << "; " << r.nonfinite << " so far" << std::endl;
+}
+
 void Screen::evaluated(const peft::EvalReport& r) {
   close();
   std::cout << "step " << r.step

@@ -14,6 +14,7 @@ class Screen : public peft::Observer {
  public:
   Screen();
   void stepped(const peft::StepReport& report) override;
+  void faulted(const peft::FaultReport& report) override;
   void evaluated(const peft::EvalReport& report) override;
   /// Ends the bar's line.
   void close();

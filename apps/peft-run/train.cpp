@@ -46,16 +46,20 @@ void make_output(const TrainingOptions& options) {
                         " cannot be made: " + error.message());
 }
 
+/// Deletes old checkpoints as save_total_limit says.
+void thin_out(const TrainingOptions& options, const Best& best) {
+  if (!options.save_total_limit) return;
+  const bool spares = options.load_best_model_at_end && best;
+  delete_checkpoints(options.output_dir, *options.save_total_limit, spares ? std::optional(best->step) : std::nullopt);
+}
+
+/// The oldest go before the new one comes, of which only the next step shows that it can be gone on from.
 void save_checkpoint(const Snapshot& snapshot, const Experiment& experiment, const Workload& work, const RunLog& log,
                      const nlohmann::ordered_json& about) {
-  const TrainingOptions& options = experiment.training;
+  if (snapshot.sound) thin_out(experiment.training, snapshot.best);
   write_checkpoint(
-      options.output_dir, snapshot, experiment.adapters, *work.model, about,
+      experiment.training.output_dir, snapshot, experiment.adapters, *work.model, about,
       {{"trainer_state.json", log.state(snapshot.best)}, {"resolved.toml", experiment.document.resolved()}});
-  if (options.save_total_limit)
-    delete_checkpoints(
-        options.output_dir, *options.save_total_limit,
-        options.load_best_model_at_end && snapshot.best ? std::optional(snapshot.best->step) : std::nullopt);
 }
 
 /// Throws ResourceError where the disk would not even hold one checkpoint.
@@ -67,10 +71,24 @@ void require_space_of_checkpoint(const Experiment& experiment, const Workload& w
   require_space(experiment.training.output_dir, static_cast<uint64_t>(bytes), "one checkpoint");
 }
 
-/// The folder as this run needs it: nothing half written, and no checkpoint of another course.
-void tidy_output(const TrainingOptions& options, const std::optional<ReadCheckpoint>& from) {
-  clean_checkpoints(options.output_dir);
-  if (!from) return delete_checkpoints(options.output_dir, 0, std::nullopt);
+/// Whether a checkpoint lies in the folder that the run writes into.
+bool is_in(const std::string& output_dir, const std::string& checkpoint) {
+  const auto normal = [](const std::string& path) {
+    const fs::path whole = fs::absolute(path).lexically_normal();
+    return whole.has_filename() ? whole : whole.parent_path();
+  };
+  return normal(checkpoint).parent_path() == normal(output_dir);
+}
+
+/// The folder as this run needs it: nothing half written, and nothing of another course.
+void tidy_output(const Experiment& experiment, const std::optional<ReadCheckpoint>& from) {
+  const TrainingOptions& options = experiment.training;
+  clean_output(options.output_dir, experiment.adapters);
+  if (!from || !is_in(options.output_dir, from->path)) {
+    std::error_code error;
+    fs::remove(fs::path(options.output_dir) / "metrics.jsonl", error);
+    return delete_checkpoints(options.output_dir, 0, std::nullopt);
+  }
   for (const std::string& path : set_aside_after(options.output_dir, from->step))
     std::cerr << "set aside: " << printable(path, 4096) << "\n";
 }
@@ -88,10 +106,11 @@ std::optional<ReadCheckpoint> start_of(const TrainArguments& arguments, const Ex
     std::cout << "no checkpoint in " << printable(output, 4096) << ": the run begins" << std::endl;
     return from;
   }
-  const fs::path holder = fs::absolute(from->path).lexically_normal().parent_path();
-  if (experiment.training.load_best_model_at_end && holder != fs::absolute(output).lexically_normal())
-    throw ConfigError("[training] load_best_model_at_end: the checkpoints so far are in " +
-                      printable(holder.string(), 4096) + ", so output_dir must be that folder");
+  const bool elsewhere = !is_in(output, from->path);
+  if (elsewhere) check_output(experiment.training, experiment.adapters);
+  if (experiment.training.load_best_model_at_end && elsewhere)
+    throw ConfigError("[training] load_best_model_at_end: the checkpoints so far are beside " +
+                      printable(from->path, 4096) + ", so output_dir must be their folder");
   require_same_run(*from, experiment);
   std::cout << "going on from " << printable(from->path, 4096) << ", after step " << from->step << std::endl;
   return from;
@@ -162,17 +181,31 @@ int tell_stopped(const Signals& signals, const TrainingResult& result, const std
   return stopped_by_signal;
 }
 
-void write_results(const Experiment& experiment, const Workload& work, const TrainingResult& result, RunLog& log) {
-  const TrainingOptions& options = experiment.training;
-  if (options.load_best_model_at_end && result.best) {
-    const std::string best = options.output_dir + "/checkpoint-" + std::to_string(result.best->step);
-    fill_adapters(best, experiment.adapters, *work.model);
-    std::cout << "the result is " << printable(best, 4096) << ", of evaluation loss " << result.best->loss << "\n";
+/// train(); where it diverges, the message tells of what is left.
+TrainingResult trained(Run& run, const TrainingOptions& options) {
+  try {
+    return train(run);
+  } catch (const DivergedError& error) {
+    const std::vector<CheckpointFolder> all = checkpoints_in(options.output_dir);
+    if (all.empty()) throw;
+    throw DivergedError(std::string(error.what()) + "; no adapter was written, the last checkpoint is " +
+                        printable(all.front().path, 4096));
   }
+}
+
+void write_results(const Experiment& experiment, const Workload& work, const TrainingResult& result, RunLog& log) {
+  const std::string& output = experiment.training.output_dir;
+  uint64_t bytes = 0;
+  for (const NamedAdapter& one : experiment.adapters) bytes += checkpoint_bytes(*one.adapter, *work.model);
+  require_space(output, bytes, "the adapter");
   log.finished(result);
-  write_file(options.output_dir + "/trainer_state.json", log.state(result.best));
-  write_file(options.output_dir + "/README.md", model_card(experiment, work, result));
-  save_adapters(options.output_dir, experiment.adapters, *work.model);
+  write_file(output + "/trainer_state.json", log.state(result.best));
+  write_file(output + "/README.md", model_card(experiment, work, result));
+  if (!experiment.training.load_best_model_at_end || !result.best)
+    return save_adapters(output, experiment.adapters, *work.model);
+  const std::string best = output + "/checkpoint-" + std::to_string(result.best->step);
+  copy_adapters(best, output, experiment.adapters);
+  std::cout << "the result is " << printable(best, 4096) << ", of evaluation loss " << result.best->loss << "\n";
 }
 
 void print_done(const Experiment& experiment, const Workload& work, const TrainingResult& result) {
@@ -181,6 +214,8 @@ void print_done(const Experiment& experiment, const Workload& work, const Traini
       << "\nonly the adapter learned: every adapter tensor had a finite gradient, no base tensor any; the base is "
          "bit-equal (XXH3 "
       << result.base_hash << ")\n";
+  if (result.nonfinite > 0)
+    std::cout << result.nonfinite << " steps were skipped, since loss or gradients were not finite\n";
   print_profile(result);
   print_memory(work.memory);
   print_saved(experiment);
@@ -194,8 +229,8 @@ int train_command(const TrainArguments& arguments) {
   install_cpu_allocator();
   const TrainingOptions& options = experiment.training;
   const auto from = start_of(arguments, experiment);  // before minutes are spent on what could not be kept
-  Workload work(experiment);
-  if (from) take_over(*from, experiment, work);
+  Workload work(experiment, from ? from->path : "");
+  if (from) require_same_ground(*from, experiment, work);
   const LargestBatch largest = largest_batch(experiment, work, options);
   const std::string arranged = arranged_memory(experiment, work, largest);
   require_fit(experiment, work, largest);
@@ -218,7 +253,7 @@ int train_command(const TrainArguments& arguments) {
 
   make_output(options);
   const FolderLock lock(options.output_dir);
-  tidy_output(options, from);
+  tidy_output(experiment, from);
   if (options.save_every > 0) require_space_of_checkpoint(experiment, work);
   print_start(experiment, work);
   std::cout << arranged << std::flush;
@@ -229,12 +264,13 @@ int train_command(const TrainArguments& arguments) {
   run.observers = {&screen, &log};
   run.save = [&](const Snapshot& snapshot) { save_checkpoint(snapshot, experiment, work, log, about); };
   signals.begin();
-  const TrainingResult result = train(run);
+  const TrainingResult result = trained(run, options);
   screen.close();
   if (result.stopped) return tell_stopped(signals, result, options.output_dir);
 
   work.memory.phase(MemoryPhase::save);
   write_results(experiment, work, result, log);
+  thin_out(options, result.best);
   print_done(experiment, work, result);
   return 0;
 }

@@ -1,6 +1,7 @@
 """Promises about runs that are broken off: resumed from any checkpoint a run gives what it would have given, to the last bit; a
 checkpoint is whole or is passed over; SIGKILL costs the steps since the last one and nothing else; SIGTERM and SIGINT save first;
-a changed experiment is refused. Each by the real peft-run on a tiny model."""
+a changed experiment is refused; a run that diverges leaves no adapter, and the checkpoints before. Each by the real peft-run on a
+tiny model; tests/framework/train/resume_test.cpp has every method and optimizer."""
 
 import hashlib
 import json
@@ -45,6 +46,14 @@ SETS = {
     "checkpointing_eval": {"adapter": {"lora_dropout": 0.3}, "memory": {"activation_checkpointing": "full"},
                            "data": {"eval_split": 0.2}, "training": {"eval_every": 2}},
     "tokens": {"adapter": {"trainable_token_indices": list(range(10, 60)), "loraplus_lr_ratio": 4.0, "lora_dropout": 0.1}},
+    # States that no tensor of the layers holds, beside each other: ranks found in the data, budgets, what was taken out of the base.
+    "stack": {"adapter": [{"name": "lora", "r": 2, "init_lora_weights": "eva", "target_modules": ["q_proj", "v_proj", "up_proj"]},
+                          {"name": "adalora", "init_r": 4, "target_r": 2, "target_modules": ["k_proj", "o_proj"], "lr": 1e-3},
+                          {"name": "lora", "adapter_name": "inner", "r": 2, "init_lora_weights": "pissa", "lora_dropout": 0.2,
+                           "target_modules": ["down_proj"]}],
+              "training": {"gradient_accumulation_steps": 4}},
+    "encoder": {"adapter": {"name": "p_tuning", "num_virtual_tokens": 4, "encoder_hidden_size": 16},
+                "optimizer": {"name": "schedule_free_adamw", "lr": 1e-2}, "scheduler": {"name": "constant"}},
 }
 
 
@@ -52,13 +61,18 @@ def write(folder, name="run", changes=None):
     """The experiment BASE with `changes`, by table; its output goes to folder / name. None takes a key away."""
     tables = {table: dict(keys) for table, keys in BASE.items()}
     for table, keys in (changes or {}).items():
+        if isinstance(keys, list):
+            tables[table] = keys
+            continue
         if "name" in keys and keys["name"] != tables[table].get("name"):
             tables[table] = {}
         tables.setdefault(table, {}).update(keys)
     tables["training"]["output_dir"] = name
     lines = []
     for table, keys in tables.items():
-        lines += [f"[{table}]"] + [f"{key} = {toml(value)}" for key, value in keys.items() if value is not None]
+        for one in keys if isinstance(keys, list) else [keys]:
+            lines += [f"[[{table}]]" if one is not keys else f"[{table}]"]
+            lines += [f"{key} = {toml(value)}" for key, value in one.items() if value is not None]
     path = folder / f"{name}.toml"
     path.write_text("\n".join(lines) + "\n")
     return path
@@ -93,7 +107,8 @@ def checkpoints(folder):
 def check_whole(path):
     """The manifest names every file with its SHA-256, as hashlib sees it."""
     manifest = json.loads((path / "manifest.json").read_text())
-    assert {file.name for file in path.iterdir()} == set(manifest["files"]) | {"manifest.json"}
+    there = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+    assert there == set(manifest["files"]) | {"manifest.json"}
     for name, said in manifest["files"].items():
         data = (path / name).read_bytes()
         assert said == {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}, name
@@ -101,13 +116,13 @@ def check_whole(path):
 
 def same_states(ours, theirs):
     """Every tensor file of two checkpoints but the time that has passed."""
-    names = {path.name for path in ours.glob("*.safetensors")}
-    assert names == {path.name for path in theirs.glob("*.safetensors")}
+    names = {str(path.relative_to(ours)) for path in ours.rglob("*.safetensors")}
+    assert names == {str(path.relative_to(theirs)) for path in theirs.rglob("*.safetensors")}
     for name in names - {"progress.safetensors"}:
         assert (ours / name).read_bytes() == (theirs / name).read_bytes(), f"{ours.name}: {name}"
     one, other = load_file(ours / "progress.safetensors"), load_file(theirs / "progress.safetensors")
     assert one.keys() == other.keys()
-    for key in one.keys() - {"seconds"}:
+    for key in one.keys() - {"seconds", "seconds_since"}:
         assert one[key].equal(other[key]), f"{ours.name}: {key}"
 
 
@@ -124,7 +139,9 @@ def test_resumed_it_is_the_unbroken_run(run, folder, changes):
         shutil.copytree(unbroken / f"checkpoint-{step}", broken / f"checkpoint-{step}")
         told = run("peft-run", write(folder, broken.name, changes), "--resume")
         assert f"after step {step}" in told.stdout and not told.stderr
-        assert weights(broken) == weights(unbroken)
+        for made in unbroken.rglob("adapter_model.safetensors"):  # of each adapter, and of the checkpoints that both have
+            again = broken / made.relative_to(unbroken)
+            assert not again.parent.exists() or again.read_bytes() == made.read_bytes(), made
         assert history(broken)[-1:] == history(unbroken)[-1:]
         assert [line for line in history(broken) if line["step"] > step] == [
             line for line in history(unbroken) if line["step"] > step]
@@ -138,20 +155,23 @@ def test_resumed_it_is_the_unbroken_run(run, folder, changes):
 
 def seal(path):
     """A manifest for what the folder holds now."""
-    files = {file.name: {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "size": file.stat().st_size}
-             for file in path.iterdir() if file.name != "manifest.json"}
+    files = {str(file.relative_to(path)): {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "size": file.stat().st_size}
+             for file in path.rglob("*") if file.is_file() and file.name != "manifest.json"}
     (path / "manifest.json").write_text(json.dumps({"version": 1, "files": files}))
 
 
 def test_each_state_counts(run, folder):
     """With any one state of an older step the end is another one; with any one missing it is refused: the test above would see
     a state that is not kept."""
-    changes = SETS["dora_fp16"]
+    changes = SETS["dora_fp16"] | {
+        "data": {"eval_split": 0.2}, "training": {"eval_every": 1},
+        "scheduler": {"name": "reduce_on_plateau", "factor": 0.9, "patience": 0, "threshold": 0.9},
+        "clipping": {"name": "zclip", "warmup_steps": 1, "z_thresh": 0.1}}
     run("peft-run", write(folder, "unbroken", changes))
     whole = folder / "unbroken"
     names = json.loads((whole / "checkpoint-3" / "checkpoint.json").read_text())["parts"]
-    assert set(names) == {"method", "optimizer", "position", "precision", "progress", "random"}
-    for name in [*sorted(set(names) - {"method"}), "adapter_model"]:  # LoRA keeps nothing beside its weights
+    assert set(names) == {"clipping", "optimizer", "position", "precision", "progress", "random", "scheduler"}
+    for name in [*sorted(names), "adapter_model"]:
         broken = folder / f"old_{name}"
         at = broken / "checkpoint-3"
         shutil.copytree(whole / "checkpoint-3", at)
@@ -244,6 +264,9 @@ def test_a_changed_experiment_is_refused(run, folder):
         ("data.max_length=32", "data.max_length: was 64, is 32"),
     ]:
         assert told in run("peft-run", path, "--resume", "--set", assignment, code=2).stderr
+    stack = write(folder, "stack", SETS["stack"])
+    run("peft-run", stack)
+    assert "adapter[1].target_r: was 2, is 3" in run("peft-run", stack, "--resume", "--set", "adapter.1.target_r=3", code=2).stderr
     longer = run("peft-run", path, "--resume", "--set", f"training.max_steps={STEPS + 2}", code=2)
     assert "on which the schedule depends" in longer.stderr
     assert "now ends at 2" in run("peft-run", path, "--resume", "--set", "training.max_steps=2", code=2).stderr
@@ -258,7 +281,8 @@ def test_what_changes_no_step_may_change(run, folder):
     run("peft-run", write(folder, "short", constant))
     long = constant | {"training": {"max_steps": STEPS + 5}}
     run("peft-run", write(folder, "long", long))
-    run("peft-run", write(folder, "short", long | {"training": long["training"] | {"log_every": 1, "save_every": 4}}), "--resume")
+    other = {"log_every": 1, "save_every": 4, "max_nonfinite_steps": 1, "eval_every": 2}
+    run("peft-run", write(folder, "short", long | {"training": long["training"] | other}), "--resume")
     assert weights(folder / "short") == weights(folder / "long")
     assert checkpoints(folder / "short") == [*range(1, STEPS + 1), 8, 11]
     from_there = run("peft-run", write(folder, "elsewhere", long), "--resume", folder / "short" / "checkpoint-8")
@@ -353,6 +377,45 @@ def test_a_signal_before_the_first_step(run, bin_dir, folder):
     for step in before:
         if (folder / "run" / f"checkpoint-{step}").exists():
             check_whole(folder / "run" / f"checkpoint-{step}")
+
+
+def test_signals_at_any_time(run, bin_dir, folder):
+    """Whatever it is doing, it leaves with exit code 75 and nothing but whole checkpoints."""
+    run("peft-run", write(folder, "unbroken", SAVING))
+    path, output = write(folder, "run", SAVING), folder / "run"
+    moments = random.Random(3)
+    for _ in range(8):
+        process = start(bin_dir, path, "--resume")
+        assert process.stdout.readline()  # it lives
+        time.sleep(moments.uniform(0, 0.6))
+        process.send_signal(moments.choice([signal.SIGTERM, signal.SIGINT]))
+        process.communicate(timeout=60)
+        assert process.returncode in (75, 0)
+        for step in checkpoints(output):
+            check_whole(output / f"checkpoint-{step}")
+    run("peft-run", path, "--resume")
+    assert weights(output) == weights(folder / "unbroken")
+    assert metrics(output) == metrics(folder / "unbroken")
+
+
+def test_a_run_that_diverges_leaves_no_adapter(run, folder):
+    """Steps that are not finite are counted and told with their examples; the last checkpoint before them stays, even of a limit
+    of one; nothing is published."""
+    training = {"save_every": 1, "save_total_limit": 1, "log_every": 1, "max_steps": STEPS}
+    for limit, told in ((0, "step 2: the loss is"), (2, "3 steps were not finite, the first of them step 2")):
+        name = f"limit{limit}"
+        path = write(folder, name, {"optimizer": {"lr": 1e30}, "scheduler": {"name": "constant"},
+                                    "training": training | {"max_nonfinite_steps": limit}})
+        done = run("peft-run", path, code=6)
+        assert told in done.stderr and f"training.max_nonfinite_steps is {limit}" in done.stderr
+        assert f"the last checkpoint is {folder / name / 'checkpoint-1'}" in done.stderr
+        assert checkpoints(folder / name) == [1] and not (folder / name / "adapter_model.safetensors").exists()
+        check_whole(folder / name / "checkpoint-1")
+        lines = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
+        faults = [line for line in lines if "fault" in line]
+        assert [fault["step"] for fault in faults] == list(range(2, 3 + limit))
+        assert all(example.startswith(str(folder / "train.jsonl") + ":") for example in faults[0]["examples"])
+        assert "step 2 skipped: the loss is" in done.stdout
 
 
 def test_killed_at_any_time(run, bin_dir, folder):

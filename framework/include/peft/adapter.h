@@ -44,9 +44,15 @@ class PEFT_API Adapter {
   virtual void after_backward(const StepPosition&) {}
   /// The optimizer took the step; the gradients are still there. May change parameters (AdaLoRA's budget of ranks).
   virtual void after_step(const StepPosition&) {}
-  /// What a resumed run needs beside hf_state (AdaLoRA's importances). Default: nothing.
+  /// True: its steps so far would have been others in a run of another length (StepPosition::total).
+  virtual bool depends_on_length() const { return false; }
+  /// What a resumed run needs that no tensor of its layers holds (AdaLoRA's importances, the ranks that EVA came to).
+  /// Default: nothing.
   virtual State state() const;
+  /// Takes it before attach, in calibrate's place. Throws InputError for what is not of this method.
   virtual void load(const State& state);
+  /// Every tensor of its layers and every trained copy, as they train: by site, number of the layer there and name.
+  State tensors(const Model& model) const;
   /// `adapter_config.json` as HF PEFT reads it; the core adds base_model_name_or_path and task_type.
   virtual nlohmann::ordered_json hf_config(const Model& model) const = 0;
   /// `adapter_model.safetensors`, HF PEFT's key → tensor. Default: "base_model.model." + site path + "." + name, for

@@ -14,6 +14,10 @@ namespace peft {
 /// The model's origin becomes base_model_name_or_path and, in the safetensors metadata, `base_fingerprint`.
 PEFT_API void save_adapter(const std::string& folder, const Adapter& adapter, const Model& model);
 
+/// Copies what save_adapter wrote into another folder that exists, with its order and its promise. Throws InputError
+/// where it cannot be read.
+PEFT_API void copy_adapter(const std::string& from, const std::string& to);
+
 /// What a folder's file says about the base that it was trained on.
 enum class BaseMatch { same, unknown };
 
@@ -29,6 +33,16 @@ PEFT_API OpenedAdapter open_adapter(const std::string& folder, Plugins& plugins)
 /// InputError where keys are missing, unexpected or of a wrong shape (all are listed), values are not finite, or the
 /// file names another base than `model` has, unless `any_base`.
 PEFT_API BaseMatch fill_adapter(const std::string& folder, Adapter& adapter, const Model& model, bool any_base);
+
+/// Writes `adapter_state.safetensors` beside save_adapter's files: what a run needs to go on and they do not hold, or
+/// hold in another form than trains. No file, where there is nothing.
+PEFT_API void save_adapter_state(const std::string& folder, const Adapter& adapter, const Model& model);
+/// Bytes of the tensors in the files of both.
+PEFT_API uint64_t checkpoint_bytes(const Adapter& adapter, const Model& model);
+
+/// Attaches an adapter that was just made as it was when save_adapter and save_adapter_state wrote the folder, to the
+/// bit. Throws InputError where the folder does not hold just that, or names another base than `model` has.
+PEFT_API void resume_adapter(const std::string& folder, Adapter& adapter, Model& model, torch::Dtype dtype);
 
 /// open_adapter, attach, fill_adapter.
 struct LoadedAdapter {

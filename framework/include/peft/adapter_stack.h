@@ -33,14 +33,17 @@ PEFT_API AdapterStack read_adapters(Document& document, Plugins& plugins);
 /// Adapter::calibrate, Adapter::attach and fill_adapter.
 PEFT_API void attach_adapters(AdapterStack& stack, Model& model, torch::Dtype dtype, const Calibration& data);
 
+/// Attaches them in order, each as resume_adapter does from its place below `folder`.
+PEFT_API void resume_adapters(const std::string& folder, AdapterStack& stack, Model& model, torch::Dtype dtype);
+
 /// All their groups. Where there are several, groups and parameters bear the adapter's name.
 PEFT_API std::vector<ParamGroup> groups_of(const AdapterStack& stack, const Model& model);
 
 /// Where PEFT saves it below a run's folder: the folder itself for "default", else a subfolder of its name.
 PEFT_API std::string folder_of(const NamedAdapter& adapter, const std::string& folder);
 
-/// save_adapter and fill_adapter of each, in its place.
+/// save_adapter and copy_adapter of each, in its place.
 PEFT_API void save_adapters(const std::string& folder, const AdapterStack& stack, const Model& model);
-PEFT_API void fill_adapters(const std::string& folder, const AdapterStack& stack, const Model& model);
+PEFT_API void copy_adapters(const std::string& from, const std::string& to, const AdapterStack& stack);
 
 }  // namespace peft

@@ -11,7 +11,7 @@ class PEFT_API GradientClipper {
  public:
   virtual ~GradientClipper();
   /// Changes the gradients of the groups' parameters in place; returns their global 2-norm as it was before. If that is
-  /// not finite it changes nothing: the loop stops the run.
+  /// not finite it changes nothing: the loop skips the step.
   virtual double clip(const std::vector<ParamGroup>& groups) = 0;
   /// Everything a resumed run needs, where steps depend on earlier ones.
   virtual State state() const { return {}; }

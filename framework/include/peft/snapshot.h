@@ -14,7 +14,7 @@
 
 namespace peft {
 
-/// What a run needs to go on, beside the adapter's tensors: the state of each part by its name ("optimizer").
+/// What a run needs to go on, beside its adapters: the state of each part by its name ("optimizer").
 using RunState = std::map<std::string, State>;
 
 /// Of the snapshots that an evaluation came with, the one of least loss.
@@ -29,6 +29,7 @@ struct Snapshot {
   int64_t step = 0;  ///< steps done
   RunState states;   ///< tensors of the run itself: to be used before the next step
   Best best;
+  bool sound = true;  ///< the step before it was finite: whatever was saved before that can be gone on from
 };
 
 /// A folder `checkpoint-<step>`.
@@ -39,9 +40,10 @@ struct CheckpointFolder {
 /// Those in `output_dir`, newest first. Nothing in them is looked at.
 PEFT_API std::vector<CheckpointFolder> checkpoints_in(const std::string& output_dir);
 
-/// Writes `checkpoint-<step>` into `output_dir`: the adapters as HF PEFT reads them, a safetensors file for each part that
-/// has a state, `checkpoint.json` with `about`, the texts of `files`, and manifest.json last. It appears whole or not
-/// at all. Throws ResourceError, before anything is written where the disk has not the space. Returns its path.
+/// Writes `checkpoint-<step>` into `output_dir`: the adapters as HF PEFT reads them and as resume_adapters does, a
+/// safetensors file for each part that has a state, `checkpoint.json` with `about`, the texts of `files`, and
+/// manifest.json last. It appears whole or not at all. Throws ResourceError, before anything is written where the disk
+/// has not the space. Returns its path.
 PEFT_API std::string write_checkpoint(const std::string& output_dir, const Snapshot& snapshot,
                                       const AdapterStack& adapters, const Model& model, const nlohmann::ordered_json& about,
                                       const std::map<std::string, std::string>& files);
@@ -62,8 +64,8 @@ PEFT_API void delete_checkpoints(const std::string& output_dir, int64_t limit, s
 /// Renames those later than `step`, whole or not, to `checkpoint-<step>.aside`: they are of a run that goes on
 /// otherwise. Returns their new paths.
 PEFT_API std::vector<std::string> set_aside_after(const std::string& output_dir, int64_t step);
-/// Takes away what runs that were killed left half written or half deleted.
-PEFT_API void clean_checkpoints(const std::string& output_dir);
+/// Takes away what runs that were killed left half written or half deleted, in the folder and in its adapters'.
+PEFT_API void clean_output(const std::string& output_dir, const AdapterStack& adapters);
 
 /// Throws ResourceError where the disk of `folder` has less than `bytes` for `what`.
 PEFT_API void require_space(const std::string& folder, uint64_t bytes, const std::string& what);

@@ -32,6 +32,7 @@ struct TrainingOptions {
   int64_t save_every = 0;                   ///< steps between checkpoints, and one at the end; 0: none
   std::optional<int64_t> save_total_limit;  ///< checkpoints kept
   bool load_best_model_at_end = false;      ///< the result is the checkpoint of least evaluation loss
+  int64_t max_nonfinite_steps = 5;          ///< skipped because something is not finite; one more ends the run
   std::string device = "auto";
   bool fused = true;     ///< false: every layer runs its own forward, as a check of the fused paths
   bool profile = false;  ///< measure where the time of the steps goes
@@ -86,8 +87,19 @@ struct StepReport {
   double tokens_per_second = 0;        ///< since the last logged step
   double seconds_left = 0;
   MemoryStats memory;   ///< now; peaks are those of the run so far
-  int64_t skipped = 0;  ///< steps skipped so far because gradients overflowed
-  bool logged = false;  ///< every log_every steps, the first and the last
+  int64_t skipped = 0;    ///< steps skipped so far because the loss scale was too large
+  int64_t nonfinite = 0;  ///< and because something was not finite
+  bool logged = false;    ///< every log_every steps, the first and the last
+};
+
+/// A step that was not taken, because what it computed is not finite.
+struct FaultReport {
+  int64_t step = 0;
+  double epoch = 0;
+  std::string what;       ///< "the loss is nan"
+  StringList examples;    ///< "file:line": of the micro-batch at fault, or of all where that is not known
+  int64_t tokens = 0;     ///< of the step
+  int64_t nonfinite = 0;  ///< such steps so far, this one among them
 };
 
 struct EvalReport {
@@ -100,6 +112,7 @@ class PEFT_API Observer {
  public:
   virtual ~Observer();
   virtual void stepped(const StepReport&) {}
+  virtual void faulted(const FaultReport&) {}  ///< in stepped's place
   virtual void evaluated(const EvalReport&) {}
 };
 
@@ -121,15 +134,15 @@ struct Run {
   std::function<void(const Snapshot&)> save = [](const Snapshot&) {
   };                                                  ///< every save_every steps, at the last, at a stop
   std::function<bool()> stop = [] { return false; };  ///< asked after each step; true: save and leave
-  const RunState* resume = nullptr;  ///< of a snapshot whose adapter the model has; null: from the beginning
+  const RunState* resume = nullptr;  ///< of a snapshot whose adapters the model has; null: from the beginning
 };
 
 /// Throws ConfigError where the scheduler follows evaluations, and the run has none before its end.
 PEFT_API void require_evaluations(const Scheduler& scheduler, const TrainingOptions& options, bool eval_data);
 
 struct TrainingResult {
-  int64_t steps = 0, skipped = 0, tokens = 0;
-  double loss = 0;  ///< mean of all steps
+  int64_t steps = 0, skipped = 0, nonfinite = 0, tokens = 0;
+  double loss = 0;  ///< mean of all steps that were finite
   double epochs = 0, seconds = 0;
   double seconds_after_first = 0;                       ///< of the steps alone, but the first
   std::optional<double> eval_loss;                      ///< the last one
@@ -139,9 +152,10 @@ struct TrainingResult {
   bool stopped = false;                                 ///< before the last step, because `stop` said so
 };
 
-/// Trains, and leaves in the parameters what the optimizer wants saved. Throws DivergedError where loss or gradients
-/// are not finite; InputError where a step has no supervised token; ConfigError where nothing trains; std::logic_error
-/// where a gradient reaches the base, misses an adapter tensor, or the base changed.
+/// Trains, and leaves in the parameters what the optimizer wants saved. Throws DivergedError where more steps than
+/// max_nonfinite_steps are not finite, or what was learned is not; InputError where a step has no supervised token;
+/// ConfigError where nothing trains; std::logic_error where a gradient reaches the base, misses an adapter tensor, or
+/// the base changed.
 PEFT_API TrainingResult train(Run& run);
 
 /// Over the supervised tokens of a data set.

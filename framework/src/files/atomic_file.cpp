@@ -14,10 +14,23 @@
 
 namespace peft {
 
+namespace {
+
+constexpr const char* kWriting = ".writing-";
+
+}  // namespace
+
+bool is_file_draft(const std::string& name) {
+  const std::size_t at = name.rfind(kWriting);
+  if (!name.starts_with('.') || at == std::string::npos) return false;
+  const std::string process = name.substr(at + std::strlen(kWriting));
+  return !process.empty() && process.find_first_not_of("0123456789") == std::string::npos;
+}
+
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   const std::filesystem::path whole(path_);
   draft_ =
-      (whole.parent_path() / ("." + whole.filename().string() + ".writing-" + std::to_string(::getpid()))).string();
+      (whole.parent_path() / ("." + whole.filename().string() + kWriting + std::to_string(::getpid()))).string();
   ::unlink(draft_.c_str());  // of a process of the same number that was killed
   file_ = ::open(draft_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (file_ < 0) fail("created");

@@ -5,6 +5,9 @@
 
 namespace peft {
 
+/// Whether a file of this name is one of an AtomicFile that a killed process left.
+bool is_file_draft(const std::string& name);
+
 /// A file that appears whole, by commit(), or not at all. Every failure is a ResourceError.
 class AtomicFile {
  public:

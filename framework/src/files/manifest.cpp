@@ -25,19 +25,20 @@ constexpr const char* kManifest = "manifest.json";
   throw InputError(printable(path, 4096) + ": " + why);
 }
 
-/// Names of what is in the folder beside the manifest. Throws InputError where something is not a plain file.
+/// What is in the folder and in folders in it, but the manifest, as "name" or "folder/name". Throws InputError where
+/// something is neither a plain file nor a folder.
 std::set<std::string> files_in(const std::string& folder) {
   std::error_code error;
   std::set<std::string> names;
-  auto it = fs::directory_iterator(folder, error);
-  if (error) refuse(folder, error.message());
-  for (; it != fs::directory_iterator(); it.increment(error)) {
-    if (error) refuse(folder, error.message());
-    const std::string name = it->path().filename().string();
-    if (name == kManifest) continue;
-    if (!it->is_regular_file(error) || it->is_symlink(error)) refuse(it->path().string(), "is no plain file");
+  auto it = fs::recursive_directory_iterator(folder, error);  // follows no links
+  for (; !error && it != fs::recursive_directory_iterator(); it.increment(error)) {
+    const std::string name = it->path().lexically_relative(folder).generic_string();
+    const fs::file_type type = it->symlink_status(error).type();
+    if (name == kManifest || type == fs::file_type::directory) continue;
+    if (type != fs::file_type::regular) refuse(it->path().string(), "is no plain file");
     names.insert(name);
   }
+  if (error) refuse(folder, error.message());
   return names;
 }
 

@@ -39,6 +39,21 @@ Tensor Adapter::auxiliary_loss() const { return {}; }
 void Adapter::calibrate(Model&, const Calibration&) {}
 
 State Adapter::completed(const Model&, State file) const { return file; }
+
+State Adapter::tensors(const Model& model) const {
+  State all;
+  for (const Site* site : model.sites()) {
+    for (const auto& [name, copy] : copies_on(*site)) all.emplace(site->path() + "." + name, copy);
+    const auto layers = layers_on(*site);
+    for (std::size_t i = 0; i < layers.size(); ++i) {
+      const std::string prefix = site->path() + "#" + std::to_string(i) + ".";
+      for (const auto& item : layers[i]->named_parameters()) all.emplace(prefix + item.key(), item.value());
+      for (const auto& item : layers[i]->named_buffers()) all.emplace(prefix + item.key(), item.value());
+    }
+  }
+  return all;
+}
+
 State Adapter::state() const { return {}; }
 void Adapter::load(const State& state) {
   if (!state.empty()) throw InputError("this adapter keeps no state, but the checkpoint has some");

@@ -4,8 +4,12 @@
 
 #include <cctype>
 #include <filesystem>
+#include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
+#include <unordered_set>
 
+#include "files/atomic_file.h"
 #include "model/stored_types.h"
 #include "peft/error.h"
 #include "peft/files/json.h"
@@ -20,7 +24,10 @@ namespace {
 constexpr const char* kConfig = "adapter_config.json";
 constexpr const char* kWeights = "adapter_model.safetensors";
 constexpr const char* kTraining = "adapter_training.safetensors";
+constexpr const char* kState = "adapter_state.safetensors";
 constexpr const char* kFingerprint = "base_fingerprint";
+/// Beginnings of names in adapter_state.safetensors: tensors of layers, and what the method keeps beside them.
+constexpr const char *kOfLayers = "layers:", *kOfMethod = "method:";
 
 /// Copies of a file's tensors.
 State state_of(const SafetensorsFile& file) {
@@ -62,6 +69,18 @@ std::string strangers(const State& base, State& file) {
   return told;
 }
 
+/// Whether the file says that `model` is its base. Throws InputError where it names another.
+BaseMatch check_base(const SafetensorsFile& file, const Model& model, bool any_base) {
+  const auto said = file.metadata().find(kFingerprint);
+  const bool known = said != file.metadata().end() && !model.origin().fingerprint.empty();
+  if (known && !any_base && said->second != model.origin().fingerprint)
+    throw InputError(printable(file.path(), 4096) + " was trained on another base: its fingerprint is " +
+                     printable(said->second) + ", that of " + printable(model.origin().path, 4096) + " is " +
+                     model.origin().fingerprint +
+                     "; give the base it was trained on, or --any-base if this is the same one converted");
+  return known ? BaseMatch::same : BaseMatch::unknown;
+}
+
 /// Gives the adapter a file that has just the tensors it would save.
 void fill(const Adapter& adapter, const Model& model, State file, const std::string& path) {
   file = adapter.completed(model, std::move(file));
@@ -84,6 +103,55 @@ bool fill_training_state(const Adapter& adapter, const Model& model, const std::
   const torch::NoGradGuard no_grad;
   for (const auto& [key, tensor] : own) Tensor(tensor).copy_(file.at(key));
   return true;
+}
+
+/// The names that begin so, without the beginning.
+State part_of(const State& all, const std::string& beginning) {
+  State part;
+  for (const auto& [name, tensor] : all)
+    if (name.starts_with(beginning)) part.emplace(name.substr(beginning.size()), tensor);
+  return part;
+}
+
+uint64_t bytes_of(const State& state) {
+  uint64_t sum = 0;
+  for (const auto& [name, tensor] : state) sum += tensor.nbytes();
+  return sum;
+}
+
+/// Those tensors of the layers that no form in which the adapter is saved holds as they are.
+State unsaved_tensors(const Adapter& adapter, const Model& model) {
+  const State hf = adapter.hf_state(model), training = adapter.training_state(model);
+  std::unordered_set<const void*> saved;
+  for (const State* form : {&hf, &training})
+    for (const auto& [key, tensor] : *form) saved.insert(tensor.unsafeGetTensorImpl());
+  State rest = adapter.tensors(model);
+  std::erase_if(rest, [&](const auto& item) { return saved.contains(item.second.unsafeGetTensorImpl()); });
+  return rest;
+}
+
+/// Copies a saved form into the tensors that are its own; what does not fit, for the message.
+std::string put_back(const State& own, const State& saved) {
+  const torch::NoGradGuard no_grad;
+  std::string problems = misfits(own, saved);
+  if (!problems.empty()) return problems;
+  for (const auto& [key, tensor] : own) {
+    if (saved.at(key).scalar_type() != tensor.scalar_type())
+      problems += "\n  " + printable(key) + " is " + c10::toString(saved.at(key).scalar_type()) + ", expected " +
+                  c10::toString(tensor.scalar_type());
+    Tensor(tensor).copy_(saved.at(key));
+  }
+  return problems;
+}
+
+/// New weights never stand beside the config of an older adapter: where it says something else, it goes first.
+void remove_unless(const std::filesystem::path& path, const std::string& text) {
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) return;
+  std::ifstream file(path, std::ios::binary);
+  if (std::string(std::istreambuf_iterator<char>(file), {}) == text) return;
+  std::filesystem::remove(path, error);
+  if (error) throw ResourceError(printable(path.string(), 4096) + ": cannot be removed: " + error.message());
 }
 
 }  // namespace
@@ -109,12 +177,29 @@ void save_adapter(const std::string& folder, const Adapter& adapter, const Model
   if (!config.contains("task_type") || config["task_type"].is_null()) config["task_type"] = "CAUSAL_LM";
   std::map<std::string, std::string> metadata = {{"format", "pt"}};
   if (!model.origin().fingerprint.empty()) metadata[kFingerprint] = model.origin().fingerprint;
+  const std::string text = config.dump(2) + "\n";
+  remove_unless(in / kConfig, text);
   State state = adapter.hf_state(model);
   state.merge(adapter.hf_base_state(model));
   write_state((in / kWeights).string(), state, metadata);
   if (const State rest = adapter.training_state(model); !rest.empty())
     write_state((in / kTraining).string(), rest, metadata);
-  write_file((in / kConfig).string(), config.dump(2) + "\n");
+  write_file((in / kConfig).string(), text);
+}
+
+void copy_adapter(const std::string& from, const std::string& to) {
+  const std::filesystem::path source = from, target = to;
+  remove_unless(target / kConfig, read_text((source / kConfig).string()));
+  for (const char* name : {kWeights, kTraining, kConfig}) {
+    if (name == kTraining && !std::filesystem::exists(source / name)) continue;
+    std::ifstream file(source / name, std::ios::binary);
+    AtomicFile copy((target / name).string());
+    std::vector<char> part(std::size_t{1} << 20);
+    while (file.read(part.data(), static_cast<std::streamsize>(part.size())) || file.gcount() > 0)
+      copy.write(part.data(), static_cast<std::size_t>(file.gcount()));
+    if (!file.eof()) throw InputError(printable((source / name).string(), 4096) + ": cannot be read");
+    copy.commit();
+  }
 }
 
 OpenedAdapter open_adapter(const std::string& folder, Plugins& plugins) {
@@ -132,16 +217,46 @@ OpenedAdapter open_adapter(const std::string& folder, Plugins& plugins) {
 BaseMatch fill_adapter(const std::string& folder, Adapter& adapter, const Model& model, bool any_base) {
   const std::string path = (std::filesystem::path(folder) / kWeights).string();
   const auto file = SafetensorsFile::open(path);
-  const auto said = file->metadata().find(kFingerprint);
-  const bool known = said != file->metadata().end() && !model.origin().fingerprint.empty();
-  if (known && !any_base && said->second != model.origin().fingerprint)
-    throw InputError(path + " was trained on another base: its fingerprint is " + printable(said->second) +
-                     ", that of " + printable(model.origin().path, 4096) + " is " + model.origin().fingerprint +
-                     "; give the base it was trained on, or --any-base if this is the same one converted");
+  const BaseMatch base = check_base(*file, model, any_base);
   const MemoryScope scope(MemoryComponent::adapter);
   fill(adapter, model, state_of(*file), path);
   adapter.after_load(fill_training_state(adapter, model, folder));
-  return known ? BaseMatch::same : BaseMatch::unknown;
+  return base;
+}
+
+void save_adapter_state(const std::string& folder, const Adapter& adapter, const Model& model) {
+  State all;
+  for (const auto& [name, tensor] : unsaved_tensors(adapter, model)) all.emplace(kOfLayers + name, tensor);
+  for (const auto& [name, tensor] : adapter.state()) all.emplace(kOfMethod + name, tensor);
+  if (!all.empty()) write_state((std::filesystem::path(folder) / kState).string(), all, {});
+}
+
+uint64_t checkpoint_bytes(const Adapter& adapter, const Model& model) {
+  return bytes_of(adapter.hf_state(model)) + bytes_of(adapter.hf_base_state(model)) +
+         bytes_of(adapter.training_state(model)) + bytes_of(unsaved_tensors(adapter, model)) +
+         bytes_of(adapter.state());
+}
+
+void resume_adapter(const std::string& folder, Adapter& adapter, Model& model, torch::Dtype dtype) {
+  const std::filesystem::path in = folder;
+  const auto optional_state = [&](const char* name) {
+    return std::filesystem::exists(in / name) ? read_state((in / name).string()) : State{};
+  };
+  const auto file = SafetensorsFile::open((in / kWeights).string());
+  check_base(*file, model, false);
+  const State all = optional_state(kState);
+  adapter.expect_file();
+  adapter.load(part_of(all, kOfMethod));
+  adapter.attach(model, dtype);
+
+  const MemoryScope scope(MemoryComponent::adapter);
+  State hf = state_of(*file);
+  for (const auto& [key, tensor] : adapter.hf_base_state(model)) hf.erase(key);
+  std::string problems = put_back(adapter.hf_state(model), hf);
+  problems += put_back(adapter.training_state(model), optional_state(kTraining));
+  problems += put_back(unsaved_tensors(adapter, model), part_of(all, kOfLayers));
+  if (!problems.empty())
+    throw InputError(printable(folder, 4096) + " does not hold the adapter of this experiment:" + problems);
 }
 
 LoadedAdapter load_adapter(const std::string& folder, Plugins& plugins, Model& model, torch::Dtype dtype,

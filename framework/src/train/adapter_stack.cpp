@@ -87,6 +87,10 @@ void attach_adapters(AdapterStack& stack, Model& model, torch::Dtype dtype, cons
   }
 }
 
+void resume_adapters(const std::string& folder, AdapterStack& stack, Model& model, torch::Dtype dtype) {
+  for (NamedAdapter& one : stack) resume_adapter(folder_of(one, folder), *one.adapter, model, dtype);
+}
+
 std::vector<ParamGroup> groups_of(const AdapterStack& stack, const Model& model) {
   std::vector<ParamGroup> all;
   for (const NamedAdapter& one : stack)
@@ -106,18 +110,24 @@ std::string folder_of(const NamedAdapter& adapter, const std::string& folder) {
   return adapter.name == "default" ? folder : (std::filesystem::path(folder) / adapter.name).string();
 }
 
-void save_adapters(const std::string& folder, const AdapterStack& stack, const Model& model) {
-  for (const NamedAdapter& one : stack) {
-    const std::string place = folder_of(one, folder);
-    std::error_code error;
-    std::filesystem::create_directories(place, error);
-    if (error) throw ResourceError(printable(place, 4096) + " cannot be made: " + error.message());
-    save_adapter(place, *one.adapter, model);
-  }
+namespace {
+
+std::string made_folder_of(const NamedAdapter& adapter, const std::string& folder) {
+  const std::string place = folder_of(adapter, folder);
+  std::error_code error;
+  std::filesystem::create_directories(place, error);
+  if (error) throw ResourceError(printable(place, 4096) + " cannot be made: " + error.message());
+  return place;
 }
 
-void fill_adapters(const std::string& folder, const AdapterStack& stack, const Model& model) {
-  for (const NamedAdapter& one : stack) fill_adapter(folder_of(one, folder), *one.adapter, model, false);
+}  // namespace
+
+void save_adapters(const std::string& folder, const AdapterStack& stack, const Model& model) {
+  for (const NamedAdapter& one : stack) save_adapter(made_folder_of(one, folder), *one.adapter, model);
+}
+
+void copy_adapters(const std::string& from, const std::string& to, const AdapterStack& stack) {
+  for (const NamedAdapter& one : stack) copy_adapter(folder_of(one, from), made_folder_of(one, to));
 }
 
 }  // namespace peft

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "files/atomic_file.h"
 #include "peft/adapter_files.h"
 #include "peft/error.h"
 #include "peft/files/draft_folder.h"
@@ -24,12 +25,6 @@ constexpr const char* kAside = ".aside";
 /// Headers, texts and the file system's own blocks.
 constexpr uint64_t kBeside = uint64_t{1} << 20;
 
-uint64_t bytes_of(const State& state) {
-  uint64_t sum = 0;
-  for (const auto& [name, tensor] : state) sum += tensor.nbytes();
-  return sum;
-}
-
 /// The step of "checkpoint-12"; nothing for another name.
 std::optional<int64_t> step_of(const std::string& name) {
   const std::string prefix = kPrefix;
@@ -39,6 +34,15 @@ std::optional<int64_t> step_of(const std::string& name) {
   const auto [at, error] = std::from_chars(name.data() + prefix.size(), end, step);
   if (error != std::errc() || at != end || step < 0 || name != prefix + std::to_string(step)) return std::nullopt;
   return step;
+}
+
+/// What a folder holds; nothing where there is none.
+std::vector<fs::path> entries_of(const std::string& folder) {
+  std::vector<fs::path> all;
+  std::error_code error;
+  for (auto it = fs::directory_iterator(folder, error); !error && it != fs::directory_iterator(); it.increment(error))
+    all.push_back(it->path());
+  return all;
 }
 
 void take_away(const fs::path& path) {
@@ -52,9 +56,9 @@ void take_away(const fs::path& path) {
 std::vector<CheckpointFolder> checkpoints_in(const std::string& output_dir) {
   std::vector<CheckpointFolder> all;
   std::error_code error;
-  for (auto it = fs::directory_iterator(output_dir, error); !error && it != fs::directory_iterator();
-       it.increment(error))
-    if (const auto step = step_of(it->path().filename().string())) all.push_back({*step, it->path().string()});
+  for (const fs::path& path : entries_of(output_dir))
+    if (const auto step = step_of(path.filename().string()); step && fs::is_directory(fs::symlink_status(path, error)))
+      all.push_back({*step, path.string()});
   std::sort(all.begin(), all.end(), [](const auto& a, const auto& b) { return a.step > b.step; });
   return all;
 }
@@ -71,15 +75,15 @@ std::string write_checkpoint(const std::string& output_dir, const Snapshot& snap
                              const Model& model, const json& about, const std::map<std::string, std::string>& files) {
   const std::string path = (fs::path(output_dir) / (kPrefix + std::to_string(snapshot.step))).string();
   uint64_t bytes = kBeside;
-  for (const NamedAdapter& one : adapters)
-    bytes += bytes_of(one.adapter->hf_state(model)) + bytes_of(one.adapter->hf_base_state(model)) +
-             bytes_of(one.adapter->training_state(model));
-  for (const auto& [name, state] : snapshot.states) bytes += bytes_of(state);
+  for (const NamedAdapter& one : adapters) bytes += checkpoint_bytes(*one.adapter, model);
+  for (const auto& [part, state] : snapshot.states)
+    for (const auto& [name, tensor] : state) bytes += tensor.nbytes();
   for (const auto& [name, text] : files) bytes += text.size();
   require_space(output_dir, bytes, "checkpoint-" + std::to_string(snapshot.step));
 
   DraftFolder draft(path);
   save_adapters(draft.path(), adapters, model);
+  for (const NamedAdapter& one : adapters) save_adapter_state(folder_of(one, draft.path()), *one.adapter, model);
   json parts = json::array();
   for (const auto& [name, state] : snapshot.states) {
     if (!state.empty()) write_state(draft.file(name + ".safetensors"), state, {});
@@ -103,6 +107,8 @@ ReadCheckpoint read_checkpoint(const std::string& path) {
       !has("about", &nlohmann::json::is_object))
     throw InputError(printable(file, 4096) + ": is no checkpoint of this version");
   ReadCheckpoint read{path, all["step"].get<int64_t>(), {}, std::make_shared<nlohmann::json>(all["about"])};
+  if (const auto named = step_of(fs::path(path).filename().string()); named && *named != read.step)
+    throw InputError(printable(path, 4096) + ": is of step " + std::to_string(read.step) + ", in spite of its name");
   for (const auto& part : all["parts"]) {
     const std::string name = part.is_string() ? part.get<std::string>() : "";
     if (name.empty() || name.find('/') != std::string::npos)
@@ -141,14 +147,19 @@ std::vector<std::string> set_aside_after(const std::string& output_dir, int64_t 
   return moved;
 }
 
-void clean_checkpoints(const std::string& output_dir) {
-  std::error_code error;
+void clean_output(const std::string& output_dir, const AdapterStack& adapters) {
   std::vector<fs::path> left;
-  for (auto it = fs::directory_iterator(output_dir, error); !error && it != fs::directory_iterator();
-       it.increment(error)) {
-    const std::string name = it->path().filename().string();
+  for (const fs::path& path : entries_of(output_dir)) {
+    const std::string name = path.filename().string();
     for (const std::string& ending : {std::string(DraftFolder::ending), std::string(kDeleting)})
-      if (name.ends_with(ending) && step_of(name.substr(0, name.size() - ending.size()))) left.push_back(it->path());
+      if (name.ends_with(ending) && step_of(name.substr(0, name.size() - ending.size()))) left.push_back(path);
+    if (is_file_draft(name)) left.push_back(path);
+  }
+  for (const NamedAdapter& one : adapters) {
+    const std::string folder = folder_of(one, output_dir);
+    if (folder == output_dir) continue;
+    for (const fs::path& path : entries_of(folder))
+      if (is_file_draft(path.filename().string())) left.push_back(path);
   }
   for (const fs::path& path : left) take_away(path);
 }

@@ -30,12 +30,15 @@ TrainingOptions read_training_options(Options& in) {
   not_negative("eval_every", o.eval_every, "steps between two evaluations; 0: only at the end");
   not_negative("save_every", o.save_every,
                "steps between two checkpoints, with one at the end; 0: none, unless a signal stops the run");
-  in.get("save_total_limit", o.save_total_limit, "checkpoints that are kept: the newest, and the best")
+  in.get("save_total_limit", o.save_total_limit,
+         "newest checkpoints that are kept, with load_best_model_at_end the best among them; one more until the end")
       .require(!o.save_total_limit || *o.save_total_limit > 0, "must be positive");
   in.get("load_best_model_at_end", o.load_best_model_at_end,
          "the result is the checkpoint of least evaluation loss, not the last step's adapter")
       .require(!o.load_best_model_at_end || (o.save_every > 0 && o.eval_every > 0 && o.save_every % o.eval_every == 0),
                "needs eval_every, and save_every to be a multiple of it");
+  not_negative("max_nonfinite_steps", o.max_nonfinite_steps,
+               "steps that may be skipped because loss or gradients are NaN or infinite; one more ends the run");
   in.get("device", o.device, "auto, cpu, cuda, cuda:1, mps, xpu");
   in.get("fused", o.fused, "false: every layer runs its own forward, as a check of the fused paths");
   in.get("profile", o.profile, "true: tell at the end where the steps' time went");

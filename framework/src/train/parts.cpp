@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "model/random_state.h"
 #include "peft/error.h"
@@ -73,6 +74,13 @@ double Numbers::at(const std::string& name) const {
   if (it == state.end() || it->second.scalar_type() != torch::kDouble || it->second.numel() != 1)
     throw InputError("the checkpoint lacks the number '" + name + "'");
   return it->second.item<double>();
+}
+
+int64_t Numbers::count(const std::string& name) const {
+  const double value = at(name);
+  if (!(value >= 0 && value < 9e15) || value != std::floor(value))
+    throw InputError("the checkpoint's number '" + name + "' is no count");
+  return static_cast<int64_t>(value);
 }
 
 }  // namespace peft

@@ -36,7 +36,7 @@ struct Numbers {
   State state;
   void put(const std::string& name, double value);
   double at(const std::string& name) const;
-  int64_t count(const std::string& name) const { return static_cast<int64_t>(at(name)); }
+  int64_t count(const std::string& name) const;  ///< a whole number, 0 or more
   bool has(const std::string& name) const { return state.contains(name); }
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "peft/error.h"
 #include "train/parts.h"
@@ -19,7 +20,7 @@ void require_same_rates(const Run& run, int64_t done, int64_t before, int64_t no
   const std::string lengths =
       "the run had " + std::to_string(before) + " steps and now has " + std::to_string(now) + ", ";
   for (const Adapter* adapter : run.adapters)
-    if (!adapter->state().empty()) throw ConfigError(lengths + "on which the adapter's method depends");
+    if (adapter->depends_on_length()) throw ConfigError(lengths + "on which the adapter's method depends");
   for (int64_t step = 0; step < done; ++step) {
     const double then = run.scheduler.lr(step, before, 1), would = run.scheduler.lr(step, now, 1);
     if (then != would)
@@ -48,7 +49,7 @@ void Progress::step(StepReport report) {
   report.mean_loss = loss_since_ / static_cast<double>(steps_since_);
   report.lr = run_.optimizer.groups().front().lr;
   report.seconds = seconds(now - step_begin_);
-  if (report.step > 1) result_.seconds_after_first += report.seconds;
+  if (std::exchange(begun_, true)) result_.seconds_after_first += report.seconds;
   report.tokens_per_second = static_cast<double>(tokens_since_) / std::max(seconds(now - logged_), 1e-9);
   report.seconds_left =
       seconds(now - begin_) / static_cast<double>(report.step) * static_cast<double>(total_ - report.step);
@@ -57,6 +58,7 @@ void Progress::step(StepReport report) {
   report.memory.peak_allocated = peak.allocated;
   report.memory.peak_reserved = peak.reserved;
   report.skipped = result_.skipped;
+  report.nonfinite = result_.nonfinite;
   report.logged = report.step == 1 || report.step == total_ || report.step % run_.options.log_every == 0;
   for (Observer* observer : run_.observers) observer->stepped(report);
   if (report.logged) {
@@ -65,6 +67,26 @@ void Progress::step(StepReport report) {
     logged_ = Clock::now();
   }
   step_begin_ = Clock::now();
+}
+
+std::string Progress::fault(FaultReport report) {
+  tokens_since_ += report.tokens;
+  result_.steps = report.step;
+  result_.tokens += report.tokens;
+  result_.epochs = report.epoch;
+  report.nonfinite = ++result_.nonfinite;
+  if (report.nonfinite == 1) first_fault_ = report.step;
+  for (Observer* observer : run_.observers) observer->faulted(report);
+  step_begin_ = Clock::now();
+
+  constexpr std::size_t most = 8;
+  std::string text = "step " + std::to_string(report.step) + ": " + report.what + ", on ";
+  for (std::size_t i = 0; i < std::min(most, report.examples.size()); ++i)
+    text += (i == 0 ? "" : ", ") + report.examples[i];
+  if (report.examples.size() > most) text += " and " + std::to_string(report.examples.size() - most) + " more";
+  if (report.nonfinite == 1) return text;
+  return text + "; " + std::to_string(report.nonfinite) + " steps were not finite, the first of them step " +
+         std::to_string(first_fault_);
 }
 
 void Progress::evaluated(int64_t step, double epoch, double loss) {
@@ -88,6 +110,8 @@ State Progress::state() const {
   out.put("steps", static_cast<double>(result_.steps));
   out.put("total_steps", static_cast<double>(total_));
   out.put("skipped", static_cast<double>(result_.skipped));
+  out.put("nonfinite", static_cast<double>(result_.nonfinite));
+  out.put("first_fault", static_cast<double>(first_fault_));
   out.put("tokens", static_cast<double>(result_.tokens));
   out.put("epochs", result_.epochs);
   out.put("loss_sum", loss_sum_);
@@ -95,6 +119,7 @@ State Progress::state() const {
   out.put("steps_since", static_cast<double>(steps_since_));
   out.put("tokens_since", static_cast<double>(tokens_since_));
   out.put("seconds", seconds(Clock::now() - begin_));
+  out.put("seconds_since", seconds(Clock::now() - logged_));
   if (result_.eval_loss) {
     out.put("eval_loss", *result_.eval_loss);
     out.put("evaluated_at", static_cast<double>(evaluated_at_));
@@ -115,13 +140,19 @@ void Progress::load(const State& state) {
   if (const int64_t before = in.count("total_steps"); before != total_)
     require_same_rates(run_, result_.steps, before, total_);
   result_.skipped = in.count("skipped");
+  result_.nonfinite = in.count("nonfinite");
+  first_fault_ = in.count("first_fault");
   result_.tokens = in.count("tokens");
   result_.epochs = in.at("epochs");
   loss_sum_ = in.at("loss_sum");
   loss_since_ = in.at("loss_since");
   steps_since_ = in.count("steps_since");
   tokens_since_ = in.count("tokens_since");
-  begin_ -= std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(in.at("seconds")));
+  const auto before = [&](const char* name) {
+    return std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(in.at(name)));
+  };
+  begin_ -= before("seconds");
+  logged_ -= before("seconds_since");
   if (in.has("eval_loss")) {
     result_.eval_loss = in.at("eval_loss");
     evaluated_at_ = in.count("evaluated_at");
@@ -131,7 +162,7 @@ void Progress::load(const State& state) {
 
 TrainingResult Progress::result() const {
   TrainingResult result = result_;
-  result.loss = loss_sum_ / static_cast<double>(std::max<int64_t>(result.steps, 1));
+  result.loss = loss_sum_ / static_cast<double>(std::max<int64_t>(result.steps - result.nonfinite, 1));
   result.seconds = seconds(Clock::now() - begin_);
   return result;
 }

@@ -11,6 +11,8 @@ class Progress {
  public:
   Progress(const Run& run, int64_t total_steps);
   void skip() { ++result_.skipped; }
+  /// Of a step that was not taken: `report` holds step, epoch, what, examples and tokens. What to say of it.
+  std::string fault(FaultReport report);
   /// `report` holds step, epoch, loss, grad_norm, tokens and supervised; the rest is filled in.
   void step(StepReport report);
   void evaluated(int64_t step, double epoch, double loss);
@@ -30,6 +32,8 @@ class Progress {
   double loss_since_ = 0, loss_sum_ = 0;
   int64_t steps_since_ = 0, tokens_since_ = 0;
   int64_t evaluated_at_ = 0;  ///< step of result_.eval_loss
+  int64_t first_fault_ = 0;   ///< step
+  bool begun_ = false;        ///< a step was taken in this process
   TrainingResult result_;
 };
 

@@ -92,8 +92,4 @@ void GradientProof::check() {
   open_ = false;
 }
 
-void GradientProof::require_closed() const {
-  if (open_) throw DivergedError("no step was taken: the gradients of every step overflowed");
-}
-
 }  // namespace peft

@@ -24,8 +24,6 @@ class GradientProof {
   bool open() const { return open_; }
   /// After the backward passes of a step. Throws std::logic_error with every breach; else closes the proof.
   void check();
-  /// Throws std::logic_error if no step was ever proven.
-  void require_closed() const;
 
  private:
   void remove_hooks();

@@ -2,6 +2,8 @@
 
 #include <torch/torch.h>
 
+#include <cmath>
+
 #include "model/kernels.h"
 
 namespace peft {
@@ -18,7 +20,8 @@ Tensor draw_labels(const Model& model, const Input& input, const Tensor& labels)
     const int64_t n = std::min(kLogitRows, hidden.size(0) - row);
     const Tensor logits = model.logits(hidden.narrow(0, row, n));
     const auto wide = logits.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
-    drawn.narrow(0, row, n).copy_(at::multinomial(at::softmax(logits, -1, wide), 1).squeeze(1));
+    // Of logits that are not finite any label will do: the loss shows them.
+    drawn.narrow(0, row, n).copy_(at::multinomial(at::softmax(logits, -1, wide).nan_to_num(1), 1).squeeze(1));
   }
   Tensor learned = labels.ne(-100);
   if (model.virtual_tokens() == 0)  // nothing stands before an example's first token that could say it
@@ -38,12 +41,14 @@ void show_sampled_gradients(Run& run, const std::vector<Batch>& batches, int64_t
     const Tensor part = run.precision.forward([&] {
       return run.model.loss_sum(input, draw_labels(run.model, input, labels)) / static_cast<double>(supervised);
     });
+    if (!std::isfinite(part.item<double>())) return run.optimizer.zero_grad();  // as the step's own loss will be
     run.memory.phase(MemoryPhase::backward);
     run.precision.backward(part);
     attribute(gradients(parameters), MemoryComponent::gradients);
   }
   run.memory.phase(MemoryPhase::optimizer);
-  if (run.precision.ready(parameters)) run.optimizer.observe_sampled_gradients(supervised);
+  if (run.precision.ready(parameters) && std::isfinite(global_norm(gradients(parameters))))
+    run.optimizer.observe_sampled_gradients(supervised);
   run.optimizer.zero_grad();
 }
 

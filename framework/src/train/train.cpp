@@ -12,10 +12,13 @@
 #include "train/progress.h"
 #include "train/proof.h"
 #include "train/sampled_gradients.h"
+#include "train/step.h"
 
 namespace peft {
 
 namespace {
+
+constexpr const char* kAdvice = "; try a lower learning rate, gradient clipping or a wider precision";
 
 struct StepTokens {
   int64_t tokens = 0, supervised = 0;
@@ -32,28 +35,51 @@ StepTokens count(const std::vector<Batch>& batches, int64_t step, const Model& m
   return sum;
 }
 
-void require_finite(double value, const char* what, int64_t step) {
-  if (!std::isfinite(value))
-    throw DivergedError("step " + std::to_string(step) + ": the " + what + " is " + std::to_string(value) +
-                        "; try a lower learning rate, gradient clipping or a wider precision");
-}
-
-/// All that a resumed run must find as it was. The adapter's tensors are in its own file.
+/// All that a resumed run must find as it was. The adapters are in files of their own.
 std::vector<Part> parts_of(Run& run, Steps& steps, Progress& progress) {
-  std::vector<Part> parts{part("progress", progress), part("position", steps), part("optimizer", run.optimizer),
-                          part("precision", run.precision), part("clipping", run.clipper),
-                          scheduler_part(run.scheduler), random_part(run.model.device())};
-  for (std::size_t i = 0; i < run.adapters.size(); ++i)
-    parts.push_back(part("method" + (i == 0 ? "" : std::to_string(i)), *run.adapters[i]));
-  return parts;
+  return {part("progress", progress),       part("position", steps),       part("optimizer", run.optimizer),
+          scheduler_part(run.scheduler),    part("clipping", run.clipper), part("precision", run.precision),
+          random_part(run.model.device())};
 }
 
-/// The method's own part of the loss, with its gradients.
-double add_auxiliary(const Adapter& adapter, Precision& precision) {
-  const Tensor extra = adapter.auxiliary_loss();
-  if (!extra.defined()) return 0;
-  precision.backward(extra);
-  return extra.item<double>();
+/// Tells of a step that was not taken. Throws DivergedError where there were too many, or none can be taken any more.
+void bear(Run& run, Progress& progress, const Fault& fault, const Steps::Step& plan, int64_t step, int64_t tokens) {
+  FaultReport report;
+  report.step = step, report.epoch = plan.epoch, report.what = fault.what, report.tokens = tokens;
+  for (std::size_t i = 0; i < plan.batches.size(); ++i)
+    if (!fault.micro_batch || *fault.micro_batch == i)
+      for (const std::size_t example : plan.batches[i])
+        report.examples.push_back(run.data.source(run.data.examples[example]));
+  const std::string told = progress.fault(report);
+  if (const std::string names = not_finite(run.optimizer.groups()); !names.empty())
+    throw DivergedError(told + "; the steps before left NaN or infinity in " + names + kAdvice);
+  if (progress.result().nonfinite > run.options.max_nonfinite_steps)
+    throw DivergedError(told + "; training.max_nonfinite_steps is " + std::to_string(run.options.max_nonfinite_steps) +
+                        kAdvice);
+}
+
+/// Nothing that diverged is saved or left: throws DivergedError where what trains, or what the optimizer keeps, is not
+/// finite.
+void require_finite(const Run& run, const State& kept, int64_t step) {
+  std::string names = not_finite(run.optimizer.groups());
+  for (const auto& [name, tensor] : kept)
+    if (!at::isfinite(tensor).all().item<bool>()) names += (names.empty() ? "'" : ", '") + printable(name) + "'";
+  if (!names.empty())
+    throw DivergedError("step " + std::to_string(step) + " left NaN or infinity in " + names + kAdvice);
+}
+
+/// The last step of all is followed by none that would show what it did: an example that could be learned from before
+/// must still have a finite loss.
+void require_sound(Run& run, std::optional<std::size_t> learned, int64_t step) {
+  require_finite(run, {}, step);
+  if (!learned) return;
+  Dataset one;
+  one.examples.push_back(run.data.examples[*learned]);
+  const double loss = evaluate(run.model, run.precision, one, 1).loss;
+  run.model.train();
+  if (!std::isfinite(loss))
+    throw DivergedError("after step " + std::to_string(step) + " the loss of " +
+                        run.data.source(one.examples.front()) + " is " + std::to_string(loss) + kAdvice);
 }
 
 /// As long as it lives, the parameters hold what is to be evaluated and saved.
@@ -90,7 +116,6 @@ TrainingResult train(Run& run) {
   auto& [model, optimizer, scheduler, clipper, precision, adapters, data, eval_data, packing, max_length, options,
          memory, observers, save, stop, resume] = run;
   require_evaluations(scheduler, options, eval_data != nullptr);
-  const torch::Device device = model.device();
   const std::vector<Tensor> parameters = parameters_of(optimizer.groups());
   require_all_trained(model, parameters);
   const std::string hash = base_hash(model);
@@ -103,12 +128,13 @@ TrainingResult train(Run& run) {
   optimizer.zero_grad();
   const std::vector<Part> parts = parts_of(run, steps, progress);
   if (resume != nullptr) load_states(parts, *resume);
-  const int64_t done = progress.result().steps;
+  const int64_t done = progress.result().steps, total = steps.total();
 
   std::optional<StepProfile> profile;
   if (options.profile) profile.emplace();
-  bool stopped = false;
-  for (int64_t step = done + 1; step <= steps.total() && !stopped; ++step) {
+  std::optional<std::size_t> learned;  // an example of the last step that was finite
+  bool stopped = false, save_due = false;
+  for (int64_t step = done + 1; step <= total && !stopped; ++step) {
     if (profile && step == done + 2) profile->reset();  // the first step takes its memory besides
     const Steps::Step plan = steps.next();
     std::vector<Batch> batches;
@@ -116,51 +142,24 @@ TrainingResult train(Run& run) {
     const auto [tokens, supervised] = count(batches, step, model);
 
     if (optimizer.wants_sampled_gradients()) show_sampled_gradients(run, batches, supervised);
-    double loss = 0;
-    for (const Batch& batch : batches) {
-      memory.phase(MemoryPhase::forward);
-      const Input input = to_input(batch, device);
-      const Tensor labels = to_labels(batch, device);
-      // Divided by the whole step's tokens, so that micro-batches add up to one large batch.
-      const Tensor part =
-          precision.forward([&] { return model.loss_sum(input, labels) / static_cast<double>(supervised); });
-      loss += part.item<double>();
-      require_finite(loss, "loss", step);
-      memory.phase(MemoryPhase::backward);
-      precision.backward(part);
-      attribute(gradients(parameters), MemoryComponent::gradients);
-    }
-
-    for (const Adapter* adapter : adapters) loss += add_auxiliary(*adapter, precision);
-    require_finite(loss, "loss", step);
-
-    const StepPosition position{step, steps.total()};
-    memory.phase(MemoryPhase::optimizer);
-    double norm = 0;
-    if (precision.ready(parameters)) {
-      PEFT_PART("clipping and optimizer");
-      for (Adapter* adapter : adapters) adapter->after_backward(position);
-      norm = clipper.clip(optimizer.groups());
-      require_finite(norm, "gradient norm", step);
-      if (proof.open()) proof.check();
-      for (ParamGroup& group : optimizer.groups()) group.lr = scheduler.lr(step - 1, steps.total(), *group.initial_lr);
-      optimizer.step();
-      for (Adapter* adapter : adapters) adapter->after_step(position);
+    const StepOutcome outcome = take_step(run, parameters, batches, supervised, {step, total}, proof);
+    if (outcome.overflowed) progress.skip();
+    if (outcome.fault) {
+      bear(run, progress, *outcome.fault, plan, step, tokens);
     } else {
-      progress.skip();
+      learned = plan.batches.front().front();
+      StepReport report;
+      report.step = step, report.epoch = plan.epoch, report.loss = outcome.loss, report.grad_norm = outcome.norm;
+      report.tokens = tokens, report.supervised = supervised;
+      progress.step(report);
     }
-    optimizer.zero_grad();
 
-    StepReport report;
-    report.step = step, report.epoch = plan.epoch, report.loss = loss, report.grad_norm = norm;
-    report.tokens = tokens, report.supervised = supervised;
-    progress.step(report);
-    const bool last = step == steps.total();
+    const bool last = step == total;
     const auto every = [&](int64_t steps_between) { return steps_between > 0 && step % steps_between == 0; };
+    const bool evaluates = eval_data != nullptr && (last || every(options.eval_every));
+    save_due = save_due || every(options.save_every) || (last && options.save_every > 0);
     stopped = !last && stop();
-    const bool evaluates = eval_data != nullptr && (last || every(options.eval_every)),
-               saves = stopped || every(options.save_every) || (last && options.save_every > 0);
-    if (!evaluates && !saves) continue;
+    if (!evaluates && !save_due && !stopped && !last) continue;
     const EvalWeights weights(optimizer);
     if (evaluates) {
       memory.phase(MemoryPhase::evaluate);
@@ -168,18 +167,24 @@ TrainingResult train(Run& run) {
       scheduler.observe(eval_loss);
       progress.evaluated(step, plan.epoch, eval_loss);
       model.train();
+      stopped = !last && stop();
     }
-    if (saves) {
-      memory.phase(MemoryPhase::save);
-      progress.snapshot();
-      save({step, states_of(parts), progress.result().best});
-    }
+    if (last) require_sound(run, learned, step);
+    // Behind a step that was not finite a checkpoint waits for one that is, unless there will be none.
+    if (!stopped && (!save_due || (outcome.fault && !last))) continue;
+    memory.phase(MemoryPhase::save);
+    progress.snapshot();
+    Snapshot snapshot{step, states_of(parts), progress.result().best, !outcome.fault};
+    require_finite(run, snapshot.states.at("optimizer"), step);
+    save(snapshot);
+    save_due = false;
   }
 
   optimizer.eval();
-  if (!stopped && done < steps.total()) proof.require_closed();
   require_unchanged(model, hash);
   TrainingResult result = progress.result();
+  if (!stopped && result.steps == result.skipped + result.nonfinite)
+    throw DivergedError("no step was taken: in none of them were loss and gradients finite");
   result.base_hash = hash;
   result.stopped = stopped;
   if (profile) result.profile = profile->seconds();

@@ -91,7 +91,11 @@ class AdaLora final : public peft::TargetedAdapter {
       : TargetedAdapter("ADALORA", options.targets), options_(std::move(options)) {}
   bool starts_as_base() const override { return options_.init_lora_weights; }
   Tensor auxiliary_loss() const override;
+  void attach(peft::Model& model, torch::Dtype dtype) override;
   void after_step(const peft::StepPosition& position) override;
+  bool depends_on_length() const override { return !options_.total_step && options_.rank_pattern.empty(); }
+  peft::State state() const override;
+  void load(const peft::State& state) override { saved_ = state; }
   peft::State hf_state(const peft::Model& model) const override;
 
  protected:
@@ -102,11 +106,13 @@ class AdaLora final : public peft::TargetedAdapter {
 
  private:
   peft::BoolListMap pattern() const;
+  void begin_budget();
   AdaLoraOptions options_;
   std::vector<std::string> paths_;
   std::vector<std::shared_ptr<AdaLoraLayer>> layers_;
   std::optional<adalora::Budget> budget_;
-  int64_t run_ = 0;  // steps of the run, once it is known
+  int64_t run_ = 0;    // steps of the run, once it is known
+  peft::State saved_;  // of a checkpoint, until there are layers
 };
 
 std::string key_of(const std::string& path) { return path + ".lora_E"; }
@@ -140,15 +146,39 @@ Tensor AdaLora::auxiliary_loss() const {
   return sum * (options_.orth_reg_weight / static_cast<double>(2 * layers_.size()));
 }
 
+void AdaLora::begin_budget() {
+  std::vector<adalora::Triplets> updates;
+  for (const auto& layer : layers_) updates.push_back(layer->triplets());
+  budget_.emplace(options_.schedule, std::move(updates));
+}
+
+constexpr const char* kRun = "run";
+
+peft::State AdaLora::state() const {
+  if (!budget_) return {};
+  peft::State state = budget_->state();
+  state[kRun] = torch::tensor(run_, torch::kLong);
+  return state;
+}
+
+void AdaLora::attach(peft::Model& model, torch::Dtype dtype) {
+  TargetedAdapter::attach(model, dtype);
+  if (saved_.empty()) return;
+  const auto run = saved_.extract(kRun);
+  if (!run || run.mapped().numel() != 1) throw peft::InputError("adalora: the saved state does not tell the run's steps");
+  begin_budget();
+  budget_->load(saved_);
+  run_ = run.mapped().item<int64_t>();
+  saved_.clear();
+}
+
 void AdaLora::after_step(const peft::StepPosition& position) {
   if (!options_.rank_pattern.empty()) return;
   run_ = options_.total_step.value_or(position.total);
   if (!budget_) {
     if (const std::string wrong = options_.schedule.unsuited(run_); !wrong.empty())
       throw peft::ConfigError("[adapter] total_step: " + wrong);
-    std::vector<adalora::Triplets> updates;
-    for (const auto& layer : layers_) updates.push_back(layer->triplets());
-    budget_.emplace(options_.schedule, std::move(updates));
+    begin_budget();
   }
   budget_->after_step(position.step, run_);
 }

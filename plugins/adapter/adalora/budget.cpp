@@ -1,5 +1,6 @@
 #include "budget.h"
 
+#include <peft/error.h>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -73,6 +74,53 @@ void Budget::allocate(int64_t kept) {
   for (const Tensor& score : scores)
     masks_.push_back(dropped > 0 ? score > std::get<0>(all.kthvalue(dropped)) : torch::ones_like(score, torch::kBool));
   apply();
+}
+
+namespace {
+
+constexpr const char* kSettled = "settled";
+std::string name_of(std::size_t update, const char* what) { return std::to_string(update) + "." + what; }
+constexpr std::array<std::pair<const char*, const char*>, 3> kNames = {
+    {{"A.sensitivity", "A.uncertainty"}, {"B.sensitivity", "B.uncertainty"}, {"E.sensitivity", "E.uncertainty"}}};
+
+}  // namespace
+
+peft::State Budget::state() const {
+  peft::State state{{kSettled, torch::tensor(settled_)}};
+  for (std::size_t i = 0; i < updates_.size(); ++i) {
+    if (!masks_.empty()) state[name_of(i, "mask")] = masks_[i];
+    for (std::size_t which = 0; which < kNames.size(); ++which) {
+      const auto& [sensitivity, uncertainty] = importance_[i][which];
+      if (!sensitivity.defined()) continue;
+      state[name_of(i, kNames[which].first)] = sensitivity;
+      state[name_of(i, kNames[which].second)] = uncertainty;
+    }
+  }
+  return state;
+}
+
+void Budget::load(const peft::State& state) {
+  const bool watched = state.contains(name_of(0, kNames[0].first)), masked = state.contains(name_of(0, "mask"));
+  peft::State wanted{{kSettled, torch::empty({})}};
+  for (std::size_t i = 0; i < updates_.size(); ++i) {
+    const auto& [A, B, E] = updates_[i];
+    const std::array<Tensor, 3> parameters{A, B, E};
+    if (masked) wanted[name_of(i, "mask")] = E.flatten();
+    for (std::size_t which = 0; watched && which < kNames.size(); ++which)
+      wanted[name_of(i, kNames[which].first)] = wanted[name_of(i, kNames[which].second)] = parameters[which];
+  }
+  if (const std::string problems = peft::misfits(wanted, state); !problems.empty())
+    throw peft::InputError("adalora: the saved budget is not of these updates:" + problems);
+  settled_ = state.at(kSettled).item<bool>();
+  if (settled_ && !masked) throw peft::InputError("adalora: the saved budget is settled, but has no masks");
+  masks_.clear();
+  for (std::size_t i = 0; i < updates_.size(); ++i) {
+    const Tensor& E = updates_[i].E;
+    if (masked) masks_.push_back(state.at(name_of(i, "mask")).to(E.device(), torch::kBool));
+    for (std::size_t which = 0; watched && which < kNames.size(); ++which)
+      importance_[i][which] = {state.at(name_of(i, kNames[which].first)).to(E.device()),
+                               state.at(name_of(i, kNames[which].second)).to(E.device())};
+  }
 }
 
 void Budget::apply() const {

@@ -36,6 +36,9 @@ class Budget {
   void after_step(int64_t step, int64_t total);
   /// By update, which triplets are kept, [r] bool; empty before the first allocation.
   const std::vector<torch::Tensor>& masks() const { return masks_; }
+  /// Importances, masks and whether they are settled; and back. Throws InputError for those of other updates.
+  peft::State state() const;
+  void load(const peft::State& state);
 
  private:
   struct Importance {

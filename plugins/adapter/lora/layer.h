@@ -19,6 +19,8 @@ class LinearLayer : public peft::Layer {
   /// All of the update to the loaded weight: A and B, or [A; A0] and [B, −B0], of twice the rank.
   peft::LowRank factors() const;
   bool starts_of_base() const { return A0_.defined(); }
+  /// What is taken out of the base.
+  Start start() const { return {A0_, -minus_B0_, /*of_base=*/true}; }
   /// The reverse of factors(), where the start is of the base.
   void take(const torch::Tensor& A, const torch::Tensor& B);
   /// LoRA-FA (Zhang et al. 2023, arXiv 2308.03303): B's gradient becomes the one whose step in B·A is nearest to that

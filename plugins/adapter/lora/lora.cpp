@@ -1,4 +1,5 @@
 // LoRA: Low-Rank Adaptation (Hu et al. 2021, arXiv 2106.09685).
+#include <peft/error.h>
 #include <peft/memory.h>
 #include <peft/model/decoder.h>
 #include <peft/plugin.h>
@@ -22,6 +23,8 @@ class Lora final : public peft::TargetedAdapter {
   bool starts_as_base() const override { return options_.init != lora::Init::random; }
   std::vector<peft::ParamGroup> groups(const peft::Model& model) const override;
   void after_backward(const peft::StepPosition&) override;
+  peft::State state() const override;
+  void load(const peft::State& state) override;
   peft::State hf_state(const peft::Model& model) const override;
   peft::State completed(const peft::Model& model, peft::State file) const override;
   void load_hf_state(const peft::Model& model, const peft::State& file) const override;
@@ -37,15 +40,23 @@ class Lora final : public peft::TargetedAdapter {
 
  private:
   using Sites = std::vector<peft::Site*>;
+  struct Share {
+    int64_t rank;
+    double alpha;
+  };
   std::vector<lora::Settings> settings_of(const Sites& sites, const at::TensorOptions& form) const;
   void redistribute(const Sites& sites, const std::map<const peft::Site*, torch::Tensor>& directions);
+  void take_ranks();
+  lora::Start start_of(const peft::Linear& site, const lora::Settings& settings);
   /// The layers whose start is of the base, by the beginning of their keys.
   std::map<std::string, lora::LinearLayer*> of_base(const peft::Model& model) const;
   bool names_embedding() const;
   lora::Options options_;
-  std::map<std::string, lora::Start> found_;  ///< starts of the data, by site
+  std::map<std::string, lora::Start> found_;  ///< starts of the data or of a checkpoint, by site
+  std::map<std::string, Share> shares_;       ///< EVA's, by site that keeps any rank
+  bool left_out_ = false;                     ///< EVA left sites without
   std::vector<lora::Settings> settings_;
-  std::vector<std::shared_ptr<lora::LinearLayer>> linears_;
+  std::map<std::string, std::shared_ptr<lora::LinearLayer>> linears_;  ///< by site
 };
 
 std::vector<lora::Settings> Lora::settings_of(const Sites& sites, const at::TensorOptions& form) const {
@@ -96,24 +107,33 @@ void Lora::calibrate(peft::Model& model, const peft::Calibration& data) {
 void Lora::redistribute(const Sites& sites, const std::map<const peft::Site*, torch::Tensor>& directions) {
   const auto ranks = peft::pattern_values(options_.rank_pattern, sites, options_.r, "rank_pattern");
   const auto alphas = peft::pattern_values(options_.alpha_pattern, sites, options_.lora_alpha, "alpha_pattern");
-  options_.rank_pattern.clear(), options_.alpha_pattern.clear();
-  peft::StringList left;
   for (std::size_t i = 0; i < sites.size(); ++i) {
     const std::string& path = sites[i]->path();
     const auto found = directions.find(sites[i]);
     const int64_t rank = found == directions.end() ? ranks[i] : found->second.size(0);
+    left_out_ = left_out_ || rank == 0;
     if (rank == 0) continue;
-    left.push_back(path);
     double alpha = alphas[i];
     if (options_.eva.adjust_scaling_factors && rank != ranks[i])
       alpha *= static_cast<double>(rank) / static_cast<double>(ranks[i]);
-    if (rank != options_.r) options_.rank_pattern[path] = rank;
-    if (alpha != options_.lora_alpha) options_.alpha_pattern[path] = alpha;
+    shares_[path] = {rank, alpha};
     if (found == directions.end()) continue;
     const int64_t out = sites[i]->frozen().weight.size(0);
     found_[path] = {found->second, torch::zeros({out, rank}, found->second.options())};
   }
-  if (left.size() < sites.size()) options_.targets.target_modules = left;
+  take_ranks();
+}
+
+/// Makes options of the shares.
+void Lora::take_ranks() {
+  options_.rank_pattern.clear(), options_.alpha_pattern.clear();
+  peft::StringList left;
+  for (const auto& [path, share] : shares_) {
+    left.push_back(path);
+    if (share.rank != options_.r) options_.rank_pattern[path] = share.rank;
+    if (share.alpha != options_.lora_alpha) options_.alpha_pattern[path] = share.alpha;
+  }
+  if (left_out_) options_.targets.target_modules = left;
   set_targets(options_.targets);
 }
 
@@ -123,16 +143,57 @@ void Lora::prepare(const peft::Model&, const Sites& sites, const at::TensorOptio
 
 std::shared_ptr<peft::Layer> Lora::make_layer(const peft::Linear& site, std::size_t index, const at::TensorOptions&) {
   const lora::Settings& settings = settings_[index];
-  const auto found = found_.find(site.path());
-  if (found == found_.end() && (options_.init == lora::Init::corda || options_.init == lora::Init::lora_ga))
+  const lora::Start start = start_of(site, settings);
+  const auto layer = options_.use_dora ? std::make_shared<lora::DoraLayer>(site, settings, start)
+                                       : std::make_shared<lora::LinearLayer>(site, settings, start);
+  linears_[site.path()] = layer;
+  return layer;
+}
+
+lora::Start Lora::start_of(const peft::Linear& site, const lora::Settings& settings) {
+  const auto found = found_.extract(site.path());
+  if (!found && (options_.init == lora::Init::corda || options_.init == lora::Init::lora_ga))
     throw peft::ConfigError("[adapter] init_lora_weights: " + peft::config_value(options_.init_lora_weights).dump() +
                             " begins with a changed base that only the data tells; of a saved adapter take the one "
                             "that was converted to \"init_lora_weights\": true");
-  const lora::Start start = found == found_.end() ? lora::make_start(site, settings) : found->second;
-  if (found != found_.end()) found_.erase(found);
-  linears_.push_back(options_.use_dora ? std::make_shared<lora::DoraLayer>(site, settings, start)
-                                       : std::make_shared<lora::LinearLayer>(site, settings, start));
-  return linears_.back();
+  if (!found) return lora::make_start(site, settings);
+  const lora::Start& start = found.mapped();
+  if (start.A.sizes() != at::IntArrayRef{settings.rank, site.in_features()} ||
+      start.B.sizes() != at::IntArrayRef{site.out_features(), settings.rank})
+    throw peft::InputError("lora: the saved start of '" + peft::printable(site.path()) + "' is not of this experiment");
+  return start;
+}
+
+constexpr const char *kA = "start_A:", *kB = "start_B:", *kShare = "share:", *kLeftOut = "left_out";
+
+/// Starts that are taken out of the base, and how EVA shared out the ranks.
+peft::State Lora::state() const {
+  peft::State state;
+  for (const auto& [path, layer] : linears_) {
+    if (!layer->starts_of_base()) continue;
+    const lora::Start start = layer->start();
+    state[kA + path] = start.A, state[kB + path] = start.B;
+  }
+  for (const auto& [path, share] : shares_)
+    state[kShare + path] = torch::tensor({static_cast<double>(share.rank), share.alpha}, torch::kDouble);
+  if (left_out_) state[kLeftOut] = torch::tensor(true);
+  return state;
+}
+
+void Lora::load(const peft::State& state) {
+  for (const auto& [name, tensor] : state) {
+    const auto path = [&](const char* beginning) { return name.substr(std::string(beginning).size()); };
+    const auto B = name.starts_with(kA) ? state.find(kB + path(kA)) : state.end();
+    if (B != state.end())
+      found_[path(kA)] = {tensor, B->second, /*of_base=*/true};
+    else if (name.starts_with(kShare) && tensor.sizes() == at::IntArrayRef{2} && tensor[0].item<double>() >= 1)
+      shares_[path(kShare)] = {static_cast<int64_t>(tensor[0].item<double>()), tensor[1].item<double>()};
+    else if (name == kLeftOut)
+      left_out_ = true;
+    else if (!name.starts_with(kB) || !state.contains(kA + path(kB)))
+      throw peft::InputError("lora: the saved state holds '" + peft::printable(name) + "', which is not of this method");
+  }
+  if (!shares_.empty()) take_ranks();
 }
 
 std::shared_ptr<peft::Layer> Lora::make_embedding_layer(const peft::Embedding& site, std::size_t index,
@@ -164,7 +225,7 @@ void Lora::attach(peft::Model& model, torch::Dtype dtype) {
 
 void Lora::after_backward(const peft::StepPosition&) {
   if (!options_.use_lorafa) return;
-  for (const auto& layer : linears_) layer->correct_gradient();
+  for (const auto& [path, layer] : linears_) layer->correct_gradient();
 }
 
 std::map<std::string, lora::LinearLayer*> Lora::of_base(const peft::Model& model) const {

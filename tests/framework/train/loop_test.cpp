@@ -25,11 +25,13 @@ namespace {
 Dataset test_data(std::size_t count, bool masked = false) {
   auto generator = at::detail::createCPUGenerator(3);
   Dataset data;
+  data.files = {"data.jsonl"};
   for (std::size_t i = 0; i < count; ++i) {
     const auto tokens = static_cast<int64_t>(4 + 3 * i % 11), prompt = static_cast<int64_t>(1 + i % 3);
     const Tensor ids = torch::randint(40, {tokens}, generator, torch::kLong);
     Example example{{ids.data_ptr<int64_t>(), ids.data_ptr<int64_t>() + tokens}, {}};
     example.labels = example.ids;
+    example.line = static_cast<int64_t>(i + 1);
     std::fill(example.labels.begin(), masked ? example.labels.end() : example.labels.begin() + prompt, ignored_label);
     data.examples.push_back(std::move(example));
   }
@@ -38,8 +40,10 @@ Dataset test_data(std::size_t count, bool masked = false) {
 
 struct Recorder : Observer {
   void stepped(const StepReport& report) override { steps.push_back(report); }
+  void faulted(const FaultReport& report) override { faults.push_back(report); }
   void evaluated(const EvalReport& report) override { evaluations.push_back(report); }
   std::vector<StepReport> steps;
+  std::vector<FaultReport> faults;
   std::vector<EvalReport> evaluations;
 };
 
@@ -70,7 +74,8 @@ struct Trainer {
             .options = options,
             .memory = memory,
             .observers = observers,
-            .save = [this](const Snapshot& snapshot) { saved.push_back(snapshot.step); }};
+            .save = [this](const Snapshot& snapshot) { saved.push_back(snapshot.step); },
+            .stop = [this] { return !recorder.steps.empty() && recorder.steps.back().step >= stop_after; }};
     return train(all);
   }
   std::vector<Adapter*> told;
@@ -88,6 +93,7 @@ struct Trainer {
   Recorder recorder;
   std::vector<Observer*> observers{&recorder};
   std::vector<int64_t> saved;
+  int64_t stop_after = 1000;
 };
 
 double difference(const Model& a, const Model& b) {
@@ -376,11 +382,105 @@ TEST_CASE("a step without anything to learn is refused") {
   CHECK(has(message_of<InputError>([&] { trainer.run(); }), "step 1: all labels are masked"));
 }
 
-TEST_CASE("a loss that is not finite stops the run and names the step") {
+TEST_CASE("asked to stop, the step is finished, a snapshot taken and the rest left") {
   Trainer trainer;
-  trainer.optimizer = test::load<Optimizer>("adamw", "lr = 1e200");
-  for (ParamGroup& group : trainer.adapter->groups(*trainer.model)) trainer.optimizer->add(std::move(group));
-  CHECK(has(message_of<DivergedError>([&] { trainer.run(); }), "step 2: the loss is"));
+  trainer.stop_after = 2;
+  const TrainingResult result = trainer.run();
+  CHECK(result.stopped);
+  CHECK(result.steps == 2);
+  CHECK(trainer.saved == std::vector<int64_t>{2});
+  Trainer ending;
+  ending.stop_after = 3;  // asked in the last step it has simply ended
+  CHECK_FALSE(ending.run().stopped);
+}
+
+namespace {
+
+/// Spoils one step: the loss, the gradients before clipping, or what the step left.
+struct Spoiler : Adapter {
+  enum class What { loss, gradient, parameter };
+  Spoiler(const Model& trained, What what, int64_t when) : trained_(trained), what_(what), when_(when) {}
+  void attach(Model&, torch::Dtype) override {}
+  nlohmann::ordered_json hf_config(const Model&) const override { return {}; }
+  Tensor auxiliary_loss() const override {
+    if (++losses_ != when_ || what_ != What::loss) return {};
+    return trained_.trainable().front().second.sum() * std::numeric_limits<double>::infinity();
+  }
+  void after_backward(const StepPosition& at) override {
+    if (at.step == when_ && what_ == What::gradient) first().mutable_grad().fill_(std::nan(""));
+  }
+  void after_step(const StepPosition& at) override {
+    const torch::NoGradGuard guard;
+    if (at.step == when_ && what_ == What::parameter) first().fill_(std::nan(""));
+  }
+
+ private:
+  Tensor first() const { return trained_.trainable().front().second; }
+  const Model& trained_;
+  What what_;
+  int64_t when_;
+  mutable int64_t losses_ = 0;
+};
+
+}  // namespace
+
+TEST_CASE("a step that is not finite is skipped, counted and told with its examples, and no checkpoint comes of it") {
+  for (const auto what : {Spoiler::What::loss, Spoiler::What::gradient}) {
+    Trainer trainer;
+    Spoiler spoiler(*trainer.model, what, 2);
+    trainer.told = {&spoiler};
+    trainer.options.max_steps = 4;
+    trainer.options.save_every = 2;
+    trainer.options.max_nonfinite_steps = 1;
+    const TrainingResult result = trainer.run();
+    CHECK(result.steps == 4);
+    CHECK(result.nonfinite == 1);
+    CHECK(std::isfinite(result.loss));
+    CHECK(trainer.recorder.steps.size() == 3);
+    REQUIRE(trainer.recorder.faults.size() == 1);
+    const FaultReport& fault = trainer.recorder.faults.front();
+    CHECK(fault.step == 2);
+    CHECK(has(fault.what, what == Spoiler::What::loss ? "the loss with the adapter's own part is " : "the gradient norm is "));
+    REQUIRE(fault.examples.size() == 4);  // a batch
+    CHECK(fault.examples.front().starts_with("data.jsonl:"));
+    CHECK(trainer.saved == std::vector<int64_t>{3, 4});  // 2's waits for a step that is finite
+  }
+}
+
+TEST_CASE("one step too many that is not finite ends the run") {
+  Trainer trainer;
+  Spoiler spoiler(*trainer.model, Spoiler::What::gradient, 2);
+  trainer.told = {&spoiler};
+  trainer.options.max_nonfinite_steps = 0;
+  const std::string message = message_of<DivergedError>([&] { trainer.run(); });
+  CHECK(has(message, "step 2: the gradient norm is "));
+  CHECK(has(message, ", on data.jsonl:"));
+  CHECK(has(message, "training.max_nonfinite_steps is 0"));
+  CHECK(trainer.recorder.faults.size() == 1);
+}
+
+TEST_CASE("what diverged is neither saved nor left") {
+  SECTION("a rate far too high: the loss is never finite again") {
+    Trainer trainer;
+    trainer.optimizer = test::load<Optimizer>("adamw", "lr = 1e200");
+    for (ParamGroup& group : trainer.adapter->groups(*trainer.model)) trainer.optimizer->add(std::move(group));
+    trainer.options.save_every = 3;
+    CHECK(has(message_of<DivergedError>([&] { trainer.run(); }), "after step 3 the loss of data.jsonl:"));
+    CHECK(trainer.recorder.faults.size() == 2);
+    CHECK(trainer.saved.empty());
+  }
+  SECTION("a parameter that is no number, of which the next step tells") {
+    Trainer trainer;
+    Spoiler spoiler(*trainer.model, Spoiler::What::parameter, 1);
+    trainer.told = {&spoiler};
+    CHECK(has(message_of<DivergedError>([&] { trainer.run(); }), "the steps before left NaN or infinity in 'model."));
+  }
+  SECTION("or none, since the run ends") {
+    Trainer trainer;
+    Spoiler spoiler(*trainer.model, Spoiler::What::parameter, 3);
+    trainer.told = {&spoiler};
+    CHECK(has(message_of<DivergedError>([&] { trainer.run(); }), "step 3 left NaN or infinity in 'model."));
+  }
 }
 
 TEST_CASE("a run in which nothing trains is refused") {

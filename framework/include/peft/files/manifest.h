@@ -6,7 +6,8 @@
 
 namespace peft {
 
-/// Writes `manifest.json` into a folder: size and SHA-256 of each file in it. The last file to be written.
+/// Writes `manifest.json` into a folder: size and SHA-256 of each file in it and in folders in it. The last to be
+/// written.
 PEFT_API void write_manifest(const std::string& folder);
 
 /// Throws InputError where the manifest is missing, names a file that is not there, does not name one that is, or a

@@ -1,0 +1,87 @@
+#include "train/step.h"
+
+#include <torch/torch.h>
+
+#include <cmath>
+
+#include "peft/error.h"
+#include "peft/profile.h"
+
+namespace peft {
+
+namespace {
+
+Fault fault(const std::string& what, double value, std::optional<std::size_t> micro_batch) {
+  return {"the " + what + " is " + std::to_string(value), micro_batch};
+}
+
+/// The method's own part of the loss, with its gradients.
+double add_auxiliary(const Adapter& adapter, Precision& precision) {
+  const Tensor extra = adapter.auxiliary_loss();
+  if (!extra.defined()) return 0;
+  const double value = extra.item<double>();
+  if (std::isfinite(value)) precision.backward(extra);
+  return value;
+}
+
+void add_gradients(Run& run, const std::vector<Tensor>& parameters, const std::vector<Batch>& batches,
+                   int64_t supervised, StepOutcome& outcome) {
+  for (std::size_t i = 0; i < batches.size(); ++i) {
+    run.memory.phase(MemoryPhase::forward);
+    const Input input = to_input(batches[i], run.model.device());
+    const Tensor labels = to_labels(batches[i], run.model.device());
+    // Divided by the whole step's tokens, so that micro-batches add up to one large batch.
+    const Tensor part =
+        run.precision.forward([&] { return run.model.loss_sum(input, labels) / static_cast<double>(supervised); });
+    outcome.loss += part.item<double>();
+    if (!std::isfinite(outcome.loss)) {
+      outcome.fault = fault("loss", outcome.loss, i);
+      return;
+    }
+    run.memory.phase(MemoryPhase::backward);
+    run.precision.backward(part);
+    attribute(gradients(parameters), MemoryComponent::gradients);
+  }
+  for (const Adapter* adapter : run.adapters) outcome.loss += add_auxiliary(*adapter, run.precision);
+  if (!std::isfinite(outcome.loss)) outcome.fault = fault("loss with the adapter's own part", outcome.loss, {});
+}
+
+void use_gradients(Run& run, const std::vector<Tensor>& parameters, const StepPosition& position, GradientProof& proof,
+                   StepOutcome& outcome) {
+  run.memory.phase(MemoryPhase::optimizer);
+  outcome.overflowed = !run.precision.ready(parameters);
+  if (outcome.overflowed) return;
+  PEFT_PART("clipping and optimizer");
+  for (Adapter* adapter : run.adapters) adapter->after_backward(position);
+  outcome.norm = run.clipper.clip(run.optimizer.groups());
+  if (!std::isfinite(outcome.norm)) {
+    outcome.fault = fault("gradient norm", outcome.norm, {});
+    return;
+  }
+  if (proof.open()) proof.check();
+  for (ParamGroup& group : run.optimizer.groups())
+    group.lr = run.scheduler.lr(position.step - 1, position.total, *group.initial_lr);
+  run.optimizer.step();
+  for (Adapter* adapter : run.adapters) adapter->after_step(position);
+}
+
+}  // namespace
+
+StepOutcome take_step(Run& run, const std::vector<Tensor>& parameters, const std::vector<Batch>& batches,
+                      int64_t supervised, const StepPosition& position, GradientProof& proof) {
+  StepOutcome outcome;
+  add_gradients(run, parameters, batches, supervised, outcome);
+  if (!outcome.fault) use_gradients(run, parameters, position, proof, outcome);
+  run.optimizer.zero_grad();
+  return outcome;
+}
+
+std::string not_finite(const std::vector<ParamGroup>& groups) {
+  std::string names;
+  for (const ParamGroup& group : groups)
+    for (const auto& [name, parameter] : group.parameters)
+      if (!at::isfinite(parameter).all().item<bool>()) names += (names.empty() ? "'" : ", '") + printable(name) + "'";
+  return names;
+}
+
+}  // namespace peft

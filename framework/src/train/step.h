@@ -1,0 +1,34 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "peft/train.h"
+#include "train/proof.h"
+
+namespace peft {
+
+/// Why a step was not taken: what it computed is not finite.
+struct Fault {
+  std::string what;                        ///< "the loss is nan"
+  std::optional<std::size_t> micro_batch;  ///< the one at fault, where it is known
+};
+
+/// What came of one step.
+struct StepOutcome {
+  double loss = 0;          ///< mean over the step's supervised tokens
+  double norm = 0;          ///< of the gradients, before clipping
+  bool overflowed = false;  ///< the precision's scale was too large: not taken
+  std::optional<Fault> fault;
+};
+
+/// Forward, backward, clipping and the optimizer's step over micro-batches that are one step together; with a fault
+/// nothing but gradients was touched. Leaves no gradient.
+StepOutcome take_step(Run& run, const std::vector<Tensor>& parameters, const std::vector<Batch>& batches,
+                      int64_t supervised, const StepPosition& position, GradientProof& proof);
+
+/// Names of those that hold NaN or infinity, or "".
+std::string not_finite(const std::vector<ParamGroup>& groups);
+
+}  // namespace peft
