@@ -31,11 +31,11 @@ Calibration random_data(const Model& model) {
           .batch =
               [&model](std::size_t index) {
                 const Input input = test::tiny_input(model, 24 + static_cast<int64_t>(index));
-                return CalibrationBatch{input, input.ids};
+                return CalibrationBatch{input, input.ids, input.ids.size(0) - 1, input.starts, input.ids};
               },
           .loss =
               [&model](const CalibrationBatch& batch) {
-                return model.loss_sum(batch.input, batch.labels) / static_cast<double>(batch.labels.size(0) - 1);
+                return model.loss_sum(batch.input, batch.labels) / static_cast<double>(batch.supervised);
               }};
 }
 
