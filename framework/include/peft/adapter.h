@@ -28,9 +28,11 @@ class PEFT_API Adapter {
  public:
   virtual ~Adapter();
   /// Before attach, where training begins: a look at the base's behaviour on the data (EVA's inputs, LoRA-GA's
-  /// gradients). The model is as it was when this returns. Not called where a saved adapter is loaded. Default: none.
+  /// gradients). No layer stays on the model, whose shape may be attach's already. Not called where a saved adapter is
+  /// loaded. Default: none.
   virtual void calibrate(Model& model, const Calibration& data);
-  /// Places layers on the sites it chooses; the base is loaded and frozen. `dtype` is of what it trains.
+  /// Places layers on the sites it chooses, of a model whose shape it may change first (Model::replicate_layers); the
+  /// base is loaded and frozen. `dtype` is of what it trains.
   /// Throws ConfigError where a pattern of the options matches no module.
   virtual void attach(Model& model, torch::Dtype dtype) = 0;
   /// False: what was attached changes the model from the start (as random starts do).

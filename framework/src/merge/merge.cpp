@@ -62,9 +62,10 @@ std::vector<std::string> write_weights(MergedWeights& weights, const DraftFolder
   return files;
 }
 
-void write_config(const Checkpoint& checkpoint, const MergedWeights& weights, const std::string& dtype,
+void write_config(const AdaptedBase& base, const MergedWeights& weights, const std::string& dtype,
                   const DraftFolder& draft) {
-  json config = checkpoint.config();
+  json config = base.checkpoint->config();
+  if (base.model->replicated()) config["num_hidden_layers"] = base.model->config().num_hidden_layers;
   config[config.contains("torch_dtype") ? "torch_dtype" : "dtype"] = dtype;
   if (weights.unties()) config["tie_word_embeddings"] = false;
   write_file(draft.file("config.json"), config.dump(2) + "\n");
@@ -114,7 +115,7 @@ MergeReceipt merge(const MergeOptions& options, Plugins& plugins) {
   receipt.dtype = !wanted ? base.model->config().torch_dtype : options.dtype.empty() ? "float32" : options.dtype;
   receipt.files = write_weights(weights, draft, options.max_shard_size);
   receipt.modules = weights.modules();
-  write_config(checkpoint, weights, receipt.dtype, draft);
+  write_config(base, weights, receipt.dtype, draft);
   write_text(checkpoint, draft);
   write_receipt(receipt, options, draft);
   draft.publish();

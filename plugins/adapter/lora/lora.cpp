@@ -42,7 +42,9 @@ class Lora final : public peft::TargetedAdapter {
   /// The layers whose start is of the base, by the beginning of their keys.
   std::map<std::string, lora::LinearLayer*> of_base(const peft::Model& model) const;
   bool names_embedding() const;
+  void replicate_layers(peft::Model& model);
   lora::Options options_;
+  bool replicated_ = false;
   std::map<std::string, lora::Start> found_;  ///< starts of the data, by site
   std::vector<lora::Settings> settings_;
   std::vector<std::shared_ptr<lora::LinearLayer>> linears_;
@@ -65,9 +67,17 @@ std::vector<lora::Settings> Lora::settings_of(const Sites& sites, const at::Tens
   return all;
 }
 
+/// Where the data's starts did it already, attach finds the model as it is to be.
+void Lora::replicate_layers(peft::Model& model) {
+  if (options_.layer_replication.empty() || replicated_) return;
+  model.replicate_layers(options_.layer_replication);
+  replicated_ = true;
+}
+
 void Lora::calibrate(peft::Model& model, const peft::Calibration& data) {
   using lora::Init;
   if (options_.init != Init::eva && options_.init != Init::corda && options_.init != Init::lora_ga) return;
+  replicate_layers(model);
   const Sites chosen = peft::select_sites(model, targets());
   const auto all = settings_of(chosen, {});
   Sites sites;
@@ -147,6 +157,7 @@ std::shared_ptr<peft::Layer> Lora::make_embedding_layer(const peft::Embedding& s
 }
 
 void Lora::attach(peft::Model& model, torch::Dtype dtype) {
+  replicate_layers(model);
   TargetedAdapter::attach(model, dtype);
   const peft::MemoryScope scope(peft::MemoryComponent::adapter);
   for (peft::Site* site : model.sites())
