@@ -60,7 +60,7 @@ class PEFT_API Adapter {
   /// is saved is not what trains, but made of it. Throws InputError for values that make no sense.
   virtual void load_hf_state(const Model& model, const State& file) const;
   /// What PEFT saves of the frozen base beside the adapter (an adapted embedding), key → the base's own tensor. A file
-  /// may lack it, but must not hold another. Default: nothing.
+  /// may lack it, but must not hold another. Default: embedding and head, where the vocabulary was resized.
   virtual State hf_base_state(const Model& model) const;
   /// What training goes on from and hf_state does not hold (an encoder of which PEFT saves only what it makes): saved
   /// beside the adapter, in a file of its own. Default: nothing.

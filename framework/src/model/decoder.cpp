@@ -12,6 +12,7 @@
 #include "model/rope.h"
 #include "model/supervised.h"
 #include "model/virtual_rows.h"
+#include "peft/files/checkpoint.h"
 #include "peft/memory.h"
 
 namespace peft {
@@ -47,6 +48,11 @@ void Model::register_sites() {
   add(norm_);
   add(head_);
   checkpointing_.assign(blocks_.size(), Checkpointing::none);
+}
+
+bool Model::vocabulary_resized() const {
+  const AddedVocabulary* added = origin_.checkpoint == nullptr ? nullptr : origin_.checkpoint->added();
+  return added != nullptr && added->rows != added->stored_rows;
 }
 
 /// With `in_front` virtual rows before each example, which the result still has.

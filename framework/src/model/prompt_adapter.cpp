@@ -121,6 +121,15 @@ State PromptAdapter::hf_state(const Model&) const {
   return {{kKey, made_}};
 }
 
+State PromptAdapter::hf_base_state(const Model& model) const {
+  State state;
+  if (!model.vocabulary_resized()) return state;
+  state.emplace("base_model." + model.embedding().path() + ".weight", model.embedding().frozen().weight);
+  if (!model.config().tie_word_embeddings)
+    state.emplace("base_model." + model.head().path() + ".weight", model.head().frozen().weight);
+  return state;
+}
+
 State PromptAdapter::training_state(const Model&) const {
   State state;
   if (!encoder_->reparameterized() || encoder_->fixed()) return state;

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "eva.h"
 #include "layer.h"
@@ -48,6 +49,7 @@ class Lora final : public peft::TargetedAdapter {
   std::map<std::string, lora::Start> found_;  ///< starts of the data, by site
   std::vector<lora::Settings> settings_;
   std::vector<std::shared_ptr<lora::LinearLayer>> linears_;
+  std::set<const peft::Site*> with_tokens_;  ///< some of whose rows are trained
 };
 
 std::vector<lora::Settings> Lora::settings_of(const Sites& sites, const at::TensorOptions& form) const {
@@ -169,8 +171,10 @@ void Lora::attach(peft::Model& model, torch::Dtype dtype) {
   const peft::TokenRowsForm form{option, "token_adapter", false,
                                  at::TensorOptions().dtype(dtype).device(model.device())};
   for (auto& [site, layer] :
-       peft::token_rows(model, peft::token_sites(model, *options_.trainable_token_indices, option), form))
+       peft::token_rows(model, peft::token_sites(model, *options_.trainable_token_indices, option), form)) {
     place(*site, "tokens", std::move(layer));
+    with_tokens_.insert(site);
+  }
 }
 
 void Lora::after_backward(const peft::StepPosition&) {
@@ -247,17 +251,20 @@ bool Lora::names_embedding() const {
                      [](const std::string& name) { return name == "embed_tokens" || name == "lm_head"; });
 }
 
-/// An adapted embedding or head is saved along.
+/// An adapted embedding or head is saved along, but where tokens are trained: then PEFT leaves it to the base's folder.
 peft::State Lora::hf_base_state(const peft::Model& model) const {
-  peft::State state;
-  // With trained tokens PEFT leaves it to the base's folder.
-  if (!names_embedding() || options_.trainable_token_indices) return state;
+  peft::State state = TargetedAdapter::hf_base_state(model);
+  const bool saves_adapted = names_embedding() && !options_.trainable_token_indices;
   for (const peft::Site* site : std::initializer_list<const peft::Site*>{&model.embedding(), &model.head()}) {
-    if (layers_on(*site).empty()) continue;
-    const std::string base = "base_model.model." + site->path() + ".base_layer.";
-    state.emplace(base + "weight", site->frozen().weight);
+    const std::string base = "base_model.model." + site->path() + ".";
+    if (auto found = state.extract(base + "base_layer.weight"); !found.empty()) {
+      if (with_tokens_.contains(site)) found.key() = base + "token_adapter.base_layer.weight";
+      state.insert(std::move(found));
+    }
+    if (!saves_adapted || layers_on(*site).empty()) continue;
+    state.emplace(base + "base_layer.weight", site->frozen().weight);
     if (site->frozen().bias.defined() && !copies_on(*site).contains("bias"))
-      state.emplace(base + "bias", site->frozen().bias);
+      state.emplace(base + "base_layer.bias", site->frozen().bias);
   }
   return state;
 }

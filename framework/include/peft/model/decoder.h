@@ -45,6 +45,8 @@ class PEFT_API Model : public torch::nn::Module {
   };
   const Origin& origin() const { return origin_; }
   void set_origin(Origin origin) { origin_ = std::move(origin); }
+  /// Whether embedding and head have another length than in the checkpoint's files; see with_vocabulary().
+  bool vocabulary_resized() const;
 
   /// HF PEFT's replicate_layers: the layers become those of the ranges [first, last), one after the other, numbered
   /// anew; what comes twice shares its frozen weights. Before anything is attached: Site pointers end. Throws
