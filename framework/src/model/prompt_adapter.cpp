@@ -79,10 +79,11 @@ void PromptAdapter::attach(Model& model, torch::Dtype dtype) {
   require("num_attention_heads", options_.num_attention_heads, heads);
   require("num_layers", options_.num_layers, model.config().num_hidden_layers);
   require("num_transformer_submodules", options_.num_transformer_submodules, 1);
-  const int64_t room = model.config().max_position_embeddings;
-  if (options_.num_virtual_tokens >= room)
+  const int64_t room = model.config().max_position_embeddings, taken = model.virtual_positions();
+  if (taken + options_.num_virtual_tokens >= room)
     throw ConfigError("[adapter] num_virtual_tokens: the model was made for at most " + std::to_string(room) +
-                      " positions, which leaves none for the text");
+                      " positions, which leaves none for the text" +
+                      (taken > 0 ? "; other adapters take " + std::to_string(taken) : ""));
   const at::TensorOptions form = at::TensorOptions().dtype(dtype).device(model.device());
   encoder_ = make_encoder(model, form);
   if (encoder_->reparameterized()) made_ = torch::zeros({options_.num_virtual_tokens, width}, form);

@@ -69,9 +69,9 @@ std::string with_tokens(const Checkpoint& base, const std::vector<AddedToken>& t
   const Fields model = in.at("model");
   int64_t id = first;
   for (const AddedToken& token : tokens) {
-    if (token.content.empty()) throw ConfigError("an added token has no text");
+    if (token.content.empty()) throw ConfigError("[model] added_tokens: one has no text");
     if (model.object("vocab").contains(token.content) || !known.insert(token.content).second)
-      throw ConfigError("the token '" + printable(token.content) + "' cannot be added: the vocabulary has it already");
+      throw ConfigError("[model] added_tokens: '" + printable(token.content) + "' is in the vocabulary already");
     json entry = json_of(token);
     entry["id"] = id++;
     tokenizer["added_tokens"].push_back(std::move(entry));

@@ -138,7 +138,9 @@ Options read(peft::Options& in) {
          "tokens whose rows of the embedding train, too: ids, or for each module by its name's end ids");
   in.get("layer_replication", o.layer_replication,
          "ranges [first, last) of layers that the model becomes, one after the other; what comes twice shares its "
-         "weights and has adapters of its own");
+         "weights and has adapters of its own")
+      .require(o.layer_replication.empty() || o.bias == "none",
+               "needs bias = \"none\": copies of a layer would share their trained biases");
   read_init(in, o);
   read_nested(in, o);
   return o;
