@@ -41,7 +41,9 @@ std::vector<float> rows_from(const StoredTensor& saved, int64_t first) {
 
 /// What the folder's weights say of embedding and head.
 void add_rows(const std::string& folder, const Checkpoint& base, VocabularyChange& change) {
-  const auto file = SafetensorsFile::open((fs::path(folder) / "adapter_model.safetensors").string());
+  const fs::path path = fs::path(folder) / "adapter_model.safetensors";
+  if (!fs::exists(path)) return;  // opening the adapter tells what is there instead
+  const auto file = SafetensorsFile::open(path.string());
   for (const std::string module : {"model.embed_tokens", "lm_head"}) {
     const StoredTensor *saved = saved_weight(*file, module), *own = base.find(module + ".weight");
     if (saved == nullptr || own == nullptr || own->shape.size() != 2) continue;
