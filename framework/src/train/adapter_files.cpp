@@ -81,7 +81,8 @@ std::string other_embeddings(const State& own, const Model& model, State& file) 
 void fill(const Adapter& adapter, const Model& model, State file, const std::string& path) {
   file = adapter.completed(model, std::move(file));
   const State own = adapter.hf_state(model);
-  const std::string others = strangers(adapter.hf_base_state(model), file) + other_embeddings(own, model, file);
+  std::string others = strangers(adapter.hf_base_state(model), file);
+  others += other_embeddings(own, model, file);
   if (const std::string problems = misfits(own, file) + others; !problems.empty())
     throw InputError(path + " does not fit its adapter_config.json and this model:" + problems);
   adapter.load_hf_state(model, file);
