@@ -38,7 +38,8 @@ std::string title(const StringList& folders) {
 }  // namespace
 
 int eval_command(const EvalArguments& arguments) {
-  Inference inference(arguments.model, arguments.precision, arguments.device, arguments.plugin_paths);
+  Inference inference(arguments.model, arguments.adapters, arguments.precision, arguments.device,
+                      arguments.plugin_paths);
   DataOptions options;
   options.format = arguments.format, options.system = arguments.system, options.max_length = arguments.max_length;
   const Dataset data = load_dataset(arguments.data, options, inference.text());

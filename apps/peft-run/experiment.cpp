@@ -6,6 +6,7 @@
 
 #include "commands.h"
 #include "fit.h"
+#include "peft/adapter_files.h"
 #include "peft/error.h"
 #include "peft/model/load.h"
 
@@ -13,11 +14,27 @@ namespace {
 
 using namespace peft;
 
-std::string read_model_options(Options& in) {
-  std::string path;
-  in.get_path("path", path, "Hugging Face folder (config.json, *.safetensors, tokenizer.json) or .gguf file")
-      .require(!path.empty(), "must be given");
-  return path;
+ModelOptions read_model_options(Options& in) {
+  ModelOptions model;
+  in.get_path("path", model.path, "Hugging Face folder (config.json, *.safetensors, tokenizer.json) or .gguf file")
+      .require(!model.path.empty(), "must be given");
+  in.get("added_tokens", model.added_tokens,
+         "tokens to add to the vocabulary, with the next ids; embedding and head get rows for them, which train only "
+         "where an adapter does it (modules_to_save, trainable_token_indices)");
+  return model;
+}
+
+/// The files, with the tokens that the experiment or an adapter it goes on from adds.
+std::shared_ptr<const Checkpoint> open_base(const Experiment& experiment) {
+  const auto files = Checkpoint::open(experiment.model.path);
+  StringList folders;
+  for (const NamedAdapter& one : experiment.adapters)
+    if (!one.init_from.empty()) folders.push_back(one.init_from);
+  std::vector<AddedToken> tokens = added_tokens(*files, folders), own;
+  for (const std::string& content : experiment.model.added_tokens) own.push_back({.content = content});
+  if (!own.empty() && !tokens.empty() && own != tokens)
+    throw ConfigError("[model] added_tokens: init_from brings others; leave them out here");
+  return base_for(files, own.empty() ? tokens : own, folders);
 }
 
 StringList read_plugin_options(Options& in) {
@@ -63,7 +80,7 @@ Experiment::Experiment(const std::string& path, const StringList& sets) : docume
     Options options = document.table(name);
     return read(options);
   };
-  model_path = table("model", read_model_options);
+  model = table("model", read_model_options);
   data = table("data", read_data_options);
   training = table("training", read_training_options);
   memory = table("memory", read_memory_options);
@@ -82,7 +99,7 @@ Experiment::Experiment(const std::string& path, const StringList& sets) : docume
 Workload::Workload(Experiment& experiment, const std::string& resume_from)
     : device(choose_device(experiment.training.device)),
       memory(device),
-      checkpoint(Checkpoint::open(experiment.model_path)),
+      checkpoint(open_base(experiment)),
       text(checkpoint) {
   memory.phase(MemoryPhase::load);
   begin_limit(experiment.memory);
@@ -154,6 +171,17 @@ std::string arranged_memory(const Experiment& experiment, const Workload& work, 
   if (selective + full == 0) return "";
   return "activation checkpointing: of " + std::to_string(model.checkpointing().size()) + " layers " +
          std::to_string(full) + " full, " + std::to_string(selective) + " selective\n";
+}
+
+std::string tokens_text(const Workload& work) {
+  const AddedVocabulary* added = work.checkpoint->added();
+  if (added == nullptr) return "";
+  std::string text = "vocabulary: " + grouped(added->stored_rows) + " rows";
+  if (added->rows != added->stored_rows) text += ", now " + grouped(added->rows);
+  for (std::size_t i = 0; i < added->tokens.size(); ++i)
+    text += (i == 0 ? "; added '" : ", '") + printable(added->tokens[i].content) + "' " +
+            std::to_string(added->first_id + static_cast<int64_t>(i));
+  return text + "\n";
 }
 
 std::string data_counts(const Dataset& data) {

@@ -12,13 +12,19 @@
 #include "peft/text/text.h"
 #include "peft/train.h"
 
+/// The [model] table.
+struct ModelOptions {
+  std::string path;
+  peft::StringList added_tokens;  ///< as HF's tokenizer.add_tokens takes them
+};
+
 /// An experiment as written: read, checked, its plugins made. Nothing is loaded yet.
 struct Experiment {
   /// `sets` go over the file. Throws every error of the file at once.
   Experiment(const std::string& path, const peft::StringList& sets);
 
   peft::Document document;
-  std::string model_path;
+  ModelOptions model;
   peft::DataOptions data;
   peft::TrainingOptions training;
   peft::MemoryOptions memory;
@@ -57,6 +63,8 @@ peft::LargestBatch largest_batch(const Experiment& experiment, const Workload& w
 /// Arranges the model's memory as the experiment wants it; a line about it, or "" where everything is kept.
 std::string arranged_memory(const Experiment& experiment, const Workload& work, const peft::LargestBatch& largest);
 
+/// A line about the tokens that the vocabulary was given, with their ids, or "".
+std::string tokens_text(const Workload& work);
 /// What was read: examples, tokens, and what was cut or skipped; a line for each data set.
 std::string data_text(const Workload& work);
 /// The same of one data set, without its name.

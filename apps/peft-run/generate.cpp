@@ -52,7 +52,8 @@ class Typewriter {
 }  // namespace
 
 int generate_command(const GenerateArguments& arguments) {
-  Inference inference(arguments.model, arguments.precision, arguments.device, arguments.plugin_paths);
+  Inference inference(arguments.model, arguments.adapters, arguments.precision, arguments.device,
+                      arguments.plugin_paths);
   const Text& text = inference.text();
   const auto adapted = inference.load(arguments.adapters, arguments.any_base);
 

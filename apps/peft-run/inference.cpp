@@ -23,16 +23,18 @@ peft::StringList searched(const peft::StringList& plugin_paths) {
 
 }  // namespace
 
-Inference::Inference(const std::string& model, const std::string& precision, const std::string& device,
-                     const peft::StringList& plugin_paths)
+Inference::Inference(const std::string& model, const peft::StringList& adapters, const std::string& precision,
+                     const std::string& device, const peft::StringList& plugin_paths)
     : plugins_(searched(plugin_paths)),
       precision_(make_precision(plugins_, precision)),
       device_(peft::choose_device(device)),
       checkpoint_(peft::Checkpoint::open(model)),
-      text_(peft::load_text(*checkpoint_)) {}
+      tokens_(peft::added_tokens(*checkpoint_, adapters)),
+      text_(peft::load_text(*peft::base_for(checkpoint_, tokens_, {}))) {}
 
 Inference::Adapted Inference::load(const peft::StringList& folders, bool any_base) {
-  Adapted out{peft::load_model(checkpoint_, precision_->base_dtype(), device_), {}};
+  const auto base = peft::base_for(checkpoint_, tokens_, folders);
+  Adapted out{peft::load_model(base, precision_->base_dtype(), device_), {}};
   for (const std::string& folder : folders) {
     auto loaded = peft::load_adapter(folder, plugins_, *out.model, precision_->adapter_dtype(), any_base);
     if (loaded.base == peft::BaseMatch::unknown) note_unknown_bases({folder});

@@ -13,8 +13,10 @@
 /// A base and what it takes to run it with adapters.
 class Inference {
  public:
-  Inference(const std::string& model, const std::string& precision, const std::string& device,
-            const peft::StringList& plugin_paths);
+  /// `adapters`: all folders that load() will be asked for.
+  Inference(const std::string& model, const peft::StringList& adapters, const std::string& precision,
+            const std::string& device, const peft::StringList& plugin_paths);
+  /// With the tokens that the adapters add.
   const peft::Text& text() const { return text_; }
   peft::Precision& precision() { return *precision_; }
 
@@ -30,5 +32,6 @@ class Inference {
   std::unique_ptr<peft::Precision> precision_;
   torch::Device device_;
   std::shared_ptr<const peft::Checkpoint> checkpoint_;
+  std::vector<peft::AddedToken> tokens_;
   peft::Text text_;
 };

@@ -29,7 +29,7 @@ std::string usage(const peft::AdapterStack& adapters) {
 }  // namespace
 
 std::string model_card(const Experiment& experiment, const Workload& work, const peft::TrainingResult& result) {
-  const std::string base = std::filesystem::path(experiment.model_path).filename().string();
+  const std::string base = std::filesystem::path(experiment.model.path).filename().string();
   std::string tags, method;
   for (const peft::NamedAdapter& one : experiment.adapters) {
     const std::string type = one.adapter->hf_config(*work.model).value("peft_type", "adapter");

@@ -93,9 +93,9 @@ int plan_command(const PlanArguments& arguments) {
   install_cpu_allocator();
   Workload work(experiment);
   const Model& model = *work.model;
-  std::cout << "model: " << printable(experiment.model_path, 4096) << " (" << printable(model.config().model_type)
+  std::cout << "model: " << printable(experiment.model.path, 4096) << " (" << printable(model.config().model_type)
             << ", " << c10::toString(model.dtype()) << ", " << work.device << ")\n";
-  std::cout << data_text(work);
+  std::cout << tokens_text(work) << data_text(work);
   print_modules(model);
   std::cout << adapters_text(experiment.adapters) << census(model).text() << "\n";
   print_groups(*experiment.optimizer);

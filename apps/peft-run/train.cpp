@@ -118,10 +118,10 @@ std::optional<ReadCheckpoint> start_of(const TrainArguments& arguments, const Ex
 
 void print_start(const Experiment& experiment, const Workload& work) {
   const Model& model = *work.model;
-  std::cout << "model: " << printable(experiment.model_path, 4096) << " (" << printable(model.config().model_type)
+  std::cout << "model: " << printable(experiment.model.path, 4096) << " (" << printable(model.config().model_type)
             << ", " << c10::toString(model.dtype()) << ", " << work.device << ", " << at::get_num_threads()
             << " threads)\n";
-  std::cout << data_text(work);
+  std::cout << tokens_text(work) << data_text(work);
   std::cout << adapters_text(experiment.adapters) << census(model).text() << std::endl;
 }
 

@@ -23,16 +23,16 @@ def toml(value):
     return json.dumps(value)
 
 
-def train(run, folder, method, adapter, name="run", steps=1, lr=1e-2, batch_size=len(TEXTS), data="", more=""):
-    """What peft-run writes for these options: the folder, the tensors and the config. `data`: further options of the table, `more`:
-    of [training], and further tables."""
+def train(run, folder, method, adapter, name="run", steps=1, lr=1e-2, batch_size=len(TEXTS), model="", data="", more=""):
+    """What peft-run writes for these options: the folder, the tensors and the config. `model`, `data`: further options of those
+    tables, `more`: of [training], and further tables."""
     (folder / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     lines = "".join(f"{key} = {toml(value)}\n" for key, value in adapter.items())
     experiment = folder / f"{name}.toml"
     experiment.write_text(
         f"""[model]
 path = "model"
-[data]
+{model}[data]
 train = "train.jsonl"
 format = "text"
 {data}[adapter]
@@ -159,11 +159,11 @@ def made_there(folder, config, options):
     return model
 
 
-def train_there(folder, model, steps, optimizer=None, after_step=lambda model, step: None):
+def train_there(folder, model, steps, optimizer=None, after_step=lambda model, step: None, tokenizer=None):
     """The losses of several steps of AdamW on all texts at once. `after_step`: what PEFT leaves to the training loop, called
-    before gradients are cleared."""
+    before gradients are cleared; `tokenizer`: another than the base's."""
     optimizer = optimizer or torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
-    data = batch(transformers.AutoTokenizer.from_pretrained(folder / "model"))
+    data = batch(tokenizer or transformers.AutoTokenizer.from_pretrained(folder / "model"))
     losses = []
     for step in range(1, steps + 1):
         loss = model(**data).loss

@@ -103,6 +103,77 @@ def test_each_loads_in_peft_and_together_they_are_the_same(run, tiny, name):
         within("merged", apart(peer_answer(merged, examples)[0], expected), 2e-5)
 
 
+# outermost first; their virtual tokens stand one behind the other
+VIRTUAL = {
+    "prompt_and_prefix": [{"name": "prompt_tuning", "num_virtual_tokens": 3}, {"name": "prefix_tuning", "num_virtual_tokens": 4}],
+    "prefix_and_p": [{"name": "prefix_tuning", "num_virtual_tokens": 2},
+                     {"name": "p_tuning", "num_virtual_tokens": 3, "encoder_hidden_size": 8}],
+    "two_prompts": [{"name": "p_tuning", "num_virtual_tokens": 2}, {"name": "prompt_tuning", "num_virtual_tokens": 5}],
+    "two_prefixes": [{"name": "prefix_tuning", "num_virtual_tokens": 2},
+                     {"name": "prefix_tuning", "num_virtual_tokens": 3, "adapter_name": "second"}],
+    "adaption_and_prompt": [{"name": "adaption_prompt", "adapter_len": 4, "adapter_layers": 2},
+                            {"name": "prompt_tuning", "num_virtual_tokens": 3}],
+}
+
+
+def virtual_logits(folder, adapters, folders):
+    """PEFT has one such method active at a time; here is what it gives to transformers for each, by hand: ids → logits [T, vocabulary]."""
+    model = base_model(folder).eval()
+    config, rows, layers = model.config, [], [[] for _ in range(model.config.num_hidden_layers)]
+    for one, place in zip(adapters, folders):
+        if one["name"] == "adaption_prompt":
+            model = loaded(model, place).eval()
+            continue
+        prompt = load_file(place / "adapter_model.safetensors")["prompt_embeddings"]
+        if one["name"] != "prefix_tuning":
+            rows.append(prompt)
+            continue
+        # As PeftModel.get_prompt lays it out: [2 · layers, 1, heads, n, head_dim].
+        halves = prompt.view(1, len(prompt), 2 * len(layers), config.num_key_value_heads, -1).permute(2, 0, 3, 1, 4)
+        for layer, own in enumerate(layers):
+            own.append((halves[2 * layer], halves[2 * layer + 1]))
+    taken = sum(keys.shape[2] for keys, _ in layers[0])
+
+    def logits(ids):
+        x = torch.cat([*rows, model.get_input_embeddings()(torch.tensor(ids))])[None]
+        cache = transformers.DynamicCache()
+        for layer, own in enumerate(layers):
+            if own:
+                cache.update(torch.cat([keys for keys, _ in own], 2), torch.cat([values for _, values in own], 2), layer)
+        mask, positions = torch.ones(1, taken + x.shape[1]), torch.arange(taken, taken + x.shape[1])[None]
+        more = {"past_key_values": cache} if taken else {}
+        return model(inputs_embeds=x, attention_mask=mask, position_ids=positions, **more).logits[0][-len(ids):]
+
+    return logits
+
+
+@pytest.mark.parametrize("name", VIRTUAL)
+def test_virtual_tokens_of_several_stand_one_behind_the_other(run, tiny, name):
+    folders, _ = train(run, tiny, VIRTUAL[name], lr=5e-2)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny / "model")
+    examples = random_examples(258)
+    with torch.no_grad():
+        logits = virtual_logits(tiny, VIRTUAL[name], folders)
+        ours = model_answer(tiny, tiny / "model", examples, adapter=folders)
+        within("logits", apart(ours["logits"], torch.cat([logits(ids) for ids, _ in examples])), 2e-5)
+        for one in folders:
+            alone = model_answer(tiny, tiny / "model", examples, adapter=one)
+            assert apart(ours["logits"], alone["logits"]) > 1e-3
+        prompt = ids = tokenizer.encode("The sum of")
+        while len(ids) < len(prompt) + 12 and ids[-1] != tokenizer.eos_token_id:
+            ids = [*ids, int(logits(ids)[-1].argmax())]
+    told = run("peft-run", "generate", "--raw", "--model", tiny / "model", "--prompt", "The sum of", "--max-new-tokens", 12,
+               *(word for folder in folders for word in ("--adapter", folder))).stdout
+    expected = tokenizer.decode(ids[len(prompt):], skip_special_tokens=True)
+    assert told.removesuffix("\n") == expected.replace("\r", "\n")
+
+
+def test_virtual_tokens_share_the_positions(run, tiny):
+    adapters = [{"name": "prompt_tuning", "num_virtual_tokens": 70}, {"name": "prefix_tuning", "num_virtual_tokens": 60}]
+    _, told = train(run, tiny, adapters, code=2)
+    assert "at most 128 positions, which leaves none for the text; other adapters take 70" in told.stderr
+
+
 def test_mixed_model(run, tiny):
     """PEFT's own way to have two methods active at once."""
     lokr = {"name": "lokr", "r": 2, "init_weights": False, "target_modules": ["k_proj", "v_proj"]}

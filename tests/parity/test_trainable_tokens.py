@@ -22,6 +22,8 @@ CASES = [
     ("trainable_tokens", peft.TrainableTokensConfig, {"token_indices": TOKENS}),
     ("trainable_tokens", peft.TrainableTokensConfig, {"token_indices": TOKENS, "target_modules": ["lm_head"]}),
 ]
+#: whose embedding and head stay one weight
+TIED = [CASES[0][2], CASES[1][2], CASES[4][2]]
 NAMES = ["list", "both", "both_apart", "head", "alone", "alone_head"]
 every = pytest.mark.parametrize("method,config,options", CASES, ids=NAMES)
 
@@ -47,6 +49,7 @@ def test_made_there(run, tmp_path, method, config, options):
     with torch.no_grad():
         merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
         within("merged", apart(peer_answer(merged, examples)[0], logits.detach()), 2e-5)
+    assert merged.config.tie_word_embeddings == (options in TIED)
 
 
 @every

@@ -33,9 +33,12 @@ void answer(const nlohmann::json& request) {
   Plugins plugins(Plugins::search_path({}));
   Options none;
   const auto precision = plugins.make<Precision>(request.at("precision"), none);
-  const auto model = load_model(Checkpoint::open(request.at("model")), precision->base_dtype(), torch::kCPU);
+  const auto folders = request.at("adapters").get<StringList>();
+  const auto files = Checkpoint::open(request.at("model"));
+  const auto base = base_for(files, added_tokens(*files, folders), folders);
+  const auto model = load_model(base, precision->base_dtype(), torch::kCPU);
   std::vector<std::unique_ptr<Adapter>> adapters;
-  for (const std::string& folder : request.at("adapters").get<StringList>())
+  for (const std::string& folder : folders)
     adapters.push_back(load_adapter(folder, plugins, *model, precision->adapter_dtype()).adapter);
   model->enable_fusion(request.at("fused").get<bool>());
   model->eval();

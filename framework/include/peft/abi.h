@@ -8,7 +8,7 @@
 #define PEFT_TEXT(x) PEFT_TEXT_OF(x)
 
 /// Counted up with every change of a header that plugins include.
-#define PEFT_ABI_NUMBER 1
+#define PEFT_ABI_NUMBER 2
 
 #if defined(_GLIBCXX_DEBUG)
 #define PEFT_ABI_DEBUG ", _GLIBCXX_DEBUG"

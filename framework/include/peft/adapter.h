@@ -28,9 +28,11 @@ class PEFT_API Adapter {
  public:
   virtual ~Adapter();
   /// Before attach, where training begins: a look at the base's behaviour on the data (EVA's inputs, LoRA-GA's
-  /// gradients). The model is as it was when this returns. Not called where a saved adapter is loaded. Default: none.
+  /// gradients). No layer stays on the model, whose shape may be attach's already. Not called where a saved adapter is
+  /// loaded. Default: none.
   virtual void calibrate(Model& model, const Calibration& data);
-  /// Places layers on the sites it chooses; the base is loaded and frozen. `dtype` is of what it trains.
+  /// Places layers on the sites it chooses, of a model whose shape it may change first (Model::replicate_layers); the
+  /// base is loaded and frozen. `dtype` is of what it trains.
   /// Throws ConfigError where a pattern of the options matches no module.
   virtual void attach(Model& model, torch::Dtype dtype) = 0;
   /// False: what was attached changes the model from the start (as random starts do).
@@ -64,7 +66,7 @@ class PEFT_API Adapter {
   /// is saved is not what trains, but made of it. Throws InputError for values that make no sense.
   virtual void load_hf_state(const Model& model, const State& file) const;
   /// What PEFT saves of the frozen base beside the adapter (an adapted embedding), key → the base's own tensor. A file
-  /// may lack it, but must not hold another. Default: nothing.
+  /// may lack it, but must not hold another. Default: embedding and head, where the vocabulary was resized.
   virtual State hf_base_state(const Model& model) const;
   /// What training goes on from and hf_state does not hold (an encoder of which PEFT saves only what it makes): saved
   /// beside the adapter, in a file of its own. Default: nothing.

@@ -12,7 +12,12 @@ namespace peft {
 /// A batch of the training data, on the model's device.
 struct CalibrationBatch {
   Input input;
-  Tensor labels;  ///< [T] int64, −100 where nothing is learned; not shifted
+  Tensor labels;           ///< [T] int64, −100 where nothing is learned; not shifted
+  int64_t supervised = 0;  ///< of them, those that the loss is the mean over
+  /// Starts and labels of the rows that layers see: where adapters attached before put virtual tokens in front of each
+  /// example, these are among them, and have no label.
+  std::vector<int64_t> row_starts;
+  Tensor row_labels;
 };
 
 /// What a method may learn from before it is attached: the run's own data, and the base's loss on it. Who trains makes

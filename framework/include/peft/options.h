@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -24,6 +25,8 @@ using BoolList = std::vector<bool>;
 using BoolListMap = std::map<std::string, BoolList>;
 using IntListMap = std::map<std::string, IntList>;
 using IntListOrMap = std::variant<IntList, IntListMap>;
+using IntPair = std::pair<int64_t, int64_t>;
+using IntPairList = std::vector<IntPair>;
 
 class Options;
 namespace detail {
@@ -74,6 +77,7 @@ class PEFT_API Options {
   Check get(std::string_view key, std::string& value, std::string_view help);
   Check get(std::string_view key, StringList& value, std::string_view help);
   Check get(std::string_view key, IntList& value, std::string_view help);
+  Check get(std::string_view key, IntPairList& value, std::string_view help);
   Check get(std::string_view key, StringOrList& value, std::string_view help);
   Check get(std::string_view key, BoolOrString& value, std::string_view help);
   Check get(std::string_view key, IntMap& value, std::string_view help);

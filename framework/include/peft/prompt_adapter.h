@@ -53,6 +53,8 @@ class PEFT_API PromptAdapter : public Adapter {
   std::vector<ParamGroup> groups(const Model& model) const final;
   nlohmann::ordered_json hf_config(const Model& model) const final;
   State hf_state(const Model& model) const final;
+  /// PEFT wraps no model here, and its keys say so.
+  State hf_base_state(const Model& model) const final;
   /// The encoder, where it is more than what PEFT saves.
   State training_state(const Model& model) const final;
   void after_load(bool whole) final;

@@ -44,6 +44,9 @@ class PEFT_API Layer : public torch::nn::Module {
   virtual std::optional<LowRank> low_rank() const;
   /// True: forward computes with the site's frozen weights, so no other adapter may stand between it and them.
   virtual bool innermost() const { return false; }
+  /// On a head that shares its weight with the embedding: the embedding's layer whose change this one is too, so that
+  /// the two stay one weight.
+  virtual const Layer* tied_to() const { return nullptr; }
 };
 
 /// A place of the model where adapters attach. A site's path is its Hugging Face module path.

@@ -176,6 +176,10 @@ CombinedAdapters combine(const CombineOptions& options, Plugins& plugins) {
   check(options);
   const torch::NoGradGuard no_grad;
   CombinedAdapters out{load_adapted_base(options.model, options.adapters, options.any_base, plugins), {}};
+  if (out.base.model->replicated())
+    throw InputError(
+        "an adapter makes copies of the base's layers (layer_replication), which another one's file cannot tell; "
+        "'peft-run merge' and 'peft-run export --as gguf' write the deeper model");
   const Combination& how = options.combination;
   std::vector<std::pair<Site*, std::vector<Part>>> sites;
   int64_t widest = 1;

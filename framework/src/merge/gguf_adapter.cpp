@@ -62,6 +62,11 @@ StringList export_gguf_adapter(const GgufAdapterOptions& options, Plugins& plugi
   const StoredType type = gguf_export_type(options.type);
   DraftFolder draft(free_place(options.output));
   const CombinedAdapters combined = combine(options.adapters, plugins);
+  if (combined.base.checkpoint->added() != nullptr)
+    throw InputError(
+        "the adapters were trained with another vocabulary than the base's, which an adapter for llama.cpp cannot "
+        "hold; "
+        "'peft-run export --as gguf' writes it");
   const LowRank& first = combined.updates.front().update;
   const double alpha = first.scale * static_cast<double>(first.A.size(0));
   std::vector<NamedUpdate> updates;

@@ -11,6 +11,7 @@
 #include "peft/error.h"
 #include "peft/files/draft_folder.h"
 #include "peft/files/json.h"
+#include "peft/text/vocabulary.h"
 
 namespace peft {
 
@@ -62,28 +63,24 @@ std::vector<std::string> write_weights(MergedWeights& weights, const DraftFolder
   return files;
 }
 
-void write_config(const Checkpoint& checkpoint, const MergedWeights& weights, const std::string& dtype,
+void write_config(const AdaptedBase& base, const MergedWeights& weights, const std::string& dtype,
                   const DraftFolder& draft) {
-  json config = checkpoint.config();
+  json config = base.checkpoint->config();
+  if (base.model->replicated()) config["num_hidden_layers"] = base.model->config().num_hidden_layers;
   config[config.contains("torch_dtype") ? "torch_dtype" : "dtype"] = dtype;
   if (weights.unties()) config["tie_word_embeddings"] = false;
   write_file(draft.file("config.json"), config.dump(2) + "\n");
 }
 
-/// The tokenizer's files as they are; from a GGUF, the same made of its metadata.
 void write_text(const Checkpoint& checkpoint, const DraftFolder& draft) {
+  write_tokenizer(checkpoint, draft.path());
+  const char* name = "generation_config.json";
+  const fs::path own = fs::path(checkpoint.path()) / name;
   if (fs::is_directory(checkpoint.path())) {
-    for (const char* name :
-         {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-          "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json", "generation_config.json"})
-      if (const fs::path from = fs::path(checkpoint.path()) / name; fs::exists(from))
-        write_file(draft.file(name), read_text(from.string()));
-    return;
+    if (fs::exists(own)) write_file(draft.file(name), read_text(own.string()));
+  } else if (!checkpoint.generation_config().empty()) {
+    write_file(draft.file(name), checkpoint.generation_config().dump(2) + "\n");
   }
-  write_file(draft.file("tokenizer.json"), checkpoint.tokenizer_json());
-  write_file(draft.file("tokenizer_config.json"), checkpoint.tokenizer_config().dump(2) + "\n");
-  if (!checkpoint.generation_config().empty())
-    write_file(draft.file("generation_config.json"), checkpoint.generation_config().dump(2) + "\n");
 }
 
 void write_receipt(const MergeReceipt& receipt, const MergeOptions& options, const DraftFolder& draft) {
@@ -114,7 +111,7 @@ MergeReceipt merge(const MergeOptions& options, Plugins& plugins) {
   receipt.dtype = !wanted ? base.model->config().torch_dtype : options.dtype.empty() ? "float32" : options.dtype;
   receipt.files = write_weights(weights, draft, options.max_shard_size);
   receipt.modules = weights.modules();
-  write_config(checkpoint, weights, receipt.dtype, draft);
+  write_config(base, weights, receipt.dtype, draft);
   write_text(checkpoint, draft);
   write_receipt(receipt, options, draft);
   draft.publish();

@@ -2,16 +2,27 @@
 
 #include <torch/torch.h>
 
+#include <algorithm>
+
 #include "merge/stored_values.h"
 #include "peft/error.h"
 
 namespace peft {
 
+namespace {
+
+/// Whether what adapters did to an embedding and to the head that shares its weight is the same.
+bool stay_tied(const Site& embedding, const Site& head) {
+  if (!head.copies().empty() || (!embedding.copies().empty() && !head.follows())) return false;
+  return std::ranges::equal(embedding.layers(), head.layers(),
+                            [](const auto& own, const auto& other) { return other->tied_to() == own.get(); });
+}
+
+}  // namespace
+
 MergedWeights::MergedWeights(const Checkpoint& checkpoint, const Model& model, TypeOf type_of)
     : checkpoint_(checkpoint), model_(model), type_of_(std::move(type_of)) {
-  const Site &embedding = model.embedding(), &head = model.head();
-  const bool apart = head.touched() || !embedding.layers().empty() || (embedding.touched() && !head.follows());
-  unties_ = model.config().tie_word_embeddings && apart;
+  unties_ = model.config().tie_word_embeddings && !stay_tied(model.embedding(), model.head());
   for (const Site* site : model.sites()) add(*site);
 }
 
@@ -24,7 +35,7 @@ void MergedWeights::add(const Site& site) {
   for (const std::string& parameter : parameters) {
     const std::string name = site.path() + "." + parameter;
     // A tied head is stored as the embedding.
-    const StoredTensor* stored = checkpoint_.find(name);
+    const StoredTensor* stored = checkpoint_.find(model_.stored_path(site) + "." + parameter);
     if (head && model_.config().tie_word_embeddings) stored = checkpoint_.find(model_.embedding().path() + ".weight");
     forms_.push_back({name, type_of_(*stored), stored->shape});
     sources_[name] = {&site, parameter == "bias", stored};

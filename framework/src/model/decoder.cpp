@@ -3,12 +3,16 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <numeric>
+#include <set>
 
 #include "model/blocks.h"
 #include "model/kernels.h"
+#include "model/recompute.h"
 #include "model/rope.h"
 #include "model/supervised.h"
 #include "model/virtual_rows.h"
+#include "peft/files/checkpoint.h"
 #include "peft/memory.h"
 
 namespace peft {
@@ -20,12 +24,19 @@ Model::Model(DecoderConfig config) : config_(std::move(config)) {
   embedding_ = std::make_shared<Embedding>("model.embed_tokens", c.vocab_size, c.hidden_size);
   for (int64_t layer = 0; layer < c.num_hidden_layers; ++layer)
     blocks_.push_back(std::make_shared<Block>(c, "model.layers." + std::to_string(layer)));
-  checkpointing_.assign(blocks_.size(), Checkpointing::none);
+  stored_layers_.resize(blocks_.size());
+  std::iota(stored_layers_.begin(), stored_layers_.end(), 0);
   norm_ = std::make_shared<Norm>("model.norm", c.hidden_size, c.rms_norm_eps);
   head_ = std::make_shared<Linear>("lm_head", c.hidden_size, c.vocab_size, false);
   rope_ = std::make_shared<RopeFrequencies>(rope_frequencies(c.rope, c.head_dim));
 
-  // Registered flat: a site's path is its name, and torch allows no dot in one.
+  register_sites();
+}
+
+/// All sites there are now, flat: a site's path is its name, and torch allows no dot in one.
+void Model::register_sites() {
+  for (const auto& child : named_children()) unregister_module(child.key());
+  sites_.clear();
   const auto add = [this](const std::shared_ptr<Site>& site) {
     std::string name = site->path();
     std::replace(name.begin(), name.end(), '.', '/');
@@ -36,6 +47,12 @@ Model::Model(DecoderConfig config) : config_(std::move(config)) {
     for (const auto& site : block->sites()) add(site);
   add(norm_);
   add(head_);
+  checkpointing_.assign(blocks_.size(), Checkpointing::none);
+}
+
+bool Model::vocabulary_resized() const {
+  const AddedVocabulary* added = origin_.checkpoint == nullptr ? nullptr : origin_.checkpoint->added();
+  return added != nullptr && added->rows != added->stored_rows;
 }
 
 /// With `in_front` virtual rows before each example, which the result still has.
@@ -81,13 +98,24 @@ Model::Supervised Model::supervised(const Input& input, const Tensor& labels) co
   return {norm_->forward(body(input, nullptr, n).index_select(0, rows)), targets};
 }
 
+Tensor Model::loss_of_rows(const Tensor& rows, const Tensor& targets) const {
+  const MemoryScope scope(MemoryComponent::logits);
+  const Tensor logits = head_->forward(rows);
+  const auto wide = logits.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
+  return at::cross_entropy_loss(logits.to(wide), targets, {}, at::Reduction::Sum);
+}
+
 Tensor Model::loss_sum(const Input& input, const Tensor& labels) const {
   const auto [h, targets] = supervised(input, labels);
   if (!head_->adapted() && !head_->uses_copies()) return linear_cross_entropy_sum(h, head_->frozen().weight, targets);
-  const MemoryScope scope(MemoryComponent::logits);
-  const Tensor logits = head_->forward(h);
-  const auto wide = logits.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
-  return at::cross_entropy_loss(logits.to(wide), targets, {}, at::Reduction::Sum);
+  if (h.size(0) <= kLogitRows) return loss_of_rows(h, targets);
+  std::vector<Tensor> parts;
+  for (int64_t row = 0; row < h.size(0); row += kLogitRows) {
+    const int64_t n = std::min(kLogitRows, h.size(0) - row);
+    const auto of_rows = [this, right = targets.narrow(0, row, n)](const Tensor& x) { return loss_of_rows(x, right); };
+    parts.push_back(recomputed(h.narrow(0, row, n), of_rows));
+  }
+  return at::stack(parts).sum();
 }
 
 KeyValueCache Model::make_cache(int64_t capacity) const {
@@ -143,11 +171,13 @@ NamedTensors Model::trainable() const {
 
 NamedTensors Model::frozen() const {
   NamedTensors all;
+  std::set<std::string> told;
   for (const Site* site : sites_) {
-    if (site == head_.get() && config_.tie_word_embeddings) continue;
+    const std::string path = stored_path(*site);
+    if ((site == head_.get() && config_.tie_word_embeddings) || !told.insert(path).second) continue;
     const Affine& own = site->frozen();
-    if (own.weight.defined()) all.emplace_back(site->path() + ".weight", own.weight);
-    if (own.bias.defined()) all.emplace_back(site->path() + ".bias", own.bias);
+    if (own.weight.defined()) all.emplace_back(path + ".weight", own.weight);
+    if (own.bias.defined()) all.emplace_back(path + ".bias", own.bias);
   }
   return all;
 }

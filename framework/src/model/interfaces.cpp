@@ -59,7 +59,18 @@ void Adapter::load(const State& state) {
   if (!state.empty()) throw InputError("this adapter keeps no state, but the checkpoint has some");
 }
 
-State Adapter::hf_base_state(const Model&) const { return {}; }
+State Adapter::hf_base_state(const Model& model) const {
+  State state;
+  if (!model.vocabulary_resized()) return state;
+  for (const Site* site : std::initializer_list<const Site*>{&model.embedding(), &model.head()}) {
+    if (site == &model.head() && model.config().tie_word_embeddings) continue;
+    const char* name = copies_on(*site).contains("weight") ? ".original_module.weight"
+                       : layers_on(*site).empty()          ? ".weight"
+                                                           : ".base_layer.weight";
+    state.emplace("base_model.model." + site->path() + name, site->frozen().weight);
+  }
+  return state;
+}
 
 State Adapter::training_state(const Model&) const { return {}; }
 

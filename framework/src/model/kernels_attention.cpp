@@ -1,7 +1,6 @@
 #include <torch/torch.h>
 
-#include <atomic>
-#include <numeric>
+#include <algorithm>
 
 #include "model/kernels.h"
 #include "model/kernels_attention_tiles.h"
@@ -34,21 +33,17 @@ Tensor attention_by_torch(const Tensor& q, const Tensor& k, const Tensor& v, con
   return parts.empty() ? at::empty({0, q.size(1) * q.size(2)}, q.options()) : at::cat(parts).reshape({q.size(0), -1});
 }
 
-/// Runs `kernel` over heads, the longest first; the threads take them one by one.
+/// Runs `kernel` over heads.
 template <class T>
 void run(std::vector<simd::AttentionHead<T>>& heads, int64_t scratch_floats,
          void (*kernel)(const simd::AttentionHead<T>&, float*)) {
-  std::stable_sort(heads.begin(), heads.end(), [](const auto& a, const auto& b) { return a.tokens > b.tokens; });
-  const auto threads = std::min<int64_t>(at::get_num_threads(), static_cast<int64_t>(heads.size()));
-  const Tensor scratch = at::empty({threads, scratch_floats}, torch::kFloat);
-  std::atomic<size_t> next{0};
-  at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t thread = begin; thread < end; ++thread) {
-      for (size_t i = next++; i < heads.size(); i = next++) {
-        kernel(heads[i], data<float>(scratch) + thread * scratch_floats);
-      }
-    }
-  });
+  const Tensor scratch = at::empty({sharers(heads.size()), scratch_floats}, torch::kFloat);
+  hand_out(
+      heads, [](const auto& head) { return head.tokens; },
+      [&](int64_t thread, const auto& next) {
+        float* room = data<float>(scratch) + thread * scratch_floats;
+        while (const auto* head = next()) kernel(*head, room);
+      });
 }
 
 /// The heads of all examples.
@@ -76,12 +71,6 @@ std::vector<simd::AttentionHead<T>> heads_of(const AttentionTensors& t, const st
     }
   }
   return heads;
-}
-
-int64_t longest(const std::vector<int64_t>& starts) {
-  int64_t most = 0;
-  for (size_t i = 0; i + 1 < starts.size(); ++i) most = std::max(most, starts[i + 1] - starts[i]);
-  return most;
 }
 
 /// out and log_sum from q, k and v.

@@ -4,7 +4,6 @@
 #include <torch/torch.h>
 
 #include <algorithm>
-#include <atomic>
 
 #include "model/kernels_call.h"
 
@@ -77,7 +76,6 @@ struct Work {
   }
 };
 
-/// The longest first.
 std::vector<Task> tasks(const Work& work) {
   const int64_t kv_heads = work.t.k.size(1), each = work.t.q.size(1) / kv_heads / work.parts;
   std::vector<Task> all;
@@ -86,7 +84,6 @@ std::vector<Task> tasks(const Work& work) {
       for (int64_t part = 0; part < work.parts; ++part)
         all.push_back({example, kv, (kv * work.parts + part) * each, each, kv * work.parts + part});
   std::erase_if(all, [&](const Task& task) { return work.tokens(task) == 0; });
-  std::ranges::stable_sort(all, std::greater{}, [&](const Task& task) { return work.tokens(task); });
   return all;
 }
 
@@ -107,25 +104,22 @@ class Scratch {
   int64_t used_ = 0;
 };
 
-/// kernel(task, scratch) for each task; the threads take them one by one.
+/// kernel(task, room) for each task.
 template <class Room, class Kernel>
 void run(const Work& work, const Kernel& kernel) {
-  const std::vector<Task> all = tasks(work);
-  if (all.empty()) return;
-  const int64_t keys = whole_tiles(work.tokens(all.front())), width = work.t.q.size(2);
+  std::vector<Task> all = tasks(work);
+  const int64_t keys = whole_tiles(longest(work.starts)), width = work.t.q.size(2);
   Scratch measure(nullptr);
   Room(measure, keys, width);
-  const auto threads = std::min<int64_t>(at::get_num_threads(), static_cast<int64_t>(all.size()));
-  const Tensor memory = at::empty({threads, measure.bytes()}, torch::kByte);
-  std::atomic<size_t> next{0};
-  at::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t thread = begin; thread < end; ++thread) {
-      Scratch scratch(data<std::byte>(memory) + thread * measure.bytes());
-      const Room room(scratch, keys, width);
-      for (size_t i = next++; i < all.size(); i = next++) kernel(all[i], room);
-    }
-    release();
-  });
+  const Tensor memory = at::empty({sharers(all.size()), measure.bytes()}, torch::kByte);
+  hand_out(
+      all, [&](const Task& task) { return work.tokens(task); },
+      [&](int64_t thread, const auto& next) {
+        Scratch scratch(data<std::byte>(memory) + thread * measure.bytes());
+        const Room room(scratch, keys, width);
+        while (const Task* task = next()) kernel(*task, room);
+        release();
+      });
 }
 
 /// f(first, count) over the keys that one product takes at a time.
@@ -247,6 +241,12 @@ void backward(const Work& work, const Task& task, const BackwardRoom& room) {
 }
 
 }  // namespace
+
+int64_t longest(const std::vector<int64_t>& starts) {
+  int64_t most = 0;
+  for (size_t i = 0; i + 1 < starts.size(); ++i) most = std::max(most, starts[i + 1] - starts[i]);
+  return most;
+}
 
 bool attends_in_tiles(const Tensor& q) {
   const int64_t width = q.size(2);

@@ -15,6 +15,9 @@ struct AttentionTensors {
   Tensor dout, dq, dk, dv;       ///< backward only; dk and dv [T, heads, D]: a group's first head may hold all of it
 };
 
+/// Tokens of the longest example.
+int64_t longest(const std::vector<int64_t>& starts);
+
 /// Whether this machine multiplies tiles of bf16 (AVX-512 BF16 or AMX, by libtorch's brgemm) and takes this head width.
 bool attends_in_tiles(const Tensor& q);
 /// Whether it may; off only to test the other path.

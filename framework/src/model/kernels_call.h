@@ -3,6 +3,9 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <atomic>
+#include <functional>
+#include <vector>
 
 #include "model/kernels_simd.h"
 #include "peft/tensors.h"
@@ -39,6 +42,24 @@ void in_parallel(int64_t n, int64_t width, F f) {
   constexpr int64_t kElements = 32768;  // some microseconds of work: less is not worth a thread
   at::parallel_for(0, n, std::max<int64_t>(1, kElements / std::max<int64_t>(1, width)),
                    [&](int64_t begin, int64_t end) { f(begin, end - begin); });
+}
+
+/// How many threads hand_out() runs for so many tasks.
+inline int64_t sharers(size_t tasks) { return std::min<int64_t>(at::get_num_threads(), static_cast<int64_t>(tasks)); }
+
+/// f(thread, next) on each of sharers() threads, where next() is a task that nobody has taken yet, the longest first,
+/// or null. `length`: of a task.
+template <class Task, class Length, class F>
+void hand_out(std::vector<Task>& tasks, const Length& length, const F& f) {
+  std::ranges::stable_sort(tasks, std::greater{}, length);
+  std::atomic<size_t> taken{0};
+  const auto next = [&]() -> const Task* {
+    const size_t i = taken++;
+    return i < tasks.size() ? &tasks[i] : nullptr;
+  };
+  at::parallel_for(0, sharers(tasks.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t thread = begin; thread < end; ++thread) f(thread, next);
+  });
 }
 
 }  // namespace peft

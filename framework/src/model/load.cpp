@@ -134,7 +134,7 @@ std::shared_ptr<Model> load_model(std::shared_ptr<const Checkpoint> checkpoint, 
     (parameter.parameter == "bias" ? loaded[parameter.site].bias : loaded[parameter.site].weight) = tensor;
   }
   for (auto& [site, affine] : loaded) site->set_frozen(std::move(affine));
-  model->set_origin({checkpoint->path(), checkpoint->fingerprint()});
+  model->set_origin({checkpoint->path(), checkpoint->fingerprint(), checkpoint});
   if (model->config().tie_word_embeddings) model->head().set_frozen({model->embedding().frozen().weight, {}});
   return model;
 }

@@ -79,10 +79,11 @@ void PromptAdapter::attach(Model& model, torch::Dtype dtype) {
   require("num_attention_heads", options_.num_attention_heads, heads);
   require("num_layers", options_.num_layers, model.config().num_hidden_layers);
   require("num_transformer_submodules", options_.num_transformer_submodules, 1);
-  const int64_t room = model.config().max_position_embeddings;
-  if (options_.num_virtual_tokens >= room)
+  const int64_t room = model.config().max_position_embeddings, taken = model.virtual_positions();
+  if (taken + options_.num_virtual_tokens >= room)
     throw ConfigError("[adapter] num_virtual_tokens: the model was made for at most " + std::to_string(room) +
-                      " positions, which leaves none for the text");
+                      " positions, which leaves none for the text" +
+                      (taken > 0 ? "; other adapters take " + std::to_string(taken) : ""));
   const at::TensorOptions form = at::TensorOptions().dtype(dtype).device(model.device());
   encoder_ = make_encoder(model, form);
   if (encoder_->reparameterized()) made_ = torch::zeros({options_.num_virtual_tokens, width}, form);
@@ -119,6 +120,15 @@ State PromptAdapter::hf_state(const Model&) const {
   const torch::NoGradGuard no_grad;
   if (!encoder_->fixed()) made_.copy_(encoder_->output(0, made_.size(1)));
   return {{kKey, made_}};
+}
+
+State PromptAdapter::hf_base_state(const Model& model) const {
+  State state;
+  if (!model.vocabulary_resized()) return state;
+  state.emplace("base_model." + model.embedding().path() + ".weight", model.embedding().frozen().weight);
+  if (!model.config().tie_word_embeddings)
+    state.emplace("base_model." + model.head().path() + ".weight", model.head().frozen().weight);
+  return state;
 }
 
 State PromptAdapter::training_state(const Model&) const {

@@ -51,11 +51,9 @@ class TokenRows final : public Layer {
     rows_ = holder->register_parameter("trainable_tokens_delta", start.detach().clone());
     lookup_ = dynamic_cast<const Embedding*>(&site) != nullptr;
   }
-  /// For a head tied to the embedding whose rows `of` holds.
-  explicit TokenRows(const TokenRows& of, const Site& head) : rows_(of.rows_), where_(of.where_) {
-    slots_ = of.slots_;
-    lookup_ = dynamic_cast<const Embedding*>(&head) != nullptr;
-  }
+  /// For a head tied to the embedding whose layer is `leader`.
+  explicit TokenRows(const std::shared_ptr<const TokenRows>& leader)
+      : rows_(leader->rows_), where_(leader->where_), leader_(leader) {}
 
   Tensor forward(const Tensor& x, const Next& next) override {
     const Tensor y = next(x);
@@ -71,6 +69,8 @@ class TokenRows final : public Layer {
     return true;
   }
 
+  const Layer* tied_to() const override { return leader_.get(); }
+
  private:
   void use(const Tensor& weight, const IntList& tokens) {
     where_ = torch::tensor(tokens, torch::kLong).to(weight.device());
@@ -79,8 +79,9 @@ class TokenRows final : public Layer {
   }
   Tensor rows_;   // [tokens, hidden]
   Tensor where_;  // [tokens]: ids
-  Tensor slots_;  // [vocabulary]: which of rows_, or -1
+  Tensor slots_;  // [vocabulary]: which of rows_, or -1; of an embedding
   bool lookup_ = false;
+  std::shared_ptr<const TokenRows> leader_;
 };
 
 }  // namespace
@@ -106,7 +107,7 @@ std::vector<std::pair<Site*, std::shared_ptr<Layer>>> token_rows(const Model& mo
   }
   if (!tied || own_head) return layers;
   check_site(model.head(), form.option);
-  layers.emplace_back(&model.head(), std::make_shared<TokenRows>(*shared, model.head()));
+  layers.emplace_back(&model.head(), std::make_shared<TokenRows>(shared));
   return layers;
 }
 

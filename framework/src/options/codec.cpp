@@ -82,6 +82,7 @@ std::string type_name(const NumberMap&) { return "a table of numbers"; }
 std::string type_name(const BoolListMap&) { return "a table of lists of booleans"; }
 std::string type_name(const IntListMap&) { return "a table of lists of integers"; }
 std::string type_name(const IntListOrMap&) { return "a list of integers or a table of such lists"; }
+std::string type_name(const IntPairList&) { return "a list of pairs of integers"; }
 
 bool read(const Value& in, bool& out, const Value*& wrong) { return read_exact(in, out, wrong); }
 bool read(const Value& in, int64_t& out, const Value*& wrong) { return read_exact(in, out, wrong); }
@@ -100,6 +101,15 @@ bool read(const Value& in, IntListOrMap& out, const Value*& wrong) {
   if (std::holds_alternative<Entries>(in.data)) return read_as<IntListMap>(in, out, wrong);
   return read_as<IntList>(in, out, wrong);
 }
+
+bool read(const Value& in, IntPair& out, const Value*& wrong) {
+  std::vector<int64_t> both;
+  if (!read_list(in, both, wrong)) return false;
+  if (both.size() != 2) return wrong = &in, false;
+  out = {both[0], both[1]};
+  return true;
+}
+bool read(const Value& in, IntPairList& out, const Value*& wrong) { return read_list(in, out, wrong); }
 
 bool read(const Value& in, double& out, const Value*& wrong) {
   double number = 0;
@@ -176,6 +186,9 @@ std::string write(const IntListMap& value) { return write_map(value); }
 std::string write(const IntListOrMap& value) {
   return std::visit([](const auto& held) { return write(held); }, value);
 }
+
+std::string write(const IntPair& value) { return write_list(std::vector{value.first, value.second}); }
+std::string write(const IntPairList& value) { return write_list(value); }
 
 std::string write_key(const std::string& key) {
   constexpr auto bare = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";

@@ -23,6 +23,7 @@ std::string type_name(const NumberMap&);
 std::string type_name(const BoolListMap&);
 std::string type_name(const IntListMap&);
 std::string type_name(const IntListOrMap&);
+std::string type_name(const IntPairList&);
 
 /// Takes a value of exactly that type (an integer is a number too). False leaves `out` as it was and puts into `wrong`
 /// the value at fault: an element of a list, or the value itself.
@@ -40,6 +41,8 @@ bool read(const Value& in, BoolList& out, const Value*& wrong);
 bool read(const Value& in, BoolListMap& out, const Value*& wrong);
 bool read(const Value& in, IntListMap& out, const Value*& wrong);
 bool read(const Value& in, IntListOrMap& out, const Value*& wrong);
+bool read(const Value& in, IntPair& out, const Value*& wrong);
+bool read(const Value& in, IntPairList& out, const Value*& wrong);
 
 /// TOML that reads back as the same value.
 std::string write(bool value);
@@ -56,6 +59,8 @@ std::string write(const BoolList& value);
 std::string write(const BoolListMap& value);
 std::string write(const IntListMap& value);
 std::string write(const IntListOrMap& value);
+std::string write(const IntPair& value);
+std::string write(const IntPairList& value);
 /// A key, quoted where TOML asks for it.
 std::string write_key(const std::string& key);
 

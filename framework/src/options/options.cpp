@@ -121,6 +121,7 @@ Check Options::get(std::string_view key, double& value, std::string_view help) {
 Check Options::get(std::string_view key, std::string& value, std::string_view help) { return read(key, value, help); }
 Check Options::get(std::string_view key, StringList& value, std::string_view help) { return read(key, value, help); }
 Check Options::get(std::string_view key, IntList& value, std::string_view help) { return read(key, value, help); }
+Check Options::get(std::string_view key, IntPairList& value, std::string_view help) { return read(key, value, help); }
 Check Options::get(std::string_view key, StringOrList& value, std::string_view help) { return read(key, value, help); }
 Check Options::get(std::string_view key, BoolOrString& value, std::string_view help) { return read(key, value, help); }
 Check Options::get(std::string_view key, IntMap& value, std::string_view help) { return read(key, value, help); }

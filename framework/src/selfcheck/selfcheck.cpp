@@ -20,6 +20,15 @@ constexpr double kSame = 1e-12;     // of the same mathematics in another order,
 
 std::shared_ptr<Model> small_model() { return test::tiny_model(test::tiny_config(2, true), torch::kDouble); }
 
+/// Without adapters, of the same layers as `model`.
+std::shared_ptr<Model> base_of(const Model& model) {
+  auto base = small_model();
+  std::vector<std::pair<int64_t, int64_t>> layers;
+  for (const int64_t layer : model.stored_layers()) layers.emplace_back(layer, layer + 1);
+  if (model.replicated()) base->replicate_layers(layers);
+  return base;
+}
+
 Tensor logits(const Model& model) { return model.logits(model.hidden(test::tiny_input(model, 11))); }
 
 /// A scalar that every output element is part of.
@@ -31,11 +40,11 @@ Calibration random_data(const Model& model) {
           .batch =
               [&model](std::size_t index) {
                 const Input input = test::tiny_input(model, 24 + static_cast<int64_t>(index));
-                return CalibrationBatch{input, input.ids};
+                return CalibrationBatch{input, input.ids, input.ids.size(0) - 1, input.starts, input.ids};
               },
           .loss =
               [&model](const CalibrationBatch& batch) {
-                return model.loss_sum(batch.input, batch.labels) / static_cast<double>(batch.labels.size(0) - 1);
+                return model.loss_sum(batch.input, batch.labels) / static_cast<double>(batch.supervised);
               }};
 }
 
@@ -73,11 +82,12 @@ class Examination {
     Options table = document.table("adapter");
     adapter_ = plugins.make<Adapter>(name, table);
     document.finish();
-    base_logits_ = logits(*model_);
-    hash_ = base_hash(*model_);
     torch::manual_seed(1);
     adapter_->calibrate(*model_, random_data(*model_));
     adapter_->attach(*model_, torch::kDouble);
+    const auto base = base_of(*model_);
+    base_logits_ = logits(*base);
+    hash_ = base_hash(*base);
     model_->eval();  // dropout would make every answer another one
   }
 

@@ -16,6 +16,8 @@
 #include "peft/files/safetensors.h"
 #include "peft/memory.h"
 #include "peft/model/decoder.h"
+#include "peft/text/vocabulary.h"
+#include "train/saved_embedding.h"
 
 namespace peft {
 
@@ -81,11 +83,25 @@ BaseMatch check_base(const SafetensorsFile& file, const Model& model, bool any_b
   return known ? BaseMatch::same : BaseMatch::unknown;
 }
 
+/// Takes out of `file` what it repeats of embedding and head: PEFT saves both, under every key they have, where one of
+/// them is adapted or the vocabulary was resized. What differs from the model's, for the message.
+std::string other_embeddings(const State& own, const Model& model, State& file) {
+  State repeated;
+  for (const Site* site : std::initializer_list<const Site*>{&model.embedding(), &model.head()})
+    for (const std::string& key : keys_of_saved_weight(site->path())) {
+      if (!own.contains(key)) repeated.emplace(key, site->frozen().weight);
+      if (const auto trained = file.find(key); trained != file.end() && own.contains(key))
+        repeated.emplace(key_of_trained_copy(key), trained->second);
+    }
+  return strangers(repeated, file);
+}
+
 /// Gives the adapter a file that has just the tensors it would save.
 void fill(const Adapter& adapter, const Model& model, State file, const std::string& path) {
   file = adapter.completed(model, std::move(file));
   const State own = adapter.hf_state(model);
-  const std::string others = strangers(adapter.hf_base_state(model), file);
+  std::string others = strangers(adapter.hf_base_state(model), file);
+  others += other_embeddings(own, model, file);
   if (const std::string problems = misfits(own, file) + others; !problems.empty())
     throw InputError(path + " does not fit its adapter_config.json and this model:" + problems);
   adapter.load_hf_state(model, file);
@@ -184,6 +200,8 @@ void save_adapter(const std::string& folder, const Adapter& adapter, const Model
   write_state((in / kWeights).string(), state, metadata);
   if (const State rest = adapter.training_state(model); !rest.empty())
     write_state((in / kTraining).string(), rest, metadata);
+  const auto& base = model.origin().checkpoint;
+  if (base != nullptr && base->added() != nullptr && !base->added()->tokens.empty()) write_tokenizer(*base, folder);
   write_file((in / kConfig).string(), text);
 }
 

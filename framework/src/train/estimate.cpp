@@ -120,8 +120,10 @@ MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, c
 
   const auto width = static_cast<int64_t>(c10::elementSize(model.dtype()));
   at(estimate, MemoryComponent::activations) = static_cast<uint64_t>(activation_elements(model, largest) * width);
-  at(estimate, MemoryComponent::logits) =
-      static_cast<uint64_t>(std::min(kLogitRows, largest.supervised) * c.vocab_size * (width + (width < 4 ? 4 : 0)));
+  // The logits, wide; where the head is not the frozen one, their logarithms besides.
+  const int64_t wide = std::max<int64_t>(width, 4), adapted = model.head().adapted() || model.head().uses_copies();
+  at(estimate, MemoryComponent::logits) = static_cast<uint64_t>(
+      std::min(kLogitRows, largest.supervised) * c.vocab_size * ((width < 4 ? width : 0) + wide + adapted * wide));
 
   if (!model.device().is_cpu()) return estimate;
   estimate.reserved = memory_stats(torch::kCPU).reserved;

@@ -2,43 +2,27 @@
 // 2309.14859): ΔW = alpha/r · w1 ⊗ w2, where either may be a product of rank r itself.
 #include <peft/init.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
+
+#include "../rank_and_alpha.h"
 
 namespace {
 
 using torch::Tensor;
 
 /// HF PEFT's LoKrConfig: its names, its defaults.
-struct LokrOptions {
-  int64_t r = 8;
-  double alpha = 8;
+struct LokrOptions : RankAndAlpha {
   bool decompose_both = false;
   int64_t decompose_factor = -1;
-  bool init_weights = true;
-  peft::IntMap rank_pattern;
-  peft::NumberMap alpha_pattern;
-  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}};
 };
 
 LokrOptions read(peft::Options& in) {
   LokrOptions o;
-  in.get("r", o.r, "rank of a factor that is a product itself").require(o.r > 0, "must be positive");
-  in.get("alpha", o.alpha, "the update is scaled by alpha / r");
-  for (const char* dropout : {"rank_dropout", "module_dropout"}) {
-    double probability = 0;
-    in.get(dropout, probability, "0: not supported").require(probability == 0, "is not supported here: must be 0");
-  }
+  read_rank_and_alpha(in, o);
   in.get("decompose_both", o.decompose_both, "let w1 be a product of rank r too, where that is smaller");
   in.get("decompose_factor", o.decompose_factor, "rows and columns of w1; -1: near the square root of the layer's")
       .require(o.decompose_factor == -1 || o.decompose_factor > 0, "must be positive, or -1");
-  peft::read_targets(in, o.targets);
-  in.get("rank_pattern", o.rank_pattern, "other ranks: regex of a module name's end = rank")
-      .require(std::all_of(o.rank_pattern.begin(), o.rank_pattern.end(), [](const auto& p) { return p.second > 0; }),
-               "must give positive ranks");
-  in.get("alpha_pattern", o.alpha_pattern, "other alphas: regex of a module name's end = alpha");
   in.get("init_weights", o.init_weights, "true: w1 (or w1_a) zero, the others uniform; false: all random, for tests");
   return o;
 }
@@ -103,40 +87,24 @@ class LokrLayer final : public peft::Layer {
   Tensor w1_, w1_b_, w2_, w2_b_;
 };
 
-class Lokr final : public peft::TargetedAdapter {
+class Lokr final : public RankedAdapter {
  public:
-  explicit Lokr(LokrOptions options) : TargetedAdapter("LOKR", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_weights; }
+  explicit Lokr(LokrOptions options) : RankedAdapter("LOKR", options), options_(std::move(options)) {}
 
  protected:
-  void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override {
-    ranks_ = peft::pattern_values(options_.rank_pattern, sites, options_.r, "rank_pattern");
-    alphas_ = peft::pattern_values(options_.alpha_pattern, sites, options_.alpha, "alpha_pattern");
-  }
   std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t index,
                                           const at::TensorOptions& form) override {
-    const double scale = alphas_[index] / static_cast<double>(ranks_[index]);
-    return std::make_shared<LokrLayer>(site, ranks_[index], scale, options_, form);
+    return std::make_shared<LokrLayer>(site, rank(index), scale(index), options_, form);
   }
   void write_config(nlohmann::ordered_json& config) const override {
-    config["alpha"] = peft::config_number(options_.alpha);
-    config["alpha_pattern"] = nlohmann::ordered_json::object();
-    for (const auto& [key, alpha] : options_.alpha_pattern) config["alpha_pattern"][key] = peft::config_number(alpha);
+    RankedAdapter::write_config(config);
     config["decompose_both"] = options_.decompose_both;
     config["decompose_factor"] = options_.decompose_factor;
-    config["init_weights"] = options_.init_weights;
-    config["module_dropout"] = 0.0;
-    config["r"] = options_.r;
-    config["rank_dropout"] = 0.0;
     config["rank_dropout_scale"] = false;
-    config["rank_pattern"] = nlohmann::ordered_json(options_.rank_pattern);
-    config["use_effective_conv2d"] = false;
   }
 
  private:
   LokrOptions options_;
-  std::vector<int64_t> ranks_;
-  std::vector<double> alphas_;
 };
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Lokr>(read(in)); }

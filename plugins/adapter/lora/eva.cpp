@@ -142,8 +142,9 @@ std::vector<Tensor> Eva::run() {
             " passes over the data directions still move, or no batch had as many tokens as r · rho; "
             "try a lower tau, a larger batch_size or more calibration_batches");
       const peft::CalibrationBatch batch = data_.batch(step % batches_);
-      counted_ = options_.use_label_mask ? (batch.labels != options_.label_mask_value).nonzero().squeeze(1)
-                                         : at::arange(batch.labels.size(0), batch.labels.options());
+      const Tensor& labels = batch.row_labels;
+      counted_ = options_.use_label_mask ? (labels != options_.label_mask_value).nonzero().squeeze(1)
+                                         : at::arange(labels.size(0), labels.options());
       data_.loss(batch);
       if (std::all_of(followed_.begin(), followed_.end(), ready)) distribute();
     }

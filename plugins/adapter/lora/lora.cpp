@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "eva.h"
 #include "layer.h"
@@ -51,12 +52,15 @@ class Lora final : public peft::TargetedAdapter {
   /// The layers whose start is of the base, by the beginning of their keys.
   std::map<std::string, lora::LinearLayer*> of_base(const peft::Model& model) const;
   bool names_embedding() const;
+  void replicate_layers(peft::Model& model);
   lora::Options options_;
+  bool replicated_ = false;
   std::map<std::string, lora::Start> found_;  ///< starts of the data or of a checkpoint, by site
   std::map<std::string, Share> shares_;       ///< EVA's, by site that keeps any rank
   bool left_out_ = false;                     ///< EVA left sites without
   std::vector<lora::Settings> settings_;
   std::map<std::string, std::shared_ptr<lora::LinearLayer>> linears_;  ///< by site
+  std::set<const peft::Site*> with_tokens_;  ///< some of whose rows are trained
 };
 
 std::vector<lora::Settings> Lora::settings_of(const Sites& sites, const at::TensorOptions& form) const {
@@ -76,9 +80,17 @@ std::vector<lora::Settings> Lora::settings_of(const Sites& sites, const at::Tens
   return all;
 }
 
+/// Where the data's starts did it already, attach finds the model as it is to be.
+void Lora::replicate_layers(peft::Model& model) {
+  if (options_.layer_replication.empty() || replicated_) return;
+  model.replicate_layers(options_.layer_replication);
+  replicated_ = true;
+}
+
 void Lora::calibrate(peft::Model& model, const peft::Calibration& data) {
   using lora::Init;
   if (options_.init != Init::eva && options_.init != Init::corda && options_.init != Init::lora_ga) return;
+  replicate_layers(model);
   const Sites chosen = peft::select_sites(model, targets());
   const auto all = settings_of(chosen, {});
   Sites sites;
@@ -208,6 +220,7 @@ std::shared_ptr<peft::Layer> Lora::make_embedding_layer(const peft::Embedding& s
 }
 
 void Lora::attach(peft::Model& model, torch::Dtype dtype) {
+  replicate_layers(model);
   TargetedAdapter::attach(model, dtype);
   const peft::MemoryScope scope(peft::MemoryComponent::adapter);
   for (peft::Site* site : model.sites())
@@ -219,8 +232,10 @@ void Lora::attach(peft::Model& model, torch::Dtype dtype) {
   const peft::TokenRowsForm form{option, "token_adapter", false,
                                  at::TensorOptions().dtype(dtype).device(model.device())};
   for (auto& [site, layer] :
-       peft::token_rows(model, peft::token_sites(model, *options_.trainable_token_indices, option), form))
+       peft::token_rows(model, peft::token_sites(model, *options_.trainable_token_indices, option), form)) {
     place(*site, "tokens", std::move(layer));
+    with_tokens_.insert(site);
+  }
 }
 
 void Lora::after_backward(const peft::StepPosition&) {
@@ -297,17 +312,20 @@ bool Lora::names_embedding() const {
                      [](const std::string& name) { return name == "embed_tokens" || name == "lm_head"; });
 }
 
-/// An adapted embedding or head is saved along.
+/// An adapted embedding or head is saved along, but where tokens are trained: then PEFT leaves it to the base's folder.
 peft::State Lora::hf_base_state(const peft::Model& model) const {
-  peft::State state;
-  // With trained tokens PEFT leaves it to the base's folder.
-  if (!names_embedding() || options_.trainable_token_indices) return state;
+  peft::State state = TargetedAdapter::hf_base_state(model);
+  const bool saves_adapted = names_embedding() && !options_.trainable_token_indices;
   for (const peft::Site* site : std::initializer_list<const peft::Site*>{&model.embedding(), &model.head()}) {
-    if (layers_on(*site).empty()) continue;
-    const std::string base = "base_model.model." + site->path() + ".base_layer.";
-    state.emplace(base + "weight", site->frozen().weight);
+    const std::string base = "base_model.model." + site->path() + ".";
+    if (auto found = state.extract(base + "base_layer.weight"); !found.empty()) {
+      if (with_tokens_.contains(site)) found.key() = base + "token_adapter.base_layer.weight";
+      state.insert(std::move(found));
+    }
+    if (!saves_adapted || layers_on(*site).empty()) continue;
+    state.emplace(base + "base_layer.weight", site->frozen().weight);
     if (site->frozen().bias.defined() && !copies_on(*site).contains("bias"))
-      state.emplace(base + "bias", site->frozen().bias);
+      state.emplace(base + "base_layer.bias", site->frozen().bias);
   }
   return state;
 }

@@ -52,7 +52,7 @@ std::vector<Tensor> covariances(const std::vector<peft::Site*>& sites, std::size
   });
   for (std::size_t i = 0; i < batches; ++i) {
     const peft::CalibrationBatch batch = data.batch(i);
-    starts = batch.input.starts;
+    starts = batch.row_starts;
     examples += static_cast<int64_t>(starts.size()) - 1;
     data.loss(batch);
   }

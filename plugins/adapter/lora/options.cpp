@@ -136,6 +136,11 @@ Options read(peft::Options& in) {
       .require(o.loraplus_lr_embedding > 0, "must be positive");
   in.get("trainable_token_indices", o.trainable_token_indices,
          "tokens whose rows of the embedding train, too: ids, or for each module by its name's end ids");
+  in.get("layer_replication", o.layer_replication,
+         "ranges [first, last) of layers that the model becomes, one after the other; what comes twice shares its "
+         "weights and has adapters of its own")
+      .require(o.layer_replication.empty() || o.bias == "none",
+               "needs bias = \"none\": copies of a layer would share their trained biases");
   read_init(in, o);
   read_nested(in, o);
   return o;
@@ -167,10 +172,10 @@ void write_nested(const Options& o, nlohmann::ordered_json& config) {
 
 void write_config(const Options& o, nlohmann::ordered_json& config) {
   using json = nlohmann::ordered_json;
-  for (const char* off :
-       {"alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication", "megatron_config",
-        "monteclora_config", "target_parameters", "use_bdlora", "velora_config"})
+  for (const char* off : {"alora_invocation_tokens", "arrow_config", "kasa_config", "layer_replication",
+                          "megatron_config", "monteclora_config", "target_parameters", "use_bdlora", "velora_config"})
     config[off] = nullptr;
+  if (!o.layer_replication.empty()) config["layer_replication"] = o.layer_replication;
   for (const char* off : {"ensure_weight_tying", "fan_in_fan_out", "use_qalora"}) config[off] = false;
   write_nested(o, config);
   config["megatron_core"] = "megatron.core";

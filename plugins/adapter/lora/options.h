@@ -58,6 +58,7 @@ struct Options {
   LoraGaOptions lora_ga;
   LoftqOptions loftq;
   std::optional<peft::TokenIndices> trainable_token_indices;
+  peft::IntPairList layer_replication;
   peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}};
 
   /// What init_lora_weights names.

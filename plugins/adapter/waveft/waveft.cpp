@@ -1,33 +1,25 @@
 // WaveFT: Wavelet Fine-Tuning (Bilican et al. 2025, arXiv 2505.12532): ΔW is the inverse wavelet transform of a matrix
 // with n trained entries, at places drawn once.
-#include <ATen/CPUGeneratorImpl.h>
 #include <peft/delta_layer.h>
-#include <peft/error.h>
 #include <peft/init.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 #include <torch/torch.h>
 
-#include <algorithm>
 #include <cmath>
 #include <map>
-#include <nlohmann/json.hpp>
+
+#include "../frequencies.h"
 
 namespace {
 
 using torch::Tensor;
 
 /// HF PEFT's WaveFTConfig: its names, its defaults.
-struct WaveOptions {
-  int64_t n_frequency = 2592;
-  double scaling = 25;
+struct WaveOptions : FrequencyOptions {
+  WaveOptions() : FrequencyOptions{.n_frequency = 2592, .scaling = 25, .init_weights = true} {}
   std::string wavelet_family = "db1";
   bool use_idwt = true;
-  int64_t random_loc_seed = 777;
   bool proportional_parameters = false;
-  bool init_weights = true;
-  peft::IntMap n_frequency_pattern;
-  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}};
 };
 
 /// Reconstruction low-pass filters (Daubechies 1992); of this length the symlets are the same.
@@ -48,18 +40,10 @@ const std::map<std::string, std::vector<double>> filters = [] {
 
 WaveOptions read(peft::Options& in) {
   WaveOptions o;
-  in.get("n_frequency", o.n_frequency, "trained entries of each layer").require(o.n_frequency > 0, "must be positive");
-  in.get("scaling", o.scaling, "the update is scaled by this");
+  read_frequencies(in, o);
   in.get("wavelet_family", o.wavelet_family, "\"db1\" (Haar), \"db2\", \"db3\", \"db4\", \"sym2\" or \"sym3\"")
       .require(filters.contains(o.wavelet_family), "must be \"db1\", \"db2\", \"db3\", \"db4\", \"sym2\" or \"sym3\"");
   in.get("use_idwt", o.use_idwt, "false: the entries are the update's own, without a transform");
-  in.get("random_loc_seed", o.random_loc_seed, "seed of the entries' places")
-      .require(o.random_loc_seed >= 0, "must not be negative");
-  peft::read_targets(in, o.targets);
-  in.get("n_frequency_pattern", o.n_frequency_pattern, "other numbers: regex of a module name's end = n_frequency")
-      .require(std::all_of(o.n_frequency_pattern.begin(), o.n_frequency_pattern.end(),
-                           [](const auto& p) { return p.second > 0; }),
-               "must give positive numbers");
   in.get("proportional_parameters", o.proportional_parameters,
          "share n_frequency per layer out by the layers' sizes; n_frequency_pattern does not count then");
   in.get("init_weights", o.init_weights, "true: start with zeros; false: small random numbers, for tests");
@@ -104,9 +88,7 @@ class WaveLayer final : public peft::DeltaLayer {
  public:
   WaveLayer(const peft::Linear& site, int64_t n, const WaveOptions& o, const at::TensorOptions& form)
       : scaling_(o.scaling), out_(site.out_features()), in_(site.in_features()) {
-    at::Generator generator = at::detail::createCPUGenerator(static_cast<uint64_t>(o.random_loc_seed));
-    // The first n of a permutation of all, as PEFT draws them.
-    places_ = at::randperm(out_ * in_, generator, torch::kLong).slice(0, 0, n).clone();
+    places_ = drawn_places(site, n, o.random_loc_seed);
     if (o.use_idwt) {
       synthesis_.emplace(filters.at(o.wavelet_family), out_, in_);
       places_ = synthesis_->padded_places(places_);
@@ -142,20 +124,11 @@ class WaveFt final : public peft::TargetedAdapter {
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override;
   std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t index,
                                           const at::TensorOptions& form) override {
-    if (const int64_t most = site.in_features() * site.out_features(); counts_[index] > most)
-      throw peft::ConfigError("[adapter] n_frequency: '" + peft::printable(site.path()) + "' has only " +
-                              std::to_string(most) + " entries, not " + std::to_string(counts_[index]));
     return std::make_shared<WaveLayer>(site, counts_[index], options_, form);
   }
   void write_config(nlohmann::ordered_json& config) const override {
-    config["bias"] = "none";
-    config["fan_in_fan_out"] = false;
-    config["init_weights"] = options_.init_weights;
-    config["n_frequency"] = options_.n_frequency;
-    config["n_frequency_pattern"] = nlohmann::ordered_json(options_.n_frequency_pattern);
+    write_frequencies(options_, config);
     config["proportional_parameters"] = options_.proportional_parameters;
-    config["random_loc_seed"] = options_.random_loc_seed;
-    config["scaling"] = options_.scaling;
     config["use_idwt"] = options_.use_idwt;
     config["wavelet_family"] = options_.wavelet_family;
   }
@@ -166,7 +139,7 @@ class WaveFt final : public peft::TargetedAdapter {
 };
 
 void WaveFt::prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) {
-  counts_ = peft::pattern_values(options_.n_frequency_pattern, sites, options_.n_frequency, "n_frequency_pattern");
+  counts_ = frequencies_of(options_, sites);
   if (!options_.proportional_parameters) return;
   std::vector<double> sizes;
   double sum = 0;

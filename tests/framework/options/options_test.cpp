@@ -29,6 +29,8 @@ struct Everything {
   IntMap ranks = {{"model.layers.0", 8}, {"q_proj", 4}};
   NumberMap alphas = {{"k proj", 1.5}};
   BoolListMap masks = {{"a.b", {true, false}}, {"empty", {}}};
+  IntPairList ranges = {{0, 4}, {2, 5}};
+  std::optional<IntListOrMap> tokens = IntListMap{{"lm_head", {7}}, {"none", {}}};
   std::optional<int64_t> steps;
   std::optional<double> ratio = 0.25;
   std::optional<std::string> note;
@@ -50,6 +52,8 @@ void read(Options in, Everything& o) {
   in.get("ranks", o.ranks, "h");
   in.get("alphas", o.alphas, "h");
   in.get("masks", o.masks, "h");
+  in.get("ranges", o.ranges, "h");
+  in.get("tokens", o.tokens, "h");
   in.get("steps", o.steps, "h");
   in.get("ratio", o.ratio, "h");
   in.get("note", o.note, "h");
@@ -99,6 +103,8 @@ targets = ["q", "v"]
 init = "gaussian"
 ranks = { "a.b" = 1 }
 alphas = { a = 1, b = 2.5 }
+ranges = [[-1, 3]]
+tokens = [5, 6]
 steps = 7
 ratio = 1e-3
 note = ""
@@ -114,6 +120,7 @@ indices = [0]
   want.targets = StringList{"q", "v"}, want.init = std::string("gaussian"), want.ranks = {{"a.b", 1}};
   want.alphas = {{"a", 1}, {"b", 2.5}}, want.steps = 7, want.ratio = 1e-3, want.note = "", want.list = StringList{"l"};
   want.exclude = std::string("x.*"), want.indices = IntList{0};
+  want.ranges = {{-1, 3}}, want.tokens = IntList{5, 6};
   CHECK(o == want);
 }
 
@@ -133,6 +140,12 @@ TEST_CASE("a wrong type is refused, with what it is and what it must be", "[opti
   CHECK(error_of("init = []") == "exp.toml:2:8: [t] 'init' must be a boolean or a string, not a list");
   CHECK(error_of("ranks = { a = 1.5 }") ==
         "exp.toml:2:15: [t] 'ranks' must be a table of integers; this element is a number");
+  CHECK(error_of("ranges = [[0, 4], [2]]") ==
+        "exp.toml:2:19: [t] 'ranges' must be a list of pairs of integers; this element is a list");
+  CHECK(error_of("ranges = [1]") ==
+        "exp.toml:2:11: [t] 'ranges' must be a list of pairs of integers; this element is an integer");
+  CHECK(error_of("tokens = { a = [true] }") ==
+        "exp.toml:2:17: [t] 'tokens' must be a list of integers or a table of such lists; this element is a boolean");
   CHECK(error_of("steps = \"x\"") == "exp.toml:2:9: [t] 'steps' must be an integer, not a string");
 }
 

@@ -132,6 +132,21 @@ TEST_CASE("what stands together is saved, filled and resolved in order") {
   std::filesystem::remove_all(folder);
 }
 
+TEST_CASE("what stands inside an adapter that replicates layers sees the deeper model") {
+  const std::string deep = lora + "[\"q_proj\"]\nlayer_replication = [[0, 2], [0, 1]]\n";
+  const Stacked s(deep + ia3 + "[\"k_proj\"]\n");
+  const Site* last = s.model->find("model.layers.2.self_attn.k_proj");
+  REQUIRE(last != nullptr);
+  CHECK(s.stack[1].adapter->layers_on(*last).size() == 1);
+  CHECK(s.stack[1].adapter->hf_state(*s.model).contains("base_model.model.model.layers.2.self_attn.k_proj.ia3_l"));
+  CHECK(s.stack[0].adapter->hf_config(*s.model)["layer_replication"].dump() == "[[0,2],[0,1]]");
+  CHECK(distance(folded_logits(*s.model), s.logits()) < 1e-12);
+  const Stacked again(s.document.resolved());
+  CHECK(torch::equal(again.logits(), s.logits()));
+  CHECK(has(message_of<ConfigError>([&] { Stacked(ia3 + "[\"k_proj\"]\n" + deep); }),
+            "the one that replicates layers must be declared first"));
+}
+
 TEST_CASE("what cannot stand together is refused") {
   const auto told = [](const std::string& toml) { return message_of<ConfigError>([&] { Stacked s(toml); }); };
   CHECK(has(told(lora + all + "adapter_name = \"a\"\n" + ia3 + all + "adapter_name = \"a\"\n"),

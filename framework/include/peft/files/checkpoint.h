@@ -45,6 +45,20 @@ struct StoredTensor {
   uint64_t size;
 };
 
+/// A token beyond a tokenizer's own: HF tokenizers' AddedToken, its names, its defaults.
+struct AddedToken {
+  std::string content;
+  bool special = false, single_word = false, lstrip = false, rstrip = false, normalized = true;
+  bool operator==(const AddedToken&) const = default;
+};
+
+/// How a checkpoint's vocabulary differs from that of its files; with_vocabulary() makes such a one.
+struct AddedVocabulary {
+  std::vector<AddedToken> tokens;  ///< in the order of their ids
+  int64_t first_id = 0;
+  int64_t stored_rows = 0, rows = 0;  ///< of embedding and head: in the files, and now
+};
+
 /// A model on disk, a Hugging Face folder or one .gguf file, seen as a Hugging Face folder. Read-only and mapped.
 class PEFT_API Checkpoint {
  public:
@@ -72,7 +86,9 @@ class PEFT_API Checkpoint {
   virtual void read(const StoredTensor& tensor, float* out) const = 0;
   /// XXH3-128 over names, types, shapes and bytes of all tensors, in the order of names: the same weights give the same
   /// digits, however they are spread over files.
-  std::string fingerprint() const;
+  virtual std::string fingerprint() const;
+  /// Null: the vocabulary is the files' own.
+  virtual const AddedVocabulary* added() const { return nullptr; }
   /// True if data is the tensor's value as it stands (not quantised, not permuted): it may be used without a copy.
   virtual bool is_direct(const StoredTensor& tensor) const = 0;
 };

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <memory>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "peft/export.h"
@@ -9,6 +11,7 @@
 
 namespace peft {
 
+class Checkpoint;
 struct RopeFrequencies;
 
 /// Tokens of one or more examples laid end to end, on the model's device.
@@ -38,9 +41,22 @@ class PEFT_API Model : public torch::nn::Module {
   struct Origin {
     std::string path;
     std::string fingerprint;  ///< Checkpoint::fingerprint
+    std::shared_ptr<const Checkpoint> checkpoint = {};
   };
   const Origin& origin() const { return origin_; }
   void set_origin(Origin origin) { origin_ = std::move(origin); }
+  /// Whether embedding and head have another length than in the checkpoint's files; see with_vocabulary().
+  bool vocabulary_resized() const;
+
+  /// HF PEFT's replicate_layers: the layers become those of the ranges [first, last), one after the other, numbered
+  /// anew; what comes twice shares its frozen weights. Before anything is attached: Site pointers end. Throws
+  /// ConfigError for what is no range of the model's layers, and where an adapter is there.
+  void replicate_layers(const std::vector<std::pair<int64_t, int64_t>>& ranges);
+  bool replicated() const { return replicated_; }
+  /// For each layer, the checkpoint's layer whose weights it has.
+  const std::vector<int64_t>& stored_layers() const { return stored_layers_; }
+  /// A site's path, or where it was replicated, the path of what the checkpoint stores.
+  std::string stored_path(const Site& site) const;
 
   /// Final hidden states, after the last norm: [T, hidden]. With a cache: one sequence, appended to it.
   Tensor hidden(const Input& input, KeyValueCache* cache = nullptr) const;
@@ -72,7 +88,7 @@ class PEFT_API Model : public torch::nn::Module {
   NamedTensors adapter_tensors() const;
   /// Those of them that train.
   NamedTensors trainable() const;
-  /// The frozen base, as checkpoint name → tensor; a tied head is left out.
+  /// The frozen base, as checkpoint name → tensor, each once: a tied head is left out.
   NamedTensors frozen() const;
   void enable_adapters(bool on);
   void enable_fusion(bool on);
@@ -86,12 +102,16 @@ class PEFT_API Model : public torch::nn::Module {
   struct Attention;
   struct Mlp;
   struct Block;
+  void register_sites();
   Tensor body(const Input& input, KeyValueCache* cache, int64_t in_front) const;
+  Tensor loss_of_rows(const Tensor& rows, const Tensor& targets) const;
   DecoderConfig config_;
   Origin origin_;
   std::vector<Site*> sites_;
   std::shared_ptr<Embedding> embedding_;
   std::vector<std::shared_ptr<Block>> blocks_;
+  std::vector<int64_t> stored_layers_;
+  bool replicated_ = false;
   std::shared_ptr<Norm> norm_;
   std::shared_ptr<Linear> head_;
   std::shared_ptr<const RopeFrequencies> rope_;

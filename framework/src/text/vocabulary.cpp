@@ -1,0 +1,219 @@
+#include "peft/text/vocabulary.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "peft/error.h"
+#include "peft/files/json.h"
+#include "peft/files/safetensors.h"
+#include "text/fields.h"
+
+namespace peft {
+
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using text::Fields;
+
+constexpr const char* kEmbedding = "model.embed_tokens.weight";
+constexpr const char* kHead = "lm_head.weight";
+
+bool has_rows_of_tokens(const std::string& tensor) { return tensor == kEmbedding || tensor == kHead; }
+
+json json_of(const AddedToken& token) {
+  return {{"content", token.content}, {"special", token.special}, {"single_word", token.single_word},
+          {"lstrip", token.lstrip},   {"rstrip", token.rstrip},   {"normalized", token.normalized}};
+}
+
+AddedToken token_of(const Fields& in) {
+  AddedToken token{.content = in.text("content"),
+                   .special = in.flag("special", false),
+                   .single_word = in.flag("single_word", false),
+                   .lstrip = in.flag("lstrip", false),
+                   .rstrip = in.flag("rstrip", false)};
+  token.normalized = in.flag("normalized", !token.special);
+  return token;
+}
+
+/// The added tokens of a tokenizer.json by id.
+std::map<int64_t, AddedToken> added_of(const Fields& tokenizer) {
+  std::map<int64_t, AddedToken> all;
+  if (!tokenizer.has("added_tokens")) return all;
+  for (const Fields& in : tokenizer.each("added_tokens")) {
+    const int64_t id = in.integer("id");
+    if (id < 0 || id > INT32_MAX) in.fail("'id' must be a token's");
+    all.emplace(id, token_of(in));
+  }
+  return all;
+}
+
+/// The id that HF tokenizers would give to a token added next.
+int64_t next_id(const Fields& tokenizer) {
+  auto next = static_cast<int64_t>(tokenizer.at("model").object("vocab").size());
+  const auto added = added_of(tokenizer);
+  if (!added.empty()) next = std::max(next, added.rbegin()->first + 1);
+  return next;
+}
+
+/// tokenizer.json with the tokens at its end; `first` becomes the id of the first.
+std::string with_tokens(const Checkpoint& base, const std::vector<AddedToken>& tokens, int64_t& first) {
+  const std::string name = base.path() + ": tokenizer";
+  json tokenizer = text::parse_json(base.tokenizer_json(), name);
+  const Fields in(tokenizer, name);
+  first = next_id(in);
+  std::set<std::string> known;
+  for (const auto& [id, token] : added_of(in)) known.insert(token.content);
+  const Fields model = in.at("model");
+  int64_t id = first;
+  for (const AddedToken& token : tokens) {
+    if (token.content.empty()) throw ConfigError("[model] added_tokens: one has no text");
+    if (model.object("vocab").contains(token.content) || !known.insert(token.content).second)
+      throw ConfigError("[model] added_tokens: '" + printable(token.content) + "' is in the vocabulary already");
+    json entry = json_of(token);
+    entry["id"] = id++;
+    tokenizer["added_tokens"].push_back(std::move(entry));
+  }
+  return tokenizer.dump();
+}
+
+class WithVocabulary final : public Checkpoint {
+ public:
+  WithVocabulary(std::shared_ptr<const Checkpoint> base, VocabularyChange change, AddedVocabulary added,
+                 std::string tokenizer)
+      : base_(std::move(base)),
+        values_(std::move(change.values)),
+        added_(std::move(added)),
+        tokenizer_(std::move(tokenizer)),
+        config_(base_->config()) {
+    config_["vocab_size"] = added_.rows;
+    for (StoredTensor tensor : base_->tensors()) {
+      if (has_rows_of_tokens(tensor.name)) resize(tensor);
+      tensors_.push_back(std::move(tensor));
+    }
+  }
+
+  const std::string& path() const override { return base_->path(); }
+  const json& config() const override { return config_; }
+  const json& tokenizer_config() const override { return base_->tokenizer_config(); }
+  const json& generation_config() const override { return base_->generation_config(); }
+  const std::vector<StoredTensor>& tensors() const override { return tensors_; }
+  std::string tokenizer_json() const override { return added_.tokens.empty() ? base_->tokenizer_json() : tokenizer_; }
+  std::string tokenizer_bytes() const override {
+    json tokens = json::array();
+    for (const AddedToken& token : added_.tokens) tokens.push_back(json_of(token));
+    return base_->tokenizer_bytes() + tokens.dump();
+  }
+  std::string fingerprint() const override { return base_->fingerprint(); }
+  const AddedVocabulary* added() const override { return &added_; }
+  bool is_direct(const StoredTensor& tensor) const override {
+    return !has_rows_of_tokens(tensor.name) && base_->is_direct(tensor);
+  }
+
+  void read(const StoredTensor& tensor, float* out) const override {
+    if (!has_rows_of_tokens(tensor.name)) return base_->read(tensor, out);
+    const StoredTensor& stored = *base_->find(tensor.name);
+    if (stored.shape[0] <= tensor.shape[0]) {
+      base_->read(stored, out);
+      return add_rows(stored, tensor.shape[0], out);
+    }
+    std::vector<float> all(static_cast<std::size_t>(stored.shape[0] * stored.shape[1]));
+    base_->read(stored, all.data());
+    std::copy_n(all.begin(), tensor.shape[0] * tensor.shape[1], out);
+  }
+
+ private:
+  void resize(StoredTensor& tensor) const;
+  void add_rows(const StoredTensor& stored, int64_t rows, float* out) const;
+  std::shared_ptr<const Checkpoint> base_;
+  std::map<std::string, std::vector<float>> values_;
+  AddedVocabulary added_;
+  std::string tokenizer_;
+  json config_;
+  std::vector<StoredTensor> tensors_;
+};
+
+/// A quantised one becomes fp32: new rows are no whole blocks of it.
+void WithVocabulary::resize(StoredTensor& tensor) const {
+  if (tensor.shape != base_->find(kEmbedding)->shape)
+    throw InputError(printable(path(), 4096) + ": '" + tensor.name + "' and '" + kEmbedding +
+                     "' are not of one shape, so that tokens cannot be added");
+  if (tensor.type >= StoredType::q4_0) tensor.type = StoredType::f32;
+  tensor.shape[0] = added_.rows;
+  tensor.data = nullptr;  // made by read()
+  tensor.size = element_size(tensor.type) * static_cast<uint64_t>(tensor.shape[0] * tensor.shape[1]);
+}
+
+/// `out` holds the stored rows, and has room for `rows`.
+void WithVocabulary::add_rows(const StoredTensor& stored, int64_t rows, float* out) const {
+  const int64_t known = stored.shape[0], width = stored.shape[1];
+  if (const auto given = values_.find(stored.name); given != values_.end()) {
+    std::copy(given->second.begin(), given->second.end(), out + known * width);
+    return;
+  }
+  std::vector<double> sum(static_cast<std::size_t>(width));
+  for (int64_t i = 0; i < known * width; ++i) sum[static_cast<std::size_t>(i % width)] += static_cast<double>(out[i]);
+  for (int64_t i = known * width; i < rows * width; ++i)
+    out[i] = static_cast<float>(sum[static_cast<std::size_t>(i % width)] / static_cast<double>(known));
+}
+
+}  // namespace
+
+std::shared_ptr<const Checkpoint> with_vocabulary(std::shared_ptr<const Checkpoint> base, VocabularyChange change) {
+  const StoredTensor* embedding = base->find(kEmbedding);
+  if (embedding == nullptr || embedding->shape.size() != 2) return base;  // which the loader will not take
+  AddedVocabulary added{.tokens = change.tokens, .stored_rows = embedding->shape[0]};
+  std::string tokenizer;
+  if (!change.tokens.empty()) tokenizer = with_tokens(*base, change.tokens, added.first_id);
+  const int64_t needed = change.tokens.empty() ? 0 : added.first_id + static_cast<int64_t>(change.tokens.size());
+  added.rows = change.rows > 0 ? change.rows : std::max(added.stored_rows, needed);
+  if (added.rows < needed)
+    throw InputError(printable(base->path(), 4096) + ": an embedding of " + std::to_string(added.rows) +
+                     " rows does not hold the added tokens, the last of which is " + std::to_string(needed - 1));
+  for (const auto& [name, values] : change.values) {
+    const int64_t beyond = std::max<int64_t>(0, added.rows - added.stored_rows);
+    if (static_cast<int64_t>(values.size()) != beyond * embedding->shape[1])
+      throw InputError("the rows added to '" + printable(name) + "' are not " + std::to_string(beyond));
+  }
+  if (change.tokens.empty() && added.rows == added.stored_rows) return base;
+  return std::make_shared<WithVocabulary>(std::move(base), std::move(change), std::move(added), std::move(tokenizer));
+}
+
+std::vector<AddedToken> tokens_beyond(const Checkpoint& base, const std::string& tokenizer_json,
+                                      const std::string& name) {
+  const std::string own = base.tokenizer_json();
+  std::vector<AddedToken> tokens;
+  if (own == tokenizer_json) return tokens;
+  const std::string of_base = base.path() + ": tokenizer";
+  const json before = text::parse_json(own, of_base), after = text::parse_json(tokenizer_json, name);
+  const int64_t first = next_id(Fields(before, of_base));
+  for (auto& [id, token] : added_of(Fields(after, name))) {
+    if (id < first) continue;
+    const int64_t expected = first + static_cast<int64_t>(tokens.size());
+    if (id != expected)
+      throw InputError(printable(name, 4096) + ": the token '" + printable(token.content) + "' has the id " +
+                       std::to_string(id) + ", but the next one after this base's would be " +
+                       std::to_string(expected) + ": it is of another vocabulary");
+    tokens.push_back(token);
+  }
+  return tokens;
+}
+
+void write_tokenizer(const Checkpoint& checkpoint, const std::string& folder) {
+  const auto file = [&](const std::string& name) { return (fs::path(folder) / name).string(); };
+  const bool as_it_is = fs::is_directory(checkpoint.path());
+  const bool added = checkpoint.added() != nullptr && !checkpoint.added()->tokens.empty();
+  if (!as_it_is) write_file(file("tokenizer_config.json"), checkpoint.tokenizer_config().dump(2) + "\n");
+  if (!as_it_is || added) write_file(file("tokenizer.json"), checkpoint.tokenizer_json());
+  if (!as_it_is) return;
+  for (const std::string name :
+       {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+        "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json"})
+    if (const fs::path from = fs::path(checkpoint.path()) / name;
+        fs::exists(from) && !(added && name == "tokenizer.json"))
+      write_file(file(name), read_text(from.string()));
+}
+
+}  // namespace peft

@@ -1,0 +1,96 @@
+// Embedding and head in an adapter's file: PEFT's save_embedding_layers.
+#include "train/saved_embedding.h"
+
+#include <filesystem>
+
+#include "peft/adapter_files.h"
+#include "peft/error.h"
+#include "peft/files/json.h"
+#include "peft/files/safetensors.h"
+#include "peft/text/vocabulary.h"
+
+namespace peft {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+const StoredTensor* saved_weight(const SafetensorsFile& file, const std::string& module) {
+  for (const std::string& key : keys_of_saved_weight(module))
+    for (const StoredTensor& tensor : file.tensors())
+      if (tensor.name == key) return &tensor;
+  return nullptr;
+}
+
+/// The rows of `saved` from `first` on.
+std::vector<float> rows_from(const StoredTensor& saved, int64_t first) {
+  StoredTensor rest = saved;
+  const auto row = element_size(saved.type) * static_cast<uint64_t>(saved.shape[1]);
+  rest.data += row * static_cast<uint64_t>(first);
+  rest.size -= row * static_cast<uint64_t>(first);
+  rest.shape[0] -= first;
+  std::vector<float> values(static_cast<std::size_t>(rest.shape[0] * rest.shape[1]));
+  to_float(rest, values.data());
+  return values;
+}
+
+[[noreturn]] void disagree(const std::string& folder, const char* what) {
+  throw InputError(printable(folder, 4096) + ": its " + what +
+                   " are not those of the adapter before it, so the two cannot be on one model");
+}
+
+/// What the folder's weights say of embedding and head.
+void add_rows(const std::string& folder, const Checkpoint& base, VocabularyChange& change) {
+  const fs::path path = fs::path(folder) / "adapter_model.safetensors";
+  if (!fs::exists(path)) return;  // opening the adapter tells what is there instead
+  const auto file = SafetensorsFile::open(path.string());
+  for (const std::string module : {"model.embed_tokens", "lm_head"}) {
+    const StoredTensor *saved = saved_weight(*file, module), *own = base.find(module + ".weight");
+    if (saved == nullptr || own == nullptr || own->shape.size() != 2) continue;
+    // Another width, or integers: filling the adapter tells.
+    if (saved->shape.size() != 2 || saved->shape[1] != own->shape[1] || saved->shape[0] == 0) continue;
+    if (saved->type > StoredType::bf16) continue;
+    if (change.rows != 0 && change.rows != saved->shape[0]) disagree(folder, "rows of embedding and head");
+    change.rows = saved->shape[0];
+    if (saved->shape[0] <= own->shape[0]) continue;
+    std::vector<float> values = rows_from(*saved, own->shape[0]);
+    const auto [known, fresh] = change.values.try_emplace(own->name, values);
+    if (!fresh && known->second != values) disagree(folder, "rows of added tokens");
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> keys_of_saved_weight(const std::string& module) {
+  std::vector<std::string> keys;
+  for (const char* wrapper : {".original_module", ".base_layer", ".token_adapter.base_layer", ""})
+    for (const char* prefix : {"base_model.model.", "base_model."})
+      keys.push_back(prefix + module + wrapper + ".weight");
+  return keys;
+}
+
+std::string key_of_trained_copy(const std::string& key) {
+  return key.substr(0, key.rfind('.')) + ".modules_to_save.weight";
+}
+
+std::vector<AddedToken> added_tokens(const Checkpoint& base, const StringList& folders) {
+  std::vector<AddedToken> tokens;
+  for (const std::string& folder : folders) {
+    const std::string path = (fs::path(folder) / "tokenizer.json").string();
+    if (!fs::exists(path)) continue;
+    const std::vector<AddedToken> own = tokens_beyond(base, read_text(path), path);
+    if (own.empty()) continue;
+    if (!tokens.empty() && tokens != own) disagree(folder, "added tokens");
+    tokens = own;
+  }
+  return tokens;
+}
+
+std::shared_ptr<const Checkpoint> base_for(std::shared_ptr<const Checkpoint> base,
+                                           const std::vector<AddedToken>& tokens, const StringList& folders) {
+  VocabularyChange change{.tokens = tokens};
+  for (const std::string& folder : folders) add_rows(folder, *base, change);
+  return with_vocabulary(std::move(base), std::move(change));
+}
+
+}  // namespace peft

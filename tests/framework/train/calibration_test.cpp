@@ -1,0 +1,75 @@
+// What a method sees before it is attached promises: the loss is the mean over what is learned, and starts and labels
+// are those of the rows that layers see, also where another adapter put virtual tokens in front of each example.
+#include "peft/calibration.h"
+
+#include <torch/torch.h>
+
+#include "peft/adapter.h"
+#include "peft/train.h"
+#include "plugins/load.h"
+#include "selfcheck/tiny_model.h"
+#include "support/test.h"
+
+using namespace peft;
+using torch::Tensor;
+
+namespace {
+
+/// All of whose tokens are learned.
+Dataset test_data() {
+  Dataset data;
+  for (const std::vector<int64_t>& ids : {std::vector<int64_t>{3, 9, 4, 7}, {8, 2}, {5, 6, 1}})
+    data.examples.push_back({ids, ids});
+  return data;
+}
+
+struct Seen {
+  int64_t supervised, rows_of_layers;
+  std::vector<int64_t> starts;
+  Tensor labels;
+  double loss, sum;
+};
+
+Seen look(Model& model) {
+  const torch::NoGradGuard no_grad;
+  const auto precision = test::load<Precision>("fp64");
+  const Dataset data = test_data();
+  TrainingOptions options;
+  options.batch_size = 3;
+  const Calibration given = calibration(model, *precision, data, options, false, 64);
+  REQUIRE(given.batches == 1);
+  const CalibrationBatch batch = given.batch(0);
+  Seen seen{batch.supervised, 0, batch.row_starts, batch.row_labels, 0, 0};
+  const InputProbe probe({model.find("model.layers.0.self_attn.q_proj")},
+                         [&](std::size_t, const Tensor& x) { seen.rows_of_layers = x.size(0); });
+  seen.loss = given.loss(batch).item<double>();
+  seen.sum = model.loss_sum(batch.input, batch.labels).item<double>();
+  return seen;
+}
+
+}  // namespace
+
+TEST_CASE("without virtual tokens an example's first token is not learned") {
+  const auto model = test::tiny_model(test::tiny_config(), torch::kDouble);
+  const Seen seen = look(*model);
+  CHECK(seen.supervised == 9 - 3);
+  CHECK(seen.loss == Approx(seen.sum / 6).epsilon(1e-12));
+  CHECK(seen.rows_of_layers == 9);
+  CHECK(seen.starts.back() == 9);
+  CHECK(seen.labels.size(0) == 9);
+}
+
+TEST_CASE("behind virtual tokens it is, and layers see those, too") {
+  const auto model = test::tiny_model(test::tiny_config(), torch::kDouble);
+  const auto prompt = test::load<Adapter>("prompt_tuning", "num_virtual_tokens = 4");
+  prompt->attach(*model, torch::kDouble);
+  const Seen seen = look(*model);
+  CHECK(seen.supervised == 9);
+  CHECK(seen.loss == Approx(seen.sum / 9).epsilon(1e-12));
+  CHECK(seen.rows_of_layers == 9 + 3 * 4);
+  CHECK(seen.starts.back() == 9 + 3 * 4);
+  REQUIRE(seen.labels.size(0) == 9 + 3 * 4);
+  CHECK((seen.labels != ignored_label).sum().item<int64_t>() == 9);
+  for (std::size_t e = 0; e + 1 < seen.starts.size(); ++e)
+    CHECK((seen.labels.narrow(0, seen.starts[e], 4) == ignored_label).all().item<bool>());
+}
