@@ -25,8 +25,10 @@
 // One allocation of 256 MiB ends the program; what was freed is kept apart only for a while.
 extern "C" const char* __asan_default_options();
 const char* __asan_default_options() {
-  return "max_allocation_size_mb=256:quarantine_size_mb=16:hard_rss_limit_mb=1024:detect_stack_use_after_return=0";
+  return "max_allocation_size_mb=256:quarantine_size_mb=16:hard_rss_limit_mb=1024:exitcode=77";
 }
+extern "C" const char* __ubsan_default_options();
+const char* __ubsan_default_options() { return "print_stacktrace=1:exitcode=77"; }
 
 namespace {
 
