@@ -101,7 +101,12 @@ def exact_peer(monkeypatch):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Each comparison's largest difference from the peer, with the bound it had to keep."""
+    """What tests counted; each comparison's largest difference from the peer, with the bound it had to keep."""
+    figures = sys.modules.get("figures")
+    if figures is not None and figures.FIGURES:
+        terminalreporter.section("counted")
+        for what, number in sorted(figures.FIGURES.items()):
+            terminalreporter.write_line(f"{number:8} {what}")
     support = sys.modules.get("model_support")
     if support is None or not support.DIFFERENCES:
         return

@@ -57,7 +57,8 @@ class PEFT_API DivergedError : public Error {
   ~DivergedError() override;
 };
 
-/// A name from a file, safe to print: control and non-UTF-8 bytes escaped, cut to `limit` bytes.
+/// A name from a file, safe to print: controls (bidirectional ones too) and what is not UTF-8 escaped, cut to `limit`
+/// bytes.
 PEFT_API std::string printable(const std::string& text, std::size_t limit = 200);
 
 }  // namespace peft

@@ -24,16 +24,29 @@ DivergedError::~DivergedError() = default;
 
 namespace {
 
-/// Length of the well-formed UTF-8 sequence at `i`, 0 if there is none.
+/// Length of the well-formed UTF-8 sequence at `i` (table 3-7 of the Unicode standard), 0 if there is none.
 std::size_t utf8_length(const std::string& text, std::size_t i) {
-  const auto byte = [&](std::size_t k) { return static_cast<unsigned char>(text[k]); };
-  const unsigned char lead = byte(i);
-  const std::size_t n = lead < 0x80 ? 1 : lead >> 5 == 6 ? 2 : lead >> 4 == 14 ? 3 : lead >> 3 == 30 ? 4 : 0;
-  if (n == 0 || i + n > text.size() || lead == 0xC0 || lead == 0xC1 || lead > 0xF4) return 0;
-  for (std::size_t k = 1; k < n; ++k)
+  const auto byte = [&](std::size_t k) { return k < text.size() ? static_cast<unsigned char>(text[k]) : 0u; };
+  const unsigned lead = byte(i), second = byte(i + 1);
+  if (lead < 0x80) return 1;
+  if (lead < 0xC2 || lead > 0xF4) return 0;
+  const unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
+  const unsigned high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
+  if (second < low || second > high) return 0;
+  const std::size_t n = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
+  for (std::size_t k = 2; k < n; ++k)
     if (byte(i + k) >> 6 != 2) return 0;
-  if (lead == 0xC2 && byte(i + 1) < 0xA0) return 0;  // C1 controls drive terminals too
   return n;
+}
+
+/// What drives a terminal or turns the order of what is shown: C0, DEL, C1, line separators, bidirectional controls.
+bool is_control(const std::string& text, std::size_t i, std::size_t n) {
+  const auto byte = [&](std::size_t k) { return static_cast<unsigned char>(text[i + k]); };
+  if (n == 1) return byte(0) < 0x20 || byte(0) == 0x7F;
+  if (n == 2) return byte(0) == 0xC2 && byte(1) < 0xA0;
+  if (n != 3 || byte(0) != 0xE2) return false;
+  return (byte(1) == 0x80 && ((byte(2) >= 0x8E && byte(2) <= 0x8F) || (byte(2) >= 0xA8 && byte(2) <= 0xAE))) ||
+         (byte(1) == 0x81 && byte(2) >= 0xA6 && byte(2) <= 0xA9);
 }
 
 }  // namespace
@@ -42,11 +55,10 @@ std::string printable(const std::string& text, std::size_t limit) {
   std::string out;
   for (std::size_t i = 0; i < text.size();) {
     if (out.size() >= limit) return out + "…";
-    const auto c = static_cast<unsigned char>(text[i]);
     const std::size_t n = utf8_length(text, i);
-    if (n == 0 || c < 0x20 || c == 0x7F) {
+    if (n == 0 || is_control(text, i, n)) {
       char hex[8];
-      std::snprintf(hex, sizeof hex, "\\x%02x", c);
+      std::snprintf(hex, sizeof hex, "\\x%02x", static_cast<unsigned char>(text[i]));
       out += hex;
       ++i;
     } else {

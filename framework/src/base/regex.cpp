@@ -10,6 +10,11 @@ namespace peft {
 
 namespace {
 
+/// A match may begin at each byte, and each may take Oniguruma's ten million steps: together they may take these, and a
+/// hundred for a byte.
+constexpr unsigned long search_steps = 1'000'000;
+
+using Limits = std::unique_ptr<OnigMatchParam, void (*)(OnigMatchParam*)>;
 using Region = std::unique_ptr<OnigRegion, void (*)(OnigRegion*)>;
 
 Region new_region() {
@@ -35,7 +40,15 @@ bool matched(int code) {
 
 struct Regex::Compiled {
   regex_t* regex = nullptr;
-  std::unique_ptr<OnigMatchParam, void (*)(OnigMatchParam*)> limits{onig_new_match_param(), onig_free_match_param};
+  unsigned long most_steps = 0;
+
+  /// For one search: threads share the expression.
+  Limits limits(std::string_view text) const {
+    Limits made{onig_new_match_param(), onig_free_match_param};
+    if (most_steps > 0) onig_set_retry_limit_in_match_of_match_param(made.get(), most_steps);
+    onig_set_retry_limit_in_search_of_match_param(made.get(), search_steps + 100 * text.size());
+    return made;
+  }
 };
 
 Regex::Regex(const std::string& expression, Syntax syntax, unsigned long most_steps)
@@ -50,24 +63,26 @@ Regex::Regex(const std::string& expression, Syntax syntax, unsigned long most_st
       onig_new(&compiled_->regex, peft::begin(expression), peft::end(expression), ONIG_OPTION_NONE, ONIG_ENCODING_UTF8,
                syntax == Syntax::python ? ONIG_SYNTAX_PYTHON : ONIG_SYNTAX_DEFAULT, &info);
   if (code != ONIG_NORMAL) throw RegexError("does not compile: " + message_of(code, &info));
-  if (most_steps > 0) onig_set_retry_limit_in_match_of_match_param(compiled_->limits.get(), most_steps);
+  compiled_->most_steps = most_steps;
 }
 
 Regex::~Regex() { onig_free(compiled_->regex); }
 
 std::optional<Regex::Match> Regex::search(std::string_view text, std::size_t from) const {
+  const Limits limits = compiled_->limits(text);
   const Region region = new_region();
   const int code =
       onig_search_with_param(compiled_->regex, peft::begin(text), peft::end(text), peft::begin(text) + from,
-                             peft::end(text), region.get(), ONIG_OPTION_NONE, compiled_->limits.get());
+                             peft::end(text), region.get(), ONIG_OPTION_NONE, limits.get());
   if (!matched(code)) return std::nullopt;
   return Match{static_cast<std::size_t>(region->beg[0]), static_cast<std::size_t>(region->end[0]), ""};
 }
 
 std::optional<Regex::Match> Regex::match(std::string_view text, const std::string& group) const {
+  const Limits limits = compiled_->limits(text);
   const Region region = new_region();
   const int code = onig_match_with_param(compiled_->regex, peft::begin(text), peft::end(text), peft::begin(text),
-                                         region.get(), ONIG_OPTION_NONE, compiled_->limits.get());
+                                         region.get(), ONIG_OPTION_NONE, limits.get());
   if (!matched(code)) return std::nullopt;
   Match found{0, static_cast<std::size_t>(region->end[0]), ""};
   const int index = onig_name_to_backref_number(compiled_->regex, peft::begin(group), peft::end(group), region.get());

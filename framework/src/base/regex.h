@@ -21,7 +21,8 @@ class Regex {
     std::size_t begin, end;
     std::string group;  ///< text of the group asked for, "" if there is none
   };
-  /// `most_steps` bounds the backtracking of one attempt; 0: Oniguruma's own limit.
+  /// `most_steps` bounds the backtracking of one attempt; 0: Oniguruma's own limit. That of a search is bounded by the
+  /// text's length.
   Regex(const std::string& expression, Syntax syntax, unsigned long most_steps = 0);
   ~Regex();
   Regex(const Regex&) = delete;

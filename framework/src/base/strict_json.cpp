@@ -11,6 +11,9 @@ namespace {
 
 using nlohmann::json;
 
+/// In memory a value takes ten times what `0,` takes in the file. Real tokenizers have some two million.
+constexpr std::size_t max_values = std::size_t{1} << 23;
+
 /// Builds the document and refuses what nlohmann's own parser lets through: deep nesting and double keys.
 class Builder : public nlohmann::json_sax<json> {
  public:
@@ -42,6 +45,8 @@ class Builder : public nlohmann::json_sax<json> {
 
  private:
   json* place(json&& value) {
+    if (++values_ > max_values)
+      throw InputError(name_ + ": JSON of more than " + std::to_string(max_values) + " values");
     if (stack_.empty()) return &(root_ = std::move(value));
     if (stack_.back()->is_object()) return &(*slot_ = std::move(value));
     auto& items = stack_.back()->get_ref<json::array_t&>();
@@ -65,7 +70,7 @@ class Builder : public nlohmann::json_sax<json> {
 
   json& root_;
   const std::string& name_;
-  std::size_t max_depth_;
+  std::size_t max_depth_, values_ = 0;
   std::vector<json*> stack_;
   json* slot_ = nullptr;
 };
@@ -73,6 +78,9 @@ class Builder : public nlohmann::json_sax<json> {
 }  // namespace
 
 json read_strict_json(std::string_view text, const std::string& name, std::size_t max_depth) {
+  // nlohmann's parser takes the one for the end, whatever follows, and passes over the other.
+  if (const std::size_t nul = text.find('\0'); nul != text.npos) throw JsonSyntaxError{nul + 1, "a NUL byte", false};
+  if (text.starts_with("\xEF\xBB\xBF")) throw InputError(name + ": begins with a byte order mark, which JSON has not");
   json root;
   Builder builder(root, name, max_depth);
   json::sax_parse(text.begin(), text.end(), &builder);

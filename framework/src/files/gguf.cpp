@@ -43,7 +43,7 @@ class GgufCheckpoint final : public Checkpoint {
 
   const std::string& path() const override { return gguf_.file->path(); }
   const json& config() const override { return config_; }
-  std::string tokenizer_json() const override { return tokenizer_json_from_gguf(gguf_.metadata, path()); }
+  std::string tokenizer_json() const override { return tokenizer_json_from_gguf(gguf_.metadata, printable(path(), 4096)); }
   std::string tokenizer_bytes() const override {
     const auto header = gguf_.file->bytes().first(gguf_.header_bytes);
     return {reinterpret_cast<const char*>(header.data()), header.size()};
@@ -75,16 +75,19 @@ class GgufCheckpoint final : public Checkpoint {
     const int64_t layers = config_["num_hidden_layers"].get<int64_t>();
     const std::string name = hf_name_of_gguf(tensor.name, layers);
     if (name.empty())
-      throw InputError(path() + ": tensor '" + printable(tensor.name) + "' belongs to no llama model of " +
-                       std::to_string(layers) + " layers");
+      fail(tensor, "belongs to no llama model of " + std::to_string(layers) + " layers");
     if (const int64_t heads = permuted_heads(name); heads != 0) {
       if (tensor.shape[0] % (2 * heads) != 0)
-        throw InputError(path() + ": tensor '" + printable(tensor.name) + "' has " + std::to_string(tensor.shape[0]) +
-                         " rows, which are not " + std::to_string(heads) + " heads of an even size");
+        fail(tensor, "has " + std::to_string(tensor.shape[0]) + " rows, which are not " + std::to_string(heads) +
+                         " heads of an even size");
       if (tensor.shape.size() == 1 && gguf_type(tensor.type).block_elements != 1)
-        throw InputError(path() + ": tensor '" + printable(tensor.name) + "': a quantised bias is not implemented");
+        fail(tensor, "is a quantised bias, which is not implemented");
     }
     tensors_.push_back({name, tensor.type, tensor.shape, tensor.data, tensor.size});
+  }
+
+  [[noreturn]] void fail(const GgufTensor& tensor, const std::string& what) const {
+    throw InputError(printable(path(), 4096) + ": tensor '" + printable(tensor.name) + "' " + what);
   }
 
   static void read_permuted(const StoredTensor& tensor, const GgufType& type, int64_t heads, float* out) {

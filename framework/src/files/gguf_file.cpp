@@ -24,6 +24,8 @@ constexpr uint32_t default_alignment = 32, max_alignment = 1 << 20;
 
 enum ValueType : uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
 
+uint64_t padded(uint64_t size, uint64_t alignment) { return (size + alignment - 1) / alignment * alignment; }
+
 /// A tensor's data as its entry announces it.
 struct Announced {
   GgufTensor tensor;
@@ -180,9 +182,7 @@ class Parser {
 
   /// Points every tensor at its data, after all the entries are read and the data's beginning is known.
   void place(std::vector<Announced>& tensors, uint64_t alignment) const {
-    const uint64_t size = file_->bytes().size();
-    const uint64_t begin = (in_.position() + alignment - 1) / alignment * alignment;
-    std::vector<const Announced*> ordered;
+    const uint64_t size = file_->bytes().size(), begin = padded(in_.position(), alignment);
     for (Announced& entry : tensors) {
       GgufTensor& tensor = entry.tensor;
       if (begin > size || entry.offset > size - begin || tensor.size > size - begin - entry.offset)
@@ -190,13 +190,24 @@ class Parser {
                  " bytes at offset " + std::to_string(entry.offset) + " of the data, which begins at byte " +
                  std::to_string(begin) + ", does not fit in the file of " + std::to_string(size) + " bytes");
       tensor.data = file_->bytes().data() + begin + entry.offset;
-      ordered.push_back(&entry);
     }
+    check_tiling(tensors, alignment, begin);
+  }
+
+  /// As llama.cpp's reader: one tensor behind the other, with no more between them than the alignment asks for.
+  void check_tiling(const std::vector<Announced>& tensors, uint64_t alignment, uint64_t begin) const {
+    std::vector<const Announced*> ordered;
+    for (const Announced& entry : tensors) ordered.push_back(&entry);
     std::sort(ordered.begin(), ordered.end(), [](auto* a, auto* b) { return a->offset < b->offset; });
-    for (std::size_t i = 1; i < ordered.size(); ++i)
-      if (ordered[i]->offset - ordered[i - 1]->offset < ordered[i - 1]->tensor.size)
-        in_.fail("tensors '" + printable(ordered[i - 1]->tensor.name) + "' and '" + printable(ordered[i]->tensor.name) +
-                 "' overlap");
+    uint64_t end = 0;
+    for (const Announced* entry : ordered) {
+      if (entry->offset != end)
+        in_.fail("tensor '" + printable(entry->tensor.name) + "' " +
+                 (entry->offset < end ? "overlaps the one before it" : "leaves a hole before it"));
+      end = padded(entry->offset + entry->tensor.size, alignment);
+    }
+    if (const uint64_t size = file_->bytes().size(); size > begin + end)
+      in_.fail(std::to_string(size - begin - end) + " bytes behind the last tensor");
   }
 
   std::shared_ptr<const MappedFile> file_;

@@ -21,7 +21,8 @@ struct GgufTensor {
   uint64_t size;
 };
 
-/// What stands in a GGUF file, checked: every tensor lies within the file, aligned, and overlaps no other.
+/// What stands in a GGUF file, checked: every tensor lies within the file, aligned, and the tensors fill
+/// its data without a hole.
 struct GgufFile {
   /// Throws InputError naming the file, the place and what is wrong.
   static GgufFile parse(const std::shared_ptr<const MappedFile>& file);

@@ -1,14 +1,14 @@
 #include "files/hf_folder.h"
 
 #include <filesystem>
-#include <map>
 #include <nlohmann/json.hpp>
-#include <set>
 
+#include "files/shard_index.h"
 #include "peft/error.h"
 #include "peft/files/checkpoint.h"
 #include "peft/files/json.h"
 #include "peft/files/safetensors.h"
+#include "text/unicode.h"
 
 namespace peft {
 
@@ -17,10 +17,18 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+constexpr std::size_t kMaxTokenizer = std::size_t{256} << 20, kMaxTemplate = std::size_t{1} << 20;  // bytes
+
+/// What is there but cannot be read, a link to itself too: reading it says why.
+bool is_there(const fs::path& path) {
+  std::error_code error;
+  return fs::symlink_status(path, error).type() != fs::file_type::not_found;
+}
+
 class HfFolder final : public Checkpoint {
  public:
   explicit HfFolder(const std::string& path) : path_(path), folder_(path), name_(printable(path, 4096)) {
-    if (!fs::exists(folder_ / "config.json")) throw InputError(name_ + ": has no config.json");
+    if (!is_there(folder_ / "config.json")) throw InputError(name_ + ": has no config.json");
     config_ = object("config.json");
     generation_config_ = object("generation_config.json");
     read_tokenizer_config();
@@ -34,9 +42,9 @@ class HfFolder final : public Checkpoint {
   void read(const StoredTensor& tensor, float* out) const override { to_float(tensor, out); }
   bool is_direct(const StoredTensor& tensor) const override { return tensor.type <= StoredType::bf16; }
   std::string tokenizer_json() const override {
-    if (!fs::exists(folder_ / "tokenizer.json"))
+    if (!is_there(folder_ / "tokenizer.json"))
       throw InputError(name_ + ": has no tokenizer.json; transformers' AutoTokenizer.save_pretrained writes one");
-    return read_text((folder_ / "tokenizer.json").string());
+    return read_text((folder_ / "tokenizer.json").string(), kMaxTokenizer);
   }
   std::string tokenizer_bytes() const override { return tokenizer_json(); }
 
@@ -58,7 +66,7 @@ class HfFolder final : public Checkpoint {
 /// An empty object where the file is absent.
 json HfFolder::object(const char* file) const {
   const std::string path = (folder_ / file).string();
-  if (!fs::exists(path)) return json::object();
+  if (!is_there(path)) return json::object();
   json value = read_json(path);
   if (!value.is_object()) throw InputError(printable(path, 4096) + ": must be an object");
   return value;
@@ -67,8 +75,11 @@ json HfFolder::object(const char* file) const {
 void HfFolder::read_tokenizer_config() {
   tokenizer_config_ = object("tokenizer_config.json");
   // transformers 5 writes the template beside it; the file wins, as there.
-  if (const fs::path file = folder_ / "chat_template.jinja"; fs::exists(file))
-    tokenizer_config_["chat_template"] = read_text(file.string(), std::size_t{1} << 20);
+  if (const fs::path file = folder_ / "chat_template.jinja"; is_there(file)) {
+    std::string source = read_text(file.string(), kMaxTemplate);
+    if (text::find_bad_utf8(source) != source.npos) throw InputError(printable(file.string(), 4096) + ": is not UTF-8");
+    tokenizer_config_["chat_template"] = std::move(source);
+  }
   for (const char* key : {"bos_token", "eos_token"}) {
     const auto it = tokenizer_config_.find(key);
     if (it != tokenizer_config_.end() && it->is_object() && it->contains("content")) *it = json((*it)["content"]);
@@ -81,11 +92,11 @@ void HfFolder::add(const std::shared_ptr<const SafetensorsFile>& file) {
 }
 
 void HfFolder::read_weights() {
-  if (fs::exists(folder_ / "model.safetensors"))
+  if (is_there(folder_ / "model.safetensors"))
     return add(SafetensorsFile::open((folder_ / "model.safetensors").string()));
-  if (fs::exists(folder_ / "model.safetensors.index.json")) return read_index();
+  if (is_there(folder_ / "model.safetensors.index.json")) return read_index();
   const bool pickled =
-      fs::exists(folder_ / "pytorch_model.bin") || fs::exists(folder_ / "pytorch_model.bin.index.json");
+      is_there(folder_ / "pytorch_model.bin") || is_there(folder_ / "pytorch_model.bin.index.json");
   throw InputError(name_ + (pickled ? ": holds its weights as Python pickles, which may run code and are not read; "
                                       "convert them to safetensors (transformers' save_pretrained does)"
                                     : ": has neither model.safetensors nor model.safetensors.index.json"));
@@ -93,18 +104,7 @@ void HfFolder::read_weights() {
 
 void HfFolder::read_index() {
   const std::string path = (folder_ / "model.safetensors.index.json").string(), name = printable(path, 4096);
-  const json index = object("model.safetensors.index.json");
-  const auto map = index.find("weight_map");
-  if (map == index.end() || !map->is_object() || map->empty()) throw InputError(name + ": has no weight_map");
-  std::map<std::string, std::set<std::string>> shards;  // file → the tensors it must hold
-  for (const auto& [tensor, file] : map->items()) {
-    const std::string shard = file.is_string() ? file.get<std::string>() : "";
-    if (!shard.ends_with(".safetensors") || shard.find_first_of("/\\\0", 0, 3) != std::string::npos ||
-        shard.starts_with("."))
-      throw InputError(name + ": weight_map: '" + printable(tensor) + "' names '" + printable(shard) +
-                       "'; only a *.safetensors file beside the index is allowed");
-    shards[shard].insert(tensor);
-  }
+  auto shards = read_shard_index(read_json(path), name);
   for (auto& [shard, expected] : shards) {
     const auto file = SafetensorsFile::open((folder_ / shard).string());
     for (const StoredTensor& tensor : file->tensors())

@@ -18,6 +18,8 @@ namespace peft {
 namespace {
 
 constexpr std::size_t kMaxDepth = 100;
+/// The largest index of a published model has nine million bytes.
+constexpr std::size_t kMaxBytes = std::size_t{64} << 20;
 
 }  // namespace
 
@@ -55,7 +57,7 @@ nlohmann::json parse_json(const std::string& text, const std::string& name) {
   }
 }
 
-nlohmann::json read_json(const std::string& path) { return parse_json(read_text(path), printable(path, 4096)); }
+nlohmann::json read_json(const std::string& path) { return parse_json(read_text(path, kMaxBytes), printable(path, 4096)); }
 
 void write_file(const std::string& path, const std::string& bytes) {
   AtomicFile file(path);

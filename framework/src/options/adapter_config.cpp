@@ -30,7 +30,7 @@ bool says_off(const json& value) {
 }
 
 Value convert(const json& in, const detail::Place& place, int depth, const std::string& path) {
-  if (depth > 16) throw InputError(printable(path) + ": nested deeper than 16");
+  if (depth > 16) throw InputError(printable(path, 4096) + ": nested deeper than 16");
   Value out{Value::Other{"null"}, place, says_off(in)};
   if (in.is_boolean()) out.data = in.get<bool>();
   if (in.is_string()) out.data = in.get<std::string>();
@@ -58,7 +58,7 @@ Value convert(const json& in, const detail::Place& place, int depth, const std::
 }  // namespace
 
 Document Document::from_adapter_config(const std::string& table, const json& config, const std::string& path) {
-  if (!config.is_object()) throw InputError(printable(path) + ": must be an object of options");
+  if (!config.is_object()) throw InputError(printable(path, 4096) + ": must be an object of options");
   auto state = std::make_unique<State>();
   state->kind = ErrorKind::input;
   state->source = std::make_shared<detail::Source>(detail::Source{path, std::filesystem::absolute(path).parent_path()});

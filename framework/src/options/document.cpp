@@ -18,21 +18,33 @@ using detail::Value;
 
 namespace detail {
 
+namespace {
+constexpr std::size_t most_kept = 1000, most_told = 50;
+}
+
 void Errors::add(const Place& place, const std::string& text) {
+  if (full()) {
+    ++others_;
+    return;
+  }
   std::string where;
-  if (place.source) where = printable(place.source->name);
+  if (place.source) where = printable(place.source->name, 4096);
   if (place.line != 0) where += ":" + std::to_string(place.line) + ":" + std::to_string(place.column);
   lines_.push_back({place.source ? place.source->order : 0, place.line, place.column, where + ": " + text});
 }
+
+bool Errors::full() const { return lines_.size() == most_kept; }
 
 std::string Errors::text() const {
   std::vector<Line> sorted = lines_;
   std::stable_sort(sorted.begin(), sorted.end(), [](const Line& a, const Line& b) {
     return std::tie(a.order, a.line, a.column) < std::tie(b.order, b.line, b.column);
   });
+  const std::size_t told = std::min(sorted.size(), most_told);
   std::string out;
-  for (const Line& line : sorted) out += (out.empty() ? "" : "\n") + line.text;
-  return out;
+  for (std::size_t i = 0; i < told; ++i) out += (i == 0 ? "" : "\n") + sorted[i].text;
+  const std::size_t rest = sorted.size() - told + others_;
+  return rest == 0 ? out : out + "\n… and " + std::to_string(rest) + " more";
 }
 
 }  // namespace detail
@@ -46,13 +58,13 @@ Document Document::from_file(const std::string& path) {
   std::error_code error;
   const std::filesystem::path file(path);
   if (!std::filesystem::is_regular_file(file, error))
-    throw ConfigError(printable(path) + ": " + (error ? error.message() : "not a regular file"));
+    throw ConfigError(printable(path, 4096) + ": " + (error ? error.message() : "not a regular file"));
   if (std::filesystem::file_size(file, error) > most)
-    throw ConfigError(printable(path) + ": larger than 16 MiB, which no experiment is");
+    throw ConfigError(printable(path, 4096) + ": larger than 16 MiB, which no experiment is");
   std::ifstream stream(file, std::ios::binary);
   std::ostringstream text;
   if (stream.peek() != std::ifstream::traits_type::eof()) text << stream.rdbuf();
-  if (stream.bad() || !text) throw ConfigError(printable(path) + ": cannot be read");
+  if (stream.bad() || !text) throw ConfigError(printable(path, 4096) + ": cannot be read");
   auto state = std::make_unique<State>();
   state->source = std::make_shared<Source>(Source{path, std::filesystem::absolute(file).parent_path()});
   state->entries = detail::parse_toml(text.str(), state->source);

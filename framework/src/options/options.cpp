@@ -76,7 +76,7 @@ void Options::Table::report_unknown() {
   for (const std::string& key : known) list += (list.empty() ? "" : ", ") + key;
   for (const Entry& entry : entries) {
     if (entry.value.ignorable || asked(entry.key) != nullptr || child(entry.key) != nullptr) continue;
-    const std::string near = nearest(entry.key, known);
+    const std::string near = errors->full() ? "" : nearest(entry.key, known);
     errors->add(entry.place, label + "unknown key '" + printable(entry.key) + "'; " +
                                  (near.empty() ? "known: " + list : "did you mean '" + near + "'?"));
   }

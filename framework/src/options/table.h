@@ -11,11 +11,13 @@
 namespace peft {
 namespace detail {
 
-/// The errors of one document; told together, in the order of the file.
+/// The errors of one document; told together, in the order of the file. A hostile file may hold millions: of those only
+/// the first are told, the others counted.
 class Errors {
  public:
   void add(const Place& place, const std::string& text);
   bool empty() const { return lines_.empty(); }
+  bool full() const;  ///< what is added now is only counted
   std::string text() const;
 
  private:
@@ -25,6 +27,7 @@ class Errors {
     std::string text;
   };
   std::vector<Line> lines_;
+  std::size_t others_ = 0;
 };
 
 }  // namespace detail

@@ -5,11 +5,78 @@
 #include <toml++/toml.h>
 #endif
 
+#include <algorithm>
+
 #include "options/value.h"
 #include "peft/error.h"
 
 namespace peft::detail {
 namespace {
+
+/// toml++ takes down by recursion what it has built: tables within tables, of which a dotted key makes many, would end
+/// in a stack overflow.
+constexpr int max_depth = 100;
+
+/// Behind the string that begins at `i`; its line's or the text's end if it does not end.
+std::size_t skip_string(std::string_view text, std::size_t i) {
+  const char quote = text[i];
+  const std::string three(3, quote);
+  const bool long_form = text.substr(i, 3) == three;
+  for (i += long_form ? 3 : 1; i < text.size(); ++i) {
+    if (quote == '"' && text[i] == '\\') {
+      ++i;
+    } else if (long_form && text.substr(i, 3) == three) {
+      const std::size_t end = text.find_first_not_of(quote, i + 3);
+      return std::min({end, i + 5, text.size()});  // two quotes may stand before the closing three
+    } else if (!long_form && (text[i] == quote || text[i] == '\n')) {
+      return text[i] == quote ? i + 1 : i;
+    }
+  }
+  return text.size();
+}
+
+/// How deep what stands at a place lies: the brackets around it, and the dots of the keys it belongs to.
+class Depth {
+ public:
+  int of(char c) {
+    if (c == '[' || c == '{') around_.push_back(++depth_);
+    if ((c == ']' || c == '}') && !around_.empty()) around_.pop_back();
+    if (c == '.') ++depth_;
+    if (c == ',' || c == '\n' || c == ']' || c == '}') depth_ = around_.empty() ? 0 : around_.back();
+    return depth_;
+  }
+
+ private:
+  std::vector<int> around_;
+  int depth_ = 0;
+};
+
+/// Throws ConfigError for what toml++ must not see.
+void check_depth(std::string_view text, const Source& source) {
+  Depth depth;
+  int line = 1;
+  for (std::size_t i = 0; i < text.size();) {
+    const char c = text[i];
+    if (c == '"' || c == '\'') {
+      const std::size_t end = skip_string(text, i);
+      line += static_cast<int>(std::count(text.begin() + i, text.begin() + end, '\n'));
+      i = end;
+    } else if (c == '#') {
+      i = std::min(text.find('\n', i), text.size());
+    } else {
+      if (depth.of(c) > max_depth)
+        throw ConfigError(printable(source.name, 4096) + ":" + std::to_string(line) + ": nested deeper than " +
+                          std::to_string(max_depth));
+      line += c == '\n';
+      ++i;
+    }
+  }
+}
+
+toml::table parse_checked(const std::string& text, const Source& source) {
+  check_depth(text, source);
+  return toml::parse(text);
+}
 
 Place place_of(const toml::source_region& region, const std::shared_ptr<const Source>& source) {
   if (source->order > 0) return {source};  // a --set is one line, shown whole
@@ -49,9 +116,9 @@ Entries convert_table(const toml::table& table, const std::shared_ptr<const Sour
 
 Entries parse_toml(const std::string& text, const std::shared_ptr<const Source>& source) {
   try {
-    return convert_table(toml::parse(text), source);
+    return convert_table(parse_checked(text, *source), source);
   } catch (const toml::parse_error& error) {
-    throw ConfigError(printable(source->name) + ":" + std::to_string(error.source().begin.line) + ":" +
+    throw ConfigError(printable(source->name, 4096) + ":" + std::to_string(error.source().begin.line) + ":" +
                       std::to_string(error.source().begin.column) +
                       ": not TOML: " + printable(std::string(error.description()), 400));
   }
@@ -60,7 +127,7 @@ Entries parse_toml(const std::string& text, const std::shared_ptr<const Source>&
 Value parse_assigned(const std::string& text, const std::shared_ptr<const Source>& source) {
   const bool bare = text.empty() || std::string_view("[{\"'").find(text.front()) == std::string_view::npos;
   try {
-    const toml::table parsed = toml::parse("value = " + text + "\n");
+    const toml::table parsed = parse_checked("value = " + text + "\n", *source);
     const toml::node* node = parsed.get("value");
     // A second line of `text` would be a second key.
     if (parsed.size() == 1 && node != nullptr &&

@@ -81,7 +81,8 @@ AddedTokens::AddedTokens(const std::vector<Fields>& tokens, const Bpe& model, co
       in.fail("the token '" + printable(token.content) + "' stands twice");
     by_id_.emplace(token.id, tokens_.size());
     size_ = std::max(size_, token.id + 1);
-    const std::string content = token.normalized && normalizer ? normalizer(token.content) : token.content;
+    TextBudget budget(token.content.size(), in.where());
+    const std::string content = token.normalized && normalizer ? normalizer(token.content, budget) : token.content;
     if (!content.empty()) (token.normalized ? normalized_ : raw_).add(content, tokens_.size());
     tokens_.push_back(std::move(token));
   }
@@ -113,7 +114,8 @@ void AddedTokens::cut(const Part& part, const Trie& trie, std::vector<Part>& out
   rest(text.size());
 }
 
-std::vector<Part> AddedTokens::extract(const std::string& text, const Normalizer& normalizer) const {
+std::vector<Part> AddedTokens::extract(const std::string& text, const Normalizer& normalizer,
+                                       TextBudget& budget) const {
   std::vector<Part> raw, out;
   cut({std::nullopt, text, true}, raw_, raw);
   for (Part& part : raw) {
@@ -121,7 +123,8 @@ std::vector<Part> AddedTokens::extract(const std::string& text, const Normalizer
       out.push_back(std::move(part));
       continue;
     }
-    if (normalizer) part.text = normalizer(std::move(part.text));
+    if (normalizer) part.text = normalizer(std::move(part.text), budget);
+    budget.spend(part.text.size());
     cut(part, normalized_, out);
   }
   return out;

@@ -29,7 +29,7 @@ class AddedTokens {
   AddedTokens(const std::vector<Fields>& tokens, const Bpe& model, const Normalizer& normalizer);
 
   /// Cuts the tokens out of the raw text, normalizes the rest, and cuts out those that are matched after normalization.
-  std::vector<Part> extract(const std::string& text, const Normalizer& normalizer) const;
+  std::vector<Part> extract(const std::string& text, const Normalizer& normalizer, TextBudget& budget) const;
 
   std::optional<int64_t> id(const std::string& token) const;
   const std::string* token(int64_t id) const;

@@ -1,5 +1,7 @@
 #include "text/bpe.h"
 
+#include <algorithm>
+#include <limits>
 #include <queue>
 #include <tuple>
 
@@ -11,7 +13,6 @@ namespace peft::text {
 namespace {
 
 constexpr std::size_t cached_words = 20000, cached_length = 256;
-constexpr int64_t max_vocabulary = 1 << 24;
 
 uint64_t pair_key(uint32_t left, uint32_t right) { return uint64_t{left} << 32 | right; }
 
@@ -40,14 +41,17 @@ Bpe::Bpe(const Fields& in) : where_(in.where()) {
 
 void Bpe::read_vocabulary(const Fields& in) {
   const auto& vocabulary = in.object("vocab").get_ref<const nlohmann::json::object_t&>();
-  ids_.reserve(vocabulary.size());
-  tokens_.reserve(vocabulary.size());
+  uint32_t last = 0;
   for (const auto& [token, value] : vocabulary) {
     if (!value.is_number_unsigned() || value.get<uint64_t>() >= max_vocabulary)
       in.fail("vocab: the id of '" + printable(token) + "' must be an integer from 0 to " +
               std::to_string(max_vocabulary - 1));
+    last = std::max(last, value.get<uint32_t>());
+  }
+  ids_.reserve(vocabulary.size());
+  tokens_.resize(vocabulary.empty() ? 0 : last + 1);
+  for (const auto& [token, value] : vocabulary) {
     const auto id = value.get<uint32_t>();
-    if (id >= tokens_.size()) tokens_.resize(id + 1);
     if (tokens_[id] != nullptr)
       in.fail("vocab: '" + printable(*tokens_[id]) + "' and '" + printable(token) + "' have the same id " +
               std::to_string(id));
@@ -123,6 +127,8 @@ bool Bpe::add_bytes(std::string_view c, std::vector<Symbol>& out) const {
 }
 
 std::vector<Bpe::Symbol> Bpe::symbols(const std::string& word) const {
+  if (word.size() > static_cast<std::size_t>(std::numeric_limits<int32_t>::max()))
+    throw InputError(where_ + ": a word of more than 2 GiB");
   std::vector<Symbol> out;
   out.reserve(word.size());
   bool pending = false;  // an unknown token not written yet: HF writes it only before the next known character

@@ -17,6 +17,9 @@ namespace peft::text {
 /// The pairs under "merges", first the ones that are joined first: ["a", "b"], or "a b" as older files have them.
 std::vector<std::pair<std::string, std::string>> merge_pairs(const Fields& model);
 
+/// Ids of tokens are smaller: a table over all ids may be made.
+constexpr int64_t max_vocabulary = 1 << 22;
+
 /// Byte pair encoding (Sennrich et al. 2016), with the ids of HF tokenizers' `BPE`.
 class Bpe {
  public:

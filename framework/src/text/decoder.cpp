@@ -15,13 +15,13 @@ using Strings = std::vector<std::string>;
 /// A decoder that treats every token by itself.
 template <typename F>
 Decoder each(F change) {
-  return [change](Strings tokens) {
-    for (std::string& token : tokens) token = change(token);
+  return [change](Strings tokens, TextBudget& budget) {
+    for (std::string& token : tokens) token = change(token, budget);
     return tokens;
   };
 }
 
-Strings decode_bytes(const Strings& tokens) {
+Strings decode_bytes(const Strings& tokens, TextBudget&) {
   std::string bytes;
   for (const std::string& token : tokens) bytes += alphabet_to_bytes(token).value_or(token);
   return {replace_bad_utf8(bytes)};
@@ -41,7 +41,7 @@ int byte_of(const std::string& token) {
   return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-Strings fall_back(const Strings& tokens) {
+Strings fall_back(const Strings& tokens, TextBudget&) {
   Strings out;
   std::string bytes;
   const auto flush = [&] {
@@ -65,41 +65,41 @@ Strings fall_back(const Strings& tokens) {
   return out;
 }
 
-Strings fuse(const Strings& tokens) {
+Strings fuse(const Strings& tokens, TextBudget&) {
   std::string all;
   for (const std::string& token : tokens) all += token;
   return {all};
 }
 
-std::string strip(std::string token, const std::string& content, int64_t start, int64_t stop) {
-  for (; start > 0 && token.rfind(content, 0) == 0; --start) token.erase(0, content.size());
-  for (; stop > 0 && token.size() >= content.size(); --stop) {
-    const std::size_t at = token.size() - content.size();
-    if (token.compare(at, content.size(), content) != 0) break;
-    token.erase(at);
-  }
-  return token;
+std::string strip(const std::string& token, const std::string& content, int64_t start, int64_t stop) {
+  std::string_view rest = token;
+  for (; start > 0 && rest.starts_with(content); --start) rest.remove_prefix(content.size());
+  for (; stop > 0 && rest.ends_with(content); --stop) rest.remove_suffix(content.size());
+  return std::string(rest);
 }
 
 Decoder read_strip(const Fields& in) {
   in.only({"type", "content", "start", "stop"});
   const std::string content = in.text("content");
   if (content.empty() || char_length(content[0]) != content.size()) in.fail("'content' must be one character");
-  return each([content, start = in.integer("start"), stop = in.integer("stop")](const std::string& token) {
+  return each([content, start = in.integer("start"), stop = in.integer("stop")](const std::string& token,
+                                                                                        TextBudget&) {
     return strip(token, content, start, stop);
   });
 }
 
 Decoder read_replace(const Fields& in) {
   in.only({"type", "pattern", "content"});
-  return each([pattern = read_pattern(in), content = in.text("content")](const std::string& token) {
-    return replace(token, *pattern, content);
+  return each([pattern = read_pattern(in), content = in.text("content")](const std::string& token, TextBudget& budget) {
+    return replace(token, *pattern, content, budget);
   });
 }
 
 Decoder make_metaspace(const Metaspace& options) {
-  return [mark = literal(options.replacement), drop = options.scheme != PrependScheme::never](Strings tokens) {
-    for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = replace(tokens[i], *mark, drop && i == 0 ? "" : " ");
+  return [mark = literal(options.replacement), drop = options.scheme != PrependScheme::never](Strings tokens,
+                                                                                                      TextBudget& budget) {
+    for (std::size_t i = 0; i < tokens.size(); ++i)
+      tokens[i] = replace(tokens[i], *mark, drop && i == 0 ? "" : " ", budget);
     return tokens;
   };
 }
@@ -108,8 +108,8 @@ Decoder read_sequence(const Fields& in) {
   in.only({"type", "decoders"});
   std::vector<Decoder> steps;
   for (const Fields& step : in.each("decoders")) steps.push_back(read_decoder(step));
-  return [steps](Strings tokens) {
-    for (const Decoder& step : steps) tokens = step(std::move(tokens));
+  return [steps](Strings tokens, TextBudget& budget) {
+    for (const Decoder& step : steps) tokens = step(std::move(tokens), budget);
     return tokens;
   };
 }

@@ -4,12 +4,13 @@
 #include <string>
 #include <vector>
 
+#include "text/budget.h"
 #include "text/fields.h"
 
 namespace peft::text {
 
 /// Tokens as in the vocabulary to pieces of text; the text is all of them joined.
-using Decoder = std::function<std::vector<std::string>(std::vector<std::string>)>;
+using Decoder = std::function<std::vector<std::string>(std::vector<std::string>, TextBudget&)>;
 
 /// Throws InputError, with place, for a type or option that is not implemented.
 Decoder read_decoder(const Fields& in);

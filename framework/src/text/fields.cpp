@@ -30,13 +30,13 @@ Fields::Fields(const json& object, std::string where) : object_(&object), where_
 
 void Fields::fail(const std::string& message) const { throw InputError(where_ + ": " + message); }
 
-bool Fields::has(const char* key) const {
+bool Fields::has(const std::string& key) const {
   const auto found = object_->find(key);
   return found != object_->end() && !found->is_null();
 }
 
-const json& Fields::need(const char* key) const {
-  if (!has(key)) fail("'" + std::string(key) + "' is missing");
+const json& Fields::need(const std::string& key) const {
+  if (!has(key)) fail("'" + printable(key) + "' is missing");
   return *object_->find(key);
 }
 
@@ -69,13 +69,13 @@ const json& Fields::array(const char* key) const {
   return value;
 }
 
-const json& Fields::object(const char* key) const {
+const json& Fields::object(const std::string& key) const {
   const json& value = need(key);
-  if (!value.is_object()) fail("'" + std::string(key) + "' must be an object");
+  if (!value.is_object()) fail("'" + printable(key) + "' must be an object");
   return value;
 }
 
-Fields Fields::at(const char* key) const { return {object(key), where_ + "." + key}; }
+Fields Fields::at(const std::string& key) const { return {object(key), where_ + "." + printable(key)}; }
 
 std::vector<Fields> Fields::each(const char* key) const {
   std::vector<Fields> all;

@@ -17,15 +17,15 @@ class Fields {
   Fields(const nlohmann::json& object, std::string where);
 
   /// Present and not null.
-  bool has(const char* key) const;
+  bool has(const std::string& key) const;
   std::string text(const char* key) const;
   std::string text(const char* key, const std::string& otherwise) const;
   bool flag(const char* key, bool otherwise) const;
   int64_t integer(const char* key) const;
   const nlohmann::json& array(const char* key) const;
-  const nlohmann::json& object(const char* key) const;
+  const nlohmann::json& object(const std::string& key) const;
   /// The object under `key`, as Fields.
-  Fields at(const char* key) const;
+  Fields at(const std::string& key) const;
   /// The objects of the array under `key`, as Fields.
   std::vector<Fields> each(const char* key) const;
 
@@ -35,7 +35,7 @@ class Fields {
   const std::string& where() const { return where_; }
 
  private:
-  const nlohmann::json& need(const char* key) const;
+  const nlohmann::json& need(const std::string& key) const;
 
   const nlohmann::json* object_;
   std::string where_;

@@ -21,6 +21,9 @@ using text::mark;
 using text::sequence;
 using text::TokenType;
 
+/// merges() tries every cut of a token, which takes the square of its length.
+constexpr std::size_t max_token_bytes = 4096;
+
 /// One vocabulary being turned into a tokenizer.json.
 class Conversion {
  public:
@@ -45,6 +48,9 @@ class Conversion {
     for (const json& token : in_.array("tokenizer.ggml.tokens")) {
       if (!token.is_string()) in_.fail("'tokenizer.ggml.tokens' must hold strings");
       tokens_.push_back(token.get<std::string>());
+      if (tokens_.back().size() > max_token_bytes)
+        in_.fail("token " + std::to_string(tokens_.size() - 1) + " has " + std::to_string(tokens_.back().size()) +
+                 " bytes, more than the " + std::to_string(max_token_bytes) + " that a token may have");
       if (text::find_bad_utf8(tokens_.back()) != std::string::npos)
         in_.fail("token " + std::to_string(tokens_.size() - 1) + " is not UTF-8: '" + printable(tokens_.back()) + "'");
       if (!ids_.emplace(tokens_.back(), tokens_.size() - 1).second)
@@ -58,8 +64,9 @@ class Conversion {
     const json& types = in_.array("tokenizer.ggml.token_type");
     if (types.size() != tokens_.size()) in_.fail("'tokenizer.ggml.token_type' is not as long as the tokens");
     for (std::size_t id = 0; id < tokens_.size(); ++id) {
-      if (!types[id].is_number_integer()) in_.fail("'tokenizer.ggml.token_type' must hold integers");
-      const auto type = static_cast<TokenType>(types[id].get<int32_t>());
+      const int64_t number = types[id].is_number_integer() ? types[id].get<int64_t>() : -1;
+      if (number < 0 || number > 6) in_.fail("'tokenizer.ggml.token_type' must hold integers from 0 to 6");
+      const auto type = static_cast<TokenType>(number);
       if (type != TokenType::unknown && type != TokenType::control && type != TokenType::user_defined) continue;
       added.push_back({{"id", id},
                        {"content", tokens_[id]},

@@ -11,18 +11,18 @@ namespace {
 
 Normalizer read_form(const Fields& in, NormalForm form) {
   in.only({"type"});
-  return [form](std::string text) { return normalize(text, form); };
+  return [form](std::string text, TextBudget&) { return normalize(text, form); };
 }
 
 Normalizer read_prepend(const Fields& in) {
   in.only({"type", "prepend"});
-  return [prefix = in.text("prepend")](std::string text) { return text.empty() ? text : prefix + text; };
+  return [prefix = in.text("prepend")](std::string text, TextBudget&) { return text.empty() ? text : prefix + text; };
 }
 
 Normalizer read_replace(const Fields& in) {
   in.only({"type", "pattern", "content"});
-  return [pattern = read_pattern(in), content = in.text("content")](std::string text) {
-    return replace(text, *pattern, content);
+  return [pattern = read_pattern(in), content = in.text("content")](std::string text, TextBudget& budget) {
+    return replace(text, *pattern, content, budget);
   };
 }
 
@@ -40,7 +40,7 @@ std::string strip(const std::string& text, bool left, bool right) {
 
 Normalizer read_strip(const Fields& in) {
   in.only({"type", "strip_left", "strip_right"});
-  return [left = in.flag("strip_left", true), right = in.flag("strip_right", true)](std::string text) {
+  return [left = in.flag("strip_left", true), right = in.flag("strip_right", true)](std::string text, TextBudget&) {
     return strip(text, left, right);
   };
 }
@@ -49,8 +49,11 @@ Normalizer read_sequence(const Fields& in) {
   in.only({"type", "normalizers"});
   std::vector<Normalizer> steps;
   for (const Fields& step : in.each("normalizers")) steps.push_back(read_normalizer(step));
-  return [steps](std::string text) {
-    for (const Normalizer& step : steps) text = step(std::move(text));
+  return [steps](std::string text, TextBudget& budget) {
+    for (const Normalizer& step : steps) {
+      text = step(std::move(text), budget);
+      budget.spend(text.size());
+    }
     return text;
   };
 }
@@ -69,11 +72,11 @@ Normalizer read_normalizer(const Fields& in) {
   if (type == "Strip") return read_strip(in);
   if (type == "Lowercase") {
     in.only({"type"});
-    return [](std::string text) { return lowercase(text); };
+    return [](std::string text, TextBudget&) { return lowercase(text); };
   }
   if (type == "ByteLevel") {
     in.only({"type"});
-    return [](std::string text) { return bytes_to_alphabet(text); };
+    return [](std::string text, TextBudget&) { return bytes_to_alphabet(text); };
   }
   in.fail("normalizer '" + printable(type) + "' is not implemented");
 }

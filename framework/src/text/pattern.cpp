@@ -162,14 +162,13 @@ std::vector<Span> split(std::string_view text, const Pattern& pattern, Behavior 
   return spans;
 }
 
-std::string replace(std::string_view text, const Pattern& pattern, const std::string& content) {
+std::string replace(std::string_view text, const Pattern& pattern, const std::string& content, TextBudget& budget) {
   std::string out;
   out.reserve(text.size());
   for (const Span& span : pattern.spans(text)) {
-    if (span.match)
-      out += content;
-    else
-      out += text.substr(span.begin, span.end - span.begin);
+    const std::string_view part = span.match ? content : text.substr(span.begin, span.end - span.begin);
+    budget.spend(part.size());
+    out += part;
   }
   return out;
 }

@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "text/budget.h"
 #include "text/fields.h"
 
 namespace peft::text {
@@ -34,6 +35,6 @@ enum class Behavior { removed, isolated, merged_with_previous, merged_with_next,
 Behavior read_behavior(const Fields& in, const std::string& otherwise);
 /// The non-empty parts (`match` has no meaning in them).
 std::vector<Span> split(std::string_view text, const Pattern& pattern, Behavior behavior, bool invert);
-std::string replace(std::string_view text, const Pattern& pattern, const std::string& content);
+std::string replace(std::string_view text, const Pattern& pattern, const std::string& content, TextBudget& budget);
 
 }  // namespace peft::text

@@ -1,6 +1,7 @@
 #include "text/post_processor.h"
 
 #include "peft/error.h"
+#include "text/bpe.h"
 
 namespace peft::text {
 
@@ -9,10 +10,11 @@ namespace {
 using Ids = std::vector<int64_t>;
 
 Ids ids_of(const Fields& specials, const std::string& token) {
-  const Fields special = specials.at(token.c_str());
+  const Fields special = specials.at(token);
   Ids ids;
   for (const nlohmann::json& id : special.array("ids")) {
-    if (!id.is_number_unsigned()) special.fail("'ids' must hold integers from 0 on");
+    if (!id.is_number_unsigned() || id.get<uint64_t>() >= max_vocabulary)
+      special.fail("'ids' must hold integers from 0 to " + std::to_string(max_vocabulary - 1));
     ids.push_back(id.get<int64_t>());
   }
   return ids;

@@ -17,7 +17,7 @@ void split_into(std::vector<Piece>& out, const Piece& piece, const Pattern& patt
 }
 
 PreTokenizer splitter(PatternPtr pattern, Behavior behavior, bool invert) {
-  return [=](std::vector<Piece> pieces) {
+  return [=](std::vector<Piece> pieces, TextBudget&) {
     std::vector<Piece> out;
     for (const Piece& piece : pieces) split_into(out, piece, *pattern, behavior, invert);
     return out;
@@ -27,7 +27,7 @@ PreTokenizer splitter(PatternPtr pattern, Behavior behavior, bool invert) {
 PreTokenizer read_byte_level(const Fields& in) {
   in.only({"type", "add_prefix_space", "trim_offsets", "use_regex"});
   const PatternPtr pattern = in.flag("use_regex", true) ? regex(gpt2_expression, in.where()) : nullptr;
-  return [pattern, prefix = in.flag("add_prefix_space", true)](std::vector<Piece> pieces) {
+  return [pattern, prefix = in.flag("add_prefix_space", true)](std::vector<Piece> pieces, TextBudget&) {
     std::vector<Piece> out;
     for (Piece& piece : pieces) {
       if (prefix && !piece.text.empty() && piece.text[0] != ' ') piece.text.insert(0, 1, ' ');
@@ -42,10 +42,11 @@ PreTokenizer read_byte_level(const Fields& in) {
 }
 
 PreTokenizer make_metaspace(const Metaspace& options) {
-  return [options, space = literal(" "), mark = literal(options.replacement)](std::vector<Piece> pieces) {
+  return [options, space = literal(" "), mark = literal(options.replacement)](std::vector<Piece> pieces,
+                                                                                           TextBudget& budget) {
     std::vector<Piece> out;
     for (Piece& piece : pieces) {
-      piece.text = replace(piece.text, *space, options.replacement);
+      piece.text = replace(piece.text, *space, options.replacement, budget);
       const bool wanted =
           options.scheme == PrependScheme::always || (options.scheme == PrependScheme::first && piece.first);
       if (wanted && piece.text.rfind(options.replacement, 0) != 0) piece.text.insert(0, options.replacement);
@@ -73,8 +74,11 @@ PreTokenizer read_sequence(const Fields& in) {
   in.only({"type", "pretokenizers"});
   std::vector<PreTokenizer> steps;
   for (const Fields& step : in.each("pretokenizers")) steps.push_back(read_pre_tokenizer(step));
-  return [steps](std::vector<Piece> pieces) {
-    for (const PreTokenizer& step : steps) pieces = step(std::move(pieces));
+  return [steps](std::vector<Piece> pieces, TextBudget& budget) {
+    for (const PreTokenizer& step : steps) {
+      pieces = step(std::move(pieces), budget);
+      for (const Piece& piece : pieces) budget.spend(piece.text.size());
+    }
     return pieces;
   };
 }

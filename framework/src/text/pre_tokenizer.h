@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "text/budget.h"
 #include "text/fields.h"
 
 namespace peft::text {
@@ -14,7 +15,7 @@ struct Piece {
   bool first;  ///< begins where the whole input begins
 };
 
-using PreTokenizer = std::function<std::vector<Piece>(std::vector<Piece>)>;
+using PreTokenizer = std::function<std::vector<Piece>(std::vector<Piece>, TextBudget&)>;
 
 /// Throws InputError, with place, for a type or option that is not implemented.
 PreTokenizer read_pre_tokenizer(const Fields& in);

@@ -29,7 +29,7 @@ void add_eos_ids(const json& config, const char* file, const std::string& path, 
 }
 
 std::vector<int64_t> eos_ids(const Checkpoint& checkpoint, const Tokenizer& tokenizer, const std::string& eos_token) {
-  const std::string& path = checkpoint.path();
+  const std::string path = printable(checkpoint.path(), 4096);
   std::vector<int64_t> ids;
   add_eos_ids(checkpoint.generation_config(), "generation_config.json", path, ids);
   if (ids.empty()) add_eos_ids(checkpoint.config(), "config.json", path, ids);
@@ -44,12 +44,17 @@ std::vector<int64_t> eos_ids(const Checkpoint& checkpoint, const Tokenizer& toke
 
 Text load_text(const Checkpoint& checkpoint) {
   const json& config = checkpoint.tokenizer_config();
+  const std::string path = printable(checkpoint.path(), 4096);
   Text text;
-  text.tokenizer = Tokenizer::from_json(checkpoint.tokenizer_json(), checkpoint.path() + ": tokenizer");
-  const std::string bos_token = special_token(config, "bos_token", checkpoint.path());
-  const std::string eos_token = special_token(config, "eos_token", checkpoint.path());
-  const std::string source = template_source(config, checkpoint.path());
-  if (!source.empty()) text.chat_template = ChatTemplate::parse(source, bos_token, eos_token);
+  text.tokenizer = Tokenizer::from_json(checkpoint.tokenizer_json(), path + ": tokenizer");
+  const std::string bos_token = special_token(config, "bos_token", path);
+  const std::string eos_token = special_token(config, "eos_token", path);
+  const std::string source = template_source(config, path);
+  if (!source.empty()) try {
+      text.chat_template = ChatTemplate::parse(source, bos_token, eos_token);
+    } catch (const InputError& error) {
+      throw InputError(path + ": " + error.what());
+    }
   text.eos_ids = eos_ids(checkpoint, *text.tokenizer, eos_token);
   return text;
 }

@@ -24,7 +24,8 @@ using namespace text;
 class JsonTokenizer : public Tokenizer {
  public:
   explicit JsonTokenizer(const Fields& in)
-      : normalizer_(in.has("normalizer") ? read_normalizer(in.at("normalizer")) : nullptr),
+      : name_(in.where()),
+        normalizer_(in.has("normalizer") ? read_normalizer(in.at("normalizer")) : nullptr),
         pre_tokenizer_(in.has("pre_tokenizer") ? read_pre_tokenizer(in.at("pre_tokenizer")) : nullptr),
         post_processor_(in.has("post_processor") ? read_post_processor(in.at("post_processor")) : nullptr),
         decoder_(in.has("decoder") ? read_decoder(in.at("decoder")) : nullptr),
@@ -40,12 +41,13 @@ class JsonTokenizer : public Tokenizer {
     if (bad != std::string::npos)
       throw InputError("the text is not UTF-8 at byte " + std::to_string(bad) + ": '" +
                        printable(text.substr(bad, 16)) + "'");
+    TextBudget budget(text.size(), name_);
     std::vector<int64_t> ids;
-    for (Part& part : added_.extract(text, normalizer_)) {
+    for (Part& part : added_.extract(text, normalizer_, budget)) {
       if (part.id)
         ids.push_back(*part.id);
       else
-        encode_part(std::move(part), ids);
+        encode_part(std::move(part), budget, ids);
     }
     return add_special_tokens && post_processor_ ? post_processor_(std::move(ids)) : ids;
   }
@@ -56,7 +58,10 @@ class JsonTokenizer : public Tokenizer {
       if (skip_special_tokens && added_.special(id)) continue;
       if (const std::string* found = find(id)) tokens.push_back(*found);
     }
-    if (decoder_) tokens = decoder_(std::move(tokens));
+    std::size_t bytes = 0;
+    for (const std::string& token : tokens) bytes += token.size();
+    TextBudget budget(bytes, name_);
+    if (decoder_) tokens = decoder_(std::move(tokens), budget);
     std::string text;
     for (const std::string& token : tokens) {
       if (!decoder_ && !text.empty()) text += ' ';
@@ -83,12 +88,13 @@ class JsonTokenizer : public Tokenizer {
     return found ? found : model_.token(id);
   }
 
-  void encode_part(Part part, std::vector<int64_t>& ids) const {
+  void encode_part(Part part, TextBudget& budget, std::vector<int64_t>& ids) const {
     std::vector<Piece> pieces{{std::move(part.text), part.first}};
-    if (pre_tokenizer_) pieces = pre_tokenizer_(std::move(pieces));
+    if (pre_tokenizer_) pieces = pre_tokenizer_(std::move(pieces), budget);
     for (const Piece& piece : pieces) model_.encode(piece.text, ids);
   }
 
+  std::string name_;
   Normalizer normalizer_;
   PreTokenizer pre_tokenizer_;
   PostProcessor post_processor_;

@@ -100,3 +100,31 @@ TEST_CASE("an index leads nowhere but to files beside it") {
   }
   fs::remove_all(folder);
 }
+
+TEST_CASE("what a folder holds beside its weights is told by its file") {
+  namespace fs = std::filesystem;
+  const fs::path folder = fs::temp_directory_path() / "peft_folder_test";
+  fs::remove_all(folder);
+  fs::create_directories(folder);
+  std::ofstream(folder / "config.json") << llama().dump();
+  const auto refused = [&](const char* file, const std::string& bytes, const std::string& part) {
+    std::ofstream(folder / file) << bytes;
+    try {
+      Checkpoint::open(folder.string());
+      FAIL("opened with " << file);
+    } catch (const InputError& error) {
+      INFO(error.what());
+      CHECK(std::string(error.what()).find(file) != std::string::npos);
+      CHECK(std::string(error.what()).find(part) != std::string::npos);
+    }
+    fs::remove(folder / file);
+  };
+  refused("chat_template.jinja", "{{ \xff }}", "is not UTF-8");
+  refused("chat_template.jinja", std::string(2 << 20, 'x'), "more than the 1048576");
+  refused("generation_config.json", "[]", "must be an object");
+  refused("tokenizer_config.json", "{", "not JSON");
+  refused("model.safetensors.index.json", "{}", "has no weight_map");
+  fs::create_symlink("tokenizer_config.json", folder / "tokenizer_config.json");
+  CHECK_THROWS_AS(Checkpoint::open(folder.string()), InputError);
+  fs::remove_all(folder);
+}

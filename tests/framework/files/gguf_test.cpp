@@ -3,6 +3,7 @@
 // every type and a real model is proven against the gguf package in tests/parity/test_gguf.py.
 #include "files/gguf.h"
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <random>
 
@@ -208,10 +209,16 @@ TEST_CASE("GGUF metadata that would change the model") {
 
 TEST_CASE("malformed GGUF tensors") {
   const auto one = [](const std::string& name, const std::vector<uint64_t>& sizes, uint32_t type, uint64_t offset = 0) {
-    return with_tensors(1, GgufBytes().tensor(name, sizes, type, offset), 4096);
+    std::size_t data = 4;  // what the sizes ask for in F32, where it is little
+    for (const uint64_t size : sizes) data *= std::min<uint64_t>(size, 64);
+    return with_tensors(1, GgufBytes().tensor(name, sizes, type, offset), std::min<std::size_t>(data, 4096));
   };
   const std::string embedding = "token_embd.weight";
   CHECK(refusal(one(embedding, {8, 4}, 0)).empty());
+  CHECK(refusal(with_tensors(1, GgufBytes().tensor(embedding, {9, 1}, 0, 0), 36)).empty());
+  CHECK(refusal(with_tensors(1, GgufBytes().tensor(embedding, {9, 1}, 0, 0), 64)).empty());
+  check_refused(with_tensors(1, GgufBytes().tensor(embedding, {9, 1}, 0, 0), 65), "1 bytes behind the last tensor");
+  check_refused(with_tensors(1, GgufBytes().tensor(embedding, {8, 4}, 0, 32), 160), "leaves a hole before it");
   check_refused(one(embedding, {8, 4}, 10), "has the type Q2_K (10), which is not implemented");
   check_refused(one(embedding, {8, 4}, 28), "has the type F64 (28)");
   check_refused(one(embedding, {8, 4}, 99), "has the type unknown (99)");
@@ -234,13 +241,13 @@ TEST_CASE("malformed GGUF tensors") {
     CHECK_FALSE(refusal(one(name, {8, 8}, 0)).empty());
   }
   check_refused(one("blk.0.attn_q.weight", {8, 6}, 0), "not 2 heads of an even size");
-  check_refused(one("blk.0.attn_q.bias", {32}, 8), "a quantised bias");
+  check_refused(with_tensors(1, GgufBytes().tensor("blk.0.attn_q.bias", {32}, 8, 0), 34), "a quantised bias");
   check_refused(one("rope_freqs.weight", {3}, 0), "one element for each of the 2 frequencies");
   check_refused(one("rope_freqs.weight", {2}, 0), "other factors than Llama 3's");
   const auto two = [](uint64_t offset, const std::string& name) {
     GgufBytes tensors;
     tensors.tensor("token_embd.weight", {8, 4}, 0, 0).tensor(name, {8}, 0, offset);
-    return with_tensors(2, tensors, 4096);
+    return with_tensors(2, tensors, 160);
   };
   CHECK(refusal(two(128, "output_norm.weight")).empty());
   check_refused(two(96, "output_norm.weight"), "overlap");

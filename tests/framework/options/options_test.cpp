@@ -208,9 +208,46 @@ TEST_CASE("what is not TOML is told with its place", "[options]") {
   CHECK(has(message_of<ConfigError>([] { Document::from_text("[t]\nx = 1\nx = 2\n", "exp.toml"); }), "exp.toml:3:"));
   CHECK_THROWS_AS(Document::from_text("[t]\nx = \"\xff\"\n"), ConfigError);
   CHECK_THROWS_AS(Document::from_text("x = " + std::string(100000, '[')), ConfigError);
+  CHECK_THROWS_AS(Document::from_text(std::string("x = 1\0y = 2", 11)), ConfigError);
   CHECK(message_of<ConfigError>([] { Document::from_file("/nonexistent/exp.toml"); }) ==
         "/nonexistent/exp.toml: No such file or directory");
   CHECK(message_of<ConfigError>([] { Document::from_file("/dev/zero"); }) == "/dev/zero: not a regular file");
+}
+
+TEST_CASE("what lies too deep is refused before it is built", "[options]") {
+  const auto dotted = [](int parts) {
+    std::string key = "a";
+    for (int i = 1; i < parts; ++i) key += ".a";
+    return key;
+  };
+  const auto refused = [](const std::string& toml) {
+    return message_of<ConfigError>([&] { Document::from_text(toml, "exp.toml"); });
+  };
+  CHECK(refused(dotted(101) + " = 1").empty());
+  CHECK(refused("[" + dotted(90) + "]\nb.c = [[1.5], {d.e = 2}]\n").empty());
+  CHECK(refused("x = 1\n" + dotted(100000) + " = 1") == "exp.toml:2: nested deeper than 100");
+  CHECK(refused("x = 1\n[" + dotted(100000) + "]") == "exp.toml:2: nested deeper than 100");
+  CHECK(has(refused(dotted(60) + " = {" + dotted(60) + " = 1}"), "nested deeper"));
+  CHECK(has(refused("x = [\"\"\"a\"\"\"\"\", {" + dotted(200) + " = 1}]"), "nested deeper"));
+  std::string within = "{b = 1}";
+  for (int i = 0; i < 50; ++i) within = "{" + dotted(50) + " = " + within + "}";
+  CHECK(has(refused("x = " + within), "nested deeper"));
+  CHECK(has(message_of<ConfigError>([&] { Document::from_text("[t]\n").set("t.x={" + dotted(200) + "=1}"); }),
+            "nested deeper"));
+  const std::string dots(1000, '.');  // in texts and remarks they are no keys
+  CHECK(refused("x = \"" + dots + "\" # " + dots + "\ny = '''\n" + dots + "'''\nz = \"\\\"" + dots + "\"\n").empty());
+}
+
+TEST_CASE("of very many errors the first are told", "[options]") {
+  std::string many = "[t]\n";
+  for (int i = 0; i < 5000; ++i) many += "k" + std::to_string(i) + " = 1\n";
+  Document document = Document::from_text(many, "exp.toml");
+  Everything o;
+  read(document.table("t"), o);
+  const std::string told = errors_of(document);
+  CHECK(std::count(told.begin(), told.end(), '\n') == 50);
+  CHECK(has(told, "exp.toml:2:1: [t] unknown key 'k0'"));
+  CHECK(told.ends_with("\n… and 4950 more"));
 }
 
 TEST_CASE("--set is a layer over the file", "[options]") {

@@ -67,6 +67,8 @@ TEST_CASE("what is missing, unknown or inconsistent is named") {
   refused(byte_level("gpt-2"), "tokenizer.ggml.tokens", {"a", "a"}, "the token 'a' stands twice");
   refused(byte_level("gpt-2"), "tokenizer.ggml.tokens", {"a", "\xff"}, "token 1 is not UTF-8");
   refused(byte_level("gpt-2"), "tokenizer.ggml.token_type", {1}, "not as long as the tokens");
+  refused(byte_level("gpt-2"), "tokenizer.ggml.token_type", {1, 1, 1, 1, (int64_t{1} << 32) + 3}, "from 0 to 6");
+  refused(sentencepiece(), "tokenizer.ggml.tokens", {std::string(5000, 'a')}, "token 0 has 5000 bytes");
   refused(sentencepiece(), "tokenizer.ggml.scores", {0.5}, "'tokenizer.ggml.scores' is not as long");
   refused(sentencepiece(), "tokenizer.ggml.bos_token_id", 99,
           "'tokenizer.ggml.bos_token_id' is 99, but there are 7 tokens");

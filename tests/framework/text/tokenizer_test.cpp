@@ -143,6 +143,44 @@ TEST_CASE("what is not implemented is named, with its place") {
                  "t.json.normalizer.normalizers[1]: normalizer 'Q'"));
 }
 
+TEST_CASE("neither a text nor a search grows without end") {
+  const auto refused = [](const json& document) {
+    try {
+      make(document)->encode("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", true);
+    } catch (const peft::InputError& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  const json twice = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}};
+  json document = small_tokenizer();
+  document["normalizer"] = {{"type", "Sequence"}, {"normalizers", json(6, twice)}};
+  CHECK(refused(document).empty());
+  document["normalizer"]["normalizers"] = json(60, twice);
+  CHECK(refused(document) == "t.json: makes a text more than 256 times longer");
+  document["normalizer"] = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(1 << 20, 'a')}};
+  CHECK(contains(refused(document), "256 times longer"));
+  document["normalizer"] = nullptr;
+  const json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"use_regex", false}};
+  document["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", json(60, bytes)}};
+  CHECK(contains(refused(document), "256 times longer"));
+  document["pre_tokenizer"] = nullptr;
+  document["decoder"] = {{"type", "Sequence"}, {"decoders", json(60, twice)}};
+  CHECK_THROWS_WITH(make(document)->decode({1}, false), Catch::Contains("256 times longer"));
+  document["decoder"] = {{"type", "Fuse"}};
+  document["pre_tokenizer"] = {
+      {"type", "Split"}, {"pattern", {{"Regex", "(a+)+b"}}}, {"behavior", "Isolated"}, {"invert", false}};
+  CHECK(contains(refused(document), "t.json.pre_tokenizer.pattern: the regular expression gave up"));
+}
+
+TEST_CASE("names from the file are escaped wherever they stand") {
+  json processor = json::parse(R"({"type": "TemplateProcessing", "special_tokens": {},
+    "single": [{"SpecialToken": {"id": "x\u001b[31m", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]})");
+  CHECK(contains(error_with("/post_processor", processor), "special_tokens: 'x\\x1b[31m' is missing"));
+  processor["special_tokens"]["x\x1b[31m"] = {{"ids", json::array({uint64_t{1} << 63})}};
+  CHECK(contains(error_with("/post_processor", processor), "special_tokens.x\\x1b[31m: 'ids' must hold integers from 0"));
+}
+
 TEST_CASE("what is malformed is refused, with its place") {
   CHECK(contains(error_of("{\"model\": "), "t.json: not valid JSON at byte"));
   CHECK(contains(error_of("{\"a\": 1, \"a\": 2}"), "the key 'a' stands twice"));

@@ -1,0 +1,204 @@
+// A fuzz program without libFuzzer:
+//   fuzz_NAME [--executions N] [--seed S] [--current FILE] [--found FOLDER] FILE-OR-FOLDER...
+// First every given file is read as it is, then N mutations of them and of those mutations that reached new branches.
+// An input must be accepted, with what was promised, or end in an InputError or ConfigError that names the file and has
+// no control character; within 5 s, 256 MiB, and without a word from the sanitizers. The input being read is in FILE, behind its length.
+#include <fcntl.h>
+#include <sys/resource.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+#include <vector>
+
+#include "coverage.h"
+#include "peft/error.h"
+#include "target.h"
+
+// One allocation of 256 MiB ends the program; what was freed is kept apart only for a while.
+extern "C" const char* __asan_default_options();
+const char* __asan_default_options() {
+  return "max_allocation_size_mb=256:quarantine_size_mb=16:hard_rss_limit_mb=1024:exitcode=77";
+}
+extern "C" const char* __ubsan_default_options();
+const char* __ubsan_default_options() { return "print_stacktrace=1:exitcode=77"; }
+
+namespace {
+
+namespace fs = std::filesystem;
+using namespace peft;
+using fuzz::target;
+
+constexpr std::size_t largest_input = 1 << 16, largest_corpus = 16 << 20, longest_message = 1 << 18;  // bytes
+constexpr long most_kilobytes = 256 << 10;
+
+struct Settings {
+  std::size_t executions = 200'000;
+  uint64_t seed = 1;
+  std::string current, found = ".";
+  std::vector<std::string> inputs;
+};
+
+/// Ends the program where an input takes 5 s of the processor, or 60 s without (it waits for something).
+void stop_hang(int) {
+  constexpr char text[] = "finding: the input takes more than 5 s\n";
+  [[maybe_unused]] const auto written = ::write(STDERR_FILENO, text, sizeof text - 1);
+  _exit(3);
+}
+
+void set_timer(time_t processor, time_t wall) {
+  const itimerval by_processor{{0, 0}, {processor, 0}}, by_wall{{0, 0}, {wall, 0}};
+  ::setitimer(ITIMER_PROF, &by_processor, nullptr);
+  ::setitimer(ITIMER_REAL, &by_wall, nullptr);
+}
+
+/// What is wrong with a refusal's message, or "".
+std::string fault_of(const std::string& message) {
+  if (message.find(target.file) == message.npos) return "the message does not name the file";
+  if (message.size() > longest_message) return "the message has " + std::to_string(message.size()) + " bytes";
+  std::string lines;
+  std::istringstream stream(message);
+  for (std::string line; std::getline(stream, line);)
+    if (printable(line, line.size() + 1) != line) return "the message holds a control character";
+  return "";
+}
+
+class Runner {
+ public:
+  explicit Runner(const Settings& settings) : settings_(settings) {
+    if (settings.current.empty()) return;
+    current_ = ::open(settings.current.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+    if (current_ < 0) throw std::runtime_error(settings.current + ": " + std::strerror(errno));
+  }
+
+  /// Whether the input reached something new.
+  bool run(const std::string& bytes) {
+    keep(bytes);
+    fuzz::begin_coverage();
+    set_timer(5, 60);
+    std::string fault;
+    try {
+      target.run(bytes);
+      ++accepted_;
+    } catch (const InputError& error) {
+      fault = fault_of(error.what());
+    } catch (const ConfigError& error) {
+      fault = fault_of(error.what());
+    } catch (const std::exception& error) {
+      fault = std::string("thrown: ") + error.what();
+    }
+    set_timer(0, 0);
+    ++runs_;
+    rusage usage{};
+    ::getrusage(RUSAGE_SELF, &usage);
+    most_ = usage.ru_maxrss;
+    if (most_ > most_kilobytes) fault = std::to_string(most_ >> 10) + " MiB of memory";
+    if (!fault.empty()) stop(bytes, fault);
+    return fuzz::is_new_coverage();
+  }
+
+  void tell(std::size_t corpus) const {
+    std::cout << target.name << ": " << runs_ << " executions, seed " << settings_.seed << ", " << accepted_ * 100 / runs_
+              << " % accepted, " << fuzz::coverage() << " branches, " << corpus << " inputs kept, " << (most_ >> 10)
+              << " MiB at most, no finding" << std::endl;
+  }
+
+ private:
+  void keep(const std::string& bytes) const {
+    if (current_ < 0) return;
+    uint64_t size = bytes.size();
+    const iovec parts[] = {{&size, sizeof size}, {const_cast<char*>(bytes.data()), bytes.size()}};
+    if (::pwritev(current_, parts, 2, 0) != static_cast<ssize_t>(sizeof size + size))
+      throw std::runtime_error(settings_.current + ": cannot be written");
+  }
+
+  [[noreturn]] void stop(const std::string& bytes, const std::string& fault) const {
+    const fs::path file = fs::path(settings_.found) / (std::string(target.name) + "-" + std::to_string(runs_));
+    std::ofstream(file, std::ios::binary) << bytes;
+    std::cerr << "finding: " << fault << "\ninput: " << file.string() << std::endl;
+    std::exit(2);
+  }
+
+  const Settings& settings_;
+  int current_ = -1;
+  std::size_t runs_ = 0, accepted_ = 0;
+  long most_ = 0;
+};
+
+Settings read_arguments(int count, char** arguments) {
+  Settings settings;
+  for (int i = 1; i < count; ++i) {
+    const std::string word = arguments[i];
+    const auto value = [&] { return i + 1 < count ? std::string(arguments[++i]) : throw std::runtime_error(word + "?"); };
+    if (word == "--executions")
+      settings.executions = std::stoull(value());
+    else if (word == "--seed")
+      settings.seed = std::stoull(value());
+    else if (word == "--current")
+      settings.current = value();
+    else if (word == "--found")
+      settings.found = value();
+    else
+      settings.inputs.push_back(word);
+  }
+  return settings;
+}
+
+std::string read_file(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw std::runtime_error(path.string() + ": cannot be read");
+  return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+}
+
+/// In the order of their names.
+std::vector<std::string> read_inputs(const std::vector<std::string>& places) {
+  std::vector<std::string> inputs;
+  for (const std::string& place : places) {
+    if (!fs::is_directory(place)) {
+      inputs.push_back(read_file(place));
+      continue;
+    }
+    std::vector<fs::path> files(fs::directory_iterator(place), fs::directory_iterator{});
+    std::sort(files.begin(), files.end());
+    for (const fs::path& file : files) inputs.push_back(read_file(file));
+  }
+  if (inputs.empty()) throw std::runtime_error("no inputs to begin with");
+  return inputs;
+}
+
+void fuzz_all(const Settings& settings) {
+  std::vector<std::string> corpus = read_inputs(settings.inputs);
+  Runner runner(settings);
+  for (const std::string& input : corpus) runner.run(input);
+  fuzz::Random random(settings.seed);
+  std::size_t size = 0;
+  for (std::size_t i = 0; i < settings.executions; ++i) {
+    std::string input = random.pick(corpus);
+    for (std::size_t changes = 1 + random.below(4); changes > 0; --changes)
+      input = target.mutate(input, random.pick(corpus), random);
+    if (input.size() > largest_input) input.resize(largest_input);
+    if (!runner.run(input) || (size += input.size()) > largest_corpus) continue;
+    corpus.push_back(std::move(input));
+  }
+  runner.tell(corpus.size());
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  std::signal(SIGPROF, stop_hang);
+  std::signal(SIGALRM, stop_hang);
+  try {
+    fuzz_all(read_arguments(count, arguments));
+  } catch (const std::exception& error) {
+    std::cerr << error.what() << "\n";
+    return 1;
+  }
+}

@@ -1,0 +1,27 @@
+// Promises that an index names nothing but *.safetensors files beside it.
+#include <nlohmann/json.hpp>
+
+#include "files/shard_index.h"
+#include "json_tree.h"
+#include "peft/files/json.h"
+#include "target.h"
+
+namespace peft::fuzz {
+
+namespace {
+
+void run(const std::string& bytes) {
+  const auto shards = read_shard_index(parse_json(bytes, "INPUT"), "INPUT");
+  promise(!shards.empty(), "an index without files");
+  for (const auto& [file, tensors] : shards) {
+    promise(file.find_first_of(std::string("/\\\0", 3)) == file.npos && file != "." && file != "..", "another folder");
+    promise(file.ends_with(".safetensors") && file.front() != '.', "another kind of file");
+    promise(!tensors.empty(), "a file without tensors");
+  }
+}
+
+}  // namespace
+
+const Target target = {"index", "INPUT", run, mutate_json};
+
+}  // namespace peft::fuzz

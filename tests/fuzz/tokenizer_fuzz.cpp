@@ -1,0 +1,44 @@
+// Promises that a tokenizer.json that is taken can be used: any text gives ids within bounds, and they a text, or an
+// InputError tells why not; within the time and memory of every input.
+#include "json_tree.h"
+#include "peft/text/tokenizer.h"
+#include "target.h"
+#include "text/bpe.h"
+#include "text/unicode.h"
+
+namespace peft::fuzz {
+
+namespace {
+
+const std::string texts[] = {
+    "",
+    "Hello, world! I'm   here <s>now</s>\n\n12345 ab abc\t",
+    "naïve \xE4\xBD\xA0\xE5\xA5\xBD \xF0\x9F\x98\x80 e\xCC\x81 \xEF\xAC\x81 \xC4\xB0 \xE2\x96\x81 \xC4\xA0",
+    std::string(120, 'a'),
+    std::string("\0\x7f", 2) + std::string(60, ' ') + "b",
+};
+
+void check(const Tokenizer& tokenizer, const std::string& text) {
+  for (const bool special : {false, true}) {
+    const std::vector<int64_t> ids = tokenizer.encode(text, special);
+    for (const int64_t id : ids) promise(id >= 0 && id < text::max_vocabulary, "an id out of range");
+    for (const bool skip : {false, true})
+      promise(text::find_bad_utf8(tokenizer.decode(ids, skip)) == std::string::npos, "a text that is not UTF-8");
+  }
+}
+
+void run(const std::string& bytes) {
+  const auto tokenizer = Tokenizer::from_json(bytes, "INPUT");
+  promise(tokenizer->size() >= 0 && tokenizer->size() <= 2 * text::max_vocabulary, "a vocabulary out of range");
+  for (const std::string& text : texts) check(*tokenizer, text);
+  for (int64_t id = -1; id <= std::min<int64_t>(tokenizer->size(), 300); ++id) {
+    const std::string token = tokenizer->token(id);
+    promise(token.empty() || tokenizer->id(token).has_value(), "a token without an id");
+  }
+}
+
+}  // namespace
+
+const Target target = {"tokenizer", "INPUT", run, mutate_json};
+
+}  // namespace peft::fuzz

@@ -1,0 +1,551 @@
+"""Promises what becomes of a model, tokenizer, data set, adapter or experiment that is broken or forged: the designed exit
+code, within a minute and a gigabyte, never a signal; one message that names the file and what is wrong in it, without a
+control character; and nothing written. What is sound is taken."""
+
+import json
+import os
+import shutil
+import signal
+import struct
+import subprocess
+import time
+
+import pytest
+from figures import count
+from hostile_files import Gguf, Safetensors, change_json, fifo, loop, replace, set_json
+from method_support import train
+from tiny_llama import save_llama
+
+EXPERIMENT = """[model]
+path = "model"
+[data]
+train = "train.jsonl"
+[adapter]
+name = "lora"
+[training]
+output_dir = "out"
+max_steps = 1
+"""
+TRAIN = ["experiment.toml"]
+ADAPTED = ["generate", "--model", "model", "--adapter", "adapter", "--raw", "--prompt", "a", "--max-new-tokens", "2"]
+FROM_GGUF = ["generate", "--model", "model.gguf", "--raw", "--prompt", "ab", "--max-new-tokens", "2"]
+CASES = []
+
+
+def case(name, file, *parts, code=3, command=TRAIN):
+    """Registers a way to break a folder: the message must hold `file` and `parts`."""
+
+    def register(breaking):
+        CASES.append(pytest.param(breaking, command, code, (file, *parts), id=name))
+        return breaking
+
+    return register
+
+
+def cases(command, code, broken):
+    """The same for many that are told in a line: name → (file, parts of the message, what breaks it)."""
+    for name, (file, parts, breaking) in broken.items():
+        case(name, file, *parts, code=code, command=command)(breaking)
+
+
+@pytest.fixture(scope="module")
+def sound(run, tmp_path_factory):
+    """A model in one file and in shards, an adapter of it, a GGUF file, data and an experiment."""
+    folder = tmp_path_factory.mktemp("sound")
+    save_llama(folder / "model")
+    shutil.copytree(train(run, folder, "lora", {"target_modules": ["q_proj"], "r": 2})[0], folder / "adapter")
+    for left in ("run", "run.toml"):
+        (shutil.rmtree if left == "run" else os.remove)(folder / left)
+    save_llama(folder / "shards", shard="40KB")
+    (folder / "model.gguf").write_bytes(Gguf().bytes())
+    (folder / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    (folder / "experiment.toml").write_text(EXPERIMENT)
+    return folder
+
+
+@pytest.fixture
+def folder(sound, tmp_path):
+    return shutil.copytree(sound, tmp_path / "case")
+
+
+def snapshot(folder):
+    return {path: path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+def ended(bin_dir, folder, command):
+    """Exit code (negative: a signal), standard error as bytes, and the most memory, in MiB."""
+    process = subprocess.Popen(
+        [bin_dir / "peft-run", *command],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=open(folder.parent / "stderr", "wb"),
+    )
+    limit = time.monotonic() + 60
+    while (done := os.wait4(process.pid, os.WNOHANG))[0] == 0:
+        if time.monotonic() > limit:
+            process.send_signal(signal.SIGKILL)
+        time.sleep(0.02)
+    process.returncode = os.waitstatus_to_exitcode(done[1])
+    return process.returncode, (folder.parent / "stderr").read_bytes(), done[2].ru_maxrss >> 10
+
+
+@pytest.mark.parametrize("command", [TRAIN, ADAPTED, FROM_GGUF], ids=["train", "adapter", "gguf"])
+def test_sound_is_taken(bin_dir, folder, command):
+    code, told, _ = ended(bin_dir, folder, command)
+    assert code == 0, told.decode()
+
+
+def test_sound_shards_are_taken(bin_dir, folder):
+    assert len(list((folder / "shards").glob("*.safetensors"))) > 1
+    code, told, _ = ended(bin_dir, folder, ["generate", "--model", "shards", *ADAPTED[3:]])
+    assert code == 0, told.decode()
+
+
+# The weights of a model
+
+
+def model(folder):
+    return Safetensors(folder / "model" / "model.safetensors")
+
+
+def in_header(change, **how):
+    """A change of the header of the model's weights."""
+
+    def breaking(folder):
+        file = model(folder)
+        change(file)
+        file.write(**how)
+
+    return breaking
+
+
+def twice(file):
+    """Its first tensor stands twice in the header."""
+    text = json.dumps(file.header)
+    name = file.names[0]
+    file.write(text=(text[:-1] + f", {json.dumps(name)}: {json.dumps(file.header[name])}}}").encode())
+
+
+def overlapping(file):
+    for which in (0, 1):
+        file.entry(which).update(dtype="U8", shape=[32], data_offsets=[16 * which, 16 * which + 32])
+
+
+def moved(file):
+    for name in file.names[1:]:
+        file.header[name]["data_offsets"] = [offset + 4 for offset in file.header[name]["data_offsets"]]
+    file.body += b"\0" * 4
+
+
+def retyped(dtype):
+    return in_header(lambda file: file.entry().update(dtype=dtype))
+
+
+WEIGHTS = "model.safetensors"
+cases(
+    TRAIN,
+    3,
+    {
+        "weights_empty": (WEIGHTS, ["is empty"], lambda f: (f / "model" / WEIGHTS).write_bytes(b"")),
+        "weights_short": (WEIGHTS, ["too short"], lambda f: (f / "model" / WEIGHTS).write_bytes(b"1234")),
+        "weights_header_huge": (WEIGHTS, ["more than the format allows"], in_header(lambda file: None, length=2**63)),
+        "weights_header_cut": (WEIGHTS, ["cut off inside its header"], in_header(lambda file: None, length=99_999_999)),
+        "weights_not_json": (WEIGHTS, ["header:1:", "not JSON"], in_header(lambda file: None, text=b"{]")),
+        "weights_header_space": (WEIGHTS, ["does not begin with '{'"], in_header(lambda file: None, text=b" {}")),
+        "weights_cut": (WEIGHTS, ["cut off"], in_header(lambda file: setattr(file, "body", file.body[:-1]))),
+        "weights_longer": (WEIGHTS, ["behind its last tensor"], in_header(lambda file: setattr(file, "body", file.body + b"x"))),
+        "weights_hole": (WEIGHTS, ["leaves a hole"], in_header(moved)),
+        "weights_overlap": (WEIGHTS, ["overlaps"], in_header(overlapping)),
+        "weights_overflow": (WEIGHTS, ["larger than any memory"], in_header(lambda file: file.entry().update(shape=[2**40, 2**40]))),
+        "weights_negative": (WEIGHTS, ["list of sizes"], in_header(lambda file: file.entry().update(shape=[-1]))),
+        "weights_span": (WEIGHTS, ["its shape needs"], in_header(lambda file: file.entry()["shape"].append(2))),
+        "weights_type": (WEIGHTS, ["F8_E4M3", "not implemented"], retyped("F8_E4M3")),
+        "weights_integers": ("model", ["of integers"], retyped("I32")),
+        "weights_nan": ("model", ["NaN or infinity"], in_header(lambda file: file.fill(float("nan")))),
+        "weights_infinite": ("model", ["NaN or infinity"], in_header(lambda file: file.fill(float("-inf"), -1))),
+        "weights_renamed": (
+            "model",
+            ["missing: ", "unexpected: evil\\x1b[31m\\x0aname"],
+            in_header(lambda file: file.header.update({"evil\x1b[31m\nname": file.header.pop(file.names[0])})),
+        ),
+        "weights_twice": (WEIGHTS, ["stands twice"], lambda f: twice(model(f))),
+        "weights_fifo": (WEIGHTS, ["not a regular file"], lambda f: fifo(f / "model" / WEIGHTS)),
+        "weights_folder": (WEIGHTS, ["not a regular file"], lambda f: replace(f / "model" / WEIGHTS, lambda path: path.mkdir())),
+        "weights_loop": (WEIGHTS, ["cannot open"], lambda f: loop(f / "model" / WEIGHTS)),
+        "weights_pickled": ("model", ["pickles"], lambda f: (f / "model" / WEIGHTS).rename(f / "model" / "pytorch_model.bin")),
+    },
+)
+
+
+@case("weights_behind_nul", WEIGHTS, "not JSON")
+def _(folder):
+    file = model(folder)
+    file.write(text=json.dumps(file.header).encode() + b"\0\0")
+
+
+@case("weights_begin_with_mark", WEIGHTS, "does not begin with '{'")
+def _(folder):
+    file = model(folder)
+    file.write(text=b"\xef\xbb\xbf" + json.dumps(file.header).encode())
+
+
+# Shards and their index
+
+
+def index(change):
+    def breaking(folder):
+        shutil.rmtree(folder / "model")
+        (folder / "shards").rename(folder / "model")
+        change_json(folder / "model" / INDEX, change)
+
+    return breaking
+
+
+def first_shard(name):
+    return index(lambda value: value["weight_map"].update({next(iter(value["weight_map"])): name}))
+
+
+INDEX = "model.safetensors.index.json"
+cases(
+    TRAIN,
+    3,
+    {
+        "index_up": (INDEX, ["beside the index"], first_shard("../model.safetensors")),
+        "index_absolute": (INDEX, ["beside the index"], first_shard("/tmp/model.safetensors")),
+        "index_backslash": (INDEX, ["beside the index"], first_shard("..\\model.safetensors")),
+        "index_nul": (INDEX, ["a\\x00.safetensors"], first_shard("a\0.safetensors")),
+        "index_hidden": (INDEX, ["beside the index"], first_shard(".safetensors")),
+        "index_number": (INDEX, ["beside the index"], first_shard(3)),
+        "index_escape": (INDEX, ["\\x1b[31mred"], first_shard("\x1b[31mred.safetensors/")),
+        "index_absent_shard": ("absent.safetensors", ["cannot open"], first_shard("absent.safetensors")),
+        "index_empty": (INDEX, ["has no weight_map"], index(lambda value: value["weight_map"].clear())),
+        "index_more": (INDEX, ["is not in"], index(lambda value: value["weight_map"].update(more=list(value["weight_map"].values())[0]))),
+        "index_less": (INDEX, ["does not say so"], index(lambda value: value["weight_map"].popitem())),
+    },
+)
+
+
+# config.json and its neighbours
+
+
+def config(**keys):
+    return lambda folder: set_json(folder / "model" / "config.json", **keys)
+
+
+def text(file, content):
+    def breaking(folder):
+        (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+    return breaking
+
+
+CONFIG = "config.json"
+cases(
+    TRAIN,
+    3,
+    {
+        "config_no_heads": (CONFIG, ["num_attention_heads"], config(num_attention_heads=0)),
+        "config_negative": (CONFIG, ["hidden_size"], config(hidden_size=-32)),
+        "config_fraction": (CONFIG, ["hidden_size"], config(hidden_size=32.5)),
+        "config_enormous": (CONFIG, ["vocab_size"], config(vocab_size=2**63)),
+        "config_large": ("model", ["has shape"], config(vocab_size=2**31 - 1, intermediate_size=2**31 - 2)),
+        "config_layers": ("model", ["missing: "], config(num_hidden_layers=10000)),
+        "config_uneven_heads": (CONFIG, ["num_key_value_heads"], config(num_key_value_heads=3)),
+        "config_unknown": (CONFIG, ["'attn_logit_softcapping' is not known"], config(attn_logit_softcapping=50.0)),
+        "config_quantized": (CONFIG, ["gptq"], config(quantization_config={"quant_method": "gptq"})),
+        "config_type": (CONFIG, ["'mam\\x1bba'"], config(model_type="mam\x1bba")),
+        "config_array": (CONFIG, ["must be an object"], text("model/config.json", "[1]")),
+        "config_cut": (CONFIG, [":1:", "not JSON"], text("model/config.json", '{"model_type": "lla')),
+        "config_latin": (CONFIG, ["not JSON"], text("model/config.json", b'{"model_type": "\xe9"}')),
+        "config_nan": (CONFIG, ["not JSON"], text("model/config.json", '{"rope_theta": NaN}')),
+        "config_marked": (CONFIG, ["byte order mark"], text("model/config.json", "\ufeff{}")),
+        "config_twice": (CONFIG, ["'model_type' stands twice"], text("model/config.json", '{"model_type": "a", "model_type": "llama"}')),
+        "config_deep": (CONFIG, ["nested deeper"], text("model/config.json", '{"a": ' + "[" * 100_000)),
+        "config_wide": (CONFIG, ["JSON of more than 8388608 values"], text("model/config.json", '{"a": [' + "0," * 9_000_000 + "0]}")),
+        "config_fifo": (CONFIG, ["not a regular file"], lambda f: fifo(f / "model" / CONFIG)),
+        "generation_config": ("generation_config.json", ["must be an object"], text("model/generation_config.json", "3")),
+        "eos_text": ("generation_config.json", ["eos_token_id"], text("model/generation_config.json", '{"eos_token_id": "1"}')),
+    },
+)
+
+
+# The tokenizer and the chat template
+
+
+def tokenizer(change):
+    return lambda folder: change_json(folder / "model" / "tokenizer.json", change)
+
+
+def split(expression):
+    return {"type": "Split", "pattern": {"Regex": expression}, "behavior": "Isolated", "invert": False}
+
+
+def template(source, messages=True):
+    def breaking(folder):
+        (folder / "model" / "chat_template.jinja").write_bytes(source)
+        if messages:
+            turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+            (folder / "train.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+
+    return breaking
+
+
+DOUBLE = {"type": "Replace", "pattern": {"Regex": "."}, "content": "aa"}
+cases(
+    TRAIN,
+    3,
+    {
+        "tokenizer_absent": ("model", ["has no tokenizer.json"], lambda f: (f / "model" / "tokenizer.json").unlink()),
+        "tokenizer_cut": ("tokenizer", ["not valid JSON"], text("model/tokenizer.json", '{"model": {')),
+        "tokenizer_deep": ("tokenizer", ["nested deeper"], text("model/tokenizer.json", "[" * 100_000)),
+        "tokenizer_unigram": ("tokenizer", ["Unigram"], tokenizer(lambda t: t["model"].update(type="Unigram"))),
+        "tokenizer_same_id": ("tokenizer", ["the same id"], tokenizer(lambda t: t["model"]["vocab"].update(zz=3))),
+        "tokenizer_huge_id": ("tokenizer", ["must be an integer"], tokenizer(lambda t: t["model"]["vocab"].update(zz=2**63))),
+        "tokenizer_merge": ("tokenizer", ["merges[0]"], tokenizer(lambda t: t["model"]["merges"].append(["q", "nowhere"]))),
+        "tokenizer_option": ("tokenizer", ["'ev\\x1bil' is not implemented"], tokenizer(lambda t: t["model"].update({"ev\x1bil": 1}))),
+        "tokenizer_added": ("tokenizer", ["does not fit its place"], tokenizer(lambda t: t["added_tokens"][0].update(id=99))),
+        "tokenizer_regex": ("tokenizer", ["does not compile"], tokenizer(lambda t: t.update(pre_tokenizer=split("a(b")))),
+        "tokenizer_backtracks": ("tokenizer", ["gave up"], tokenizer(lambda t: t.update(pre_tokenizer=split("((?:.|..)+)+!")))),
+        "tokenizer_doubles": (
+            "tokenizer",
+            ["256 times longer"],
+            tokenizer(lambda t: t.update(normalizer={"type": "Sequence", "normalizers": [DOUBLE] * 40})),
+        ),
+        "tokenizer_special": (
+            "tokenizer",
+            ["'x\\x1b' is missing"],
+            tokenizer(lambda t: t.update(post_processor=around("x\x1b"))),
+        ),
+        "tokenizer_beyond_model": ("model", ["has 258 rows"], tokenizer(lambda t: t["model"]["vocab"].update({BYTE_O: 9999}))),
+        "eos_absent": ("tokenizer_config", ["eos_token"], lambda f: set_json(f / "model" / "tokenizer_config.json", eos_token="nowhere")),
+        "template_syntax": ("model", ["chat template"], template(b"{% if %}")),
+        "template_deep": ("model", ["chat template", "nested deeper"], template(b"{{ " + b"(" * 5000 + b" }}")),
+        "template_latin": ("chat_template.jinja", ["is not UTF-8"], template(b"\xe9")),
+        "template_endless": (
+            "train.jsonl:1",
+            ["chat template", "200000 steps"],
+            template(b"{% for a in range(1000) %}{% for b in range(1000) %}x{% endfor %}{% endfor %}"),
+        ),
+        "template_raises": ("train.jsonl:1", ["chat template", "no\\x1b"], template(b"{{ raise_exception('no\x1b') }}")),
+    },
+)
+BYTE_O = "o"  # of the data's first word
+
+
+def around(token):
+    """A post-processor that puts a token before the text, and does not say which one."""
+    single = [{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+    return {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": {}}
+
+
+# Data
+
+
+def data(content):
+    return text("train.jsonl", content)
+
+
+cases(
+    TRAIN,
+    3,
+    {
+        "data_cut": ("train.jsonl:2", ["not JSON"], data('{"text": "a"}\n{"text": "b"')),
+        "data_behind_nul": ("train.jsonl:1", ["not JSON"], data('{"text": "a"}\0{"text": "b"}\n')),
+        "data_mark_within": ("train.jsonl:2", ["byte order mark"], data('{"text": "a"}\n\ufeff{"text": "b"}\n')),
+        "data_deep": ("train.jsonl:1", ["nested deeper"], data('{"text": ' + "[" * 100_000 + "\n")),
+        "data_array_open": ("train.jsonl:2", ["does not end"], data('[{"text": "a"},\n{"text": "b"}')),
+        "data_half_character": ("train.jsonl:1", ["not JSON"], data('{"text": "\\ud800"}\n')),
+        "data_number": ("train.jsonl:1", ["must be an object"], data("5\n")),
+        "data_key": ("train.jsonl:1", ["'\\x1b[31m'"], data('{"\\u001b[31m": "a"}\n')),
+        "data_role": ("train.jsonl:1", ["'\\x1broot'"], data('{"messages": [{"role": "\\u001broot", "content": "a"}]}\n')),
+        "data_fifo": ("train.jsonl", ["there is no such data file"], lambda f: fifo(f / "train.jsonl")),
+        "data_blank": ("train.jsonl", ["is empty"], data(" \n\t\n")),
+        "data_says_nothing": ("train.jsonl", ["no example has anything"], data('{"text": ""}\n')),
+    },
+)
+
+
+# GGUF
+
+
+def gguf(change):
+    def breaking(folder):
+        file = Gguf()
+        change(file)
+        (folder / "model.gguf").write_bytes(file.bytes())
+
+    return breaking
+
+
+def gguf_bytes(change):
+    return lambda folder: (folder / "model.gguf").write_bytes(change(Gguf().bytes()))
+
+
+def tensor(which, **fields):
+    places = {"name": 0, "sizes": 1, "type": 2, "offset": 3}
+
+    def change(file):
+        for field, value in fields.items():
+            file.tensors[which][places[field]] = value
+
+    return gguf(change)
+
+
+def pair(key, kind, value):
+    return gguf(lambda file: file.put((key, kind, value)))
+
+
+HUGE = struct.pack("<Q", 2**60)
+GGUF = {
+    "gguf_magic": (["not a GGUF file"], gguf(lambda file: setattr(file, "magic", b"GGML"))),
+    "gguf_version": (["GGUF version 4"], gguf(lambda file: setattr(file, "version", 4))),
+    "gguf_big_endian": (["big-endian"], gguf(lambda file: setattr(file, "version", 3 << 24))),
+    "gguf_header_only": (["cut off"], gguf_bytes(lambda data: data[:8])),
+    "gguf_half": (["cut off"], gguf_bytes(lambda data: data[: len(data) // 2])),
+    "gguf_last_byte": (["does not fit"], gguf_bytes(lambda data: data[:-1])),
+    "gguf_more_bytes": (["1 bytes behind"], gguf_bytes(lambda data: data + b"\0")),
+    "gguf_tensors": (["tensors announced"], gguf(lambda file: setattr(file, "more_tensors", 2**60))),
+    "gguf_one_tensor_more": (["cut off"], gguf(lambda file: setattr(file, "more_tensors", 1))),
+    "gguf_pairs": (["key/value pairs announced"], gguf(lambda file: setattr(file, "more_pairs", 2**60))),
+    "gguf_pair_twice": (["stands twice"], gguf(lambda file: file.pairs.append(file.pairs[1]))),
+    "gguf_long_text": (["needs 1152921504606846976 bytes"], pair("general.name", 8, HUGE)),
+    "gguf_long_array": (["all arrays together"], pair("general.tags", 9, struct.pack("<I", 8) + HUGE)),
+    "gguf_nested_array": (["array of arrays"], pair("general.tags", 9, struct.pack("<IQ", 9, 1) + b"\0" * 12)),
+    "gguf_kind": (["unknown type 99"], pair("general.tags", 99, b"")),
+    "gguf_latin": (["is not UTF-8", "\\xff"], pair("general.name", 8, Gguf.string(b"\xff\x1b"))),
+    "gguf_alignment": (["power of two"], pair("general.alignment", 4, struct.pack("<I", 0))),
+    "gguf_architecture": (["'mam\\x1bba'"], pair("general.architecture", 8, Gguf.string("mam\x1bba"))),
+    "gguf_heads": (["llama.attention.head_count"], pair("llama.attention.head_count", 4, struct.pack("<I", 0))),
+    "gguf_experts": (["mixtures of experts"], pair("llama.expert_count", 4, struct.pack("<I", 8))),
+    "gguf_scaling": (["not implemented"], pair("llama.rope.scaling.type", 8, Gguf.string("odd\n"))),
+    "gguf_no_vocabulary": (["tokenizer.ggml.model"], gguf(lambda file: file.pairs.__delitem__(8))),
+    "gguf_token_twice": (["'a' stands twice"], gguf(lambda file: file.put(Gguf.texts("tokenizer.ggml.tokens", ["a", "a", "b", "c"])))),
+    "gguf_long_token": (["has 5000 bytes"], gguf(lambda file: file.put(Gguf.texts("tokenizer.ggml.tokens", ["a" * 5000, "b", "ab", "c"])))),
+    "gguf_shape": (["larger than the file"], tensor(0, sizes=[2**33, 2**33])),
+    "gguf_shape_wraps": (["larger than the file"], tensor(0, sizes=[2**62, 2**62, 16])),
+    "gguf_no_elements": (["of size 0"], tensor(0, sizes=[0, 4])),
+    "gguf_dimensions": (["5 dimensions"], tensor(0, sizes=[1, 1, 1, 1, 8])),
+    "gguf_type": (["Q2_K"], tensor(0, type=10)),
+    "gguf_type_unknown": (["unknown (77)"], tensor(0, type=77)),
+    "gguf_blocks": (["whole blocks"], tensor(0, type=8)),
+    "gguf_offset": (["does not fit"], tensor(0, offset=2**63)),
+    "gguf_offset_wraps": (["does not fit"], tensor(0, offset=2**64 - 32)),
+    "gguf_offset_odd": (["multiple of the alignment"], tensor(0, offset=4)),
+    "gguf_overlap": (["overlaps"], tensor(1, offset=0)),
+    "gguf_tensor_twice": (["stands twice"], tensor(1, name="token_embd.weight")),
+    "gguf_tensor_name": (["'blk.7.\\x1b[0m'"], tensor(1, name="blk.7.\x1b[0m")),
+    "gguf_missing": (["missing: model.layers.0"], gguf(lambda file: file.tensors.pop())),
+    "gguf_transposed": (["has shape"], tensor(8, sizes=[32, 8])),
+}
+cases(FROM_GGUF, 3, {name: ("model.gguf", parts, breaking) for name, (parts, breaking) in GGUF.items()})
+
+
+@case("gguf_hole", "model.gguf", "leaves a hole", command=FROM_GGUF)
+def _(folder):
+    file = Gguf()
+    for entry in file.tensors[1:]:
+        entry[3] += 32
+    file.data = file.data[:128] + b"\0" * 32 + file.data[128:]
+    (folder / "model.gguf").write_bytes(file.bytes())
+
+
+# Adapters
+
+
+def adapter(**keys):
+    return lambda folder: set_json(folder / "adapter" / "adapter_config.json", **keys)
+
+
+def adapter_weights(change, **how):
+    def breaking(folder):
+        file = Safetensors(folder / "adapter" / "adapter_model.safetensors")
+        change(file)
+        file.write(**how)
+
+    return breaking
+
+
+ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+cases(
+    ADAPTED,
+    3,
+    {
+        "adapter_type": (ADAPTER, ["is no plugin's name", "../"], adapter(peft_type="../../EVIL\n")),
+        "adapter_no_type": (ADAPTER, ["has no 'peft_type'"], adapter(peft_type=None)),
+        "adapter_unknown": (ADAPTER, ["unknown key 'use_magic'"], adapter(use_magic=True)),
+        "adapter_key": (ADAPTER, ["'\\x1b[31m'"], adapter(**{"\x1b[31m": True})),
+        "adapter_rank_none": (ADAPTER, ["'r' must be positive"], adapter(r=0)),
+        "adapter_rank_text": (ADAPTER, ["'r' must be an integer"], adapter(r="2")),
+        "adapter_rank_huge": (ADAPTER, ["beyond 64 bits"], adapter(r=2**64 - 1)),
+        "adapter_rank_other": (ADAPTER_WEIGHTS, ["does not fit"], adapter(r=4)),
+        "adapter_deep": (ADAPTER, ["nested deeper"], adapter(target_modules=json.loads("[" * 40 + "]" * 40))),
+        "adapter_matches_nothing": (ADAPTER, ["nowhere"], adapter(target_modules=["nowhere"])),
+        "adapter_backtracks": (ADAPTER, ["gave up"], adapter(target_modules="((a|[a-z])*)*!")),
+        "adapter_many_keys": (ADAPTER, ["and 99950 more"], adapter(**{f"key{i}": 1 for i in range(100_000)})),
+        "adapter_twice": (ADAPTER, ["'r' stands twice"], text("adapter/" + ADAPTER, '{"peft_type": "LORA", "r": 2, "r": 4}')),
+        "adapter_cut": (ADAPTER, ["not JSON"], text("adapter/" + ADAPTER, '{"peft_type": "LO')),
+        "adapter_absent": (ADAPTER, ["cannot be opened"], lambda f: (f / "adapter" / ADAPTER).unlink()),
+        "adapter_weights_absent": (ADAPTER_WEIGHTS, ["cannot open"], lambda f: (f / "adapter" / ADAPTER_WEIGHTS).unlink()),
+        "adapter_missing": (ADAPTER_WEIGHTS, ["missing"], adapter_weights(lambda file: drop_last(file))),
+        "adapter_unexpected": (ADAPTER_WEIGHTS, ["unexpected", "\\x1b"], adapter_weights(lambda file: rename(file, "x\x1b"))),
+        "adapter_nan": (ADAPTER_WEIGHTS, ["finite"], adapter_weights(lambda file: file.fill(float("nan")))),
+        "adapter_shape": (ADAPTER_WEIGHTS, ["does not fit"], adapter_weights(lambda file: file.entry()["shape"].reverse())),
+        "adapter_weights_cut": (ADAPTER_WEIGHTS, ["cut off"], adapter_weights(lambda file: setattr(file, "body", file.body[:-4]))),
+        "adapter_other_base": (ADAPTER_WEIGHTS, ["another base", "\\x1b"], adapter_weights(lambda file: rebase(file, "\x1b0"))),
+    },
+)
+
+
+def rename(file, name):
+    file.header[name] = file.header.pop(file.names[0])
+
+
+def rebase(file, fingerprint):
+    file.header["__metadata__"]["base_fingerprint"] = fingerprint
+
+
+def drop_last(file):
+    last = max(file.names, key=lambda name: file.header[name]["data_offsets"])
+    file.body = file.body[: file.header.pop(last)["data_offsets"][0]]
+
+
+# Experiments
+
+
+def experiment(line):
+    return lambda folder: (folder / "experiment.toml").write_bytes(EXPERIMENT.encode() + line)
+
+
+TOML = {
+    "toml_latin": (["not TOML"], experiment(b'[x]\ny = "\xe9"\n')),
+    "toml_nul": (["not TOML"], experiment(b"[x]\ny = 1\0\n")),
+    "toml_twice": (["not TOML"], experiment(b"batch_size = 1\nbatch_size = 2\n")),
+    "toml_open": (["not TOML"], experiment(b'[x]\ny = "open\n')),
+    "toml_deep_value": (["nested deeper than 100"], experiment(b"y = " + b"[" * 100_000)),
+    "toml_deep_key": (["nested deeper than 100"], experiment(b"[" + b"a." * 100_000 + b"a]\n")),
+    "toml_key": (["'\\x1b[31m'"], experiment(b'"\\u001b[31m" = 1\n')),
+    "toml_table": (["unknown table [traning]"], experiment(b"[traning]\n")),
+    "toml_type": (["'batch_size' must be an integer"], experiment(b'batch_size = "1"\n')),
+    "toml_range": (["'batch_size'"], experiment(b"batch_size = -1\n")),
+    "toml_number": (["not TOML"], experiment(b"batch_size = 9223372036854775808\n")),
+    "toml_fifo": (["not a regular file"], lambda f: fifo(f / "experiment.toml")),
+    "toml_folder": (["not a regular file"], lambda f: replace(f / "experiment.toml", lambda path: path.mkdir())),
+}
+cases(TRAIN, 2, {name: ("experiment.toml", parts, breaking) for name, (parts, breaking) in TOML.items()})
+
+
+@pytest.mark.parametrize("breaking,command,code,parts", CASES)
+def test_broken_is_refused(bin_dir, folder, breaking, command, code, parts):
+    breaking(folder)
+    before = snapshot(folder)
+    got, told, memory = ended(bin_dir, folder, command)
+    assert got == code, told[-2000:]
+    message = told.decode()  # UTF-8
+    for part in parts:
+        assert part in message, message[-2000:]
+    assert not any(ord(c) < 32 and c != "\n" or 127 <= ord(c) < 160 for c in message), "a control character"
+    assert len(message) < 100_000
+    assert memory < 1024, f"{memory} MiB"
+    assert snapshot(folder) == before, "something was written"
+    count("inputs refused as they should be: broken, cut off or forged")
