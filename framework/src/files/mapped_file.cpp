@@ -31,7 +31,7 @@ std::mutex opening;
 MappedFile::MappedFile(std::string path, std::span<const std::byte> bytes)
     : path_(std::move(path)), shown_(printable(path_, 4096)), bytes_(bytes) {
   const std::lock_guard lock(opening);
-  next_ = first_open;
+  next_ = first_open.load();
   first_open = this;
 }
 
