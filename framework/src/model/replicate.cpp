@@ -17,8 +17,9 @@ std::vector<std::size_t> layers_of(const std::vector<std::pair<int64_t, int64_t>
   std::vector<std::size_t> layers;
   for (const auto& [first, last] : ranges) {
     if (first < 0 || first >= last || last > count)
-      refuse("[" + std::to_string(first) + ", " + std::to_string(last) + "] is no range of the model's " +
-             std::to_string(count) + " layers; the last one of a range is not part of it");
+      refuse(std::string("[").append(std::to_string(first)) + ", " + std::to_string(last) +
+             "] is no range of the model's " + std::to_string(count) +
+             " layers; the last one of a range is not part of it");
     for (int64_t layer = first; layer < last; ++layer) layers.push_back(static_cast<std::size_t>(layer));
     if (layers.size() > kMostLayers) refuse("more than " + std::to_string(kMostLayers) + " layers");
   }
