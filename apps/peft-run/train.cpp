@@ -204,7 +204,7 @@ void write_results(const Experiment& experiment, const Workload& work, const Tra
   if (!experiment.training.load_best_model_at_end || !result.best)
     return save_adapters(output, experiment.adapters, *work.model);
   const std::string best = output + "/checkpoint-" + std::to_string(result.best->step);
-  copy_adapters(best, output, experiment.adapters);
+  copy_adapters(best, output, experiment.adapters, *work.model);
   std::cout << "the result is " << printable(best, 4096) << ", of evaluation loss " << result.best->loss << "\n";
 }
 

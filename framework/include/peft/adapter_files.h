@@ -17,9 +17,9 @@ namespace peft {
 /// The model's origin becomes base_model_name_or_path and, in the safetensors metadata, `base_fingerprint`.
 PEFT_API void save_adapter(const std::string& folder, const Adapter& adapter, const Model& model);
 
-/// Copies what save_adapter wrote into another folder that exists, with its order and its promise. Throws InputError
-/// where it cannot be read.
-PEFT_API void copy_adapter(const std::string& from, const std::string& to);
+/// Copies what save_adapter wrote of this model into another folder that exists, with its order and its promise. Throws
+/// InputError where it cannot be read.
+PEFT_API void copy_adapter(const std::string& from, const std::string& to, const Model& model);
 /// The tokens that a tokenizer.json beside adapters has after the base's own. Throws InputError where two folders have
 /// others.
 PEFT_API std::vector<AddedToken> added_tokens(const Checkpoint& base, const StringList& folders);

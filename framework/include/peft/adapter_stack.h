@@ -44,6 +44,7 @@ PEFT_API std::string folder_of(const NamedAdapter& adapter, const std::string& f
 
 /// save_adapter and copy_adapter of each, in its place.
 PEFT_API void save_adapters(const std::string& folder, const AdapterStack& stack, const Model& model);
-PEFT_API void copy_adapters(const std::string& from, const std::string& to, const AdapterStack& stack);
+PEFT_API void copy_adapters(const std::string& from, const std::string& to, const AdapterStack& stack,
+                            const Model& model);
 
 }  // namespace peft

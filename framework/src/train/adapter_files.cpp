@@ -160,6 +160,22 @@ std::string put_back(const State& own, const State& saved) {
   return problems;
 }
 
+/// The tokenizer, where it has tokens that the base's has not.
+void write_own_tokenizer(const Model& model, const std::string& folder) {
+  const auto& base = model.origin().checkpoint;
+  if (base != nullptr && base->added() != nullptr && !base->added()->tokens.empty()) write_tokenizer(*base, folder);
+}
+
+void copy_whole(const std::filesystem::path& from, const std::filesystem::path& to) {
+  std::ifstream file(from, std::ios::binary);
+  AtomicFile copy(to.string());
+  std::vector<char> part(std::size_t{1} << 20);
+  while (file.read(part.data(), static_cast<std::streamsize>(part.size())) || file.gcount() > 0)
+    copy.write(part.data(), static_cast<std::size_t>(file.gcount()));
+  if (!file.eof()) throw InputError(printable(from.string(), 4096) + ": cannot be read");
+  copy.commit();
+}
+
 /// New weights never stand beside the config of an older adapter: where it says something else, it goes first.
 void remove_unless(const std::filesystem::path& path, const std::string& text) {
   std::error_code error;
@@ -200,24 +216,17 @@ void save_adapter(const std::string& folder, const Adapter& adapter, const Model
   write_state((in / kWeights).string(), state, metadata);
   if (const State rest = adapter.training_state(model); !rest.empty())
     write_state((in / kTraining).string(), rest, metadata);
-  const auto& base = model.origin().checkpoint;
-  if (base != nullptr && base->added() != nullptr && !base->added()->tokens.empty()) write_tokenizer(*base, folder);
+  write_own_tokenizer(model, folder);
   write_file((in / kConfig).string(), text);
 }
 
-void copy_adapter(const std::string& from, const std::string& to) {
+void copy_adapter(const std::string& from, const std::string& to, const Model& model) {
   const std::filesystem::path source = from, target = to;
   remove_unless(target / kConfig, read_text((source / kConfig).string()));
-  for (const char* name : {kWeights, kTraining, kConfig}) {
-    if (name == kTraining && !std::filesystem::exists(source / name)) continue;
-    std::ifstream file(source / name, std::ios::binary);
-    AtomicFile copy((target / name).string());
-    std::vector<char> part(std::size_t{1} << 20);
-    while (file.read(part.data(), static_cast<std::streamsize>(part.size())) || file.gcount() > 0)
-      copy.write(part.data(), static_cast<std::size_t>(file.gcount()));
-    if (!file.eof()) throw InputError(printable((source / name).string(), 4096) + ": cannot be read");
-    copy.commit();
-  }
+  copy_whole(source / kWeights, target / kWeights);
+  if (std::filesystem::exists(source / kTraining)) copy_whole(source / kTraining, target / kTraining);
+  write_own_tokenizer(model, to);
+  copy_whole(source / kConfig, target / kConfig);
 }
 
 OpenedAdapter open_adapter(const std::string& folder, Plugins& plugins) {

@@ -126,8 +126,8 @@ void save_adapters(const std::string& folder, const AdapterStack& stack, const M
   for (const NamedAdapter& one : stack) save_adapter(made_folder_of(one, folder), *one.adapter, model);
 }
 
-void copy_adapters(const std::string& from, const std::string& to, const AdapterStack& stack) {
-  for (const NamedAdapter& one : stack) copy_adapter(folder_of(one, from), made_folder_of(one, to));
+void copy_adapters(const std::string& from, const std::string& to, const AdapterStack& stack, const Model& model) {
+  for (const NamedAdapter& one : stack) copy_adapter(folder_of(one, from), made_folder_of(one, to), model);
 }
 
 }  // namespace peft
