@@ -16,7 +16,8 @@ void check_rope(const RopeConfig& rope) {
                               rope.beta_slow, rope.attention_factor.value_or(1), rope.mscale.value_or(1)})
     promise(std::isfinite(number), "a factor that is not finite");
   promise(rope.theta > 1 && rope.factor > 0 && rope.low_freq_factor > 0, "a factor that is not positive");
-  promise(rope.original_max_position_embeddings > 0, "no positions");
+  const bool scaled = rope.type == "llama3" || rope.type == "yarn";
+  promise(!scaled || rope.original_max_position_embeddings > 0, "no positions");
   promise(rope.type != "llama3" || rope.high_freq_factor > rope.low_freq_factor, "no band between the frequencies");
 }
 

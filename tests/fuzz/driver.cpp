@@ -78,15 +78,18 @@ class Runner {
     if (current_ < 0) throw std::runtime_error(settings.current + ": " + std::strerror(errno));
   }
 
-  /// Whether the input reached something new.
-  bool run(const std::string& bytes) {
+  struct Outcome {
+    bool accepted, is_new;  ///< the latter: it reached a branch that none before it had
+  };
+  Outcome run(const std::string& bytes) {
     keep(bytes);
     fuzz::begin_coverage();
     set_timer(5, 60);
     std::string fault;
+    bool accepted = false;
     try {
       target.run(bytes);
-      ++accepted_;
+      accepted = true;
     } catch (const InputError& error) {
       fault = fault_of(error.what());
     } catch (const ConfigError& error) {
@@ -96,12 +99,13 @@ class Runner {
     }
     set_timer(0, 0);
     ++runs_;
+    accepted_ += accepted;
     rusage usage{};
     ::getrusage(RUSAGE_SELF, &usage);
     most_ = usage.ru_maxrss;
     if (most_ > most_kilobytes) fault = std::to_string(most_ >> 10) + " MiB of memory";
     if (!fault.empty()) stop(bytes, fault);
-    return fuzz::is_new_coverage();
+    return {accepted, fuzz::is_new_coverage()};
   }
 
   void tell(std::size_t corpus) const {
@@ -173,19 +177,35 @@ std::vector<std::string> read_inputs(const std::vector<std::string>& places) {
   return inputs;
 }
 
+/// What mutations start from. Three times of four from what was accepted: else nearly all would be refused at once.
+class Corpus {
+ public:
+  void add(std::string input, bool accepted) {
+    if ((bytes_ += input.size()) <= largest_corpus) (accepted ? accepted_ : refused_).push_back(std::move(input));
+  }
+  const std::string& pick(fuzz::Random& random) const {
+    const bool from_refused = accepted_.empty() || (!refused_.empty() && random.one_in(4));
+    return random.pick(from_refused ? refused_ : accepted_);
+  }
+  std::size_t size() const { return accepted_.size() + refused_.size(); }
+
+ private:
+  std::vector<std::string> accepted_, refused_;
+  std::size_t bytes_ = 0;
+};
+
 void fuzz_all(const Settings& settings) {
-  std::vector<std::string> corpus = read_inputs(settings.inputs);
   Runner runner(settings);
-  for (const std::string& input : corpus) runner.run(input);
+  Corpus corpus;
+  for (const std::string& input : read_inputs(settings.inputs)) corpus.add(input, runner.run(input).accepted);
   fuzz::Random random(settings.seed);
-  std::size_t size = 0;
   for (std::size_t i = 0; i < settings.executions; ++i) {
-    std::string input = random.pick(corpus);
-    for (std::size_t changes = 1 + random.below(4); changes > 0; --changes)
-      input = target.mutate(input, random.pick(corpus), random);
+    std::string input = corpus.pick(random);
+    for (std::size_t changes = 1 + random.below(random.one_in(2) ? 1 : 5); changes > 0; --changes)
+      input = target.mutate(input, corpus.pick(random), random);
     if (input.size() > largest_input) input.resize(largest_input);
-    if (!runner.run(input) || (size += input.size()) > largest_corpus) continue;
-    corpus.push_back(std::move(input));
+    const Runner::Outcome outcome = runner.run(input);
+    if (outcome.is_new) corpus.add(std::move(input), outcome.accepted);
   }
   runner.tell(corpus.size());
 }

@@ -69,8 +69,8 @@ GgufImage::Pair read_pair(Reader& in) {
     return pair;
   }
   pair.element_type = in.number<uint32_t>();
-  for (auto count = in.number<uint64_t>(); count > 0 && !in.failed(); --count)
-    pair.values.push_back(in.value(pair.element_type));
+  const auto count = in.number<uint64_t>();
+  for (uint64_t i = 0; i < count && i < 10'000 && !in.failed(); ++i) pair.values.push_back(in.value(pair.element_type));
   return pair;
 }
 
@@ -92,8 +92,8 @@ std::optional<GgufImage> GgufImage::parse(const std::string& bytes) {
   GgufImage image;
   image.version = in.number<uint32_t>();
   const auto tensors = in.number<uint64_t>(), pairs = in.number<uint64_t>();
-  for (uint64_t i = 0; i < pairs && !in.failed(); ++i) image.pairs.push_back(read_pair(in));
-  for (uint64_t i = 0; i < tensors && !in.failed(); ++i) image.tensors.push_back(read_tensor(in));
+  for (uint64_t i = 0; i < pairs && i < 10'000 && !in.failed(); ++i) image.pairs.push_back(read_pair(in));
+  for (uint64_t i = 0; i < tensors && i < 10'000 && !in.failed(); ++i) image.tensors.push_back(read_tensor(in));
   in.take(padded(in.at()) - in.at());
   if (in.failed()) return std::nullopt;
   image.data = in.rest();

@@ -1,6 +1,6 @@
 // Promises that an experiment that is taken means the same when it is written out (resolved.toml) and read again, and
-// that what --set lays over it does too. A remark `#set X` in the input stands for --set X (with INPUT in it, since its
-// messages name the assignment).
+// that what --set lays over it does too. A remark `#set X` in the input stands for --set X (with INPUT in its beginning, since
+// messages name the assignment, not the file).
 #include <vector>
 
 #include "bytes.h"
@@ -55,7 +55,7 @@ void run(const std::string& bytes) {
   for (std::size_t at = 0; (at = bytes.find("#set ", at)) != bytes.npos;) {
     at += 5;
     const std::string assignment = bytes.substr(at, bytes.find('\n', at) - at);
-    if (assignment.find("INPUT") != assignment.npos) document.set(assignment);
+    if (assignment.find("INPUT") < 40) document.set(assignment);  // else it may be cut from the message
   }
   const std::string written = resolve(document);
   Document again = Document::from_text(written, "INPUT");

@@ -167,6 +167,7 @@ uint64_t element_size(StoredType type) {
 void to_float(const StoredTensor& tensor, float* out) {
   const uint64_t size = element_size(tensor.type);
   const uint64_t count = size > 0 ? tensor.size / size : 0;
+  if (size > 0 && count == 0) return;  // no place to copy to
   switch (tensor.type) {
     case StoredType::f32:
       std::memcpy(out, tensor.data, tensor.size);
