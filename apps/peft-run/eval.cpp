@@ -8,6 +8,7 @@
 #include "inference.h"
 #include "peft/error.h"
 #include "peft/train.h"
+#include "token_ids.h"
 
 namespace {
 
@@ -48,6 +49,7 @@ int eval_command(const EvalArguments& arguments) {
   // Each adapter on a base of its own: a method may change what another one finds.
   for (const StringList& folders : rows_of(arguments)) {
     const auto adapted = inference.load(folders, arguments.any_base);
+    require_rows(data, *adapted.model);
     print_row(title(folders), evaluate(*adapted.model, inference.precision(), data, arguments.batch_size));
   }
   return 0;

@@ -9,6 +9,7 @@
 #include "peft/adapter_files.h"
 #include "peft/error.h"
 #include "peft/model/load.h"
+#include "token_ids.h"
 
 namespace {
 
@@ -111,6 +112,8 @@ Workload::Workload(Experiment& experiment, const std::string& resume_from)
   else if (experiment.data.eval_split > 0)
     eval_data = split_dataset(data, experiment.data.eval_split, seed);
   model = load_model(checkpoint, experiment.precision->base_dtype(), device);
+  require_rows(data, *model);
+  if (eval_data) require_rows(*eval_data, *model);
   // Before the adapters are drawn: the seed fixes where training starts.
   torch::manual_seed(seed);
   const torch::Dtype dtype = experiment.precision->adapter_dtype();

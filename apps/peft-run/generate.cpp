@@ -6,6 +6,7 @@
 #include "inference.h"
 #include "peft/error.h"
 #include "peft/model/generate.h"
+#include "token_ids.h"
 
 namespace {
 
@@ -56,6 +57,8 @@ int generate_command(const GenerateArguments& arguments) {
                       arguments.plugin_paths);
   const Text& text = inference.text();
   const auto adapted = inference.load(arguments.adapters, arguments.any_base);
+  const std::vector<int64_t> prompt = prompt_ids(arguments, text);
+  require_rows(prompt, *adapted.model, "--prompt");
 
   const Sampling sampling{.max_new_tokens = arguments.max_new_tokens,
                           .temperature = arguments.temperature,
@@ -64,8 +67,7 @@ int generate_command(const GenerateArguments& arguments) {
                           .seed = arguments.seed,
                           .eos_ids = text.eos_ids};
   Typewriter typewriter(*text.tokenizer);
-  generate(*adapted.model, prompt_ids(arguments, text), sampling,
-           [&](int64_t token) { return typewriter.type(token); });
+  generate(*adapted.model, prompt, sampling, [&](int64_t token) { return typewriter.type(token); });
   typewriter.finish();
   return 0;
 }

@@ -1,0 +1,21 @@
+#include "token_ids.h"
+
+#include <algorithm>
+
+#include "peft/error.h"
+
+using namespace peft;
+
+void require_rows(const std::vector<int64_t>& ids, const Model& model, const std::string& where) {
+  const int64_t rows = model.embedding().rows(), largest = ids.empty() ? 0 : *std::max_element(ids.begin(), ids.end());
+  if (largest < rows) return;
+  throw InputError(where + ": the tokenizer gives a token the id " + std::to_string(largest) + ", but the model " +
+                   printable(model.origin().path, 4096) + " has " + std::to_string(rows) + " rows");
+}
+
+void require_rows(const Dataset& data, const Model& model) {
+  const int64_t rows = model.embedding().rows();
+  for (const Example& example : data.examples)
+    if (std::any_of(example.ids.begin(), example.ids.end(), [rows](int64_t id) { return id >= rows; }))
+      require_rows(example.ids, model, data.source(example));
+}
