@@ -54,7 +54,7 @@ std::map<std::string, std::string> keys_of(const std::string& resolved) {
       table = line.substr(line.find_first_not_of('['));
       table.resize(table.find(']'));
       const int number = tables[table]++;
-      if (number > 0) table += "[" + std::to_string(number) + "]";
+      if (number > 0) table.append("[").append(std::to_string(number)).append("]");
     } else if (const auto equals = line.find(" = "); equals != std::string::npos) {
       keys[table + "." + line.substr(0, equals)] = line.substr(equals + 3);
     }
