@@ -4,12 +4,16 @@
 
 #include <cmath>
 
+#include "model/finite.h"
 #include "peft/error.h"
 #include "peft/profile.h"
+#include "plugin/in_plugin.h"
 
 namespace peft {
 
 namespace {
+
+using detail::in_plugin;
 
 Fault fault(const std::string& what, double value, std::optional<std::size_t> micro_batch) {
   return {"the " + what + " is " + std::to_string(value), micro_batch};
@@ -17,7 +21,7 @@ Fault fault(const std::string& what, double value, std::optional<std::size_t> mi
 
 /// The method's own part of the loss, with its gradients.
 double add_auxiliary(const Adapter& adapter, Precision& precision) {
-  const Tensor extra = adapter.auxiliary_loss();
+  const Tensor extra = in_plugin(adapter, "auxiliary loss", [&] { return adapter.auxiliary_loss(); });
   if (!extra.defined()) return 0;
   const double value = extra.item<double>();
   if (std::isfinite(value)) precision.backward(extra);
@@ -49,20 +53,23 @@ void add_gradients(Run& run, const std::vector<Tensor>& parameters, const std::v
 void use_gradients(Run& run, const std::vector<Tensor>& parameters, const StepPosition& position, GradientProof& proof,
                    StepOutcome& outcome) {
   run.memory.phase(MemoryPhase::optimizer);
-  outcome.overflowed = !run.precision.ready(parameters);
+  outcome.overflowed = !in_plugin(run.precision, "ready", [&] { return run.precision.ready(parameters); });
   if (outcome.overflowed) return;
   PEFT_PART("clipping and optimizer");
-  for (Adapter* adapter : run.adapters) adapter->after_backward(position);
-  outcome.norm = run.clipper.clip(run.optimizer.groups());
+  for (Adapter* adapter : run.adapters)
+    in_plugin(*adapter, "after_backward", [&] { adapter->after_backward(position); });
+  outcome.norm = in_plugin(run.clipper, "clip", [&] { return run.clipper.clip(run.optimizer.groups()); });
   if (!std::isfinite(outcome.norm)) {
     outcome.fault = fault("gradient norm", outcome.norm, {});
     return;
   }
   if (proof.open()) proof.check();
   for (ParamGroup& group : run.optimizer.groups())
-    group.lr = run.scheduler.lr(position.step - 1, position.total, *group.initial_lr);
-  run.optimizer.step();
-  for (Adapter* adapter : run.adapters) adapter->after_step(position);
+    group.lr = in_plugin(run.scheduler, "lr", [&] {
+      return run.scheduler.lr(position.step - 1, position.total, *group.initial_lr);
+    });
+  in_plugin(run.optimizer, "step", [&] { run.optimizer.step(); });
+  for (Adapter* adapter : run.adapters) in_plugin(*adapter, "after_step", [&] { adapter->after_step(position); });
 }
 
 }  // namespace
@@ -80,7 +87,7 @@ std::string not_finite(const std::vector<ParamGroup>& groups) {
   std::string names;
   for (const ParamGroup& group : groups)
     for (const auto& [name, parameter] : group.parameters)
-      if (!at::isfinite(parameter).all().item<bool>()) names += (names.empty() ? "'" : ", '") + printable(name) + "'";
+      if (!all_finite(parameter)) names += (names.empty() ? "'" : ", '") + printable(name) + "'";
   return names;
 }
 

@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "model/finite.h"
 #include "peft/error.h"
 #include "peft/profile.h"
 #include "peft/resume.h"
@@ -63,7 +64,7 @@ void bear(Run& run, Progress& progress, const Fault& fault, const Steps::Step& p
 void require_finite(const Run& run, const State& kept, int64_t step) {
   std::string names = not_finite(run.optimizer.groups());
   for (const auto& [name, tensor] : kept)
-    if (!at::isfinite(tensor).all().item<bool>()) names += (names.empty() ? "'" : ", '") + printable(name) + "'";
+    if (!all_finite(tensor)) names += (names.empty() ? "'" : ", '") + printable(name) + "'";
   if (!names.empty())
     throw DivergedError("step " + std::to_string(step) + " left NaN or infinity in " + names + kAdvice);
 }
