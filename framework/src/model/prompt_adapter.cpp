@@ -31,6 +31,16 @@ class PromptLayer final : public VirtualTokens {
   int64_t width_;
 };
 
+/// What the encoder makes of itself at inference: without dropout, and no random number is drawn. [n, width]
+Tensor output_of(PromptEncoder& encoder, int64_t width) {
+  const torch::NoGradGuard no_grad;
+  const bool training = encoder.is_training();
+  encoder.eval();
+  const Tensor output = encoder.output(0, width);
+  encoder.train(training);
+  return output;
+}
+
 void require(const char* option, const std::optional<int64_t>& given, int64_t own) {
   if (given && *given != own)
     throw ConfigError("[adapter] " + std::string(option) + ": " + std::to_string(*given) + " is not this model's, " +
@@ -117,8 +127,7 @@ nlohmann::ordered_json PromptAdapter::hf_config(const Model& model) const {
 
 State PromptAdapter::hf_state(const Model&) const {
   if (!encoder_->reparameterized()) return {{kKey, encoder_->embedding()}};
-  const torch::NoGradGuard no_grad;
-  if (!encoder_->fixed()) made_.copy_(encoder_->output(0, made_.size(1)));
+  if (!encoder_->fixed()) made_.copy_(output_of(*encoder_, made_.size(1)));
   return {{kKey, made_}};
 }
 
@@ -141,8 +150,7 @@ State PromptAdapter::training_state(const Model&) const {
 void PromptAdapter::after_load(bool whole) {
   if (!encoder_->reparameterized()) return;
   if (!whole) return encoder_->fix(made_);
-  const torch::NoGradGuard no_grad;
-  const Tensor now = encoder_->output(0, made_.size(1));
+  const Tensor now = output_of(*encoder_, made_.size(1));
   if (!at::allclose(now, made_, 1e-3, 1e-3 * made_.abs().max().item<double>()))
     throw InputError("adapter_training.safetensors does not belong to the adapter_model.safetensors beside it: " +
                      std::string("the one's encoder does not make the other's prompt_embeddings"));

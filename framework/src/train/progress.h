@@ -16,7 +16,7 @@ class Progress {
   /// `report` holds step, epoch, loss, grad_norm, tokens and supervised; the rest is filled in.
   void step(StepReport report);
   void evaluated(int64_t step, double epoch, double loss);
-  /// A snapshot is being taken: the best of them may be this one, if it was just evaluated.
+  /// A snapshot is being taken that is due: the best of them may be this one, if it was just evaluated.
   void snapshot();
   TrainingResult result() const;
 

@@ -174,7 +174,7 @@ TrainingResult train(Run& run) {
     // Behind a step that was not finite a checkpoint waits for one that is, unless there will be none.
     if (!stopped && (!save_due || (outcome.fault && !last))) continue;
     memory.phase(MemoryPhase::save);
-    progress.snapshot();
+    if (save_due) progress.snapshot();  // a run that was never stopped would not have had the others
     Snapshot snapshot{step, states_of(parts), progress.result().best, !outcome.fault};
     require_finite(run, snapshot.states.at("optimizer"), step);
     save(snapshot);
