@@ -15,9 +15,10 @@ void take(int signal) {
     static_cast<void>(told);
     ::_exit(stopped_by_signal);
   }
-  came = signal;
   std::signal(SIGINT, SIG_DFL);
   std::signal(SIGTERM, SIG_DFL);
+  if (came != 0) std::raise(signal);  // both came at once, before this was the first one's work
+  came = signal;
 }
 
 void handle(void (*by)(int)) {

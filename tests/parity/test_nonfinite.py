@@ -128,7 +128,7 @@ def test_a_merged_model_is_read_as_any_other(run, folder):
     save_adapter(folder, target_modules=["q_proj"])
     merge = ["--model", folder / "model", "--adapter", folder / "adapter", "--output", folder / "merged"]
     run("peft-run", "merge", *merge)
-    sets = ["--set", "model.path=merged"]
+    sets = ["--set", f"model.path={folder / 'merged'}"]
     run("peft-run", "plan", folder / "experiment.toml", *sets)
     change(folder / "merged" / "model.safetensors", "model.layers.0.self_attn.q_proj.weight", 0, float("nan"))
     told = run("peft-run", folder / "experiment.toml", *sets, code=3).stderr

@@ -164,26 +164,28 @@ def test_each_state_counts(run, folder):
     """With any one state of an older step the end is another one; with any one missing it is refused: the test above would see
     a state that is not kept."""
     changes = SETS["dora_fp16"] | {
-        "data": {"eval_split": 0.2}, "training": {"eval_every": 1},
+        "data": {"eval_split": 0.2}, "training": {"eval_every": 1, "max_steps": 9},
         "scheduler": {"name": "reduce_on_plateau", "factor": 0.9, "patience": 0, "threshold": 0.9},
-        "clipping": {"name": "zclip", "warmup_steps": 1, "z_thresh": 0.1}}
+        "clipping": {"name": "zclip", "warmup_steps": 2, "z_thresh": 0.1, "max_norm": 0.0}}
     run("peft-run", write(folder, "unbroken", changes))
     whole = folder / "unbroken"
-    names = json.loads((whole / "checkpoint-3" / "checkpoint.json").read_text())["parts"]
+    names = json.loads((whole / "checkpoint-6" / "checkpoint.json").read_text())["parts"]
     assert set(names) == {"clipping", "optimizer", "position", "precision", "progress", "random", "scheduler"}
     for name in [*sorted(names), "adapter_model"]:
         broken = folder / f"old_{name}"
-        at = broken / "checkpoint-3"
-        shutil.copytree(whole / "checkpoint-3", at)
-        older = "checkpoint-2" if name != "precision" else "checkpoint-1"
-        shutil.copy(whole / older / f"{name}.safetensors", at)
+        at = broken / "checkpoint-6"
+        shutil.copytree(whole / "checkpoint-6", at)
+        # A skipped step leaves most states as they were.
+        older = [whole / f"checkpoint-{step}" / f"{name}.safetensors" for step in ((1,) if name == "precision" else (5, 4, 3))]
+        now = (at / f"{name}.safetensors").read_bytes()
+        shutil.copy(next(path for path in older if path.read_bytes() != now), at)
         seal(at)
         run("peft-run", write(folder, broken.name, changes), "--resume")
         assert (weights(broken), history(broken)) != (weights(whole), history(whole)), name
     for name in names:
         broken = folder / f"no_{name}"
-        at = broken / "checkpoint-3"
-        shutil.copytree(whole / "checkpoint-3", at)
+        at = broken / "checkpoint-6"
+        shutil.copytree(whole / "checkpoint-6", at)
         (at / f"{name}.safetensors").unlink(missing_ok=True)
         about = json.loads((at / "checkpoint.json").read_text())
         about["parts"].remove(name)

@@ -37,7 +37,7 @@ TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|[A-Za-z0-9_+.-]+|\s+|.', re.DOTALL)
 def mutate_bytes(data, source):
     """Some bytes changed, gone, doubled or put in."""
     data = bytearray(data)
-    for _ in range(source.randint(1, 3)):
+    for _ in range(source.choice((1, 1, 2, 3))):
         at = source.randrange(len(data) + 1)
         end = min(len(data), at + source.randint(1, 8))
         kind = source.randrange(5)
@@ -55,7 +55,7 @@ def mutate_bytes(data, source):
 def mutate_tokens(text, source):
     """Some tokens changed for awkward ones, gone, doubled, moved or put in."""
     tokens = TOKEN.findall(text)
-    for _ in range(source.randint(1, 3)):
+    for _ in range(source.choice((1, 1, 2, 3))):
         at, other = source.randrange(len(tokens) + 1), source.randrange(len(tokens) + 1)
         kind = source.randrange(7)
         if kind == 0:

@@ -45,7 +45,7 @@ std::set<std::string> files_in(const std::string& folder) {
 nlohmann::json sum_of(const std::string& path) {
   const Descriptor file = open_for_reading(path);
   if (file.number < 0) refuse(path, std::string("cannot be opened: ") + std::strerror(errno));
-  std::vector<char> buffer(std::size_t{1} << 20);
+  std::vector<char> buffer(std::size_t{1} << 16);
   Sha256 sum;
   uint64_t size = 0;
   for (;;) {

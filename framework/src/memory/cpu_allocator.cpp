@@ -54,12 +54,19 @@ AvailableMemory machine_left() {
 
 uint64_t status_bytes(const char* key) { return read_number("/proc/self/status", key) << 10; }
 
+/// Memory of this process that is no file's.
+uint64_t anonymous_bytes() {
+  const uint64_t bytes = status_bytes("RssAnon:");
+  return bytes != 0 ? bytes : status_bytes("VmRSS:");
+}
+
 class CachingCpuAllocator final : public c10::Allocator {
  public:
   // Where address space is short, all else needs some too: the model's file, threads, malloc.
   CachingCpuAllocator()
       : small_(is_bounded() ? kStep : size_t{1} << 30, false),
-        large_(is_bounded() ? kStep : 2 * physical_bytes(), true) {}
+        large_(is_bounded() ? kStep : 2 * physical_bytes(), true),
+        others_(anonymous_bytes()) {}
 
   c10::DataPtr allocate(size_t bytes) override {
     void* data = bytes == 0 ? nullptr : take(bytes);
@@ -116,13 +123,14 @@ class CachingCpuAllocator final : public c10::Allocator {
   }
   static void release(void* data) { instance->give_back(data); }
   void* take(size_t bytes);
-  /// What is reserved counts as used before its pages are touched.
+  /// What is reserved counts as used before its pages are touched. Something stays for what does not come here: malloc,
+  /// threads, the matrix libraries, page tables. A system that runs short of it kills the process.
   AvailableMemory left() const {
-    const uint64_t anonymous = status_bytes("RssAnon:");
-    const uint64_t touched = anonymous != 0 ? anonymous : status_bytes("VmRSS:");
+    constexpr uint64_t kept = uint64_t{64} << 20;
+    const uint64_t now = anonymous_bytes(), touched = now - std::min(now, others_);
     const uint64_t promised = stats_.reserved - std::min(stats_.reserved, touched);
     AvailableMemory left = machine_left();
-    left.bytes -= std::min(left.bytes, promised);
+    left.bytes -= std::min(left.bytes, promised + kept);
     return left;
   }
   bool grow(Heap& heap, size_t bytes);
@@ -130,7 +138,7 @@ class CachingCpuAllocator final : public c10::Allocator {
 
   std::mutex mutex_;
   Heap small_, large_;
-  uint64_t limit_ = 0;
+  uint64_t limit_ = 0, others_;  ///< what others of the process had before
   MemoryStats stats_;
   ComponentBytes components_{}, peak_components_{};
 };

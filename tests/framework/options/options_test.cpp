@@ -280,7 +280,7 @@ TEST_CASE("--set errors name the assignment", "[options]") {
   CHECK(
       errors_of(document) ==
       "exp.toml:2:1: [t] unknown key 'x'; known: flag, count, rate, text, names, layers, targets, init, ranks, alphas, "
-      "masks, steps, ratio, note, list, exclude, indices\n"
+      "masks, ranges, tokens, steps, ratio, note, list, exclude, indices\n"
       "--set t.count=0: [t] 'count' must be positive\n"
       "--set t.names=[1]: [t] 'names' must be a list of strings; this element is an integer\n"
       "--set u.x=1: unknown table [u]; known tables: [t]");
