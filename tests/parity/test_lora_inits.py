@@ -25,7 +25,7 @@ if importlib.util.find_spec("attr") is None:
 from peft.tuners.lora.corda import preprocess_corda  # noqa: E402
 
 from method_support import base_model, batch, check_saved_form, check_training, form, toml, train
-from model_support import apart, farthest, model_answer, peer_answer, random_examples, within
+from model_support import apart, farthest, losses_of, model_answer, peer_answer, peer_step, random_examples, within
 
 # By name, since PEFT's functions that look at data do not know "all-linear" or its own defaults.
 ALL = {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]}
@@ -210,17 +210,8 @@ def train_there(model, folder, steps, optimizer=None):
     optimizer = optimizer or torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
     rows, losses = data(folder), []
     for _ in range(steps):
-        loss = model(**rows).loss
-        losses.append(loss.item())
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        losses.append(peer_step(model(**rows).loss, optimizer))
     return losses
-
-
-def our_losses(folder):
-    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    return [entry["loss"] for entry in history if "loss" in entry]
 
 
 @of_base
@@ -231,7 +222,7 @@ def test_trained_it_is_peft_s_model_on_the_original_base(run, tmp_path, options)
     _, start, _ = train(run, tmp_path, "lora", options, name="start", lr=0.0)
     ours, _, _ = train(run, tmp_path, "lora", options, steps=4)
     theirs = begin_like_ours(tmp_path, options, start)
-    within("losses", farthest(our_losses(ours), train_there(theirs, tmp_path, 4)), 1e-4)
+    within("losses", farthest(losses_of(ours), train_there(theirs, tmp_path, 4)), 1e-4)
     examples = random_examples(258)
     with torch.no_grad():
         expected, _ = peer_answer(theirs, examples)
@@ -272,9 +263,9 @@ def test_going_on_from_a_saved_one(run, tmp_path):
     adapter = experiment[experiment.index("[adapter]"):experiment.index("[optimizer]")]
     (tmp_path / "more.toml").write_text(experiment.replace(adapter, '[adapter]\ninit_from = "saved"\n'))
     run("peft-run", tmp_path / "more.toml")
-    within("losses", farthest(our_losses(tmp_path / "more")[:1], our_losses(whole)[2:]), 1e-5)
+    within("losses", farthest(losses_of(tmp_path / "more")[:1], losses_of(whole)[2:]), 1e-5)
     theirs = peft.PeftModel.from_pretrained(base_model(tmp_path), saved, is_trainable=True)
-    within("peer", farthest(our_losses(tmp_path / "more"), train_there(theirs, tmp_path, 2)), 1e-4)
+    within("peer", farthest(losses_of(tmp_path / "more"), train_there(theirs, tmp_path, 2)), 1e-4)
 
 
 @pytest.mark.parametrize("name", ["pissa", "olora"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from model_support import apart, model_answer, peer_answer, random_examples, within
+from model_support import apart, model_answer, peer_answer, peer_of_gguf, random_examples, within
 from tiny_llama import save_llama
 
 ROPE = {
@@ -94,10 +94,8 @@ def test_smollm2(tmp_path, model_gguf):
     """The same GGUF by transformers, which dequantises it with the gguf package."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        peer = transformers.AutoModelForCausalLM.from_pretrained(
-            model_gguf.parent, gguf_file=model_gguf.name, dtype=torch.float32
-        )
         tokenizer = transformers.AutoTokenizer.from_pretrained(model_gguf.parent, gguf_file=model_gguf.name)
+    peer = peer_of_gguf(model_gguf)
     ids = tokenizer(TEXT)["input_ids"]
     examples = [(ids, ids), (ids[:7], ids[:7])]
     ours = model_answer(tmp_path, model_gguf, examples)

@@ -12,8 +12,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tiny_llama import save_llama
 
-from method_support import base_model, batch, check_form, check_refusal, check_training, losses_of, made_there, toml, train
-from model_support import apart, farthest, model_answer, peer_answer, random_examples, within
+from method_support import base_model, batch, check_form, check_refusal, check_training, made_there, toml, train
+from model_support import apart, farthest, losses_of, model_answer, peer_answer, random_examples, within
 
 PROMPT, P_TUNING = peft.PromptTuningConfig, peft.PromptEncoderConfig
 PREFIX, ADAPTION = peft.PrefixTuningConfig, peft.AdaptionPromptConfig

@@ -12,7 +12,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from model_support import apart, model_answer, within
+from model_support import apart, model_answer, peer_of_gguf, within
 
 TEXTS = [
     "Who are you?",
@@ -69,10 +69,8 @@ def plain(experiment):
 def base(model_gguf):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        load = {"gguf_file": model_gguf.name}
-        tokenizer = transformers.AutoTokenizer.from_pretrained(model_gguf.parent, **load)
-        model = transformers.AutoModelForCausalLM.from_pretrained(model_gguf.parent, dtype=torch.float32, **load)
-        return model, tokenizer
+        tokenizer = transformers.AutoTokenizer.from_pretrained(model_gguf.parent, gguf_file=model_gguf.name)
+    return peer_of_gguf(model_gguf), tokenizer
 
 
 def test_peft_loads_it_and_computes_the_same(tmp_path, plain, base, model_gguf):

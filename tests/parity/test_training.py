@@ -14,7 +14,7 @@ from test_model import CASES
 from tiny_llama import save_llama
 
 from method_support import TEXTS, batch, toml
-from model_support import farthest, within
+from model_support import farthest, losses_of, peer_step, within
 
 STEPS, WARMUP, LR = 20, 4, 1e-2
 ADAPTERS = {
@@ -58,26 +58,20 @@ log_every = 1
 """
     )
     run("peft-run", experiment)
-    lines = [json.loads(line) for line in (folder / "ours" / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line], load_file(folder / "ours" / "adapter_model.safetensors")
+    return losses_of(folder / "ours"), load_file(folder / "ours" / "adapter_model.safetensors")
 
 
 def theirs(folder, model):
     data = batch(transformers.AutoTokenizer.from_pretrained(folder / "model"))
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=LR, weight_decay=0.01)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=LR, weight_decay=0.01)
     schedule = transformers.get_linear_schedule_with_warmup(optimizer, WARMUP, STEPS)
     losses = []
     for _ in range(STEPS):
         # Not the model's own loss, which rounds the logits to fp32.
         logits = model(input_ids=data["input_ids"], attention_mask=data["attention_mask"]).logits[:, :-1]
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), data["labels"][:, 1:].flatten())
-        losses.append(loss.item())
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 0.5)
-        optimizer.step()
+        losses.append(peer_step(loss, optimizer, max_norm=0.5))
         schedule.step()
-        optimizer.zero_grad()
     return losses, peft.get_peft_model_state_dict(model)
 
 
@@ -178,8 +172,7 @@ save_every = 4
     run("peft-run", tmp_path / "experiment.toml")
     checkpoint = tmp_path / "out" / "checkpoint-4"
     parts = {part: load_file(checkpoint / f"{part}.safetensors") for part in ("optimizer", "scheduler", "clipping", "precision")}
-    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
-    losses = [line["eval_loss"] for line in lines if "eval_loss" in line][:2]
+    losses = losses_of(tmp_path / "out", "eval_loss")[:2]
     assert parts["scheduler"]["best"].item() == min(losses)
     assert parts["clipping"]["norms"].dtype == torch.float64
     assert "scale" in parts["precision"]

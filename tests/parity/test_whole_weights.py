@@ -1,8 +1,6 @@
 """The methods that train the model's own parameters, `full` and `bitfit`, beside a plain loop over transformers' model: losses,
 what is saved, what loads again, and the merged folder."""
 
-import json
-
 import pytest
 import torch
 import transformers
@@ -10,7 +8,7 @@ from safetensors.torch import load_file
 from tiny_llama import save_llama
 
 from method_support import base_model, batch, train
-from model_support import apart, farthest, model_answer, peer_answer, random_examples, within
+from model_support import apart, farthest, losses_of, model_answer, peer_answer, peer_step, random_examples, within
 
 STEPS, LR = 4, 1e-3
 # method, options, whether the head shares the embedding's weight, which of transformers' parameters train
@@ -35,11 +33,7 @@ def trained_there(folder, chosen):
     data = batch(transformers.AutoTokenizer.from_pretrained(folder / "model"))
     losses = []
     for _ in range(STEPS):
-        loss = model(**data).loss
-        losses.append(loss.item())
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        losses.append(peer_step(model(**data).loss, optimizer))
     return model.eval(), losses
 
 
@@ -48,8 +42,7 @@ def test_trains_as_transformers_does(run, tmp_path, method, options, tied, chose
     save_llama(tmp_path / "model", attention_bias=True, mlp_bias=True, tie_word_embeddings=tied)
     folder, tensors, config = train(run, tmp_path, method, options, steps=STEPS, lr=LR)
     model, losses = trained_there(tmp_path, chosen)
-    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
-    within("losses", farthest([entry["loss"] for entry in history if "loss" in entry], losses), 1e-4)
+    within("losses", farthest(losses_of(folder), losses), 1e-4)
 
     assert config["peft_type"] == method.upper()
     expected = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
