@@ -36,4 +36,11 @@ PEFT_API std::vector<std::pair<Site*, std::shared_ptr<Layer>>> token_rows(
 PEFT_API std::vector<std::pair<Site*, IntList>> token_sites(const Model& model, const TokenIndices& indices,
                                                             const std::string& option);
 
+/// The head's key in an adapter's file for each key that has trained rows of the embedding to which it is tied: PEFT
+/// saves them under both, where the whole embedding is saved or TrainableTokens is the method. Empty where the head
+/// has no layer that is tied.
+PEFT_API std::vector<std::pair<std::string, std::string>> tied_rows(const Model& model, const State& file);
+/// Takes what tied_rows() names as the head's out of a file. Throws InputError where it differs from the embedding's.
+PEFT_API State without_tied_rows(const Model& model, State file);
+
 }  // namespace peft

@@ -58,10 +58,10 @@ json scaling_of_metadata(const GgufMetadata& metadata) {
   const std::string type = metadata.text(prefix + "type", "linear");
   const double factor = metadata.number(prefix + "factor", 0);
   if (factor < 0) metadata.fail("'" + prefix + "factor' must not be negative");
+  if (type != "none" && type != "linear" && type != "yarn")
+    metadata.fail("'" + prefix + "type' " + printable(type) + " is not implemented (none, linear, yarn)");
   if (type == "none" || factor == 0 || (type == "linear" && factor == 1)) return nullptr;
   if (type == "linear") return {{"rope_type", "linear"}, {"factor", factor}};
-  if (type != "yarn")
-    metadata.fail("'" + prefix + "type' " + printable(type) + " is not implemented (none, linear, yarn)");
   json scaling = {{"rope_type", "yarn"}, {"factor", factor}};
   const int64_t context = metadata.integer("llama.context_length", 1);
   scaling["original_max_position_embeddings"] = metadata.integer(prefix + "original_context_length", 1, context);

@@ -13,6 +13,8 @@ namespace peft {
 
 namespace {
 
+constexpr char kRows[] = "trainable_tokens_delta";
+
 [[noreturn]] void refuse(const std::string& option, const std::string& what) {
   throw ConfigError("[adapter] " + option + ": " + what);
 }
@@ -48,7 +50,7 @@ class TokenRows final : public Layer {
                                      : weight.index_select(0, where_).to(form.rows.dtype());
     Module* holder = this;
     if (!form.holder.empty()) holder = register_module(form.holder, std::make_shared<Module>()).get();
-    rows_ = holder->register_parameter("trainable_tokens_delta", start.detach().clone());
+    rows_ = holder->register_parameter(kRows, start.detach().clone());
     lookup_ = dynamic_cast<const Embedding*>(&site) != nullptr;
   }
   /// For a head tied to the embedding whose layer is `leader`.
@@ -128,6 +130,30 @@ std::vector<std::pair<Site*, IntList>> token_sites(const Model& model, const Tok
   }
   if (sites.empty()) refuse(option, "names no token");
   return sites;
+}
+
+std::vector<std::pair<std::string, std::string>> tied_rows(const Model& model, const State& file) {
+  std::vector<std::pair<std::string, std::string>> pairs;
+  const auto& on_head = model.head().layers();
+  if (std::none_of(on_head.begin(), on_head.end(), [](const auto& layer) { return layer->tied_to() != nullptr; }))
+    return pairs;
+  const auto beginning = [](const Site& site) { return "base_model.model." + site.path() + "."; };
+  const std::string own = beginning(model.embedding());
+  for (const auto& [key, tensor] : file)
+    if (key.starts_with(own) && key.ends_with(kRows))
+      pairs.emplace_back(key, beginning(model.head()) + key.substr(own.size()));
+  return pairs;
+}
+
+State without_tied_rows(const Model& model, State file) {
+  for (const auto& [key, repeated] : tied_rows(model, file)) {
+    const auto found = file.find(repeated);
+    if (found == file.end()) continue;
+    if (!at::equal(found->second, file.at(key)))
+      throw InputError(printable(repeated) + " differs from " + printable(key) + ", to which this model's head is tied");
+    file.erase(found);
+  }
+  return file;
 }
 
 }  // namespace peft

@@ -35,7 +35,7 @@ std::vector<int64_t> eos_ids(const Checkpoint& checkpoint, const Tokenizer& toke
   if (ids.empty()) add_eos_ids(checkpoint.config(), "config.json", path, ids);
   if (eos_token.empty()) return ids;
   const auto id = tokenizer.id(eos_token);
-  if (!id) throw InputError(path + ": eos_token '" + printable(eos_token) + "' is not in the vocabulary");
+  if (!id) throw InputError(path + ": tokenizer: eos_token '" + printable(eos_token) + "' is not in the vocabulary");
   if (std::find(ids.begin(), ids.end(), *id) == ids.end()) ids.push_back(*id);
   return ids;
 }

@@ -16,7 +16,7 @@ namespace {
 using detail::in_plugin;
 
 Fault fault(const std::string& what, double value, std::optional<std::size_t> micro_batch) {
-  return {"the " + what + " is " + std::to_string(value), micro_batch};
+  return {"the " + what + " is " + text_of(value), micro_batch};
 }
 
 /// The method's own part of the loss, with its gradients.
@@ -82,6 +82,8 @@ StepOutcome take_step(Run& run, const std::vector<Tensor>& parameters, const std
   run.optimizer.zero_grad();
   return outcome;
 }
+
+std::string text_of(double value) { return std::isnan(value) ? "nan" : std::to_string(value); }
 
 std::string not_finite(const std::vector<ParamGroup>& groups) {
   std::string names;

@@ -28,6 +28,9 @@ struct StepOutcome {
 StepOutcome take_step(Run& run, const std::vector<Tensor>& parameters, const std::vector<Batch>& batches,
                       int64_t supervised, const StepPosition& position, GradientProof& proof);
 
+/// A number for a message; NaN without a sign, which would mean nothing.
+std::string text_of(double value);
+
 /// Names of those that hold NaN or infinity, or "".
 std::string not_finite(const std::vector<ParamGroup>& groups);
 

@@ -80,7 +80,7 @@ void require_sound(Run& run, std::optional<std::size_t> learned, int64_t step) {
   run.model.train();
   if (!std::isfinite(loss))
     throw DivergedError("after step " + std::to_string(step) + " the loss of " +
-                        run.data.source(one.examples.front()) + " is " + std::to_string(loss) + kAdvice);
+                        run.data.source(one.examples.front()) + " is " + text_of(loss) + kAdvice);
 }
 
 /// As long as it lives, the parameters hold what is to be evaluated and saved.

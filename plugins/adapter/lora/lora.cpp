@@ -266,7 +266,8 @@ peft::State Lora::hf_state(const peft::Model& model) const {
 
 /// A file of PEFT's that was not converted holds A and B alone: their start is computed anew, as PEFT does, where that
 /// gives the same one again.
-peft::State Lora::completed(const peft::Model& model, peft::State state) const {
+peft::State Lora::completed(const peft::Model& model, peft::State file) const {
+  peft::State state = peft::without_tied_rows(model, std::move(file));
   const bool again = options_.init == lora::Init::olora || (options_.init == lora::Init::pissa && options_.niter == 0);
   for (const auto& [key, layer] : of_base(model)) {
     if (!again) break;

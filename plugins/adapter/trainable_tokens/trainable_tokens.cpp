@@ -33,6 +33,15 @@ class TrainableTokens final : public peft::Adapter {
 
   bool starts_as_base() const override { return options_.init_weights; }
 
+  /// PEFT saves the rows of a tied head, too, which are the embedding's.
+  peft::State hf_state(const peft::Model& model) const override {
+    return with_head(model, Adapter::hf_state(model));
+  }
+
+  peft::State completed(const peft::Model& model, peft::State file) const override {
+    return with_head(model, peft::without_tied_rows(model, std::move(file)));
+  }
+
   nlohmann::ordered_json hf_config(const peft::Model& model) const override {
     nlohmann::ordered_json config = peft::common_config("TRAINABLE_TOKENS");
     peft::write_targets(model, options_.targets, config);
@@ -42,6 +51,11 @@ class TrainableTokens final : public peft::Adapter {
   }
 
  private:
+  peft::State with_head(const peft::Model& model, peft::State state) const {
+    for (const auto& [key, repeated] : peft::tied_rows(model, state)) state.emplace(repeated, state.at(key));
+    return state;
+  }
+
   TokensOptions options_;
 };
 
