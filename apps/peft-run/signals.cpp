@@ -37,7 +37,6 @@ Signals::Signals() {
   came = 0;
   handle(take);
 }
-Signals::~Signals() { handle(SIG_DFL); }
 void Signals::begin() { running = 1; }
 bool Signals::asked() const { return came != 0; }
 const char* Signals::name() const { return came == SIGINT ? "SIGINT" : "SIGTERM"; }

@@ -2,10 +2,10 @@
 
 /// SIGTERM and SIGINT while a run lives. Before begin() there is nothing to lose: the process leaves at once, with exit
 /// code 75. From then on the first one only asks the loop to stop after its step; a second one leaves at once.
+/// It stays so until the process ends: a run that is done is not told to have failed.
 class Signals {
  public:
   Signals();
-  ~Signals();  ///< as it was before
   Signals(const Signals&) = delete;
   Signals& operator=(const Signals&) = delete;
   void begin();

@@ -187,10 +187,18 @@ def test_merged_it_is_the_same_model(run, tmp_path, method, config, options, is_
         within("logits", apart(peer_answer(merged, examples)[0], expected), 2e-5)
 
 
+def within_vocabulary(indices):
+    """Those token ids that selfcheck's own model, of 40 rows, has."""
+    if isinstance(indices, dict):
+        return {name: within_vocabulary(rows) for name, rows in indices.items()}
+    return [row for row in indices if row < 40]
+
+
 @every
 def test_selfcheck(run, method, config, options, is_lora):
     if "use_dora" in options:
         pytest.skip("DoRA's gradient is not that of its forward, by its definition: lengths count as constants")
+    options = {key: within_vocabulary(value) if "token_indices" in key else value for key, value in options.items()}
     sets = [word for key, value in options.items() for word in ("--set", f"{key}={toml(value)}")]
     told = run("peft-run", "selfcheck", f"adapter/{method}", *sets).stdout
     assert "BROKEN" not in told

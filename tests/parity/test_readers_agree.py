@@ -251,6 +251,9 @@ def test_safetensors(reader, tmp_path):
 
 # tokenizer.json
 
+#: Nothing of it changes a text's ids: lengths and padding, pairs of texts, offsets, flags that are missing or null.
+LAXER_TOKENIZER = "a field that is not used, or its default in its place"
+
 SAMPLES = ["", "Hello, world! I'm   here <s>now</s>\n\n12345 ab abc\t", "naïve 你好 😀 é ﬁ İ ▁ Ġ", " a  b ", "<s></s> now now."]
 STRICTER_TOKENIZER = {
     "is not implemented": "parts or options that are not implemented",
@@ -309,4 +312,5 @@ def test_tokenizer(reader):
         data = mutate_tokenizer(source.choice(inputs), source)
         ours, refusal = reader.ask(tokenizer=data.hex(), texts=SAMPLES)
         theirs = peer(lambda: encode_theirs(data))
-        compare("tokenizer", ours, refusal, theirs, same_ids, lambda said, _: listed(STRICTER_TOKENIZER)(said), data)
+        compare("tokenizer", ours, refusal, theirs, same_ids, lambda said, _: listed(STRICTER_TOKENIZER)(said), data,
+                lambda _: LAXER_TOKENIZER)

@@ -51,7 +51,8 @@ def states(files):
     for file, data in files.items():
         if file.endswith(".safetensors"):
             found |= {(file, name): value for name, value in tensors(data).items()}
-    found.pop(("progress.safetensors", "seconds"), None)
+    for clock in ("seconds", "seconds_since"):
+        found.pop(("progress.safetensors", clock))
     return found
 
 

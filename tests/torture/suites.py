@@ -44,7 +44,7 @@ def inputs(_):
 
 
 def plugins(_):
-    passed, told = tests("test_broken_plugins.py")
+    passed, told = tests("test_plugins.py")
     count = re.search(r"(\d+) plugins refused", told)
     return f"{count[0] if count else f'{passed} tests of broken plugins refused'}"
 

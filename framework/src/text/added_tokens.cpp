@@ -108,8 +108,7 @@ void AddedTokens::cut(const Part& part, const Trie& trie, std::vector<Part>& out
     if (token.rstrip) end = skip_spaces(text, end);
     rest(begin);
     out.push_back({token.id, {}, part.first && done == 0});
-    done = end;
-    at = std::max(at, end);
+    done = end;  // a token among the spaces that rstrip took is found all the same, as the Python library does
   }
   rest(text.size());
 }

@@ -125,7 +125,11 @@ std::shared_ptr<const Pattern> characters(bool (*belongs)(char32_t)) { return st
 std::shared_ptr<const Pattern> read_pattern(const Fields& in) {
   const Fields pattern = in.at("pattern");
   pattern.only({"String", "Regex"});
-  if (pattern.has("String")) return literal(pattern.text("String"));
+  if (pattern.has("String")) {
+    const std::string text = pattern.text("String");
+    if (text.empty()) pattern.fail("'String' is empty");
+    return literal(text);
+  }
   return regex(pattern.text("Regex"), pattern.where());
 }
 
