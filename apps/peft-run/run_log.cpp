@@ -1,5 +1,8 @@
 #include "run_log.h"
 
+#include <cerrno>
+#include <cstring>
+
 #include "peft/error.h"
 #include "peft/files/json.h"
 
@@ -41,8 +44,9 @@ RunLog::RunLog(const std::string& folder, const peft::TrainingOptions& options, 
 }
 
 void RunLog::open(std::ios::openmode mode) {
+  errno = 0;
   metrics_.open(path_, mode);
-  if (!metrics_) throw peft::ResourceError(peft::printable(path_, 4096) + ": cannot be written");
+  require_written();
 }
 
 void RunLog::add(json history, const json& metrics) {
@@ -51,8 +55,15 @@ void RunLog::add(json history, const json& metrics) {
 }
 
 void RunLog::write(const json& metrics) {
+  errno = 0;
   metrics_ << metrics.dump() << std::endl;  // whoever watches the file sees each line at once
-  if (!metrics_) throw peft::ResourceError(peft::printable(path_, 4096) + ": cannot be written; is the disk full?");
+  require_written();
+}
+
+void RunLog::require_written() const {
+  if (!metrics_)
+    throw peft::ResourceError(peft::printable(path_, 4096) + ": cannot be written: " +
+                              (errno == 0 ? "the file is closed" : std::strerror(errno)));
 }
 
 void RunLog::stepped(const peft::StepReport& r) {

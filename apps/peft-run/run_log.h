@@ -23,6 +23,7 @@ class RunLog : public peft::Observer {
   void open(std::ios::openmode mode);
   void add(nlohmann::ordered_json history, const nlohmann::ordered_json& metrics);
   void write(const nlohmann::ordered_json& metrics);
+  void require_written() const;
   std::string folder_, path_;
   std::ofstream metrics_;
   peft::TrainingOptions options_;

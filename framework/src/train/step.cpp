@@ -64,12 +64,16 @@ void use_gradients(Run& run, const std::vector<Tensor>& parameters, const StepPo
     return;
   }
   if (proof.open()) proof.check();
+  in_plugin(run.optimizer, "step", [&] { run.optimizer.step(); });
+  for (Adapter* adapter : run.adapters) in_plugin(*adapter, "after_step", [&] { adapter->after_step(position); });
+}
+
+/// Also of a step that will not be taken: its log tells the rate.
+void set_rates(Run& run, const StepPosition& position) {
   for (ParamGroup& group : run.optimizer.groups())
     group.lr = in_plugin(run.scheduler, "lr", [&] {
       return run.scheduler.lr(position.step - 1, position.total, *group.initial_lr);
     });
-  in_plugin(run.optimizer, "step", [&] { run.optimizer.step(); });
-  for (Adapter* adapter : run.adapters) in_plugin(*adapter, "after_step", [&] { adapter->after_step(position); });
 }
 
 }  // namespace
@@ -77,6 +81,7 @@ void use_gradients(Run& run, const std::vector<Tensor>& parameters, const StepPo
 StepOutcome take_step(Run& run, const std::vector<Tensor>& parameters, const std::vector<Batch>& batches,
                       int64_t supervised, const StepPosition& position, GradientProof& proof) {
   StepOutcome outcome;
+  set_rates(run, position);
   add_gradients(run, parameters, batches, supervised, outcome);
   if (!outcome.fault) use_gradients(run, parameters, position, proof, outcome);
   run.optimizer.zero_grad();
