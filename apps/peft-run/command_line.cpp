@@ -103,7 +103,8 @@ void add_resume(Syntax& syntax, TrainArguments& out) {
 StringList with_resume_joined(const StringList& words) {
   StringList joined;
   for (const std::string& word : words) {
-    const bool value = !joined.empty() && joined.back() == "--resume" && !word.starts_with('-') && !word.ends_with(".toml");
+    const bool value =
+        !joined.empty() && joined.back() == "--resume" && !word.starts_with('-') && !word.ends_with(".toml");
     if (value)
       joined.back() += "=" + word;
     else

@@ -129,8 +129,9 @@ void require_fit(const Experiment& experiment, const Workload& work, const Large
       bound.name + ": " + bytes_text(bound.bytes) + " do not hold this run: " + bytes_text(estimate.resident()) +
       " are expected for micro-batches of " + grouped(largest.tokens) + " tokens (" + estimate_text(estimate) +
       ", the program " + bytes_text(estimate.program) + "); " +
-      (found.empty() ? "no smaller batch, shorter examples or activation checkpointing make it fit; a narrower precision or "
-                       "a smaller model needs less"
-                     : "it fits with " + found) +
+      (found.empty()
+           ? "no smaller batch, shorter examples or activation checkpointing make it fit; a narrower precision or "
+             "a smaller model needs less"
+           : "it fits with " + found) +
       (experiment.memory.limit > 0 ? "" : "; memory.limit = \"…\" sets another bound"));
 }

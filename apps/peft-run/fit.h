@@ -9,7 +9,8 @@
 /// "base 513.0 MiB, adapter 90.0 KiB, …": the components of the sum.
 std::string estimate_text(const peft::MemoryEstimate& estimate);
 
-/// Bounds what may be taken until the run is known. Throws ResourceError where the limit does not even hold the program.
+/// Bounds what may be taken until the run is known. Throws ResourceError where the limit does not even hold the
+/// program.
 void begin_limit(const peft::MemoryOptions& options);
 
 /// Throws ResourceError where the run is expected to need more, with the sum and what would fit; else bounds what it

@@ -70,8 +70,8 @@ int report() {
   } catch (const std::bad_alloc&) {
     return report_missing_memory("");
   } catch (const std::system_error& error) {
-    const bool short_of = error.code() == std::errc::resource_unavailable_try_again ||
-                          error.code() == std::errc::not_enough_memory;
+    const bool short_of =
+        error.code() == std::errc::resource_unavailable_try_again || error.code() == std::errc::not_enough_memory;
     return short_of ? report_missing_memory(" or threads") : report_internal(error.what());
   } catch (const c10::Error& error) {
     return report_internal(error.what_without_backtrace());
@@ -84,7 +84,9 @@ int report() {
 }
 
 /// Where an exception cannot pass, as out of a thread: it shall still end with its message and exit code.
-[[noreturn]] void end() { std::_Exit(std::current_exception() ? report() : report_internal("no exception was thrown")); }
+[[noreturn]] void end() {
+  std::_Exit(std::current_exception() ? report() : report_internal("no exception was thrown"));
+}
 
 }  // namespace
 

@@ -17,6 +17,6 @@ std::optional<peft::ReadCheckpoint> find_checkpoint(const std::string& from, con
 /// Throws ConfigError, with the difference, where the experiment would not go on as the checkpoint's run would have.
 void require_same_run(const peft::ReadCheckpoint& checkpoint, const Experiment& experiment);
 
-/// Throws InputError where data or the adapters that it began from are not what they were; warns, on stderr, of what may
-/// change last bits: threads, processor, versions.
+/// Throws InputError where data or the adapters that it began from are not what they were; warns, on stderr, of what
+/// may change last bits: threads, processor, versions.
 void require_same_ground(const peft::ReadCheckpoint& checkpoint, const Experiment& experiment, const Workload& work);

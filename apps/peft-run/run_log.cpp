@@ -62,8 +62,8 @@ void RunLog::write(const json& metrics) {
 
 void RunLog::require_written() const {
   if (!metrics_)
-    throw peft::ResourceError(peft::printable(path_, 4096) + ": cannot be written: " +
-                              (errno == 0 ? "the file is closed" : std::strerror(errno)));
+    throw peft::ResourceError(peft::printable(path_, 4096) +
+                              ": cannot be written: " + (errno == 0 ? "the file is closed" : std::strerror(errno)));
 }
 
 void RunLog::stepped(const peft::StepReport& r) {
@@ -86,7 +86,8 @@ void RunLog::stepped(const peft::StepReport& r) {
 
 /// In metrics.jsonl alone: trainer_state.json has no word for it.
 void RunLog::faulted(const peft::FaultReport& r) {
-  write({{"epoch", r.epoch}, {"step", r.step}, {"fault", r.what}, {"examples", r.examples}, {"nonfinite", r.nonfinite}});
+  write(
+      {{"epoch", r.epoch}, {"step", r.step}, {"fault", r.what}, {"examples", r.examples}, {"nonfinite", r.nonfinite}});
 }
 
 void RunLog::evaluated(const peft::EvalReport& r) {

@@ -66,8 +66,7 @@ void save_checkpoint(const Snapshot& snapshot, const Experiment& experiment, con
 void require_space_of_checkpoint(const Experiment& experiment, const Workload& work) {
   double bytes = 0;
   for (const auto& [name, tensor] : work.model->trainable())
-    bytes += static_cast<double>(tensor.nbytes()) +
-             static_cast<double>(experiment.optimizer->state_bytes(tensor));
+    bytes += static_cast<double>(tensor.nbytes()) + static_cast<double>(experiment.optimizer->state_bytes(tensor));
   require_space(experiment.training.output_dir, static_cast<uint64_t>(bytes), "one checkpoint");
 }
 

@@ -6,27 +6,74 @@
 namespace peft::fuzz {
 
 uint64_t nasty_number(Random& random, uint64_t size) {
-  static constexpr uint64_t edges[] = {0,       1,          2,          16,         32,         64,         127,       128,
-                                       255,     256,        4096,       65535,      65536,      1u << 24,   1u << 30,  0x7FFFFFFF,
-                                       1u << 31, 0xFFFFFFFF, 1ull << 32, 1ull << 40, 1ull << 53, 1ull << 61, 1ull << 62, 1ull << 63,
-                                       ~0ull};
+  static constexpr uint64_t edges[] = {
+      0,          1,          2,          16,         32,         64,         127,        128,      255,
+      256,        4096,       65535,      65536,      1u << 24,   1u << 30,   0x7FFFFFFF, 1u << 31, 0xFFFFFFFF,
+      1ull << 32, 1ull << 40, 1ull << 53, 1ull << 61, 1ull << 62, 1ull << 63, ~0ull};
   const uint64_t number = random.one_in(4) ? size : random.pick(edges);
   return number + random.below(7) - 3;
 }
 
 std::string nasty_digits(Random& random, uint64_t size) {
-  static const char* const others[] = {"1e400", "-1e400", "1e-400", "0.1", "-0", "-0.0", "1.5", "1e3", "-9223372036854775808",
-                                       "-9223372036854775809", "36893488147419103232", "01", "1.", "NaN", "Infinity", "0x10"};
+  static const char* const others[] = {"1e400",
+                                       "-1e400",
+                                       "1e-400",
+                                       "0.1",
+                                       "-0",
+                                       "-0.0",
+                                       "1.5",
+                                       "1e3",
+                                       "-9223372036854775808",
+                                       "-9223372036854775809",
+                                       "36893488147419103232",
+                                       "01",
+                                       "1.",
+                                       "NaN",
+                                       "Infinity",
+                                       "0x10"};
   if (random.one_in(4)) return random.pick(others);
   const std::string digits = std::to_string(nasty_number(random, size));
   return random.one_in(5) ? "-" + digits : digits;
 }
 
 std::string nasty_text(Random& random) {
-  static const std::string texts[] = {"", " ", "a", std::string(1, '\0'), "a\x1b[31mb", "\x7f", "\xc2\x9b", "\xff", "\xc0\x80",
-                                      "\xed\xa0\x80", "\xe2\x80\xae", "\xf4\x90\x80\x80", "\xe4\xbd", "../a", "/etc/passwd", "a/b",
-                                      "a\\b", ".", "..", "a\nb", "'", "\"", "\\", "\\u0000", "\\ud800", "\\u001b", "{", "[", "]]",
-                                      "\xf0\x9f\x98\x80", "\xe2\x96\x81", "\xc4\xa0", "\xcc\x81", "%s%n", "none", "null", "true"};
+  static const std::string texts[] = {"",
+                                      " ",
+                                      "a",
+                                      std::string(1, '\0'),
+                                      "a\x1b[31mb",
+                                      "\x7f",
+                                      "\xc2\x9b",
+                                      "\xff",
+                                      "\xc0\x80",
+                                      "\xed\xa0\x80",
+                                      "\xe2\x80\xae",
+                                      "\xf4\x90\x80\x80",
+                                      "\xe4\xbd",
+                                      "../a",
+                                      "/etc/passwd",
+                                      "a/b",
+                                      "a\\b",
+                                      ".",
+                                      "..",
+                                      "a\nb",
+                                      "'",
+                                      "\"",
+                                      "\\",
+                                      "\\u0000",
+                                      "\\ud800",
+                                      "\\u001b",
+                                      "{",
+                                      "[",
+                                      "]]",
+                                      "\xf0\x9f\x98\x80",
+                                      "\xe2\x96\x81",
+                                      "\xc4\xa0",
+                                      "\xcc\x81",
+                                      "%s%n",
+                                      "none",
+                                      "null",
+                                      "true"};
   std::string text = random.pick(texts);
   if (random.one_in(8)) {
     const std::string once = text.empty() ? "a" : text;

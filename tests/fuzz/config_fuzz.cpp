@@ -23,8 +23,8 @@ void check_rope(const RopeConfig& rope) {
 
 void run(const std::string& bytes) {
   const DecoderConfig c = decoder_config(parse_json(bytes, "INPUT"), "INPUT");
-  for (const int64_t size : {c.vocab_size, c.hidden_size, c.intermediate_size, c.num_hidden_layers, c.num_attention_heads,
-                             c.num_key_value_heads, c.head_dim, c.max_position_embeddings})
+  for (const int64_t size : {c.vocab_size, c.hidden_size, c.intermediate_size, c.num_hidden_layers,
+                             c.num_attention_heads, c.num_key_value_heads, c.head_dim, c.max_position_embeddings})
     promise(size > 0 && size < int64_t{1} << 31, "a size out of range");
   promise(c.head_dim % 2 == 0, "an odd head");
   promise(c.num_attention_heads % c.num_key_value_heads == 0, "heads that do not share keys evenly");

@@ -1,4 +1,5 @@
-// GCC calls __sanitizer_cov_trace_pc at each branch of what is built with -fsanitize-coverage=trace-pc; this file is not.
+// GCC calls __sanitizer_cov_trace_pc at each branch of what is built with -fsanitize-coverage=trace-pc; this file is
+// not.
 #include "coverage.h"
 
 #include <array>

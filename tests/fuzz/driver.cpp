@@ -2,7 +2,8 @@
 //   fuzz_NAME [--executions N] [--seed S] [--current FILE] [--found FOLDER] FILE-OR-FOLDER...
 // First every given file is read as it is, then N mutations of them and of those mutations that reached new branches.
 // An input must be accepted, with what was promised, or end in an InputError or ConfigError that names the file and has
-// no control character; within 5 s, 256 MiB, and without a word from the sanitizers. The input being read is in FILE, behind its length.
+// no control character; within 5 s, 256 MiB, and without a word from the sanitizers. The input being read is in FILE,
+// behind its length.
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/time.h>
@@ -109,9 +110,9 @@ class Runner {
   }
 
   void tell(std::size_t corpus) const {
-    std::cout << target.name << ": " << runs_ << " executions, seed " << settings_.seed << ", " << accepted_ * 100 / runs_
-              << " % accepted, " << fuzz::coverage() << " branches, " << corpus << " inputs kept, " << (most_ >> 10)
-              << " MiB at most, no finding" << std::endl;
+    std::cout << target.name << ": " << runs_ << " executions, seed " << settings_.seed << ", "
+              << accepted_ * 100 / runs_ << " % accepted, " << fuzz::coverage() << " branches, " << corpus
+              << " inputs kept, " << (most_ >> 10) << " MiB at most, no finding" << std::endl;
   }
 
  private:
@@ -140,7 +141,9 @@ Settings read_arguments(int count, char** arguments) {
   Settings settings;
   for (int i = 1; i < count; ++i) {
     const std::string word = arguments[i];
-    const auto value = [&] { return i + 1 < count ? std::string(arguments[++i]) : throw std::runtime_error(word + "?"); };
+    const auto value = [&] {
+      return i + 1 < count ? std::string(arguments[++i]) : throw std::runtime_error(word + "?");
+    };
     if (word == "--executions")
       settings.executions = std::stoull(value());
     else if (word == "--seed")

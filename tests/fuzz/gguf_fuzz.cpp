@@ -1,5 +1,5 @@
-// Promises that a GGUF file is taken only where it is a whole llama: each tensor's bytes lie in the file and can be read
-// as fp32, its config.json makes a model, its vocabulary a tokenizer; or an InputError tells why not.
+// Promises that a GGUF file is taken only where it is a whole llama: each tensor's bytes lie in the file and can be
+// read as fp32, its config.json makes a model, its vocabulary a tokenizer; or an InputError tells why not.
 #include <nlohmann/json.hpp>
 
 #include "bytes.h"
@@ -39,7 +39,8 @@ void run(const std::string& bytes) {
   promise(checkpoint->tokenizer_bytes().size() <= bytes.size(), "a header larger than the file");
   const auto tokenizer = Tokenizer::from_json(checkpoint->tokenizer_json(), "INPUT");
   for (const char* text : {"", "ab a <e>", "naïve \xE4\xBD\xA0 12  "})
-    for (const int64_t id : tokenizer->encode(text, true)) promise(id >= 0 && id < tokenizer->size(), "an id out of range");
+    for (const int64_t id : tokenizer->encode(text, true))
+      promise(id >= 0 && id < tokenizer->size(), "an id out of range");
 }
 
 std::string any_number(Random& random) {
@@ -118,7 +119,8 @@ void change_tensor(GgufImage& image, const GgufImage& donor, Random& random) {
       tensor.sizes.push_back(random.one_in(2) ? 1 : nasty_number(random, 32));
       break;
     default:
-      if (!tensor.sizes.empty()) random.pick(tensor.sizes) = random.one_in(2) ? nasty_number(random, 32) : random.below(64);
+      if (!tensor.sizes.empty())
+        random.pick(tensor.sizes) = random.one_in(2) ? nasty_number(random, 32) : random.below(64);
   }
   if (random.one_in(2)) image.lay_out();
 }

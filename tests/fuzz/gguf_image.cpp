@@ -60,7 +60,9 @@ void put_value(std::string& out, uint32_t type, const std::string& value) {
   out += number;
 }
 
-std::size_t padded(std::size_t size) { return (size + GgufImage::alignment - 1) / GgufImage::alignment * GgufImage::alignment; }
+std::size_t padded(std::size_t size) {
+  return (size + GgufImage::alignment - 1) / GgufImage::alignment * GgufImage::alignment;
+}
 
 GgufImage::Pair read_pair(Reader& in) {
   GgufImage::Pair pair{in.text(), in.number<uint32_t>(), 0, {}};

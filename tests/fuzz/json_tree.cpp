@@ -143,7 +143,8 @@ void change_children(JsonNode& node, JsonNode& donor, Random& random) {
       break;
     case 1: {
       JsonNode copy = *place;
-      node.children.insert(node.children.begin() + static_cast<std::ptrdiff_t>(random.below(node.children.size())), copy);
+      node.children.insert(node.children.begin() + static_cast<std::ptrdiff_t>(random.below(node.children.size())),
+                           copy);
       break;
     }
     case 2: {

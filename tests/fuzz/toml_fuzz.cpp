@@ -1,6 +1,6 @@
 // Promises that an experiment that is taken means the same when it is written out (resolved.toml) and read again, and
-// that what --set lays over it does too. A remark `#set X` in the input stands for --set X (with INPUT in its beginning, since
-// messages name the assignment, not the file).
+// that what --set lays over it does too. A remark `#set X` in the input stands for --set X (with INPUT in its
+// beginning, since messages name the assignment, not the file).
 #include <vector>
 
 #include "bytes.h"
@@ -62,17 +62,58 @@ void run(const std::string& bytes) {
   promise(resolve(again) == written, "options that read back otherwise");
 }
 
-constexpr const char* keys[] = {"flag", "count", "rate", "text", "names", "layers", "targets", "init", "ranks",
-                                "alphas", "masks", "ratio", "path", "inner", "inner.count", "ranks.a", "ranks.\"a b\"",
-                                "cuont", "\"\"", "'x'", "a.b.c", "masks.INPUT"};
-constexpr const char* values[] = {"true", "1", "-1", "0", "0.5", "1e3", "inf", "-nan", "+0x1F", "0b11", "0o17", "1_000",
-                                  "9223372036854775807", "9223372036854775808", "1e400", "\"a\"", "'a'", "\"\"\"\na\"\"\"\"\"",
-                                  "'''a\nb'''", "\"\\u001b\\U0001F600\"", "\"\\ud800\"", "[]", "[1, 2]", "[\"a\", \"b\"]",
-                                  "[1, \"a\", [true]]", "{a = 1}", "{}", "{a = [true, false], b = []}", "{a.b = 1}",
-                                  "1979-05-27T07:32:00Z", "07:32:00", "[[1.5], {a = \"]\"}]", "\"INPUT\""};
-constexpr const char* headers[] = {"[t]", "[[u]]", "[t.inner]", "[u]", "[t.ranks]", "[[t]]", "[x]", "[t", "[\"t\"]",
-                                   "[t . inner ]", "#set t.names=[\"INPUT\"]", "#set t.text=INPUT", "#set u.0.text=INPUT",
-                                   "#set t.path=\"INPUT\"", "#set t.ranks={INPUT=1}"};
+constexpr const char* keys[] = {"flag",    "count", "rate",        "text",       "names",         "layers",
+                                "targets", "init",  "ranks",       "alphas",     "masks",         "ratio",
+                                "path",    "inner", "inner.count", "ranks.a",    "ranks.\"a b\"", "cuont",
+                                "\"\"",    "'x'",   "a.b.c",       "masks.INPUT"};
+constexpr const char* values[] = {"true",
+                                  "1",
+                                  "-1",
+                                  "0",
+                                  "0.5",
+                                  "1e3",
+                                  "inf",
+                                  "-nan",
+                                  "+0x1F",
+                                  "0b11",
+                                  "0o17",
+                                  "1_000",
+                                  "9223372036854775807",
+                                  "9223372036854775808",
+                                  "1e400",
+                                  "\"a\"",
+                                  "'a'",
+                                  "\"\"\"\na\"\"\"\"\"",
+                                  "'''a\nb'''",
+                                  "\"\\u001b\\U0001F600\"",
+                                  "\"\\ud800\"",
+                                  "[]",
+                                  "[1, 2]",
+                                  "[\"a\", \"b\"]",
+                                  "[1, \"a\", [true]]",
+                                  "{a = 1}",
+                                  "{}",
+                                  "{a = [true, false], b = []}",
+                                  "{a.b = 1}",
+                                  "1979-05-27T07:32:00Z",
+                                  "07:32:00",
+                                  "[[1.5], {a = \"]\"}]",
+                                  "\"INPUT\""};
+constexpr const char* headers[] = {"[t]",
+                                   "[[u]]",
+                                   "[t.inner]",
+                                   "[u]",
+                                   "[t.ranks]",
+                                   "[[t]]",
+                                   "[x]",
+                                   "[t",
+                                   "[\"t\"]",
+                                   "[t . inner ]",
+                                   "#set t.names=[\"INPUT\"]",
+                                   "#set t.text=INPUT",
+                                   "#set u.0.text=INPUT",
+                                   "#set t.path=\"INPUT\"",
+                                   "#set t.ranks={INPUT=1}"};
 
 std::string any_line(Random& random) {
   if (random.one_in(4)) return random.pick(headers);

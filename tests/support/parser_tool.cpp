@@ -1,8 +1,9 @@
-// Lets tests/parity/test_readers_agree.py compare the readers of files with Python's: reads one JSON request a line from
-// stdin, writes one JSON answer a line, {"value": …} or {"error": message}.
+// Lets tests/parity/test_readers_agree.py compare the readers of files with Python's: reads one JSON request a line
+// from stdin, writes one JSON answer a line, {"value": …} or {"error": message}.
 //   {"json": TEXT}                             the value
 //   {"toml": TEXT}                             the tables
-//   {"safetensors": PATH}                      {"metadata": {…}, "tensors": {NAME: [StoredType, shape, begin, bytes in hex]}}
+//   {"safetensors": PATH}                      {"metadata": {…}, "tensors": {NAME: [StoredType, shape, begin, bytes in
+//   hex]}}
 //   {"tokenizer": TEXT, "texts": [TEXT, …]}    the ids of each text; null for a text that is refused
 // Texts are given as hexadecimal digits, since not all of them are UTF-8.
 #include <cmath>

@@ -45,7 +45,8 @@ PEFT_API std::vector<CheckpointFolder> checkpoints_in(const std::string& output_
 /// manifest.json last. It appears whole or not at all. Throws ResourceError, before anything is written where the disk
 /// has not the space. Returns its path.
 PEFT_API std::string write_checkpoint(const std::string& output_dir, const Snapshot& snapshot,
-                                      const AdapterStack& adapters, const Model& model, const nlohmann::ordered_json& about,
+                                      const AdapterStack& adapters, const Model& model,
+                                      const nlohmann::ordered_json& about,
                                       const std::map<std::string, std::string>& files);
 
 /// A checkpoint whose files are as its manifest says.

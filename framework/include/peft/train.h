@@ -86,7 +86,7 @@ struct StepReport {
   double seconds = 0;                  ///< of the step
   double tokens_per_second = 0;        ///< since the last logged step
   double seconds_left = 0;
-  MemoryStats memory;   ///< now; peaks are those of the run so far
+  MemoryStats memory;     ///< now; peaks are those of the run so far
   int64_t skipped = 0;    ///< steps skipped so far because the loss scale was too large
   int64_t nonfinite = 0;  ///< and because something was not finite
   bool logged = false;    ///< every log_every steps, the first and the last
@@ -132,7 +132,7 @@ struct Run {
   MemoryMeter& memory;
   std::vector<Observer*> observers;
   std::function<void(const Snapshot&)> save = [](const Snapshot&) {
-  };                                                  ///< every save_every steps, at the last, at a stop
+  };  ///< every save_every steps, at the last, at a stop
   std::function<bool()> stop = [] { return false; };  ///< asked after each step; true: save and leave
   const RunState* resume = nullptr;  ///< of a snapshot whose adapters the model has; null: from the beginning
 };

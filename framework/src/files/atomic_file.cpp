@@ -29,8 +29,7 @@ bool is_file_draft(const std::string& name) {
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
   const std::filesystem::path whole(path_);
-  draft_ =
-      (whole.parent_path() / ("." + whole.filename().string() + kWriting + std::to_string(::getpid()))).string();
+  draft_ = (whole.parent_path() / ("." + whole.filename().string() + kWriting + std::to_string(::getpid()))).string();
   ::unlink(draft_.c_str());  // of a process of the same number that was killed
   file_ = ::open(draft_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (file_ < 0) fail("created");

@@ -43,7 +43,9 @@ class GgufCheckpoint final : public Checkpoint {
 
   const std::string& path() const override { return gguf_.file->path(); }
   const json& config() const override { return config_; }
-  std::string tokenizer_json() const override { return tokenizer_json_from_gguf(gguf_.metadata, printable(path(), 4096)); }
+  std::string tokenizer_json() const override {
+    return tokenizer_json_from_gguf(gguf_.metadata, printable(path(), 4096));
+  }
   std::string tokenizer_bytes() const override {
     const auto header = gguf_.file->bytes().first(gguf_.header_bytes);
     return {reinterpret_cast<const char*>(header.data()), header.size()};
@@ -74,8 +76,7 @@ class GgufCheckpoint final : public Checkpoint {
   void add(const GgufTensor& tensor) {
     const int64_t layers = config_["num_hidden_layers"].get<int64_t>();
     const std::string name = hf_name_of_gguf(tensor.name, layers);
-    if (name.empty())
-      fail(tensor, "belongs to no llama model of " + std::to_string(layers) + " layers");
+    if (name.empty()) fail(tensor, "belongs to no llama model of " + std::to_string(layers) + " layers");
     if (const int64_t heads = permuted_heads(name); heads != 0) {
       if (tensor.shape[0] % (2 * heads) != 0)
         fail(tensor, "has " + std::to_string(tensor.shape[0]) + " rows, which are not " + std::to_string(heads) +

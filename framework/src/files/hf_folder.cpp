@@ -95,8 +95,7 @@ void HfFolder::read_weights() {
   if (is_there(folder_ / "model.safetensors"))
     return add(SafetensorsFile::open((folder_ / "model.safetensors").string()));
   if (is_there(folder_ / "model.safetensors.index.json")) return read_index();
-  const bool pickled =
-      is_there(folder_ / "pytorch_model.bin") || is_there(folder_ / "pytorch_model.bin.index.json");
+  const bool pickled = is_there(folder_ / "pytorch_model.bin") || is_there(folder_ / "pytorch_model.bin.index.json");
   throw InputError(name_ + (pickled ? ": holds its weights as Python pickles, which may run code and are not read; "
                                       "convert them to safetensors (transformers' save_pretrained does)"
                                     : ": has neither model.safetensors nor model.safetensors.index.json"));

@@ -57,7 +57,9 @@ nlohmann::json parse_json(const std::string& text, const std::string& name) {
   }
 }
 
-nlohmann::json read_json(const std::string& path) { return parse_json(read_text(path, kMaxBytes), printable(path, 4096)); }
+nlohmann::json read_json(const std::string& path) {
+  return parse_json(read_text(path, kMaxBytes), printable(path, 4096));
+}
 
 void write_file(const std::string& path, const std::string& bytes) {
   AtomicFile file(path);

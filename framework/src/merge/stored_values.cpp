@@ -37,7 +37,8 @@ Tensor encode_finite(const Tensor& wide, StoredType type, const std::string& nam
   // Of blocks in 8 bits, each begins with its scale.
   const bool blocks = type == StoredType::q8_0;
   if (!all_finite(blocks ? stored.narrow(1, 0, 2).contiguous().view(torch::kHalf) : stored))
-    throw InputError("'" + printable(name) + "' is not finite in " + type_name(type) + "; fp32 and bf16 have a wider range");
+    throw InputError("'" + printable(name) + "' is not finite in " + type_name(type) +
+                     "; fp32 and bf16 have a wider range");
   return stored;
 }
 

@@ -150,7 +150,8 @@ State without_tied_rows(const Model& model, State file) {
     const auto found = file.find(repeated);
     if (found == file.end()) continue;
     if (!at::equal(found->second, file.at(key)))
-      throw InputError(printable(repeated) + " differs from " + printable(key) + ", to which this model's head is tied");
+      throw InputError(printable(repeated) + " differs from " + printable(key) +
+                       ", to which this model's head is tied");
     file.erase(found);
   }
   return file;

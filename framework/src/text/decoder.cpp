@@ -82,8 +82,7 @@ Decoder read_strip(const Fields& in) {
   in.only({"type", "content", "start", "stop"});
   const std::string content = in.text("content");
   if (content.empty() || char_length(content[0]) != content.size()) in.fail("'content' must be one character");
-  return each([content, start = in.integer("start"), stop = in.integer("stop")](const std::string& token,
-                                                                                        TextBudget&) {
+  return each([content, start = in.integer("start"), stop = in.integer("stop")](const std::string& token, TextBudget&) {
     return strip(token, content, start, stop);
   });
 }
@@ -97,7 +96,7 @@ Decoder read_replace(const Fields& in) {
 
 Decoder make_metaspace(const Metaspace& options) {
   return [mark = literal(options.replacement), drop = options.scheme != PrependScheme::never](Strings tokens,
-                                                                                                      TextBudget& budget) {
+                                                                                              TextBudget& budget) {
     for (std::size_t i = 0; i < tokens.size(); ++i)
       tokens[i] = replace(tokens[i], *mark, drop && i == 0 ? "" : " ", budget);
     return tokens;

@@ -43,7 +43,7 @@ PreTokenizer read_byte_level(const Fields& in) {
 
 PreTokenizer make_metaspace(const Metaspace& options) {
   return [options, space = literal(" "), mark = literal(options.replacement)](std::vector<Piece> pieces,
-                                                                                           TextBudget& budget) {
+                                                                              TextBudget& budget) {
     std::vector<Piece> out;
     for (Piece& piece : pieces) {
       piece.text = replace(piece.text, *space, options.replacement, budget);

@@ -41,13 +41,14 @@ MemoryOptions read_memory_options(Options& in) {
   options.activation_checkpointing = keeping == "full"        ? Checkpointing::full
                                      : keeping == "selective" ? Checkpointing::selective
                                                               : Checkpointing::none;
-  options.budget =
-      read_bytes(in, "budget", "bytes (\"2GiB\") that the plan's sum may reach: chooses activation_checkpointing layer by layer");
+  options.budget = read_bytes(
+      in, "budget", "bytes (\"2GiB\") that the plan's sum may reach: chooses activation_checkpointing layer by layer");
   if (options.budget > 0 && keeping != "none")
     in.error("budget", "chooses activation_checkpointing by itself; give one of the two");
-  options.limit = read_bytes(in, "limit",
-                             "bytes that the process may hold: a run that is expected to need more is refused before its "
-                             "first step; \"\": what the machine, the control group and ulimit leave");
+  options.limit =
+      read_bytes(in, "limit",
+                 "bytes that the process may hold: a run that is expected to need more is refused before its "
+                 "first step; \"\": what the machine, the control group and ulimit leave");
   return options;
 }
 

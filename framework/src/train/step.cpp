@@ -71,9 +71,8 @@ void use_gradients(Run& run, const std::vector<Tensor>& parameters, const StepPo
 /// Also of a step that will not be taken: its log tells the rate.
 void set_rates(Run& run, const StepPosition& position) {
   for (ParamGroup& group : run.optimizer.groups())
-    group.lr = in_plugin(run.scheduler, "lr", [&] {
-      return run.scheduler.lr(position.step - 1, position.total, *group.initial_lr);
-    });
+    group.lr = in_plugin(run.scheduler, "lr",
+                         [&] { return run.scheduler.lr(position.step - 1, position.total, *group.initial_lr); });
 }
 
 }  // namespace

@@ -38,8 +38,8 @@ StepTokens count(const std::vector<Batch>& batches, int64_t step, const Model& m
 
 /// All that a resumed run must find as it was. The adapters are in files of their own.
 std::vector<Part> parts_of(Run& run, Steps& steps, Progress& progress) {
-  return {part("progress", progress),       part("position", steps),       part("optimizer", run.optimizer),
-          scheduler_part(run.scheduler),    part("clipping", run.clipper), part("precision", run.precision),
+  return {part("progress", progress),     part("position", steps),       part("optimizer", run.optimizer),
+          scheduler_part(run.scheduler),  part("clipping", run.clipper), part("precision", run.precision),
           random_part(run.model.device())};
 }
 
@@ -79,8 +79,8 @@ void require_sound(Run& run, std::optional<std::size_t> learned, int64_t step) {
   const double loss = evaluate(run.model, run.precision, one, 1).loss;
   run.model.train();
   if (!std::isfinite(loss))
-    throw DivergedError("after step " + std::to_string(step) + " the loss of " +
-                        run.data.source(one.examples.front()) + " is " + text_of(loss) + kAdvice);
+    throw DivergedError("after step " + std::to_string(step) + " the loss of " + run.data.source(one.examples.front()) +
+                        " is " + text_of(loss) + kAdvice);
 }
 
 /// As long as it lives, the parameters hold what is to be evaluated and saved.

@@ -165,7 +165,8 @@ void AdaLora::attach(peft::Model& model, torch::Dtype dtype) {
   TargetedAdapter::attach(model, dtype);
   if (saved_.empty()) return;
   const auto run = saved_.extract(kRun);
-  if (!run || run.mapped().numel() != 1) throw peft::InputError("adalora: the saved state does not tell the run's steps");
+  if (!run || run.mapped().numel() != 1)
+    throw peft::InputError("adalora: the saved state does not tell the run's steps");
   begin_budget();
   budget_->load(saved_);
   run_ = run.mapped().item<int64_t>();

@@ -60,7 +60,7 @@ class Lora final : public peft::TargetedAdapter {
   bool left_out_ = false;                     ///< EVA left sites without
   std::vector<lora::Settings> settings_;
   std::map<std::string, std::shared_ptr<lora::LinearLayer>> linears_;  ///< by site
-  std::set<const peft::Site*> with_tokens_;  ///< some of whose rows are trained
+  std::set<const peft::Site*> with_tokens_;                            ///< some of whose rows are trained
 };
 
 std::vector<lora::Settings> Lora::settings_of(const Sites& sites, const at::TensorOptions& form) const {
@@ -203,7 +203,8 @@ void Lora::load(const peft::State& state) {
     else if (name == kLeftOut)
       left_out_ = true;
     else if (!name.starts_with(kB) || !state.contains(kA + path(kB)))
-      throw peft::InputError("lora: the saved state holds '" + peft::printable(name) + "', which is not of this method");
+      throw peft::InputError("lora: the saved state holds '" + peft::printable(name) +
+                             "', which is not of this method");
   }
   if (!shares_.empty()) take_ranks();
 }

@@ -34,9 +34,7 @@ class TrainableTokens final : public peft::Adapter {
   bool starts_as_base() const override { return options_.init_weights; }
 
   /// PEFT saves the rows of a tied head, too, which are the embedding's.
-  peft::State hf_state(const peft::Model& model) const override {
-    return with_head(model, Adapter::hf_state(model));
-  }
+  peft::State hf_state(const peft::Model& model) const override { return with_head(model, Adapter::hf_state(model)); }
 
   peft::State completed(const peft::Model& model, peft::State file) const override {
     return with_head(model, peft::without_tied_rows(model, std::move(file)));

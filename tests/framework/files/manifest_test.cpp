@@ -117,7 +117,8 @@ TEST_CASE("a folder is one run's") {
   const Folder folder;
   {
     const FolderLock lock(folder.sealed());
-    CHECK(has(message_of<ResourceError>([&] { FolderLock second(folder.sealed()); }), "another run is writing into it"));
+    CHECK(
+        has(message_of<ResourceError>([&] { FolderLock second(folder.sealed()); }), "another run is writing into it"));
   }
   const FolderLock again(folder.sealed());
 }

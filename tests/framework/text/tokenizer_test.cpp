@@ -158,7 +158,8 @@ TEST_CASE("neither a text nor a search grows without end") {
   CHECK(refused(document).empty());
   document["normalizer"]["normalizers"] = json(60, twice);
   CHECK(refused(document) == "t.json: makes a text more than 256 times longer");
-  document["normalizer"] = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(1 << 20, 'a')}};
+  document["normalizer"] = {
+      {"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(1 << 20, 'a')}};
   CHECK(contains(refused(document), "256 times longer"));
   document["normalizer"] = nullptr;
   const json bytes = {{"type", "ByteLevel"}, {"add_prefix_space", true}, {"use_regex", false}};
@@ -178,7 +179,8 @@ TEST_CASE("names from the file are escaped wherever they stand") {
     "single": [{"SpecialToken": {"id": "x\u001b[31m", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]})");
   CHECK(contains(error_with("/post_processor", processor), "special_tokens: 'x\\x1b[31m' is missing"));
   processor["special_tokens"]["x\x1b[31m"] = {{"ids", json::array({uint64_t{1} << 63})}};
-  CHECK(contains(error_with("/post_processor", processor), "special_tokens.x\\x1b[31m: 'ids' must hold integers from 0"));
+  CHECK(
+      contains(error_with("/post_processor", processor), "special_tokens.x\\x1b[31m: 'ids' must hold integers from 0"));
 }
 
 TEST_CASE("what is malformed is refused, with its place") {

@@ -440,7 +440,8 @@ TEST_CASE("a step that is not finite is skipped, counted and told with its examp
     REQUIRE(trainer.recorder.faults.size() == 1);
     const FaultReport& fault = trainer.recorder.faults.front();
     CHECK(fault.step == 2);
-    CHECK(has(fault.what, what == Spoiler::What::loss ? "the loss with the adapter's own part is " : "the gradient norm is "));
+    CHECK(has(fault.what,
+              what == Spoiler::What::loss ? "the loss with the adapter's own part is " : "the gradient norm is "));
     REQUIRE(fault.examples.size() == 4);  // a batch
     CHECK(fault.examples.front().starts_with("data.jsonl:"));
     CHECK(trainer.saved == std::vector<int64_t>{3, 4});  // 2's waits for a step that is finite

@@ -170,7 +170,8 @@ void check_same(const fs::path& ours, const fs::path& theirs) {
     INFO(name);
     CHECK(bytes_of(ours / name) == bytes_of(theirs / name));
   }
-  State a = read_state((ours / "progress.safetensors").string()), b = read_state((theirs / "progress.safetensors").string());
+  State a = read_state((ours / "progress.safetensors").string()),
+        b = read_state((theirs / "progress.safetensors").string());
   for (const char* time : {"seconds", "seconds_since"}) a.erase(time), b.erase(time);
   REQUIRE(a.size() == b.size());
   for (const auto& [name, tensor] : a) {
@@ -377,8 +378,7 @@ TEST_CASE("what a method keeps beside its weights is needed") {
     CHECK(has(message_of<ConfigError>([&] { go_on(setup); }), "begins with a changed base that only the data tells"));
   }
   SECTION("a method whose saved form is another than trains: what trains") {
-    const Setup setup{
-        .adapters = one("vblora", "num_vectors = 8\nvector_length = 4\nsave_only_topk_weights = true\n")};
+    const Setup setup{.adapters = one("vblora", "num_vectors = 8\nvector_length = 4\nsave_only_topk_weights = true\n")};
     begin(setup);
     take_out(changed / "adapter_state.safetensors", "layers:");
     CHECK(has(message_of<InputError>([&] { go_on(setup); }), "missing: "));

@@ -116,8 +116,7 @@ TEST_CASE("what stands together is saved, filled and resolved in order") {
   Stacked second(toml);
   const torch::NoGradGuard no_grad;
   for (const auto& [name, tensor] : second.model->trainable()) Tensor(tensor).add_(1);
-  for (const NamedAdapter& one : second.stack)
-    fill_adapter(folder_of(one, folder), *one.adapter, *second.model, false);
+  for (const NamedAdapter& one : second.stack) fill_adapter(folder_of(one, folder), *one.adapter, *second.model, false);
   CHECK(torch::equal(first.logits(), second.logits()));
 
   Stacked again(first.document.resolved());
