@@ -26,6 +26,8 @@ SETUPS = {
     "high ranks": ["adapter.r=64", 'adapter.target_modules="all-linear"', "training.batch_size=2"],
     "full checkpointing": ["memory.activation_checkpointing=full", "training.batch_size=8"],
     "selective checkpointing": ["memory.activation_checkpointing=selective"],
+    "the last five layers": ['adapter.target_modules=["q_proj","v_proj","down_proj"]', "adapter.layers_to_transform=[25,26,27,28,29]"],
+    "the head alone": ['adapter.target_modules=["lm_head"]'],
     # Sixteen bytes of gradients and moments for each of many weights, where SGD would keep four.
     "more state": ["adapter.name=full", 'adapter.target_modules=["down_proj"]', "data.max_length=64"],
     "less state": ["adapter.name=full", 'adapter.target_modules=["down_proj"]', "data.max_length=64", "optimizer.name=sgd"],

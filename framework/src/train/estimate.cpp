@@ -30,6 +30,7 @@ struct HalfLayer {
 };
 struct AdaptedLayer {
   HalfLayer attention, mlp;
+  bool learns = false;  ///< something in it or below it: what it computes is kept for the backward pass
   int64_t front = 0;  ///< keys in front of each example's own
   int64_t gated = 0;  ///< elements for each row of what is attended to by itself
 };
@@ -42,6 +43,7 @@ std::vector<AdaptedLayer> adapted_layers(const Model& model) {
     const std::string& path = site->path();
     if (!path.starts_with(prefix) || !site->touched()) continue;
     AdaptedLayer& layer = layers[std::stoul(path.substr(prefix.size()))];
+    layer.learns = true;
     const bool second = path.find(".mlp") != std::string::npos || path.ends_with(".post_attention_layernorm");
     HalfLayer& own = second ? layer.mlp : layer.attention;
     const auto* linear = dynamic_cast<const Linear*>(site);
@@ -53,13 +55,16 @@ std::vector<AdaptedLayer> adapted_layers(const Model& model) {
     for (const VirtualKeys* keys : gated_keys(*site))
       layer.gated += c.num_attention_heads * (c.head_dim + 2 * keys->count());
   }
+  bool below = model.embedding().touched() || model.virtual_tokens() > 0;
+  for (AdaptedLayer& layer : layers) below = layer.learns = layer.learns || below;
   return layers;
 }
 
 LayerElements layer_elements(const DecoderConfig& c, Checkpointing keeping, const AdaptedLayer& layer, int64_t rows,
                              int64_t examples) {
   const int64_t queries = c.num_attention_heads * c.head_dim, keys = c.num_key_value_heads * c.head_dim;
-  const auto& [first, second, front, gated] = layer;
+  const auto& [first, second, learns, front, gated] = layer;
+  if (!learns) return {0, 0};
   // q, k, v and the mixed heads; before them the norm's input, and its output where it is kept.
   const int64_t heads = 2 * queries + 2 * keys;
   const int64_t attention =
