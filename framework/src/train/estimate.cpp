@@ -31,8 +31,8 @@ struct HalfLayer {
 struct AdaptedLayer {
   HalfLayer attention, mlp;
   bool learns = false;  ///< something in it or below it: what it computes is kept for the backward pass
-  int64_t front = 0;  ///< keys in front of each example's own
-  int64_t gated = 0;  ///< elements for each row of what is attended to by itself
+  int64_t front = 0;    ///< keys in front of each example's own
+  int64_t gated = 0;    ///< elements for each row of what is attended to by itself
 };
 
 std::vector<AdaptedLayer> adapted_layers(const Model& model) {
