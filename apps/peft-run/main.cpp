@@ -95,7 +95,7 @@ int main(int argc, char** argv) {
   watch_mapped_files();
   try {
     const int code = run(parse_command_line(argc, argv));
-    if (std::cout.flush()) return code;
+    if (std::cout.flush() || code != 0) return code;
     std::cerr << "peft-run: the output cannot be written\n";
     return resource_error;
   } catch (...) {

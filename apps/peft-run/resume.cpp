@@ -12,6 +12,7 @@
 #include "peft/abi.h"
 #include "peft/error.h"
 #include "peft/files/json.h"
+#include "peft/files/manifest.h"
 
 using namespace peft;
 using json = nlohmann::ordered_json;
@@ -102,6 +103,20 @@ std::optional<ReadCheckpoint> find_checkpoint(const std::string& from, const std
   }
   if (all.empty()) return std::nullopt;
   throw InputError(printable(output_dir, 4096) + ": no checkpoint is whole, so there is nothing to go on from");
+}
+
+void require_best(const ReadCheckpoint& checkpoint) {
+  const State& progress = checkpoint.states.at("progress");
+  const auto step = progress.find("best_step");
+  if (step == progress.end()) return;
+  const auto folder = std::filesystem::path(checkpoint.path).parent_path() /
+                      ("checkpoint-" + std::to_string(static_cast<int64_t>(step->second.item<double>())));
+  try {
+    verify_manifest(folder.string());
+  } catch (const InputError& error) {
+    throw InputError("[training] load_best_model_at_end: the best checkpoint so far is not there any more: " +
+                     std::string(error.what()) + "; turn it off to go on without");
+  }
 }
 
 void require_same_run(const ReadCheckpoint& checkpoint, const Experiment& experiment) {

@@ -35,6 +35,7 @@ void handle(void (*by)(int)) {
 Signals::Signals() {
   running = 0;
   came = 0;
+  std::signal(SIGPIPE, SIG_IGN);  // who reads along may be gone before what is left is saved
   handle(take);
 }
 void Signals::begin() { running = 1; }

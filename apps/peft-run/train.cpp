@@ -12,8 +12,10 @@
 #include "model_card.h"
 #include "peft/adapter_files.h"
 #include "peft/error.h"
+#include "peft/files/draft_folder.h"
 #include "peft/files/folder_lock.h"
 #include "peft/files/json.h"
+#include "peft/files/manifest.h"
 #include "peft/resume.h"
 #include "resume.h"
 #include "run_log.h"
@@ -39,11 +41,11 @@ void check_output(const TrainingOptions& options, const AdapterStack& adapters) 
 }
 
 void make_output(const TrainingOptions& options) {
-  std::error_code error;
-  fs::create_directories(options.output_dir, error);
-  if (error)
-    throw ResourceError("[training] output_dir: " + printable(options.output_dir, 4096) +
-                        " cannot be made: " + error.message());
+  try {
+    make_folder(options.output_dir);
+  } catch (const ResourceError& error) {
+    throw ResourceError(std::string("[training] output_dir: ") + error.what());
+  }
 }
 
 /// Deletes old checkpoints as save_total_limit says.
@@ -72,11 +74,9 @@ void require_space_of_checkpoint(const Experiment& experiment, const Workload& w
 
 /// Whether a checkpoint lies in the folder that the run writes into.
 bool is_in(const std::string& output_dir, const std::string& checkpoint) {
-  const auto normal = [](const std::string& path) {
-    const fs::path whole = fs::absolute(path).lexically_normal();
-    return whole.has_filename() ? whole : whole.parent_path();
-  };
-  return normal(checkpoint).parent_path() == normal(output_dir);
+  std::error_code error;  // by whatever path, links included
+  const fs::path real = fs::canonical(checkpoint, error);
+  return !error && fs::equivalent(real.parent_path(), output_dir, error) && !error;
 }
 
 /// The folder as this run needs it: nothing half written, and nothing of another course.
@@ -111,6 +111,7 @@ std::optional<ReadCheckpoint> start_of(const TrainArguments& arguments, const Ex
     throw ConfigError("[training] load_best_model_at_end: the checkpoints so far are beside " +
                       printable(from->path, 4096) + ", so output_dir must be their folder");
   require_same_run(*from, experiment);
+  if (experiment.training.load_best_model_at_end) require_best(*from);
   std::cout << "going on from " << printable(from->path, 4096) << ", after step " << from->step << std::endl;
   return from;
 }
@@ -203,6 +204,7 @@ void write_results(const Experiment& experiment, const Workload& work, const Tra
   if (!experiment.training.load_best_model_at_end || !result.best)
     return save_adapters(output, experiment.adapters, *work.model);
   const std::string best = output + "/checkpoint-" + std::to_string(result.best->step);
+  verify_manifest(best);
   copy_adapters(best, output, experiment.adapters, *work.model);
   std::cout << "the result is " << printable(best, 4096) << ", of evaluation loss " << result.best->loss << "\n";
 }
@@ -227,6 +229,8 @@ int train_command(const TrainArguments& arguments) {
   Experiment experiment(arguments.experiment, arguments.sets);
   install_cpu_allocator();
   const TrainingOptions& options = experiment.training;
+  std::optional<FolderLock> lock;
+  if (fs::is_directory(options.output_dir)) lock.emplace(options.output_dir);
   const auto from = start_of(arguments, experiment);  // before minutes are spent on what could not be kept
   Workload work(experiment, from ? from->path : "");
   if (from) require_same_ground(*from, experiment, work);
@@ -251,7 +255,10 @@ int train_command(const TrainArguments& arguments) {
   if (from) require_resumable(run);
 
   make_output(options);
-  const FolderLock lock(options.output_dir);
+  if (!lock) {
+    lock.emplace(options.output_dir);
+    check_output(options, experiment.adapters);  // there was no folder: what another run made meanwhile is its own
+  }
   tidy_output(experiment, from);
   if (options.save_every > 0) require_space_of_checkpoint(experiment, work);
   print_start(experiment, work);

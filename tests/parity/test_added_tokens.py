@@ -29,13 +29,14 @@ CASES = {
     "rows": ("lora", peft.LoraConfig, {"trainable_token_indices": NEW}),
     "rows_of_head": ("lora", peft.LoraConfig, {"trainable_token_indices": {"lm_head": NEW[:2]}}),
     "adapted": ("lora", peft.LoraConfig, {"target_modules": ["embed_tokens", "q_proj"]}),
+    "adapted_head": ("lora", peft.LoraConfig, {"target_modules": ["lm_head", "q_proj"]}),
     "rows_alone": ("trainable_tokens", peft.TrainableTokensConfig, {"token_indices": NEW}),
     "other": ("ia3", peft.IA3Config, {}),
     "prompt": ("prompt_tuning", peft.PromptTuningConfig, {"num_virtual_tokens": 3}),
 }
-#: where PEFT saves only what it wraps, so that the new rows of a head of its own are lost: ours keeps them
-LOST_HEAD = {"adapted", "rows_alone"}
-HEAD = "base_model.model.lm_head.weight"
+#: where PEFT saves only what it wraps, so that the new rows of the other matrix are lost: ours keeps them
+HEAD, EMBEDDING = "base_model.model.lm_head.weight", "base_model.model.model.embed_tokens.weight"
+LOST = {"adapted": HEAD, "rows_alone": HEAD, "adapted_head": EMBEDDING}
 every = pytest.mark.parametrize("case", CASES)
 tied_or_not = pytest.mark.parametrize("tied", [False, True], ids=["apart", "tied"])
 
@@ -76,8 +77,9 @@ def made_there(folder, case, tokenizer=True):
     torch.manual_seed(2)
     for weight in (head, embedding):  # one and the same where they are tied
         weight[NEW] = 0.2 * torch.randn(len(NEW), weight.shape[1])
-    if case in LOST_HEAD and not model.config.tie_word_embeddings:
-        head[NEW] = head[:NEW[0]].mean(0)
+    if case in LOST and not model.config.tie_word_embeddings:
+        other = head if LOST[case] == HEAD else embedding
+        other[NEW] = other[:NEW[0]].mean(0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = peft.get_peft_model(model, config(task_type="CAUSAL_LM", **options))
@@ -107,7 +109,7 @@ def test_made_here(run, tmp_path, case, tied):
 
     made_there(tmp_path, case)
     theirs = load_file(tmp_path / "theirs" / "adapter_model.safetensors")
-    more = {HEAD} if case in LOST_HEAD and not tied else set()
+    more = {LOST[case]} if case in LOST and not (tied and LOST[case] == HEAD) else set()  # a tied head is the embedding
     shared = tensors.keys() - more
     assert more <= tensors.keys() and shared <= theirs.keys()
     assert form({name: tensors[name] for name in shared}) == form({name: theirs[name] for name in shared})
@@ -145,7 +147,7 @@ def test_training_goes_as_in_python(run, tmp_path, case, tied):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = peft.get_peft_model_state_dict(model)
-    assert tensors.keys() - expected.keys() == ({HEAD} if case in LOST_HEAD and not tied else set())
+    assert tensors.keys() - expected.keys() == ({HEAD} if case in LOST and not tied else set())
     for name in tensors.keys() & expected.keys():
         tensor = tensors[name]
         torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=2e-4, msg=lambda text: f"{name}: {text}")
@@ -217,6 +219,17 @@ def test_exported_as_lora_it_keeps_them(run, tmp_path):
     told = run("peft-run", "export", "--as", "gguf-adapter", "--model", tmp_path / "model", "--adapter", ours, "--output",
                tmp_path / "gguf", code=3).stderr
     assert "another vocabulary" in told and not (tmp_path / "gguf").exists()
+
+
+def test_written_over_nothing_of_it_is_left(run, tmp_path):
+    """A later adapter without added tokens is not read with those of the one before."""
+    tiny(tmp_path)
+    ours, _, _ = train(run, tmp_path, "lora", {}, model=MODEL)
+    assert (ours / "tokenizer.json").exists()
+    run("peft-run", tmp_path / "run.toml", "--set", "model.added_tokens=[]", "--set", "training.overwrite_output_dir=true")
+    assert not (ours / "tokenizer.json").exists()
+    run("peft-run", "merge", "--model", tmp_path / "model", "--adapter", ours, "--output", tmp_path / "out")
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "out").vocab_size == 258
 
 
 def test_rows_that_there_are_are_not_made_anew(run, tmp_path):

@@ -381,6 +381,19 @@ def test_a_signal_before_the_first_step(run, bin_dir, folder):
             check_whole(folder / "run" / f"checkpoint-{step}")
 
 
+def test_who_reads_along_may_be_gone(bin_dir, folder):
+    """As `| tee`, which the same Ctrl-C ends: saved all the same."""
+    process = start(bin_dir, write(folder, "run", SAVING))
+    assert wait_for_step(process, folder / "run", 3)
+    process.stdout.close()
+    process.stderr.close()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 75
+    newest = max(checkpoints(folder / "run"))
+    check_whole(folder / "run" / f"checkpoint-{newest}")
+    assert newest >= 3
+
+
 def test_signals_at_any_time(run, bin_dir, folder):
     """Whatever it is doing, it leaves with exit code 75 and nothing but whole checkpoints."""
     run("peft-run", write(folder, "unbroken", SAVING))
@@ -451,11 +464,16 @@ def test_killed_at_any_time(run, bin_dir, folder):
     assert not [entry.name for entry in output.iterdir() if entry.name.endswith((".writing", ".deleting"))]
 
 
-def test_the_newest_and_the_best_are_kept(run, folder):
-    """Judged by what training unlearns, an early checkpoint is the best: it stays, and is the result."""
+def unlearning(folder, training):
+    """A run that is judged by what it unlearns, so that an early checkpoint is the best."""
     (folder / "eval.jsonl").write_text(json.dumps({"text": "\x01\x02\x03\x04" * 8}) + "\n")
-    ruin = {"scheduler": {"name": "constant"}, "data": {"eval": "eval.jsonl"},
-            "training": {"eval_every": 1, "save_every": 1, "save_total_limit": 2, "load_best_model_at_end": True}}
+    return {"scheduler": {"name": "constant"}, "data": {"eval": "eval.jsonl"},
+            "training": {"eval_every": 1, "save_every": 1} | training}
+
+
+def test_the_newest_and_the_best_are_kept(run, folder):
+    """An early checkpoint that is the best stays, and is the result."""
+    ruin = unlearning(folder, {"save_total_limit": 2, "load_best_model_at_end": True})
     run("peft-run", write(folder, "best", ruin))
     output = folder / "best"
     losses = {line["step"]: line["eval_loss"] for line in history(output) if "eval_loss" in line}
@@ -476,6 +494,32 @@ def test_the_newest_and_the_best_are_kept(run, folder):
     assert "needs evaluation data" in run(
         "peft-run", write(folder, "none"), "--set", "training.load_best_model_at_end=true", "--set", "training.eval_every=1",
         code=2).stderr
+
+
+def test_a_checkpoint_by_a_link_is_where_it_lies(run, folder):
+    """With leave to write over the folder, too, what it holds is gone on from."""
+    saving = {"training": {"save_every": 2}}
+    run("peft-run", write(folder, "unbroken", saving))
+    path, output = write(folder, "run", saving), folder / "run"
+    run("peft-run", path)
+    (folder / "link").symlink_to(output / "checkpoint-2")
+    over = ["--set", "training.overwrite_output_dir=true"]
+    told = run("peft-run", path, "--resume", folder / "link", *over)
+    assert "set aside: " in told.stderr and weights(output) == weights(folder / "unbroken")
+    check_whole(output / "checkpoint-2")
+
+
+def test_a_best_checkpoint_that_is_gone_is_told_first(run, folder):
+    """Before the rest of the run is trained for nothing."""
+    path, output = write(folder, "run", unlearning(folder, {})), folder / "run"
+    run("peft-run", path)
+    losses = {line["step"]: line["eval_loss"] for line in history(output) if "eval_loss" in line}
+    best = min(losses, key=losses.get)
+    shutil.rmtree(output / f"checkpoint-{best}")
+    best_at_end = ["--set", "training.load_best_model_at_end=true"]
+    told = run("peft-run", path, "--resume", output / f"checkpoint-{STEPS - 1}", *best_at_end, code=3).stderr
+    assert "[training] load_best_model_at_end" in told and f"checkpoint-{best}" in told
+    run("peft-run", path, "--resume", output / f"checkpoint-{STEPS - 1}")
 
 
 def test_two_runs_into_one_folder(run, bin_dir, folder):

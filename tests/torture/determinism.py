@@ -54,6 +54,7 @@ def of_method(bench, folder, name):
     single = trained("single", 1)
     loss = max(abs(a - b) / abs(a) for a, b in zip(losses(first), losses(single), strict=True))
     apart = farthest(output.adapter(single), output.adapter(first))
+    require(apart <= BOUND, f"{name}: adapters of 1 and 2 threads are {apart:.1e} apart")
     require(loss <= BOUND, f"{name}: losses with 1 and 2 threads are {loss:.1e} apart")
     return apart, loss
 

@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
+#include <vector>
 
 #include "files/descriptor.h"
 #include "peft/error.h"
@@ -12,12 +13,19 @@ namespace peft {
 
 namespace fs = std::filesystem;
 
-DraftFolder::DraftFolder(const std::string& path) : path_(path), draft_(path + ending) {
+DraftFolder::DraftFolder(const std::string& path, bool over_another)
+    : path_(path), draft_(path + ending), over_another_(over_another) {
   std::error_code error;
   fs::remove_all(draft_, error);
   if (!error) fs::create_directories(draft_, error);
   if (error) fail(error.message());
 }
+
+namespace {
+
+constexpr const char* kOld = ".deleting";
+
+}  // namespace
 
 DraftFolder::~DraftFolder() {
   std::error_code error;
@@ -30,16 +38,31 @@ void DraftFolder::publish() {
   if (!sync_folder(draft_)) fail(std::strerror(errno));
   std::error_code error;
   // Exchanged, so that one of the two is under the name at every moment; the old one is then the draft, and goes.
-  const bool exchanged =
-      fs::exists(path_) && ::renameat2(AT_FDCWD, draft_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) == 0;
-  if (!exchanged) {
-    fs::remove_all(path_, error);
-    if (!error) fs::rename(draft_, path_, error);
+  const bool there = fs::exists(fs::symlink_status(path_));
+  if (there && !over_another_) fail("something of that name is there now");
+  const bool exchanged = there && ::renameat2(AT_FDCWD, draft_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) == 0;
+  if (there && !exchanged) {  // a file system that cannot: the old one is under another name for a moment
+    fs::remove_all(path_ + kOld, error);
+    if (!error) fs::rename(path_, path_ + kOld, error);
   }
+  if (!error && !exchanged) fs::rename(draft_, path_, error);
   if (error) fail(error.message());
   if (!sync_folder(fs::path(path_).parent_path().string())) fail(std::strerror(errno));
+  if (there && !exchanged) fs::remove_all(path_ + kOld, error);
   if (exchanged) fs::remove_all(draft_, error);
   draft_.clear();
+}
+
+void make_folder(const std::string& path) {
+  std::error_code error;
+  const fs::path whole = fs::absolute(path, error).lexically_normal();
+  std::vector<fs::path> fresh;
+  for (fs::path at = whole; !error && !fs::exists(at, error); at = at.parent_path()) fresh.push_back(at);
+  if (!error || error == std::errc::no_such_file_or_directory) fs::create_directories(path, error);
+  if (error) throw ResourceError(printable(path, 4096) + " cannot be made: " + error.message());
+  for (const fs::path& made : fresh)
+    if (!sync_folder(made.parent_path().string()) && errno != EACCES)  // one that may be written, not read
+      throw ResourceError(printable(made.parent_path().string(), 4096) + " cannot be synced: " + std::strerror(errno));
 }
 
 void DraftFolder::fail(const std::string& why) const {

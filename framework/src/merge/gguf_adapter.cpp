@@ -64,9 +64,8 @@ StringList export_gguf_adapter(const GgufAdapterOptions& options, Plugins& plugi
   const CombinedAdapters combined = combine(options.adapters, plugins);
   if (combined.base.checkpoint->added() != nullptr)
     throw InputError(
-        "the adapters were trained with another vocabulary than the base's, which an adapter for llama.cpp cannot "
-        "hold; "
-        "'peft-run export --as gguf' writes it");
+        "the adapters have another vocabulary than the base (tokens or rows besides), which an adapter for llama.cpp "
+        "cannot hold; 'peft-run export --as gguf' writes it");
   const LowRank& first = combined.updates.front().update;
   const double alpha = first.scale * static_cast<double>(first.A.size(0));
   std::vector<NamedUpdate> updates;

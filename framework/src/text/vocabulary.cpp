@@ -58,6 +58,17 @@ int64_t next_id(const Fields& tokenizer) {
   return next;
 }
 
+/// Whether the checkpoint has a tokenizer of the kind that takes tokens; where it has not, its own reader tells, once a
+/// text is there to read.
+bool takes_tokens(const Checkpoint& base) {
+  if (fs::is_directory(base.path()) && !fs::exists(fs::path(base.path()) / "tokenizer.json")) return false;
+  const json tokenizer = text::parse_json(base.tokenizer_json(), base.path() + ": tokenizer");
+  const auto model = tokenizer.find("model");
+  if (model == tokenizer.end() || !model->is_object()) return false;
+  const auto vocab = model->find("vocab");
+  return vocab != model->end() && vocab->is_object();
+}
+
 /// tokenizer.json with the tokens at its end; `first` becomes the id of the first.
 std::string with_tokens(const Checkpoint& base, const std::vector<AddedToken>& tokens, int64_t& first) {
   const std::string name = base.path() + ": tokenizer";
@@ -183,12 +194,15 @@ std::shared_ptr<const Checkpoint> with_vocabulary(std::shared_ptr<const Checkpoi
 
 std::vector<AddedToken> tokens_beyond(const Checkpoint& base, const std::string& tokenizer_json,
                                       const std::string& name) {
-  const std::string own = base.tokenizer_json();
   std::vector<AddedToken> tokens;
+  if (!takes_tokens(base)) return tokens;
+  const std::string own = base.tokenizer_json();
   if (own == tokenizer_json) return tokens;
   const std::string of_base = base.path() + ": tokenizer";
   const json before = text::parse_json(own, of_base), after = text::parse_json(tokenizer_json, name);
   const int64_t first = next_id(Fields(before, of_base));
+  std::set<std::string> known;
+  for (const auto& [id, token] : added_of(Fields(before, of_base))) known.insert(token.content);
   for (auto& [id, token] : added_of(Fields(after, name))) {
     if (id < first) continue;
     const int64_t expected = first + static_cast<int64_t>(tokens.size());
@@ -196,6 +210,10 @@ std::vector<AddedToken> tokens_beyond(const Checkpoint& base, const std::string&
       throw InputError(printable(name, 4096) + ": the token '" + printable(token.content) + "' has the id " +
                        std::to_string(id) + ", but the next one after this base's would be " +
                        std::to_string(expected) + ": it is of another vocabulary");
+    if (token.content.empty() || before["model"]["vocab"].contains(token.content) ||
+        !known.insert(token.content).second)
+      throw InputError(printable(name, 4096) + ": the token " + std::to_string(id) + ", '" + printable(token.content) +
+                       "', is one that the base has already, or has no text");
     tokens.push_back(token);
   }
   return tokens;

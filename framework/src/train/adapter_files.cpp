@@ -3,6 +3,8 @@
 #include <torch/torch.h>
 
 #include <cctype>
+#include <cerrno>
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -10,6 +12,7 @@
 #include <unordered_set>
 
 #include "files/atomic_file.h"
+#include "files/descriptor.h"
 #include "model/stored_types.h"
 #include "peft/error.h"
 #include "peft/files/json.h"
@@ -98,7 +101,11 @@ std::string other_embeddings(const State& own, const Model& model, State& file) 
 
 /// Gives the adapter a file that has just the tensors it would save.
 void fill(const Adapter& adapter, const Model& model, State file, const std::string& path) {
-  file = adapter.completed(model, std::move(file));
+  try {
+    file = adapter.completed(model, std::move(file));
+  } catch (const InputError& error) {
+    throw InputError(path + ": " + error.what());
+  }
   const State own = adapter.hf_state(model);
   std::string others = strangers(adapter.hf_base_state(model), file);
   others += other_embeddings(own, model, file);
@@ -176,14 +183,30 @@ void copy_whole(const std::filesystem::path& from, const std::filesystem::path& 
   copy.commit();
 }
 
-/// New weights never stand beside the config of an older adapter: where it says something else, it goes first.
-void remove_unless(const std::filesystem::path& path, const std::string& text) {
+/// Whether the file was there. Throws ResourceError where it stays.
+bool remove_file(const std::filesystem::path& path) {
   std::error_code error;
-  if (!std::filesystem::exists(path, error)) return;
-  std::ifstream file(path, std::ios::binary);
-  if (std::string(std::istreambuf_iterator<char>(file), {}) == text) return;
-  std::filesystem::remove(path, error);
+  const bool there = std::filesystem::remove(path, error);
   if (error) throw ResourceError(printable(path.string(), 4096) + ": cannot be removed: " + error.message());
+  return there;
+}
+
+bool says(const std::filesystem::path& path, const std::string& text) {
+  std::ifstream file(path, std::ios::binary);
+  return file && std::string(std::istreambuf_iterator<char>(file), {}) == text;
+}
+
+/// New weights never stand beside what belongs to an older adapter: its config, where it says something else than
+/// `config`, its training state, its tokenizer. They go first. A model's own folder keeps its tokenizer.
+void make_way(const std::filesystem::path& folder, const std::string& config) {
+  std::error_code error;
+  bool changed = !says(folder / kConfig, config) && remove_file(folder / kConfig);
+  changed = remove_file(folder / kTraining) || changed;
+  if (!std::filesystem::exists(folder / "config.json", error))
+    for (const char* name : {"tokenizer.json", "tokenizer_config.json"})
+      changed = remove_file(folder / name) || changed;
+  if (changed && !sync_folder(folder.string()))
+    throw ResourceError(printable(folder.string(), 4096) + " cannot be synced: " + std::strerror(errno));
 }
 
 }  // namespace
@@ -210,7 +233,7 @@ void save_adapter(const std::string& folder, const Adapter& adapter, const Model
   std::map<std::string, std::string> metadata = {{"format", "pt"}};
   if (!model.origin().fingerprint.empty()) metadata[kFingerprint] = model.origin().fingerprint;
   const std::string text = config.dump(2) + "\n";
-  remove_unless(in / kConfig, text);
+  make_way(in, text);
   State state = adapter.hf_state(model);
   state.merge(adapter.hf_base_state(model));
   write_state((in / kWeights).string(), state, metadata);
@@ -222,7 +245,7 @@ void save_adapter(const std::string& folder, const Adapter& adapter, const Model
 
 void copy_adapter(const std::string& from, const std::string& to, const Model& model) {
   const std::filesystem::path source = from, target = to;
-  remove_unless(target / kConfig, read_text((source / kConfig).string()));
+  make_way(target, read_text((source / kConfig).string()));
   copy_whole(source / kWeights, target / kWeights);
   if (std::filesystem::exists(source / kTraining)) copy_whole(source / kTraining, target / kTraining);
   write_own_tokenizer(model, to);

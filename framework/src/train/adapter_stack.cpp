@@ -6,6 +6,7 @@
 
 #include "peft/adapter_files.h"
 #include "peft/error.h"
+#include "peft/files/draft_folder.h"
 #include "peft/model/decoder.h"
 
 namespace peft {
@@ -113,10 +114,8 @@ std::string folder_of(const NamedAdapter& adapter, const std::string& folder) {
 namespace {
 
 std::string made_folder_of(const NamedAdapter& adapter, const std::string& folder) {
-  const std::string place = folder_of(adapter, folder);
-  std::error_code error;
-  std::filesystem::create_directories(place, error);
-  if (error) throw ResourceError(printable(place, 4096) + " cannot be made: " + error.message());
+  std::string place = folder_of(adapter, folder);
+  make_folder(place);
   return place;
 }
 

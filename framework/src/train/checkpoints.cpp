@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "files/atomic_file.h"
+#include "files/descriptor.h"
 #include "peft/adapter_files.h"
 #include "peft/error.h"
 #include "peft/files/draft_folder.h"
@@ -36,12 +37,14 @@ std::optional<int64_t> step_of(const std::string& name) {
   return step;
 }
 
-/// What a folder holds; nothing where there is none.
+/// What a folder holds; nothing where there is none. One that cannot be read is not taken for an empty one.
 std::vector<fs::path> entries_of(const std::string& folder) {
   std::vector<fs::path> all;
   std::error_code error;
-  for (auto it = fs::directory_iterator(folder, error); !error && it != fs::directory_iterator(); it.increment(error))
-    all.push_back(it->path());
+  auto entry = fs::directory_iterator(folder, error);
+  if (error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory) return all;
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error)) all.push_back(entry->path());
+  if (error) throw ResourceError(printable(folder, 4096) + " cannot be listed: " + error.message());
   return all;
 }
 
@@ -81,7 +84,7 @@ std::string write_checkpoint(const std::string& output_dir, const Snapshot& snap
   for (const auto& [name, text] : files) bytes += text.size();
   require_space(output_dir, bytes, "checkpoint-" + std::to_string(snapshot.step));
 
-  DraftFolder draft(path);
+  DraftFolder draft(path, /*over_another=*/true);
   save_adapters(draft.path(), adapters, model);
   for (const NamedAdapter& one : adapters) save_adapter_state(folder_of(one, draft.path()), *one.adapter, model);
   json parts = json::array();
@@ -130,6 +133,7 @@ void delete_checkpoints(const std::string& output_dir, int64_t limit, std::optio
     std::error_code error;
     fs::rename(folder.path, folder.path + kDeleting, error);
     if (error) throw ResourceError(printable(folder.path, 4096) + " cannot be removed: " + error.message());
+    sync_folder(output_dir);  // the name is gone for good before the first file is
     take_away(folder.path + kDeleting);
   }
 }

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "model/kernels.h"
+#include "plugin/in_plugin.h"
 
 namespace peft {
 
@@ -48,7 +49,8 @@ void show_sampled_gradients(Run& run, const std::vector<Batch>& batches, int64_t
   }
   run.memory.phase(MemoryPhase::optimizer);
   if (run.precision.ready(parameters) && std::isfinite(global_norm(gradients(parameters))))
-    run.optimizer.observe_sampled_gradients(supervised);
+    detail::in_plugin(run.optimizer, "observe_sampled_gradients",
+                      [&] { run.optimizer.observe_sampled_gradients(supervised); });
   run.optimizer.zero_grad();
 }
 

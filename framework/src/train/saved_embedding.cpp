@@ -36,7 +36,7 @@ std::vector<float> rows_from(const StoredTensor& saved, int64_t first) {
 
 [[noreturn]] void disagree(const std::string& folder, const char* what) {
   throw InputError(printable(folder, 4096) + ": its " + what +
-                   " are not those of the adapter before it, so the two cannot be on one model");
+                   " are not those of the adapter before it, so the two cannot be used at once");
 }
 
 /// What the folder's weights say of embedding and head.
@@ -46,6 +46,8 @@ void add_rows(const std::string& folder, const Checkpoint& base, VocabularyChang
   const auto file = SafetensorsFile::open(path.string());
   for (const std::string module : {"model.embed_tokens", "lm_head"}) {
     const StoredTensor *saved = saved_weight(*file, module), *own = base.find(module + ".weight");
+    if (own == nullptr && module == "lm_head" && change.values.empty())  // tied, and the head alone is adapted
+      own = base.find("model.embed_tokens.weight");
     if (saved == nullptr || own == nullptr || own->shape.size() != 2) continue;
     // Another width, or integers: filling the adapter tells.
     if (saved->shape.size() != 2 || saved->shape[1] != own->shape[1] || saved->shape[0] == 0) continue;

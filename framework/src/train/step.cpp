@@ -83,7 +83,7 @@ StepOutcome take_step(Run& run, const std::vector<Tensor>& parameters, const std
   set_rates(run, position);
   add_gradients(run, parameters, batches, supervised, outcome);
   if (!outcome.fault) use_gradients(run, parameters, position, proof, outcome);
-  run.optimizer.zero_grad();
+  in_plugin(run.optimizer, "zero_grad", [&] { run.optimizer.zero_grad(); });
   return outcome;
 }
 

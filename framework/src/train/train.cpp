@@ -9,6 +9,7 @@
 #include "peft/error.h"
 #include "peft/profile.h"
 #include "peft/resume.h"
+#include "plugin/in_plugin.h"
 #include "train/parts.h"
 #include "train/progress.h"
 #include "train/proof.h"
@@ -18,6 +19,8 @@
 namespace peft {
 
 namespace {
+
+using detail::in_plugin;
 
 constexpr const char* kAdvice = "; try a lower learning rate, gradient clipping or a wider precision";
 
@@ -86,13 +89,25 @@ void require_sound(Run& run, std::optional<std::size_t> learned, int64_t step) {
 /// As long as it lives, the parameters hold what is to be evaluated and saved.
 class EvalWeights {
  public:
-  explicit EvalWeights(Optimizer& optimizer) : optimizer_(optimizer) { optimizer.eval(); }
-  ~EvalWeights() { optimizer_.train(); }
+  explicit EvalWeights(Optimizer& optimizer) : optimizer_(optimizer) {
+    in_plugin(optimizer, "eval", [&] { optimizer.eval(); });
+  }
+  ~EvalWeights() {
+    try {
+      if (!done_) optimizer_.train();
+    } catch (...) {  // what ended the scope is on its way
+    }
+  }
+  void done() {
+    done_ = true;
+    in_plugin(optimizer_, "train", [&] { optimizer_.train(); });
+  }
   EvalWeights(const EvalWeights&) = delete;
   EvalWeights& operator=(const EvalWeights&) = delete;
 
  private:
   Optimizer& optimizer_;
+  bool done_ = false;
 };
 
 }  // namespace
@@ -161,24 +176,28 @@ TrainingResult train(Run& run) {
     save_due = save_due || every(options.save_every) || (last && options.save_every > 0);
     stopped = !last && stop();
     if (!evaluates && !save_due && !stopped && !last) continue;
-    const EvalWeights weights(optimizer);
+    EvalWeights weights(optimizer);
     if (evaluates) {
       memory.phase(MemoryPhase::evaluate);
       const double eval_loss = evaluate(model, precision, *eval_data, options.batch_size).loss;
-      scheduler.observe(eval_loss);
+      in_plugin(scheduler, "observe", [&] { scheduler.observe(eval_loss); });
       progress.evaluated(step, plan.epoch, eval_loss);
       model.train();
       stopped = !last && stop();
     }
     if (last) require_sound(run, learned, step);
     // Behind a step that was not finite a checkpoint waits for one that is, unless there will be none.
-    if (!stopped && (!save_due || (outcome.fault && !last))) continue;
+    if (!stopped && (!save_due || (outcome.fault && !last))) {
+      weights.done();
+      continue;
+    }
     memory.phase(MemoryPhase::save);
     if (save_due) progress.snapshot();  // a run that was never stopped would not have had the others
     Snapshot snapshot{step, states_of(parts), progress.result().best, !outcome.fault};
     require_finite(run, snapshot.states.at("optimizer"), step);
     save(snapshot);
     save_due = false;
+    weights.done();
   }
 
   optimizer.eval();

@@ -35,6 +35,7 @@ void Budget::after_step(int64_t step, int64_t total) {
     return allocate(
         std::min(all, static_cast<int64_t>(more * std::pow(left, 3) + static_cast<double>(target_r * count))));
   }
+  if (!importance_.front().front().sensitivity.defined()) watch();  // every step before this one was skipped
   allocate(target_r * count);
   settled_ = true;
 }

@@ -73,7 +73,9 @@ class PromptTuning final : public peft::PromptAdapter {
   Tensor text_ids(const peft::Model& model, int64_t n) const {
     const std::string path = tokenizer_path(model);
     if (path.empty()) throw peft::ConfigError("[adapter] tokenizer_name_or_path: must be given for this model");
-    const auto tokenizer = peft::load_text(*peft::Checkpoint::open(path)).tokenizer;
+    const auto& base = model.origin().checkpoint;  // with the tokens that were added to it
+    const bool own = !options_.tokenizer_name_or_path && base != nullptr;
+    const auto tokenizer = peft::load_text(own ? *base : *peft::Checkpoint::open(path)).tokenizer;
     const std::vector<int64_t> text = tokenizer->encode(*options_.prompt_tuning_init_text, true);
     if (text.empty()) throw peft::ConfigError("[adapter] prompt_tuning_init_text: has no token");
     std::vector<int64_t> ids;

@@ -12,18 +12,24 @@ class PEFT_API DraftFolder {
  public:
   static constexpr const char* ending = ".writing";
   /// Removes what a process that was killed left under that name.
-  explicit DraftFolder(const std::string& path);
+  /// `over_another`: publish() may take the place of one of that name.
+  explicit DraftFolder(const std::string& path, bool over_another = false);
   ~DraftFolder();
   DraftFolder(const DraftFolder&) = delete;
   DraftFolder& operator=(const DraftFolder&) = delete;
   const std::string& path() const { return draft_; }  ///< where to write
   std::string file(const std::string& name) const;    ///< a file's path in it
-  /// Syncs the folder, takes the place of one of that name that may be there, syncs what holds it.
+  /// Syncs the folder, gives it its name, syncs what holds it.
   void publish();
 
  private:
   [[noreturn]] void fail(const std::string& why) const;
   std::string path_, draft_;
+  bool over_another_;
 };
+
+/// Makes a folder, with those above it, that stays through a loss of power. One may be there already. Throws
+/// ResourceError.
+PEFT_API void make_folder(const std::string& path);
 
 }  // namespace peft

@@ -27,8 +27,9 @@ struct VocabularyChange {
 PEFT_API std::shared_ptr<const Checkpoint> with_vocabulary(std::shared_ptr<const Checkpoint> base,
                                                            VocabularyChange change);
 
-/// The tokens of another tokenizer.json whose ids follow the checkpoint's own. Throws InputError for one that leaves
-/// ids out between the two: it is of another vocabulary.
+/// The tokens of another tokenizer.json whose ids follow the checkpoint's own; none where that has no tokenizer.json,
+/// or not one of BPE. Throws InputError for one that leaves ids out between the two (it is of another vocabulary), or
+/// has a token twice.
 PEFT_API std::vector<AddedToken> tokens_beyond(const Checkpoint& base, const std::string& tokenizer_json,
                                                const std::string& name);
 
