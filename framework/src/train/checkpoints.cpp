@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
@@ -133,7 +135,13 @@ void delete_checkpoints(const std::string& output_dir, int64_t limit, std::optio
     std::error_code error;
     fs::rename(folder.path, folder.path + kDeleting, error);
     if (error) throw ResourceError(printable(folder.path, 4096) + " cannot be removed: " + error.message());
-    sync_folder(output_dir);  // the name is gone for good before the first file is
+    // The name is gone for good before the first file is.
+    if (!sync_folder(output_dir)) {
+      const std::string why = std::strerror(errno);
+      fs::rename(folder.path + kDeleting, folder.path, error);
+      if (error) take_away(folder.path + kDeleting);
+      throw ResourceError(printable(output_dir, 4096) + " cannot be synced: " + why);
+    }
     take_away(folder.path + kDeleting);
   }
 }

@@ -97,7 +97,7 @@ TEST_CASE("a manifest tells what is not as it was") {
   }
 }
 
-TEST_CASE("a draft folder appears by publish, in an older one's place, or not at all") {
+TEST_CASE("a draft folder appears by publish, in an older one's place where it may, or not at all") {
   const Folder folder;
   const std::string path = (folder.path / "made").string();
   for (const std::string& text : {std::string("old"), std::string("new")}) {
@@ -105,12 +105,26 @@ TEST_CASE("a draft folder appears by publish, in an older one's place, or not at
       DraftFolder given_up(path);
       write_file(given_up.file("text"), "never");
     }
-    DraftFolder draft(path);
+    DraftFolder draft(path, /*over_another=*/true);
     write_file(draft.file("text"), text);
     draft.publish();
     CHECK(read_text(path + "/text", 100) == text);
     CHECK_FALSE(fs::exists(path + DraftFolder::ending));
   }
+  DraftFolder late(path);
+  write_file(late.file("text"), "late");
+  CHECK(has(message_of<ResourceError>([&] { late.publish(); }), "something of that name is there now"));
+  CHECK(read_text(path + "/text", 100) == "new");
+}
+
+TEST_CASE("a folder is made with those above it, or is there") {
+  const Folder folder;
+  const std::string path = (folder.path / "a" / "b").string();
+  make_folder(path);
+  make_folder(path);
+  CHECK(fs::is_directory(path));
+  write_file(path + "/text", "");
+  CHECK(has(message_of<ResourceError>([&] { make_folder(path + "/text/c"); }), "cannot be made"));
 }
 
 TEST_CASE("a folder is one run's") {
