@@ -36,7 +36,8 @@ BEGIN, END = "<!-- tests/benchmark/methods.py: begin -->\n", "<!-- tests/benchma
 OWN = {
     "ia3": {"lr": 3e-3},  # Liu et al. 2022 train (IA)³ so
     "vera": {"lr": 4e-3},  # Kopiczko et al. 2023, for instructions
-    "lora": {"lora_dropout": 0.0},  # 60 steps see each example at most once: nothing to drop out for
+    "lora": {"lora_dropout": 0.0},  # so few steps see each example at most once: nothing to drop out for
+    "adalora": {"tinit": 4, "tfinal": 8, "lr": 1e-2},  # within so few steps, from three factors of which one is zero
 }
 #: The format of a task's data, and what the table says of it.
 TASKS = {"instructions": ("alpaca", "Instructions: alpaca_en_demo"),

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -38,6 +39,8 @@ struct OpenedAdapter {
 /// The plugin named like the folder's peft_type, with its options; made here or by HF PEFT. Nothing is attached yet.
 /// Throws InputError for what is no adapter, or asks for what the plugin does not know.
 PEFT_API OpenedAdapter open_adapter(const std::string& folder, Plugins& plugins);
+/// The same of what an adapter_config.json holds; `where` it is from, for messages.
+PEFT_API OpenedAdapter open_adapter(const nlohmann::json& config, const std::string& where, Plugins& plugins);
 
 /// Fills an attached adapter from the folder's tensors, those that only training needs where they are there. Throws
 /// InputError where keys are missing, unexpected or of a wrong shape (all are listed), values are not finite, or the

@@ -29,11 +29,7 @@ std::unique_ptr<Adapter> make_lora(const Model& model, const std::vector<SiteUpd
   const int64_t r = largest_rank(updates);
   const nlohmann::json config = {
       {"peft_type", "LORA"}, {"r", r}, {"lora_alpha", r}, {"target_modules", target_modules(model, updates)}};
-  Document document = Document::from_adapter_config("adapter", config, "the exported adapter");
-  Options options = document.table("adapter");
-  auto adapter = plugins.make<Adapter>("lora", options);
-  document.finish();
-  return adapter;
+  return open_adapter(config, "the exported adapter", plugins).adapter;
 }
 
 }  // namespace

@@ -63,15 +63,16 @@ const Affine& MergedWeights::merged(const Site& site) {
     throw InputError("'" + site.path() + "': its adapter has a bias, for which this model's layer has no place");
   current_ = &site;
   affine_ = std::move(*folded);
-  record(site, base.weight, affine_.weight, type_of_(*sources_.at(site.path() + ".weight").stored));
+  base_ = base.weight;
   return affine_;
 }
 
-void MergedWeights::record(const Site& site, const Tensor& base, const Tensor& merged, StoredType type) {
-  const Tensor kept = rounded(merged, type);
-  const double change = (merged - base).norm().item<double>();
+/// `stored`: the merged weight as it is written.
+void MergedWeights::record(const Site& site, const Tensor& stored, StoredType type) {
+  const Tensor &merged = affine_.weight, kept = decode(stored, merged.sizes(), type);
+  const double change = (merged - base_).norm().item<double>();
   MergedModule module{.path = site.path(), .weights = merged.numel()};
-  module.unchanged = (kept == rounded(base, type)).sum().item<int64_t>();
+  module.unchanged = (kept == rounded(base_, type)).sum().item<int64_t>();
   module.error = change > 0 ? (kept - merged).norm().item<double>() / change : 0;
   modules_.push_back(std::move(module));
 }
@@ -82,6 +83,7 @@ const void* MergedWeights::data(const TensorForm& form) {
   if (source.site->touched()) {
     const Affine& affine = merged(*source.site);
     out_ = encode_finite(source.bias ? affine.bias : affine.weight, form.type, form.name);
+    if (!source.bias) record(*source.site, out_, form.type);
     return out_.data_ptr();
   }
   if (source.stored->type == form.type && checkpoint_.is_direct(*source.stored)) return source.stored->data;

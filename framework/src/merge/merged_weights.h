@@ -35,7 +35,7 @@ class MergedWeights {
   void add(const Site& site);
   Affine base_of(const Site& site) const;
   const Affine& merged(const Site& site);
-  void record(const Site& site, const Tensor& base, const Tensor& merged, StoredType type);
+  void record(const Site& site, const Tensor& stored, StoredType type);
   const Checkpoint& checkpoint_;
   const Model& model_;
   TypeOf type_of_;
@@ -44,6 +44,7 @@ class MergedWeights {
   std::map<std::string, Source> sources_;
   const Site* current_ = nullptr;  ///< whose weights `affine_` holds
   Affine affine_;
+  Tensor base_;  ///< the weight before
   Tensor out_;
   std::vector<MergedModule> modules_;
 };

@@ -42,13 +42,14 @@ Tensor encode_finite(const Tensor& wide, StoredType type, const std::string& nam
   return stored;
 }
 
-Tensor rounded(const Tensor& wide, StoredType type) {
-  const Tensor stored = encode(wide, type);
+Tensor decode(const Tensor& stored, at::IntArrayRef shape, StoredType type) {
   if (type != StoredType::q8_0) return stored.to(torch::kFloat);
-  Tensor out = torch::empty(wide.sizes(), torch::kFloat);
+  Tensor out = torch::empty(shape, torch::kFloat);
   dequantise(type, static_cast<const std::byte*>(stored.data_ptr()), stored.size(0), out.data_ptr<float>());
   return out;
 }
+
+Tensor rounded(const Tensor& wide, StoredType type) { return decode(encode(wide, type), wide.sizes(), type); }
 
 std::string type_name(StoredType type) {
   const auto own = torch_type(type);

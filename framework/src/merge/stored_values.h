@@ -11,6 +11,8 @@ namespace peft {
 Tensor encode(const Tensor& wide, StoredType type);
 /// The same; throws InputError, naming `name`, where `type` cannot hold the values.
 Tensor encode_finite(const Tensor& wide, StoredType type, const std::string& name);
+/// The fp32 values that encode() left, in the shape they had.
+Tensor decode(const Tensor& stored, at::IntArrayRef shape, StoredType type);
 /// What is left of fp32 values once they are stored.
 Tensor rounded(const Tensor& wide, StoredType type);
 /// "Half", "Q8_0", for messages.

@@ -254,10 +254,13 @@ void copy_adapter(const std::string& from, const std::string& to, const Model& m
 
 OpenedAdapter open_adapter(const std::string& folder, Plugins& plugins) {
   const std::string path = (std::filesystem::path(folder) / kConfig).string();
-  const nlohmann::json config = read_json(path);
-  Document document = Document::from_adapter_config("adapter", config, path);
+  return open_adapter(read_json(path), path, plugins);
+}
+
+OpenedAdapter open_adapter(const nlohmann::json& config, const std::string& where, Plugins& plugins) {
+  Document document = Document::from_adapter_config("adapter", config, where);
   Options options = document.table("adapter");
-  const std::string name = plugin_name(config, path);
+  const std::string name = plugin_name(config, where);
   auto adapter = plugins.make<Adapter>(name, options);
   document.finish();
   adapter->expect_file();
