@@ -109,10 +109,9 @@ void require_best(const ReadCheckpoint& checkpoint) {
   const State& progress = checkpoint.states.at("progress");
   const auto step = progress.find("best_step");
   if (step == progress.end()) return;
-  const auto folder = std::filesystem::path(checkpoint.path).parent_path() /
-                      ("checkpoint-" + std::to_string(static_cast<int64_t>(step->second.item<double>())));
+  const auto beside = std::filesystem::path(checkpoint.path).parent_path();
   try {
-    verify_manifest(folder.string());
+    verify_manifest(checkpoint_folder(beside.string(), static_cast<int64_t>(step->second.item<double>())));
   } catch (const InputError& error) {
     throw InputError("[training] load_best_model_at_end: the best checkpoint so far is not there any more: " +
                      std::string(error.what()) + "; turn it off to go on without");

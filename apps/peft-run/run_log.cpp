@@ -126,7 +126,7 @@ std::string RunLog::state(const peft::Best& best) const {
   if (best) {
     state["best_global_step"] = best->step;
     state["best_metric"] = best->loss;
-    state["best_model_checkpoint"] = folder_ + "/checkpoint-" + std::to_string(best->step);
+    state["best_model_checkpoint"] = peft::checkpoint_folder(folder_, best->step);
   }
   return state.dump(2) + "\n";
 }

@@ -177,7 +177,7 @@ std::vector<Adapter*> pointers(const AdapterStack& adapters) {
 /// The line of the end, where a signal came before it.
 int tell_stopped(const Signals& signals, const TrainingResult& result, const std::string& output_dir) {
   std::cout << "stopped by " << signals.name() << " after step " << result.steps << ", saved as "
-            << printable(output_dir, 4096) << "/checkpoint-" << result.steps << "; go on with --resume" << std::endl;
+            << printable(checkpoint_folder(output_dir, result.steps), 4096) << "; go on with --resume" << std::endl;
   return stopped_by_signal;
 }
 
@@ -203,7 +203,7 @@ void write_results(const Experiment& experiment, const Workload& work, const Tra
   write_file(output + "/README.md", model_card(experiment, work, result));
   if (!experiment.training.load_best_model_at_end || !result.best)
     return save_adapters(output, experiment.adapters, *work.model);
-  const std::string best = output + "/checkpoint-" + std::to_string(result.best->step);
+  const std::string best = checkpoint_folder(output, result.best->step);
   verify_manifest(best);
   copy_adapters(best, output, experiment.adapters, *work.model);
   std::cout << "the result is " << printable(best, 4096) << ", of evaluation loss " << result.best->loss << "\n";

@@ -37,6 +37,8 @@ struct CheckpointFolder {
   int64_t step;
   std::string path;
 };
+/// Where that of a step lies in `output_dir`.
+PEFT_API std::string checkpoint_folder(const std::string& output_dir, int64_t step);
 /// Those in `output_dir`, newest first. Nothing in them is looked at.
 PEFT_API std::vector<CheckpointFolder> checkpoints_in(const std::string& output_dir);
 

@@ -21,12 +21,6 @@ DraftFolder::DraftFolder(const std::string& path, bool over_another)
   if (error) fail(error.message());
 }
 
-namespace {
-
-constexpr const char* kOld = ".deleting";
-
-}  // namespace
-
 DraftFolder::~DraftFolder() {
   std::error_code error;
   if (!draft_.empty()) fs::remove_all(draft_, error);
@@ -42,14 +36,13 @@ void DraftFolder::publish() {
   if (there && !over_another_) fail("something of that name is there now");
   const bool exchanged = there && ::renameat2(AT_FDCWD, draft_.c_str(), AT_FDCWD, path_.c_str(), RENAME_EXCHANGE) == 0;
   if (there && !exchanged) {  // a file system that cannot: the old one is under another name for a moment
-    fs::remove_all(path_ + kOld, error);
-    if (!error) fs::rename(path_, path_ + kOld, error);
+    fs::remove_all(path_ + going, error);
+    if (!error) fs::rename(path_, path_ + going, error);
   }
   if (!error && !exchanged) fs::rename(draft_, path_, error);
   if (error) fail(error.message());
   if (!sync_folder(fs::path(path_).parent_path().string())) fail(std::strerror(errno));
-  if (there && !exchanged) fs::remove_all(path_ + kOld, error);
-  if (exchanged) fs::remove_all(draft_, error);
+  if (there) fs::remove_all(exchanged ? draft_ : path_ + going, error);
   draft_.clear();
 }
 

@@ -58,11 +58,8 @@ int64_t next_id(const Fields& tokenizer) {
   return next;
 }
 
-/// Whether the checkpoint has a tokenizer of the kind that takes tokens; where it has not, its own reader tells, once a
-/// text is there to read.
-bool takes_tokens(const Checkpoint& base) {
-  if (fs::is_directory(base.path()) && !fs::exists(fs::path(base.path()) / "tokenizer.json")) return false;
-  const json tokenizer = text::parse_json(base.tokenizer_json(), base.path() + ": tokenizer");
+/// Whether a tokenizer.json is of the kind that takes tokens.
+bool takes_tokens(const json& tokenizer) {
   const auto model = tokenizer.find("model");
   if (model == tokenizer.end() || !model->is_object()) return false;
   const auto vocab = model->find("vocab");
@@ -195,11 +192,14 @@ std::shared_ptr<const Checkpoint> with_vocabulary(std::shared_ptr<const Checkpoi
 std::vector<AddedToken> tokens_beyond(const Checkpoint& base, const std::string& tokenizer_json,
                                       const std::string& name) {
   std::vector<AddedToken> tokens;
-  if (!takes_tokens(base)) return tokens;
+  // A base without one that takes tokens: its own reader tells, once a text is there to read.
+  if (fs::is_directory(base.path()) && !fs::exists(fs::path(base.path()) / "tokenizer.json")) return tokens;
   const std::string own = base.tokenizer_json();
   if (own == tokenizer_json) return tokens;
   const std::string of_base = base.path() + ": tokenizer";
-  const json before = text::parse_json(own, of_base), after = text::parse_json(tokenizer_json, name);
+  const json before = text::parse_json(own, of_base);
+  if (!takes_tokens(before)) return tokens;
+  const json after = text::parse_json(tokenizer_json, name);
   const int64_t first = next_id(Fields(before, of_base));
   std::set<std::string> known;
   for (const auto& [id, token] : added_of(Fields(before, of_base))) known.insert(token.content);

@@ -23,7 +23,6 @@ using json = nlohmann::ordered_json;
 
 constexpr const char* kPrefix = "checkpoint-";
 constexpr const char* kAbout = "checkpoint.json";
-constexpr const char* kDeleting = ".deleting";
 constexpr const char* kAside = ".aside";
 /// Headers, texts and the file system's own blocks.
 constexpr uint64_t kBeside = uint64_t{1} << 20;
@@ -58,6 +57,10 @@ void take_away(const fs::path& path) {
 
 }  // namespace
 
+std::string checkpoint_folder(const std::string& output_dir, int64_t step) {
+  return (fs::path(output_dir) / (kPrefix + std::to_string(step))).string();
+}
+
 std::vector<CheckpointFolder> checkpoints_in(const std::string& output_dir) {
   std::vector<CheckpointFolder> all;
   std::error_code error;
@@ -78,7 +81,7 @@ void require_space(const std::string& folder, uint64_t bytes, const std::string&
 
 std::string write_checkpoint(const std::string& output_dir, const Snapshot& snapshot, const AdapterStack& adapters,
                              const Model& model, const json& about, const std::map<std::string, std::string>& files) {
-  const std::string path = (fs::path(output_dir) / (kPrefix + std::to_string(snapshot.step))).string();
+  const std::string path = checkpoint_folder(output_dir, snapshot.step);
   uint64_t bytes = kBeside;
   for (const NamedAdapter& one : adapters) bytes += checkpoint_bytes(*one.adapter, model);
   for (const auto& [part, state] : snapshot.states)
@@ -133,16 +136,16 @@ void delete_checkpoints(const std::string& output_dir, int64_t limit, std::optio
   for (const CheckpointFolder& folder : all) {
     if (folder.step == spared || others-- > 0) continue;
     std::error_code error;
-    fs::rename(folder.path, folder.path + kDeleting, error);
+    fs::rename(folder.path, folder.path + DraftFolder::going, error);
     if (error) throw ResourceError(printable(folder.path, 4096) + " cannot be removed: " + error.message());
     // The name is gone for good before the first file is.
     if (!sync_folder(output_dir)) {
       const std::string why = std::strerror(errno);
-      fs::rename(folder.path + kDeleting, folder.path, error);
-      if (error) take_away(folder.path + kDeleting);
+      fs::rename(folder.path + DraftFolder::going, folder.path, error);
+      if (error) take_away(folder.path + DraftFolder::going);
       throw ResourceError(printable(output_dir, 4096) + " cannot be synced: " + why);
     }
-    take_away(folder.path + kDeleting);
+    take_away(folder.path + DraftFolder::going);
   }
 }
 
@@ -163,7 +166,7 @@ void clean_output(const std::string& output_dir, const AdapterStack& adapters) {
   std::vector<fs::path> left;
   for (const fs::path& path : entries_of(output_dir)) {
     const std::string name = path.filename().string();
-    for (const std::string& ending : {std::string(DraftFolder::ending), std::string(kDeleting)})
+    for (const std::string& ending : {std::string(DraftFolder::ending), std::string(DraftFolder::going)})
       if (name.ends_with(ending) && step_of(name.substr(0, name.size() - ending.size()))) left.push_back(path);
     if (is_file_draft(name)) left.push_back(path);
   }

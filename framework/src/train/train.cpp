@@ -187,16 +187,14 @@ TrainingResult train(Run& run) {
     }
     if (last) require_sound(run, learned, step);
     // Behind a step that was not finite a checkpoint waits for one that is, unless there will be none.
-    if (!stopped && (!save_due || (outcome.fault && !last))) {
-      weights.done();
-      continue;
+    if (stopped || (save_due && (!outcome.fault || last))) {
+      memory.phase(MemoryPhase::save);
+      if (save_due) progress.snapshot();  // a run that was never stopped would not have had the others
+      Snapshot snapshot{step, states_of(parts), progress.result().best, !outcome.fault};
+      require_finite(run, snapshot.states.at("optimizer"), step);
+      save(snapshot);
+      save_due = false;
     }
-    memory.phase(MemoryPhase::save);
-    if (save_due) progress.snapshot();  // a run that was never stopped would not have had the others
-    Snapshot snapshot{step, states_of(parts), progress.result().best, !outcome.fault};
-    require_finite(run, snapshot.states.at("optimizer"), step);
-    save(snapshot);
-    save_due = false;
     weights.done();
   }
 

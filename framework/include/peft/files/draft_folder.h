@@ -11,6 +11,7 @@ namespace peft {
 class PEFT_API DraftFolder {
  public:
   static constexpr const char* ending = ".writing";
+  static constexpr const char* going = ".deleting";  ///< of one whose place is taken, for a moment
   /// Removes what a process that was killed left under that name.
   /// `over_another`: publish() may take the place of one of that name.
   explicit DraftFolder(const std::string& path, bool over_another = false);
