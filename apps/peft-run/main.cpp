@@ -83,15 +83,26 @@ int report() {
   }
 }
 
-/// Where an exception cannot pass, as out of a thread: it shall still end with its message and exit code.
+thread_local bool memory_was_missing = false;
+
+/// operator new found none.
+void note_missing_memory() {
+  memory_was_missing = true;
+  throw std::bad_alloc();
+}
+
+/// Where an exception cannot pass, as out of a thread: it shall still end with its message and exit code. From a
+/// destructor of libtorch's it comes here without being the current one.
 [[noreturn]] void end() {
-  std::_Exit(std::current_exception() ? report() : report_internal("no exception was thrown"));
+  if (std::current_exception()) std::_Exit(report());
+  std::_Exit(memory_was_missing ? report_missing_memory("") : report_internal("no exception was thrown"));
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
   std::set_terminate(end);
+  std::set_new_handler(note_missing_memory);
   watch_mapped_files();
   try {
     const int code = run(parse_command_line(argc, argv));

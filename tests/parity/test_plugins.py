@@ -116,6 +116,19 @@ def test_throws_in_a_step(run, folder, fixtures, fixture):
     assert part in train(run, folder, fixtures, ["optimizer.name=stumbling"], code=code, fixture=fixture)
 
 
+@pytest.mark.parametrize("call", ["train", "zero_grad", "eval", "state", "state_bytes"])
+def test_an_optimizer_that_throws(run, folder, fixtures, call):
+    told = train(run, folder, fixtures, ["optimizer.name=stumbling", "training.save_every=1"], code=4, fixture=call)
+    assert f"peft_optimizer_stumbling.so: {call} failed: told by the plugin" in told
+
+
+@pytest.mark.parametrize("call", ["calibrate", "attach", "groups"])
+def test_a_method_that_throws(run, folder, fixtures, call):
+    told = train(run, folder, fixtures, ["adapter.name=falling"], code=4, fixture=call)
+    assert f"peft_adapter_falling.so: {call} failed: told by the plugin" in told
+    assert not (folder / "out").exists()
+
+
 def test_a_static_constructor_that_throws(run, folder, fixtures):
     told = train(run, folder, fixtures / "fatal", ["scheduler.name=throws_on_load"], code=4)
     assert "peft_scheduler_throws_on_load.so: a static constructor threw: told by a static constructor" in told

@@ -7,7 +7,8 @@
 //   PEFT_FAULT_TRACE    see trace.c
 //   PEFT_FAULT_SERVER   see server.c
 //
-// Kinds: open (for writing), look (for reading, folders too), write, fsync, rename, unlink, mkdir, truncate.
+// Kinds: open (for writing), look (for reading, folders too), write, fsync, rename, unlink, mkdir, truncate; and, of any
+// path or none, memory: C++'s operator new, and anonymous memory from mmap.
 // Actions: kill (SIGKILL before the call), fail (with ERRNO; lasting: every later one too), short (half of a write is
 // done), torn (half of a write is done, then SIGKILL).
 #define _GNU_SOURCE
@@ -20,9 +21,11 @@
 #include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/syscall.h>
@@ -78,9 +81,8 @@ static bool counts(const char* kind) {
   return false;
 }
 
-/// What is to become of this call; after FAIL errno says why.
-static enum verdict strike(const char* kind, const char* path) {
-  serve();
+/// What is to become of the next call of this kind; after FAIL errno says why.
+static enum verdict count(const char* kind, const char* path) {
   if (!counts(kind)) return GO;
   const long n = __atomic_add_fetch(&seen, 1, __ATOMIC_SEQ_CST);
   if (n < fault.at || (n > fault.at && !fault.lasting)) return GO;
@@ -90,6 +92,11 @@ static enum verdict strike(const char* kind, const char* path) {
   if (strcmp(fault.action, "torn") == 0) return HALF_AND_DIE;
   errno = fault.error;
   return FAIL;
+}
+
+static enum verdict strike(const char* kind, const char* path) {
+  serve();
+  return count(kind, path);
 }
 
 /// The path of an open file or folder. False: it is not below the prefix.
@@ -248,3 +255,25 @@ int statvfs(const char* path, struct statvfs* told) {
   return failed;
 }
 int statvfs64(const char* path, struct statvfs64* told) { return statvfs(path, (struct statvfs*)told); }
+
+/// More than there is: what the real operator new then throws is its own.
+static size_t asked(size_t size) { return count("memory", "operator new") == FAIL ? PTRDIFF_MAX : size; }
+
+#define NEW(name, parameters, ...)                                           \
+  void* name parameters {                                                    \
+    static void*(*real) parameters;                                          \
+    if (!real) real = (void*(*) parameters)dlsym(RTLD_NEXT, #name);          \
+    return real(__VA_ARGS__);                                                \
+  }
+NEW(_Znwm, (size_t size), asked(size))
+NEW(_Znam, (size_t size), asked(size))
+NEW(_ZnwmSt11align_val_t, (size_t size, size_t alignment), asked(size), alignment)
+NEW(_ZnamSt11align_val_t, (size_t size, size_t alignment), asked(size), alignment)
+
+void* mmap(void* at, size_t size, int protection, int flags, int fd, off_t offset) {
+  if (flags & MAP_ANONYMOUS && count("memory", "mmap") == FAIL) return MAP_FAILED;
+  return REAL(mmap)(at, size, protection, flags, fd, offset);
+}
+void* mmap64(void* at, size_t size, int protection, int flags, int fd, off64_t offset) {
+  return mmap(at, size, protection, flags, fd, offset);
+}

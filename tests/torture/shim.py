@@ -15,7 +15,7 @@ def library(bench):
     """The shared library for LD_PRELOAD."""
     made = bench.work / "fault.so"
     if not made.exists():
-        run(["cc", "-std=gnu17", "-O1", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", made,
+        run(["cc", "-std=gnu17", "-O1", "-fexceptions", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", made,
              *sorted(HERE.glob("*.c")), "-ldl", "-pthread"])
     return made
 

@@ -14,6 +14,7 @@ import determinism
 import disk
 import faults
 import kills
+import memory
 import replay
 import resumes
 import signals
@@ -28,6 +29,7 @@ ROWS = {
     "disk": (disk.row, True),
     "kills": (kills.row, True),
     "signals": (signals.row, True),
+    "memory": (memory.row, True),
     "resume": (resumes.row, True),
     "determinism": (determinism.row, True),
     "inputs": (suites.inputs, True),

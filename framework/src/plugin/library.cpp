@@ -11,7 +11,10 @@
 #include <exception>
 #include <filesystem>
 #include <memory>
+#include <mutex>
 #include <new>
+#include <utility>
+#include <vector>
 
 #include "peft/error.h"
 
@@ -45,6 +48,14 @@ class NamedEnd {
 };
 const std::string* NamedEnd::file_ = nullptr;
 
+/// Never unloaded: objects, exceptions and autograd nodes of the plugin may live to the end of the process.
+void keep(std::unique_ptr<boost::dll::shared_library> library) {
+  static std::mutex mutex;
+  static auto& kept = *new std::vector<std::unique_ptr<boost::dll::shared_library>>;
+  const std::lock_guard lock(mutex);
+  kept.push_back(std::move(library));
+}
+
 /// What the dynamic loader said, out of Boost's sentence around it.
 std::string loader_message(const std::string& file, const std::string& sentence) {
   constexpr std::string_view before = "dlerror system message: ";
@@ -74,8 +85,7 @@ const PluginInfo& load_library(const std::string& file) {
     if (said.find(std::strerror(ENOMEM)) != std::string::npos) throw ResourceError(told);
     throw PluginError(told);
   }
-  // Never unloaded: objects, exceptions and autograd nodes of the plugin may live to the end of the process.
-  static_cast<void>(library.release());
+  keep(std::move(library));
   return *info;
 }
 

@@ -20,11 +20,14 @@
 #include "peft/memory.h"
 #include "peft/model/decoder.h"
 #include "peft/text/vocabulary.h"
+#include "plugin/in_plugin.h"
 #include "train/saved_embedding.h"
 
 namespace peft {
 
 namespace {
+
+using detail::in_plugin;
 
 constexpr const char* kConfig = "adapter_config.json";
 constexpr const char* kWeights = "adapter_model.safetensors";
@@ -227,18 +230,22 @@ State read_state(const std::string& path) { return state_of(*SafetensorsFile::op
 
 void save_adapter(const std::string& folder, const Adapter& adapter, const Model& model) {
   const std::filesystem::path in = folder;
-  nlohmann::ordered_json config = adapter.hf_config(model);
+  nlohmann::ordered_json config;
+  State state, training;
+  in_plugin(adapter, "save", [&] {
+    config = adapter.hf_config(model);
+    state = adapter.hf_state(model);
+    state.merge(adapter.hf_base_state(model));
+    training = adapter.training_state(model);
+  });
   config["base_model_name_or_path"] = model.origin().path;
   if (!config.contains("task_type") || config["task_type"].is_null()) config["task_type"] = "CAUSAL_LM";
   std::map<std::string, std::string> metadata = {{"format", "pt"}};
   if (!model.origin().fingerprint.empty()) metadata[kFingerprint] = model.origin().fingerprint;
   const std::string text = config.dump(2) + "\n";
   make_way(in, text);
-  State state = adapter.hf_state(model);
-  state.merge(adapter.hf_base_state(model));
   write_state((in / kWeights).string(), state, metadata);
-  if (const State rest = adapter.training_state(model); !rest.empty())
-    write_state((in / kTraining).string(), rest, metadata);
+  if (!training.empty()) write_state((in / kTraining).string(), training, metadata);
   write_own_tokenizer(model, folder);
   write_file((in / kConfig).string(), text);
 }
@@ -272,22 +279,28 @@ BaseMatch fill_adapter(const std::string& folder, Adapter& adapter, const Model&
   const auto file = SafetensorsFile::open(path);
   const BaseMatch base = check_base(*file, model, any_base);
   const MemoryScope scope(MemoryComponent::adapter);
-  fill(adapter, model, state_of(*file), path);
-  adapter.after_load(fill_training_state(adapter, model, folder));
+  in_plugin(adapter, "load", [&] {
+    fill(adapter, model, state_of(*file), path);
+    adapter.after_load(fill_training_state(adapter, model, folder));
+  });
   return base;
 }
 
 void save_adapter_state(const std::string& folder, const Adapter& adapter, const Model& model) {
   State all;
-  for (const auto& [name, tensor] : unsaved_tensors(adapter, model)) all.emplace(kOfLayers + name, tensor);
-  for (const auto& [name, tensor] : adapter.state()) all.emplace(kOfMethod + name, tensor);
+  in_plugin(adapter, "state", [&] {
+    for (const auto& [name, tensor] : unsaved_tensors(adapter, model)) all.emplace(kOfLayers + name, tensor);
+    for (const auto& [name, tensor] : adapter.state()) all.emplace(kOfMethod + name, tensor);
+  });
   if (!all.empty()) write_state((std::filesystem::path(folder) / kState).string(), all, {});
 }
 
 uint64_t checkpoint_bytes(const Adapter& adapter, const Model& model) {
-  return bytes_of(adapter.hf_state(model)) + bytes_of(adapter.hf_base_state(model)) +
-         bytes_of(adapter.training_state(model)) + bytes_of(unsaved_tensors(adapter, model)) +
-         bytes_of(adapter.state());
+  return in_plugin(adapter, "state", [&] {
+    return bytes_of(adapter.hf_state(model)) + bytes_of(adapter.hf_base_state(model)) +
+           bytes_of(adapter.training_state(model)) + bytes_of(unsaved_tensors(adapter, model)) +
+           bytes_of(adapter.state());
+  });
 }
 
 void resume_adapter(const std::string& folder, Adapter& adapter, Model& model, torch::Dtype dtype) {
@@ -298,16 +311,18 @@ void resume_adapter(const std::string& folder, Adapter& adapter, Model& model, t
   const auto file = SafetensorsFile::open((in / kWeights).string());
   check_base(*file, model, false);
   const State all = optional_state(kState);
+  const State training = optional_state(kTraining);
   adapter.expect_file();
-  adapter.load(part_of(all, kOfMethod));
-  adapter.attach(model, dtype);
-
-  const MemoryScope scope(MemoryComponent::adapter);
-  State hf = state_of(*file);
-  for (const auto& [key, tensor] : adapter.hf_base_state(model)) hf.erase(key);
-  std::string problems = put_back(adapter.hf_state(model), hf);
-  problems += put_back(adapter.training_state(model), optional_state(kTraining));
-  problems += put_back(unsaved_tensors(adapter, model), part_of(all, kOfLayers));
+  std::string problems;
+  in_plugin(adapter, "load", [&] {
+    adapter.load(part_of(all, kOfMethod));
+    adapter.attach(model, dtype);
+    const MemoryScope scope(MemoryComponent::adapter);
+    State hf = state_of(*file);
+    for (const auto& [key, tensor] : adapter.hf_base_state(model)) hf.erase(key);
+    problems = put_back(adapter.hf_state(model), hf) + put_back(adapter.training_state(model), training) +
+               put_back(unsaved_tensors(adapter, model), part_of(all, kOfLayers));
+  });
   if (!problems.empty())
     throw InputError(printable(folder, 4096) + " does not hold the adapter of this experiment:" + problems);
 }
@@ -316,7 +331,7 @@ LoadedAdapter load_adapter(const std::string& folder, Plugins& plugins, Model& m
                            bool any_base) {
   LoadedAdapter loaded{open_adapter(folder, plugins).adapter, BaseMatch::unknown};
   try {
-    loaded.adapter->attach(model, dtype);
+    in_plugin(*loaded.adapter, "attach", [&] { loaded.adapter->attach(model, dtype); });
   } catch (const ConfigError& error) {  // here the options are the file's
     throw InputError((std::filesystem::path(folder) / kConfig).string() + ": " + error.what());
   }

@@ -8,10 +8,13 @@
 #include "peft/error.h"
 #include "peft/files/draft_folder.h"
 #include "peft/model/decoder.h"
+#include "plugin/in_plugin.h"
 
 namespace peft {
 
 namespace {
+
+using detail::in_plugin;
 
 /// With `init_from` the options are the saved adapter's: the table may hold none of its own.
 void make_method(Options& table, Plugins& plugins, NamedAdapter& out) {
@@ -82,9 +85,10 @@ AdapterStack read_adapters(Document& document, Plugins& plugins) {
 
 void attach_adapters(AdapterStack& stack, Model& model, torch::Dtype dtype, const Calibration& data) {
   for (NamedAdapter& one : stack) {
-    if (one.init_from.empty()) one.adapter->calibrate(model, data);
-    one.adapter->attach(model, dtype);
-    if (!one.init_from.empty()) fill_adapter(one.init_from, *one.adapter, model, false);
+    Adapter& adapter = *one.adapter;
+    if (one.init_from.empty()) in_plugin(adapter, "calibrate", [&] { adapter.calibrate(model, data); });
+    in_plugin(adapter, "attach", [&] { adapter.attach(model, dtype); });
+    if (!one.init_from.empty()) fill_adapter(one.init_from, adapter, model, false);
   }
 }
 
@@ -95,7 +99,7 @@ void resume_adapters(const std::string& folder, AdapterStack& stack, Model& mode
 std::vector<ParamGroup> groups_of(const AdapterStack& stack, const Model& model) {
   std::vector<ParamGroup> all;
   for (const NamedAdapter& one : stack)
-    for (ParamGroup& group : one.adapter->groups(model)) {
+    for (ParamGroup& group : in_plugin(*one.adapter, "groups", [&] { return one.adapter->groups(model); })) {
       if (one.lr && !group.initial_lr) group.initial_lr = *one.lr * group.lr_scale;
       if (stack.size() > 1) {
         const std::string part = group.name.starts_with("adapter") ? group.name.substr(7) : " " + group.name;

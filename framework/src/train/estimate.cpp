@@ -8,6 +8,7 @@
 #include "model/kernels.h"
 #include "model/low_rank.h"
 #include "model/virtual_rows.h"
+#include "plugin/in_plugin.h"
 
 namespace peft {
 
@@ -120,7 +121,8 @@ MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, c
 
   for (const auto& [name, tensor] : model.trainable()) {
     at(estimate, MemoryComponent::gradients) += tensor.nbytes();
-    at(estimate, MemoryComponent::optimizer) += optimizer.state_bytes(tensor);
+    at(estimate, MemoryComponent::optimizer) +=
+        detail::in_plugin(optimizer, "state_bytes", [&] { return optimizer.state_bytes(tensor); });
   }
 
   const auto width = static_cast<int64_t>(c10::elementSize(model.dtype()));

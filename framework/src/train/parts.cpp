@@ -39,14 +39,15 @@ Part scheduler_part(Scheduler& scheduler) {
   return {"scheduler",
           [&scheduler] {
             Numbers out;
-            for (const auto& [name, value] : scheduler.state()) out.put(name, value);
+            for (const auto& [name, value] : detail::in_plugin(scheduler, "state", [&] { return scheduler.state(); }))
+              out.put(name, value);
             return out.state;
           },
           [&scheduler](const State& state) {
             const Numbers in{state};
             std::map<std::string, double> numbers;
             for (const auto& [name, tensor] : state) numbers[name] = in.at(name);
-            scheduler.load(numbers);
+            detail::in_plugin(scheduler, "load", [&] { scheduler.load(numbers); });
           }};
 }
 

@@ -7,6 +7,7 @@
 #include "peft/scheduler.h"
 #include "peft/snapshot.h"
 #include "peft/tensors.h"
+#include "plugin/in_plugin.h"
 
 namespace peft {
 
@@ -19,7 +20,8 @@ struct Part {
 
 template <class Stateful>
 Part part(const std::string& name, Stateful& of) {
-  return {name, [&of] { return of.state(); }, [&of](const State& state) { of.load(state); }};
+  return {name, [&of] { return detail::in_plugin(of, "state", [&] { return of.state(); }); },
+          [&of](const State& state) { detail::in_plugin(of, "load", [&] { of.load(state); }); }};
 }
 /// The random numbers of the CPU and of `device`.
 Part random_part(torch::Device device);

@@ -11,6 +11,12 @@ namespace peft {
 
 namespace {
 
+using detail::in_plugin;
+
+void zero_grad(Optimizer& optimizer) {
+  in_plugin(optimizer, "zero_grad", [&] { optimizer.zero_grad(); });
+}
+
 /// `labels` with every supervised one drawn anew; logits exist for a few hundred rows at a time.
 Tensor draw_labels(const Model& model, const Input& input, const Tensor& labels) {
   const torch::NoGradGuard no_grad;
@@ -42,16 +48,17 @@ void show_sampled_gradients(Run& run, const std::vector<Batch>& batches, int64_t
     const Tensor part = run.precision.forward([&] {
       return run.model.loss_sum(input, draw_labels(run.model, input, labels)) / static_cast<double>(supervised);
     });
-    if (!std::isfinite(part.item<double>())) return run.optimizer.zero_grad();  // as the step's own loss will be
+    if (!std::isfinite(part.item<double>())) return zero_grad(run.optimizer);  // as the step's own loss will be
     run.memory.phase(MemoryPhase::backward);
     run.precision.backward(part);
     attribute(gradients(parameters), MemoryComponent::gradients);
   }
   run.memory.phase(MemoryPhase::optimizer);
-  if (run.precision.ready(parameters) && std::isfinite(global_norm(gradients(parameters))))
-    detail::in_plugin(run.optimizer, "observe_sampled_gradients",
-                      [&] { run.optimizer.observe_sampled_gradients(supervised); });
-  run.optimizer.zero_grad();
+  const bool ready = in_plugin(run.precision, "ready", [&] { return run.precision.ready(parameters); });
+  if (ready && std::isfinite(global_norm(gradients(parameters))))
+    in_plugin(run.optimizer, "observe_sampled_gradients",
+              [&] { run.optimizer.observe_sampled_gradients(supervised); });
+  zero_grad(run.optimizer);
 }
 
 }  // namespace peft

@@ -86,6 +86,11 @@ void require_sound(Run& run, std::optional<std::size_t> learned, int64_t step) {
                         " is " + text_of(loss) + kAdvice);
 }
 
+void begin_training(Optimizer& optimizer) {
+  in_plugin(optimizer, "train", [&] { optimizer.train(); });
+  in_plugin(optimizer, "zero_grad", [&] { optimizer.zero_grad(); });
+}
+
 /// As long as it lives, the parameters hold what is to be evaluated and saved.
 class EvalWeights {
  public:
@@ -140,8 +145,7 @@ TrainingResult train(Run& run) {
   Progress progress(run, steps.total());
   model.enable_fusion(options.fused);
   model.train();
-  optimizer.train();
-  optimizer.zero_grad();
+  begin_training(optimizer);
   const std::vector<Part> parts = parts_of(run, steps, progress);
   if (resume != nullptr) load_states(parts, *resume);
   const int64_t done = progress.result().steps, total = steps.total();
@@ -198,7 +202,7 @@ TrainingResult train(Run& run) {
     weights.done();
   }
 
-  optimizer.eval();
+  in_plugin(optimizer, "eval", [&] { optimizer.eval(); });
   require_unchanged(model, hash);
   TrainingResult result = progress.result();
   if (!stopped && result.steps == result.skipped + result.nonfinite)

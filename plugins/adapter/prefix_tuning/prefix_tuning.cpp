@@ -40,8 +40,12 @@ class Projection final : public peft::PromptEncoder {
     const auto linear = [&](const char* name, int64_t in, int64_t out, bool zeros) {
       const double bound = zeros ? 0 : 1 / std::sqrt(static_cast<double>(in));
       const auto layer = transform->register_module(name, std::make_shared<torch::nn::Module>());
-      return std::pair(layer->register_parameter("weight", peft::init::uniform({out, in}, bound, embedding.options())),
-                       layer->register_parameter("bias", peft::init::uniform({out}, bound, embedding.options())));
+      // Held, as what register_parameter gives refers to a place that the next one may move.
+      const Tensor weight = peft::init::uniform({out, in}, bound, embedding.options());
+      const Tensor bias = peft::init::uniform({out}, bound, embedding.options());
+      layer->register_parameter("weight", weight);
+      layer->register_parameter("bias", bias);
+      return std::pair(weight, bias);
     };
     std::tie(in_, in_bias_) = linear("0", embedding.size(1), hidden, false);
     std::tie(out_, out_bias_) = linear("2", hidden, width, zero);

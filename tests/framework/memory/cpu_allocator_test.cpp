@@ -107,7 +107,11 @@ TEST_CASE("Steps that repeat neither grow nor fault") {
   for (int i = 0; i < 20; ++i) step();
   const long faults = minor_faults();
   for (int i = 0; i < 1000; ++i) step();
+#ifndef __SANITIZE_ADDRESS__  // whose shadow of the memory has faults of its own
   CHECK(minor_faults() - faults < 20);
+#else
+  static_cast<void>(faults);
+#endif
   CHECK(stats().reserved == reserved);
 }
 

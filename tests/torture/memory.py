@@ -1,0 +1,81 @@
+"""Memory: one allocation of a run fails, and the run says so: exit code 5 and the phase it was in, by no signal; its checkpoints are
+whole, and no half adapter is left."""
+
+import collections
+import errno
+import random
+import re
+import shutil
+import threading
+
+import output
+from bench import experiment, method, require
+from shim import Server
+
+EVERY, SAMPLE = 10, 150  # the long form takes each tenth allocation, the short one as many as SAMPLE, spread over the run
+TRAINING = {"max_steps": 2, "save_every": 1}
+TOLD = re.compile(r"not enough memory during (\w+)|out of memory on the CPU during (\w+)")
+
+
+class Tally:
+    def __init__(self):
+        self.failed, self.borne, self.phases, self.lock = 0, 0, collections.Counter(), threading.Lock()
+
+    def end(self, end):
+        with self.lock:
+            self.failed += 1
+            self.borne += end.code == 0
+            for found in TOLD.finditer(end.errors):
+                self.phases[found[1] or found[2]] += 1
+
+
+def allocations(server):
+    """How many allocations the run makes, found by halving: one past the last is never hit."""
+    low, high = 1, 1
+    while server.child("memory", high, "kill").hit:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if server.child("memory", middle, "kill").hit else (low, middle)
+    return low
+
+
+def judge(end, n, run, unbroken):
+    where = f"{run.parent.name}: allocation {n} ({end.kind} {end.path}) failed"
+    output.check_checkpoints(run, unbroken) if run.exists() else None
+    ours, whole = output.adapter(run) if run.exists() else None, output.adapter(unbroken)
+    require(ours is None or ours[0] == whole[0] and ours[1] in (None, whole[1]), f"{where}: half an adapter, or another")
+    if end.code == 0:  # what can do without it goes on, and comes to the same end
+        require(ours == whole, f"{where}: exit code 0 without the adapter")
+    else:
+        require(end.code == 5, f"{where}: exit code {end.code}: {end.errors}")
+        require(TOLD.search(end.errors), f"{where}: it is not told: {end.errors}")
+
+
+def of_method(bench, name, tally):
+    folder = bench.folder(f"memory/{name}")
+    changes = method(name) | {"training": TRAINING}
+    bench.peft_run(experiment(folder, "unbroken", changes))
+    path, run, unbroken = experiment(folder, "run", changes), folder / "run", folder / "unbroken"
+    with Server(bench, path, [bench.bin / "peft-run", path, "--set", "training.overwrite_output_dir=true"]) as server:
+        total = allocations(server)
+        if bench.long:
+            chosen = range(1 + bench.seed % EVERY, total + 1, EVERY)
+        else:
+            chosen = sorted(random.Random(bench.seed).sample(range(1, total + 1), SAMPLE))
+        for n in chosen:
+            shutil.rmtree(run, ignore_errors=True)
+            end = server.child("memory", n, "fail", errno.ENOMEM)
+            tally.end(end)
+            judge(end, n, run, unbroken)
+    return total
+
+
+def row(bench):
+    tally = Tally()
+    names = ["lora", "adalora"] if bench.long else ["lora"]
+    totals = bench.each(lambda name: of_method(bench, name, tally), names)
+    require({"load", "forward", "backward"} <= set(tally.phases), f"told only of {dict(tally.phases)}")
+    phases = ", ".join(f"{phase} {count}" for phase, count in tally.phases.most_common())
+    return (f"{tally.failed} of {sum(totals)} allocations failed in turn ({', '.join(names)}): each run ended with exit code 5 and told "
+            f"the phase ({phases}), {tally.borne} did without")
