@@ -25,17 +25,19 @@ ModelOptions read_model_options(Options& in) {
   return model;
 }
 
-/// The files, with the tokens that the experiment or an adapter it goes on from adds.
+/// The files, with the tokens that the experiment adds, or with the text of an adapter that it goes on from.
 std::shared_ptr<const Checkpoint> open_base(const Experiment& experiment) {
   const auto files = Checkpoint::open(experiment.model.path);
   StringList folders;
   for (const NamedAdapter& one : experiment.adapters)
     if (!one.init_from.empty()) folders.push_back(one.init_from);
-  std::vector<AddedToken> tokens = added_tokens(*files, folders), own;
+  VocabularyChange change = saved_text(*files, folders);
+  std::vector<AddedToken> own;
   for (const std::string& content : experiment.model.added_tokens) own.push_back({.content = content});
-  if (!own.empty() && !tokens.empty() && own != tokens)
+  if (!own.empty() && !change.tokens.empty() && own != change.tokens)
     throw ConfigError("[model] added_tokens: init_from brings others; leave them out here");
-  return base_for(files, own.empty() ? tokens : own, folders);
+  if (!own.empty()) change.tokens = std::move(own);
+  return base_for(files, std::move(change), folders);
 }
 
 StringList read_plugin_options(Options& in) {

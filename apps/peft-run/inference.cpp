@@ -29,11 +29,11 @@ Inference::Inference(const std::string& model, const peft::StringList& adapters,
       precision_(make_precision(plugins_, precision)),
       device_(peft::choose_device(device)),
       checkpoint_(peft::Checkpoint::open(model)),
-      tokens_(peft::added_tokens(*checkpoint_, adapters)),
-      text_(peft::load_text(*peft::base_for(checkpoint_, tokens_, {}))) {}
+      change_(peft::saved_text(*checkpoint_, adapters)),
+      text_(peft::load_text(*peft::base_for(checkpoint_, change_, {}))) {}
 
 Inference::Adapted Inference::load(const peft::StringList& folders, bool any_base) {
-  const auto base = peft::base_for(checkpoint_, tokens_, folders);
+  const auto base = peft::base_for(checkpoint_, change_, folders);
   Adapted out{peft::load_model(base, precision_->base_dtype(), device_), {}};
   for (const std::string& folder : folders) {
     auto loaded = peft::load_adapter(folder, plugins_, *out.model, precision_->adapter_dtype(), any_base);

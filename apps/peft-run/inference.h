@@ -9,6 +9,7 @@
 #include "peft/model/decoder.h"
 #include "peft/plugin.h"
 #include "peft/text/text.h"
+#include "peft/text/vocabulary.h"
 
 /// A base and what it takes to run it with adapters.
 class Inference {
@@ -16,7 +17,7 @@ class Inference {
   /// `adapters`: all folders that load() will be asked for.
   Inference(const std::string& model, const peft::StringList& adapters, const std::string& precision,
             const std::string& device, const peft::StringList& plugin_paths);
-  /// With the tokens that the adapters add.
+  /// With the tokens and the chat template that the adapters bring.
   const peft::Text& text() const { return text_; }
   peft::Precision& precision() { return *precision_; }
 
@@ -32,6 +33,6 @@ class Inference {
   std::unique_ptr<peft::Precision> precision_;
   torch::Device device_;
   std::shared_ptr<const peft::Checkpoint> checkpoint_;
-  std::vector<peft::AddedToken> tokens_;
+  peft::VocabularyChange change_;
   peft::Text text_;
 };

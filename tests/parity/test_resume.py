@@ -560,11 +560,16 @@ def strace():
     return found
 
 
+def traced(*words, **options):
+    """A program under strace; the leak sanitizer, where there is one, cannot trace what is traced."""
+    env = os.environ | {"ASAN_OPTIONS": os.environ.get("ASAN_OPTIONS", "") + ":detect_leaks=0"}
+    return subprocess.run([strace(), "-f", *words], capture_output=True, text=True, env=env, **options)
+
+
 def test_a_save_is_synced_in_order(bin_dir, folder):
     """Each file: synced, then renamed; the manifest is the last; then the folder is synced, renamed, and its parent synced."""
     path, trace = write(folder, "run", {"training": {"max_steps": 2, "save_every": 2}}), folder / "trace"
-    subprocess.run([strace(), "-f", "-y", "-o", trace, "-e", "trace=fsync,rename,renameat2", bin_dir / "peft-run", path],
-                   check=True, capture_output=True)
+    traced("-y", "-o", trace, "-e", "trace=fsync,rename,renameat2", bin_dir / "peft-run", path, check=True)
     at = str(folder / "run" / "checkpoint-2")
     calls = [line.split(" ", 1)[1].strip() for line in trace.read_text().splitlines()]
     calls = [call for call in calls if "checkpoint-2" in call or f"fsync(" in call and f"<{folder / 'run'}>" in call]
@@ -598,9 +603,8 @@ def test_a_save_that_fails(run, bin_dir, folder, call, moments, fault):
     path, output = write(folder, "run", training), folder / "run"
     shutil.copytree(folder / "unbroken" / "checkpoint-2", output / "checkpoint-2")
     for n in moments:  # behind those of resolved.toml and metrics.jsonl; the last is of the folder itself
-        told = subprocess.run(
-            [strace(), "-f", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={n}",
-             bin_dir / "peft-run", path, "--resume"], capture_output=True, text=True)
+        told = traced("-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={n}",
+                      bin_dir / "peft-run", path, "--resume")
         assert checkpoints(output) == [2], f"{n}: {told.stderr}"
         check_whole(output / "checkpoint-2")
         if fault.startswith("error"):

@@ -35,7 +35,7 @@ void answer(const nlohmann::json& request) {
   const auto precision = plugins.make<Precision>(request.at("precision"), none);
   const auto folders = request.at("adapters").get<StringList>();
   const auto files = Checkpoint::open(request.at("model"));
-  const auto base = base_for(files, added_tokens(*files, folders), folders);
+  const auto base = base_for(files, saved_text(*files, folders), folders);
   const auto model = load_model(base, precision->base_dtype(), torch::kCPU);
   std::vector<std::unique_ptr<Adapter>> adapters;
   for (const std::string& folder : folders)

@@ -13,7 +13,7 @@ from bench import experiment, method, require
 from shim import Server
 
 EVERY, SAMPLE = 10, 150  # the long form takes each tenth allocation, the short one as many as SAMPLE, spread over the run
-TRAINING = {"max_steps": 2, "save_every": 1}
+TRAINING = {"max_steps": 4, "save_every": 2}
 TOLD = re.compile(r"not enough memory during (\w+)|out of memory on the CPU during (\w+)")
 
 

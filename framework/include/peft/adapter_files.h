@@ -9,25 +9,26 @@
 #include "peft/export.h"
 #include "peft/files/checkpoint.h"
 #include "peft/plugin.h"
+#include "peft/text/vocabulary.h"
 
 namespace peft {
 
 /// Writes `adapter_config.json` and `adapter_model.safetensors` as HF PEFT does, into a folder that exists, and
-/// `adapter_training.safetensors` where Adapter::training_state has something, and the tokenizer where the model's has
-/// tokens that its base's has not; each file appears whole or not at all.
+/// `adapter_training.safetensors` where Adapter::training_state has something, and the tokenizer where the model's is
+/// not its base's; each file appears whole or not at all.
 /// The model's origin becomes base_model_name_or_path and, in the safetensors metadata, `base_fingerprint`.
 PEFT_API void save_adapter(const std::string& folder, const Adapter& adapter, const Model& model);
 
 /// Copies what save_adapter wrote of this model into another folder that exists, with its order and its promise. Throws
 /// InputError where it cannot be read.
 PEFT_API void copy_adapter(const std::string& from, const std::string& to, const Model& model);
-/// The tokens that a tokenizer.json beside adapters has after the base's own. Throws InputError where two folders have
-/// others.
-PEFT_API std::vector<AddedToken> added_tokens(const Checkpoint& base, const StringList& folders);
-/// The base as these adapters know it: with `tokens`, and with embedding and head of the length and, beyond the base's
-/// own, of the rows that they were saved with. Throws InputError where two folders disagree.
-PEFT_API std::shared_ptr<const Checkpoint> base_for(std::shared_ptr<const Checkpoint> base,
-                                                    const std::vector<AddedToken>& tokens, const StringList& folders);
+/// What the tokenizers saved beside adapters have that the base's has not: tokens after its own, another chat template,
+/// other tokens at the beginning and the end. Throws InputError where two folders have others.
+PEFT_API VocabularyChange saved_text(const Checkpoint& base, const StringList& folders);
+/// The base as these adapters know it: with this change, and with embedding and head of the length and, beyond the
+/// base's own, of the rows that they were saved with. Throws InputError where two folders disagree.
+PEFT_API std::shared_ptr<const Checkpoint> base_for(std::shared_ptr<const Checkpoint> base, VocabularyChange change,
+                                                    const StringList& folders);
 
 /// What a folder's file says about the base that it was trained on.
 enum class BaseMatch { same, unknown };

@@ -25,13 +25,21 @@ bool is_there(const fs::path& path) {
   return fs::symlink_status(path, error).type() != fs::file_type::not_found;
 }
 
+/// An empty object where the file is absent.
+json object_of(const fs::path& file) {
+  if (!is_there(file)) return json::object();
+  json value = read_json(file.string());
+  if (!value.is_object()) throw InputError(printable(file.string(), 4096) + ": must be an object");
+  return value;
+}
+
 class HfFolder final : public Checkpoint {
  public:
   explicit HfFolder(const std::string& path) : path_(path), folder_(path), name_(printable(path, 4096)) {
     if (!is_there(folder_ / "config.json")) throw InputError(name_ + ": has no config.json");
     config_ = object("config.json");
     generation_config_ = object("generation_config.json");
-    read_tokenizer_config();
+    tokenizer_config_ = read_tokenizer_config(path);
     read_weights();
   }
   const std::string& path() const override { return path_; }
@@ -49,8 +57,7 @@ class HfFolder final : public Checkpoint {
   std::string tokenizer_bytes() const override { return tokenizer_json(); }
 
  private:
-  json object(const char* file) const;
-  void read_tokenizer_config();
+  json object(const char* file) const { return object_of(folder_ / file); }
   void read_weights();
   void read_index();
   void add(const std::shared_ptr<const SafetensorsFile>& file);
@@ -62,29 +69,6 @@ class HfFolder final : public Checkpoint {
   std::vector<std::shared_ptr<const SafetensorsFile>> files_;
   std::vector<StoredTensor> tensors_;
 };
-
-/// An empty object where the file is absent.
-json HfFolder::object(const char* file) const {
-  const std::string path = (folder_ / file).string();
-  if (!is_there(path)) return json::object();
-  json value = read_json(path);
-  if (!value.is_object()) throw InputError(printable(path, 4096) + ": must be an object");
-  return value;
-}
-
-void HfFolder::read_tokenizer_config() {
-  tokenizer_config_ = object("tokenizer_config.json");
-  // transformers 5 writes the template beside it; the file wins, as there.
-  if (const fs::path file = folder_ / "chat_template.jinja"; is_there(file)) {
-    std::string source = read_text(file.string(), kMaxTemplate);
-    if (text::find_bad_utf8(source) != source.npos) throw InputError(printable(file.string(), 4096) + ": is not UTF-8");
-    tokenizer_config_["chat_template"] = std::move(source);
-  }
-  for (const char* key : {"bos_token", "eos_token"}) {
-    const auto it = tokenizer_config_.find(key);
-    if (it != tokenizer_config_.end() && it->is_object() && it->contains("content")) *it = json((*it)["content"]);
-  }
-}
 
 void HfFolder::add(const std::shared_ptr<const SafetensorsFile>& file) {
   files_.push_back(file);
@@ -117,6 +101,21 @@ void HfFolder::read_index() {
 }
 
 }  // namespace
+
+json read_tokenizer_config(const std::string& folder) {
+  json config = object_of(fs::path(folder) / "tokenizer_config.json");
+  // transformers 5 writes the template beside it; the file wins, as there.
+  if (const fs::path file = fs::path(folder) / "chat_template.jinja"; is_there(file)) {
+    std::string source = read_text(file.string(), kMaxTemplate);
+    if (text::find_bad_utf8(source) != source.npos) throw InputError(printable(file.string(), 4096) + ": is not UTF-8");
+    config["chat_template"] = std::move(source);
+  }
+  for (const char* key : {"bos_token", "eos_token"}) {
+    const auto it = config.find(key);
+    if (it != config.end() && it->is_object() && it->contains("content")) *it = json((*it)["content"]);
+  }
+  return config;
+}
 
 std::shared_ptr<const Checkpoint> open_hf_folder(const std::string& path) { return std::make_shared<HfFolder>(path); }
 

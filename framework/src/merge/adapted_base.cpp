@@ -16,7 +16,7 @@ namespace fs = std::filesystem;
 AdaptedBase load_adapted_base(const std::string& path, const StringList& adapters, bool any_base, Plugins& plugins) {
   AdaptedBase base;
   const auto files = Checkpoint::open(path);
-  base.checkpoint = base_for(files, added_tokens(*files, adapters), adapters);
+  base.checkpoint = base_for(files, saved_text(*files, adapters), adapters);
   // Held so while its adapters are read; the weights that are written come from the file itself.
   const auto config = decoder_config(base.checkpoint->config(), base.checkpoint->path());
   const auto as_stored = fs::is_directory(path) ? named_type(config.torch_dtype) : std::nullopt;

@@ -31,12 +31,14 @@ void add_eos_ids(const json& config, const char* file, const std::string& path, 
 std::vector<int64_t> eos_ids(const Checkpoint& checkpoint, const Tokenizer& tokenizer, const std::string& eos_token) {
   const std::string path = printable(checkpoint.path(), 4096);
   std::vector<int64_t> ids;
+  if (!eos_token.empty()) {
+    const auto id = tokenizer.id(eos_token);
+    if (!id) throw InputError(path + ": tokenizer: eos_token '" + printable(eos_token) + "' is not in the vocabulary");
+    ids.push_back(*id);
+  }
+  const std::size_t of_tokenizer = ids.size();
   add_eos_ids(checkpoint.generation_config(), "generation_config.json", path, ids);
-  if (ids.empty()) add_eos_ids(checkpoint.config(), "config.json", path, ids);
-  if (eos_token.empty()) return ids;
-  const auto id = tokenizer.id(eos_token);
-  if (!id) throw InputError(path + ": tokenizer: eos_token '" + printable(eos_token) + "' is not in the vocabulary");
-  if (std::find(ids.begin(), ids.end(), *id) == ids.end()) ids.push_back(*id);
+  if (ids.size() == of_tokenizer) add_eos_ids(checkpoint.config(), "config.json", path, ids);
   return ids;
 }
 

@@ -20,6 +20,9 @@ using text::Fields;
 
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 constexpr const char* kHead = "lm_head.weight";
+/// What tokenizer_config() of a folder is made of, and files that say the same again.
+const std::set<std::string> kOfConfig = {"tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
+                                         "chat_template.json"};
 
 bool has_rows_of_tokens(const std::string& tensor) { return tensor == kEmbedding || tensor == kHead; }
 
@@ -95,17 +98,19 @@ class WithVocabulary final : public Checkpoint {
         values_(std::move(change.values)),
         added_(std::move(added)),
         tokenizer_(std::move(tokenizer)),
-        config_(base_->config()) {
+        config_(base_->config()),
+        tokenizer_config_(base_->tokenizer_config()) {
     config_["vocab_size"] = added_.rows;
+    for (const auto& [key, value] : change.tokenizer_config) tokenizer_config_[key] = value;
     for (StoredTensor tensor : base_->tensors()) {
-      if (has_rows_of_tokens(tensor.name)) resize(tensor);
+      if (is_resized(tensor.name)) resize(tensor);
       tensors_.push_back(std::move(tensor));
     }
   }
 
   const std::string& path() const override { return base_->path(); }
   const json& config() const override { return config_; }
-  const json& tokenizer_config() const override { return base_->tokenizer_config(); }
+  const json& tokenizer_config() const override { return tokenizer_config_; }
   const json& generation_config() const override { return base_->generation_config(); }
   const std::vector<StoredTensor>& tensors() const override { return tensors_; }
   std::string tokenizer_json() const override { return added_.tokens.empty() ? base_->tokenizer_json() : tokenizer_; }
@@ -117,11 +122,11 @@ class WithVocabulary final : public Checkpoint {
   std::string fingerprint() const override { return base_->fingerprint(); }
   const AddedVocabulary* added() const override { return &added_; }
   bool is_direct(const StoredTensor& tensor) const override {
-    return !has_rows_of_tokens(tensor.name) && base_->is_direct(tensor);
+    return !is_resized(tensor.name) && base_->is_direct(tensor);
   }
 
   void read(const StoredTensor& tensor, float* out) const override {
-    if (!has_rows_of_tokens(tensor.name)) return base_->read(tensor, out);
+    if (!is_resized(tensor.name)) return base_->read(tensor, out);
     const StoredTensor& stored = *base_->find(tensor.name);
     if (stored.shape[0] <= tensor.shape[0]) {
       base_->read(stored, out);
@@ -133,13 +138,16 @@ class WithVocabulary final : public Checkpoint {
   }
 
  private:
+  bool is_resized(const std::string& tensor) const {
+    return added_.rows != added_.stored_rows && has_rows_of_tokens(tensor);
+  }
   void resize(StoredTensor& tensor) const;
   void add_rows(const StoredTensor& stored, int64_t rows, float* out) const;
   std::shared_ptr<const Checkpoint> base_;
   std::map<std::string, std::vector<float>> values_;
   AddedVocabulary added_;
   std::string tokenizer_;
-  json config_;
+  json config_, tokenizer_config_;
   std::vector<StoredTensor> tensors_;
 };
 
@@ -185,7 +193,8 @@ std::shared_ptr<const Checkpoint> with_vocabulary(std::shared_ptr<const Checkpoi
     if (static_cast<int64_t>(values.size()) != beyond * embedding->shape[1])
       throw InputError("the rows added to '" + printable(name) + "' are not " + std::to_string(beyond));
   }
-  if (change.tokens.empty() && added.rows == added.stored_rows) return base;
+  added.own_config = !change.tokenizer_config.empty();
+  if (change.tokens.empty() && added.rows == added.stored_rows && !added.own_config) return base;
   return std::make_shared<WithVocabulary>(std::move(base), std::move(change), std::move(added), std::move(tokenizer));
 }
 
@@ -219,19 +228,27 @@ std::vector<AddedToken> tokens_beyond(const Checkpoint& base, const std::string&
   return tokens;
 }
 
+std::vector<std::string> tokenizer_files() {
+  std::vector<std::string> names = {"tokenizer.json", "added_tokens.json", "vocab.json", "merges.txt",
+                                    "tokenizer.model"};
+  names.insert(names.end(), kOfConfig.begin(), kOfConfig.end());
+  return names;
+}
+
 void write_tokenizer(const Checkpoint& checkpoint, const std::string& folder) {
   const auto file = [&](const std::string& name) { return (fs::path(folder) / name).string(); };
   const bool as_it_is = fs::is_directory(checkpoint.path());
-  const bool added = checkpoint.added() != nullptr && !checkpoint.added()->tokens.empty();
-  if (!as_it_is) write_file(file("tokenizer_config.json"), checkpoint.tokenizer_config().dump(2) + "\n");
-  if (!as_it_is || added) write_file(file("tokenizer.json"), checkpoint.tokenizer_json());
+  const AddedVocabulary* change = checkpoint.added();
+  const bool own_tokens = !as_it_is || (change != nullptr && !change->tokens.empty());
+  const bool own_config = !as_it_is || (change != nullptr && change->own_config);
+  if (own_config) write_file(file("tokenizer_config.json"), checkpoint.tokenizer_config().dump(2) + "\n");
+  if (own_tokens) write_file(file("tokenizer.json"), checkpoint.tokenizer_json());
   if (!as_it_is) return;
-  for (const std::string name :
-       {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-        "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json"})
-    if (const fs::path from = fs::path(checkpoint.path()) / name;
-        fs::exists(from) && !(added && name == "tokenizer.json"))
+  for (const std::string& name : tokenizer_files()) {
+    const bool is_made = name == "tokenizer.json" ? own_tokens : own_config && kOfConfig.contains(name);
+    if (const fs::path from = fs::path(checkpoint.path()) / name; !is_made && fs::exists(from))
       write_file(file(name), read_text(from.string()));
+  }
 }
 
 }  // namespace peft

@@ -19,7 +19,6 @@
 #include "peft/files/safetensors.h"
 #include "peft/memory.h"
 #include "peft/model/decoder.h"
-#include "peft/text/vocabulary.h"
 #include "plugin/in_plugin.h"
 #include "train/saved_embedding.h"
 
@@ -170,10 +169,11 @@ std::string put_back(const State& own, const State& saved) {
   return problems;
 }
 
-/// The tokenizer, where it has tokens that the base's has not.
+/// The tokenizer, where it is not the base's.
 void write_own_tokenizer(const Model& model, const std::string& folder) {
   const auto& base = model.origin().checkpoint;
-  if (base != nullptr && base->added() != nullptr && !base->added()->tokens.empty()) write_tokenizer(*base, folder);
+  const AddedVocabulary* change = base != nullptr ? base->added() : nullptr;
+  if (change != nullptr && (!change->tokens.empty() || change->own_config)) write_tokenizer(*base, folder);
 }
 
 void copy_whole(const std::filesystem::path& from, const std::filesystem::path& to) {
@@ -206,7 +206,7 @@ void make_way(const std::filesystem::path& folder, const std::string& config) {
   bool changed = !says(folder / kConfig, config) && remove_file(folder / kConfig);
   changed = remove_file(folder / kTraining) || changed;
   if (!std::filesystem::exists(folder / "config.json", error))
-    for (const char* name : {"tokenizer.json", "tokenizer_config.json"})
+    for (const std::string& name : tokenizer_files())
       changed = remove_file(folder / name) || changed;
   if (changed && !sync_folder(folder.string()))
     throw ResourceError(printable(folder.string(), 4096) + " cannot be synced: " + std::strerror(errno));

@@ -1,4 +1,4 @@
-// Embedding and head in an adapter's file: PEFT's save_embedding_layers.
+// Embedding and head in an adapter's file, PEFT's save_embedding_layers, and the tokenizer beside it.
 #include "train/saved_embedding.h"
 
 #include <filesystem>
@@ -7,7 +7,10 @@
 #include "peft/error.h"
 #include "peft/files/json.h"
 #include "peft/files/safetensors.h"
+#include "peft/text/chat_template.h"
 #include "peft/text/vocabulary.h"
+#include "files/hf_folder.h"
+#include "text/tokenizer_config.h"
 
 namespace peft {
 
@@ -36,7 +39,38 @@ std::vector<float> rows_from(const StoredTensor& saved, int64_t first) {
 
 [[noreturn]] void disagree(const std::string& folder, const char* what) {
   throw InputError(printable(folder, 4096) + ": its " + what +
-                   " are not those of the adapter before it, so the two cannot be used at once");
+                   " of the adapter before it, so the two cannot be used at once");
+}
+
+/// What the folder's tokenizer.json says.
+void add_tokens(const std::string& folder, const Checkpoint& base, VocabularyChange& change) {
+  const std::string path = (fs::path(folder) / "tokenizer.json").string();
+  if (!fs::exists(path)) return;
+  const std::vector<AddedToken> own = tokens_beyond(base, read_text(path), path);
+  if (own.empty()) return;
+  if (!change.tokens.empty() && change.tokens != own) disagree(folder, "added tokens are not those");
+  change.tokens = own;
+}
+
+/// What the folder's tokenizer_config.json says, and its chat_template.jinja.
+void add_config(const std::string& folder, const Checkpoint& base, VocabularyChange& change) {
+  const std::string name = printable(folder, 4096);
+  const nlohmann::json config = read_tokenizer_config(folder);
+  const auto add = [&](const char* key, const std::string& own, const std::string& of_base, const char* what) {
+    if (own.empty() || own == of_base) return;
+    const auto [known, fresh] = change.tokenizer_config.try_emplace(key, own);
+    if (!fresh && known->second != own) disagree(folder, what);
+  };
+  const std::string source = text::template_source(config, name);
+  if (!source.empty()) try {
+      ChatTemplate::parse(source, "", "");
+    } catch (const InputError& error) {
+      throw InputError(name + ": " + error.what());
+    }
+  add("chat_template", source, text::template_source(base.tokenizer_config(), name), "chat template is not that");
+  for (const char* key : {"bos_token", "eos_token"})
+    add(key, text::special_token(config, key, name), text::special_token(base.tokenizer_config(), key, name),
+        "special tokens are not those");
 }
 
 /// What the folder's weights say of embedding and head.
@@ -52,12 +86,12 @@ void add_rows(const std::string& folder, const Checkpoint& base, VocabularyChang
     // Another width, or integers: filling the adapter tells.
     if (saved->shape.size() != 2 || saved->shape[1] != own->shape[1] || saved->shape[0] == 0) continue;
     if (saved->type > StoredType::bf16) continue;
-    if (change.rows != 0 && change.rows != saved->shape[0]) disagree(folder, "rows of embedding and head");
+    if (change.rows != 0 && change.rows != saved->shape[0]) disagree(folder, "rows of embedding and head are not those");
     change.rows = saved->shape[0];
     if (saved->shape[0] <= own->shape[0]) continue;
     std::vector<float> values = rows_from(*saved, own->shape[0]);
     const auto [known, fresh] = change.values.try_emplace(own->name, values);
-    if (!fresh && known->second != values) disagree(folder, "rows of added tokens");
+    if (!fresh && known->second != values) disagree(folder, "rows of added tokens are not those");
   }
 }
 
@@ -75,22 +109,17 @@ std::string key_of_trained_copy(const std::string& key) {
   return key.substr(0, key.rfind('.')) + ".modules_to_save.weight";
 }
 
-std::vector<AddedToken> added_tokens(const Checkpoint& base, const StringList& folders) {
-  std::vector<AddedToken> tokens;
+VocabularyChange saved_text(const Checkpoint& base, const StringList& folders) {
+  VocabularyChange change;
   for (const std::string& folder : folders) {
-    const std::string path = (fs::path(folder) / "tokenizer.json").string();
-    if (!fs::exists(path)) continue;
-    const std::vector<AddedToken> own = tokens_beyond(base, read_text(path), path);
-    if (own.empty()) continue;
-    if (!tokens.empty() && tokens != own) disagree(folder, "added tokens");
-    tokens = own;
+    add_tokens(folder, base, change);
+    add_config(folder, base, change);
   }
-  return tokens;
+  return change;
 }
 
-std::shared_ptr<const Checkpoint> base_for(std::shared_ptr<const Checkpoint> base,
-                                           const std::vector<AddedToken>& tokens, const StringList& folders) {
-  VocabularyChange change{.tokens = tokens};
+std::shared_ptr<const Checkpoint> base_for(std::shared_ptr<const Checkpoint> base, VocabularyChange change,
+                                           const StringList& folders) {
   for (const std::string& folder : folders) add_rows(folder, *base, change);
   return with_vocabulary(std::move(base), std::move(change));
 }

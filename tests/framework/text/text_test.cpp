@@ -39,14 +39,14 @@ TEST_CASE("a checkpoint that says nothing has a tokenizer and no more") {
   CHECK(text.eos_ids.empty());
 }
 
-TEST_CASE("end tokens: generation_config before config, then the tokenizer's own") {
+TEST_CASE("end tokens: the tokenizer's own, then generation_config's or else config's") {
   FakeCheckpoint checkpoint;
   checkpoint.config_["eos_token_id"] = 3;
   CHECK(peft::load_text(checkpoint).eos_ids == Ids{3});
   checkpoint.generation_config_["eos_token_id"] = {2, 1, 2};
   CHECK(peft::load_text(checkpoint).eos_ids == Ids{2, 1});
   checkpoint.tokenizer_config_["eos_token"] = {{"content", "<s>"}};
-  CHECK(peft::load_text(checkpoint).eos_ids == Ids{2, 1, 8});
+  CHECK(peft::load_text(checkpoint).eos_ids == Ids{8, 2, 1});
   checkpoint.tokenizer_config_["eos_token"] = "nowhere";
   CHECK_THROWS_WITH(peft::load_text(checkpoint), Catch::Contains("eos_token 'nowhere' is not in the vocabulary"));
   checkpoint.generation_config_["eos_token_id"] = "x";

@@ -20,7 +20,7 @@ struct Text {
   std::vector<int64_t> eos_ids;                       ///< generation stops at any of them; the first ends an example
 };
 
-/// Reads tokenizer, template and end tokens (generation_config, config, tokenizer_config, in this order).
+/// Reads tokenizer, template and end tokens (tokenizer_config, generation_config or else config, in this order).
 PEFT_API Text load_text(const Checkpoint& checkpoint);
 
 /// The same, read when it is first asked for: building a tokenizer takes a moment.

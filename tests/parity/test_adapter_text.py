@@ -1,0 +1,137 @@
+"""Promises about a tokenizer saved beside an adapter that speaks otherwise than the base's: its chat template and its end token are
+those of every command that takes the folder, as they are for who loads the tokenizer from it in Python; merged, or gone on from,
+they come along; adapters that contradict each other are refused."""
+
+import itertools
+import json
+import shutil
+
+import peft
+import pytest
+import torch
+import transformers
+from tiny_llama import save_llama
+
+from method_support import base_model
+
+TEMPLATE = (
+    "{% for message in messages %}[{{ message['role'] }}]{{ message['content'] }}{{ eos_token }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+OTHER = TEMPLATE.replace("[assistant]", "<assistant>")
+END = "e"
+CHAT = {"messages": [{"role": "user", "content": "one and one"}, {"role": "assistant", "content": "two"}]}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A base without a template, and PEFT's adapter of it with one."""
+    save_llama(tmp_path / "model")
+    torch.manual_seed(1)
+    model = peft.get_peft_model(base_model(tmp_path), peft.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False))
+    model.save_pretrained(tmp_path / "theirs")
+    words = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
+    words.chat_template, words.eos_token = TEMPLATE, END
+    words.save_pretrained(tmp_path / "theirs")
+    (tmp_path / "train.jsonl").write_text((json.dumps(CHAT) + "\n") * 4)
+    return tmp_path
+
+
+def of_adapter(folder, name="theirs"):
+    return transformers.AutoTokenizer.from_pretrained(folder / name)
+
+
+def experiment(folder, adapter, name="run"):
+    path = folder / f"{name}.toml"
+    path.write_text(
+        f'[model]\npath = "model"\n[data]\ntrain = "train.jsonl"\ncache = ""\n[adapter]\n{adapter}\n'
+        f'[training]\noutput_dir = "{name}"\nmax_steps = 2\nbatch_size = 2\n'
+    )
+    return path
+
+
+def generated_there(folder, prompt):
+    words = of_adapter(folder)
+    model = peft.AutoPeftModelForCausalLM.from_pretrained(folder / "theirs", dtype=torch.float32).eval()
+    text = words.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
+    ids = torch.tensor([words.encode(text)])
+    with torch.no_grad():
+        made = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=80, do_sample=False,
+                              eos_token_id=[words.eos_token_id, 1])
+    return made[0, ids.shape[1]:].tolist()
+
+
+def test_generated_it_is_what_python_generates(run, folder):
+    words, ended = of_adapter(folder), 0
+    for prompt, end in itertools.product(("one", "x y z"), "eatxzQ0~"):
+        words.eos_token = end
+        words.save_pretrained(folder / "theirs")
+        made = generated_there(folder, prompt)
+        ended += len(made) < 80 and made[-1] == words.eos_token_id
+        told = run("peft-run", "generate", "--model", folder / "model", "--adapter", folder / "theirs", "--prompt", prompt,
+                   "--max-new-tokens", 80).stdout
+        expected = words.decode([token for token in made if token > 1 and token != words.eos_token_id]) + "\n"
+        assert told == expected.replace("\r\n", "\n").replace("\r", "\n")  # as Python reads what is printed
+    assert ended > 0  # else the end token is not tested
+
+
+def test_judged_on_what_the_template_makes(run, folder):
+    """Of a conversation the answer and its end are learned: four tokens here, as the template has the end token."""
+    told = run("peft-run", "eval", "--model", folder / "model", "--data", folder / "train.jsonl", "--adapter", folder / "theirs")
+    words = of_adapter(folder)
+    text = words.apply_chat_template(CHAT["messages"], tokenize=False)
+    ids = torch.tensor([words.encode(text)])
+    begin = len(words.encode(text[:text.rindex("]") + 1]))
+    labels = ids.clone()
+    labels[0, :begin] = -100
+    model = peft.AutoPeftModelForCausalLM.from_pretrained(folder / "theirs", dtype=torch.float32).eval()
+    with torch.no_grad():
+        expected = model(input_ids=ids, labels=labels).loss.item()
+    assert float(told.stdout.splitlines()[-1].split()[0]) == pytest.approx(expected, abs=1e-4)
+
+
+def test_gone_on_from_it_comes_along(run, folder):
+    assert "chat template" in run("peft-run", experiment(folder, 'name = "lora"', "alone"), code=3).stderr
+    run("peft-run", experiment(folder, 'init_from = "theirs"'))
+    words = of_adapter(folder, "run")
+    assert (words.chat_template, words.eos_token) == (TEMPLATE, END)
+    run("peft-run", "merge", "--model", folder / "model", "--adapter", folder / "run", "--output", folder / "merged")
+    words = of_adapter(folder, "merged")
+    assert (words.chat_template, words.eos_token) == (TEMPLATE, END)
+    assert words.encode("some words") == of_adapter(folder).encode("some words")
+
+
+def test_of_the_base_it_stays(run, folder):
+    """An adapter with a tokenizer that says nothing else changes nothing, and none is written beside what it becomes."""
+    transformers.AutoTokenizer.from_pretrained(folder / "model").save_pretrained(folder / "theirs")
+    (folder / "theirs" / "chat_template.jinja").unlink(missing_ok=True)
+    (folder / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    run("peft-run", experiment(folder, 'init_from = "theirs"'))
+    assert not (folder / "run" / "tokenizer_config.json").exists()
+
+
+def test_written_over_nothing_of_it_is_left(run, folder):
+    run("peft-run", experiment(folder, 'init_from = "theirs"'))
+    (folder / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    run("peft-run", experiment(folder, 'name = "lora"'), "--set", "training.overwrite_output_dir=true")
+    assert not {path.name for path in (folder / "run").iterdir()} & {"tokenizer_config.json", "chat_template.jinja"}
+
+
+def test_two_that_contradict_each_other(run, folder):
+    shutil.copytree(folder / "theirs", folder / "other")
+    both = ["--model", folder / "model", "--prompt", "x", "--adapter", folder / "theirs", "--adapter", folder / "other"]
+    run("peft-run", "generate", *both)
+    (folder / "other" / "chat_template.jinja").write_text(OTHER)
+    told = run("peft-run", "generate", *both, code=3).stderr
+    assert f"{folder}/other: its chat template is not that of the adapter before it" in told
+
+
+def test_broken(run, folder):
+    for name, text, part in (("chat_template.jinja", "{% for", "broken: chat template: "), ("tokenizer_config.json", "[1]", "must be an object"),
+                             ("tokenizer_config.json", '{"eos_token": 3}', "'eos_token' must be a string"),
+                             ("tokenizer_config.json", '{"eos_token": "nowhere"}', "'nowhere' is not in the vocabulary")):
+        shutil.copytree(folder / "theirs", folder / "broken")
+        (folder / "broken" / name).write_text(text)
+        told = run("peft-run", "generate", "--model", folder / "model", "--adapter", folder / "broken", "--prompt", "x", code=3)
+        assert part in told.stderr, told.stderr
+        shutil.rmtree(folder / "broken")
