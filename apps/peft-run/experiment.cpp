@@ -180,7 +180,7 @@ std::string arranged_memory(const Experiment& experiment, const Workload& work, 
 
 std::string tokens_text(const Workload& work) {
   const AddedVocabulary* added = work.checkpoint->added();
-  if (added == nullptr) return "";
+  if (added == nullptr || !added->other_tokens()) return "";
   std::string text = "vocabulary: " + grouped(added->stored_rows) + " rows";
   if (added->rows != added->stored_rows) text += ", now " + grouped(added->rows);
   for (std::size_t i = 0; i < added->tokens.size(); ++i)

@@ -37,6 +37,7 @@ std::string model_card(const Experiment& experiment, const Workload& work, const
     method += (method.empty() ? "" : " + ") + type;
   }
   std::ostringstream out;
+  out.exceptions(std::ios::badbit);
   // A JSON string is a YAML string, whatever is in the name.
   out << "---\nbase_model: " << nlohmann::json(base).dump() << "\nlibrary_name: peft\npipeline_tag: text-generation\n"
       << "tags:\n- peft\n"

@@ -49,6 +49,7 @@ std::map<std::string, std::string> keys_of(const std::string& resolved) {
   std::map<std::string, std::string> keys;
   std::map<std::string, int> tables;
   std::istringstream lines(resolved);
+  lines.exceptions(std::ios::badbit);
   std::string table;
   for (std::string line; std::getline(lines, line);) {
     if (line.starts_with('[')) {

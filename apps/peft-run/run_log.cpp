@@ -19,6 +19,7 @@ std::string lines_until(int64_t step, const std::string& path) {
     if (entry.is_object() && !entry.contains("train_loss") && entry.value("step", step + 1) <= step)
       kept += line + "\n";
   }
+  if (file.bad()) throw peft::ResourceError(peft::printable(path, 4096) + ": cannot be read");
   return kept;
 }
 

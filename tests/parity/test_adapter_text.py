@@ -98,6 +98,8 @@ def test_gone_on_from_it_comes_along(run, folder):
     run("peft-run", "merge", "--model", folder / "model", "--adapter", folder / "run", "--output", folder / "merged")
     words = of_adapter(folder, "merged")
     assert (words.chat_template, words.eos_token) == (TEMPLATE, END)
+    generation = transformers.AutoModelForCausalLM.from_pretrained(folder / "merged").generation_config
+    assert generation.eos_token_id == [words.eos_token_id, 1]
     assert words.encode("some words") == of_adapter(folder).encode("some words")
 
 

@@ -39,7 +39,8 @@ class Server:
     each time with another fault. One start serves hundreds of faults."""
 
     def __init__(self, bench, prefix, command):
-        self.told, self.hit = bench.work / f"{prefix.name}.stderr", bench.work / f"{prefix.name}.hit"
+        name = f"{prefix.parent.name}-{prefix.name}"  # rows run several at a time
+        self.told, self.hit = bench.work / f"{name}.stderr", bench.work / f"{name}.hit"
         take, self.send = os.pipe()
         self.answer, give = os.pipe()
         env = preloaded(bench, prefix, server=f"{take},{give}", report=self.hit)

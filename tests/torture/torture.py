@@ -35,7 +35,7 @@ ROWS = {
     "inputs": (suites.inputs, True),
     "plugins": (suites.plugins, True),
     "fuzz": (suites.fuzz, True),
-    "soak": (soak.row, False),
+    "soak": (soak.row, True),
     "sanitizers": (suites.sanitizers, False),
 }
 

@@ -62,7 +62,8 @@ StringList export_gguf_adapter(const GgufAdapterOptions& options, Plugins& plugi
   const StoredType type = gguf_export_type(options.type);
   DraftFolder draft(free_place(options.output));
   const CombinedAdapters combined = combine(options.adapters, plugins);
-  if (combined.base.checkpoint->added() != nullptr)
+  const AddedVocabulary* added = combined.base.checkpoint->added();
+  if (added != nullptr && added->other_tokens())
     throw InputError(
         "the adapters have another vocabulary than the base (tokens or rows besides), which an adapter for llama.cpp "
         "cannot hold; 'peft-run export --as gguf' writes it");

@@ -11,6 +11,7 @@
 #include "peft/error.h"
 #include "peft/files/draft_folder.h"
 #include "peft/files/json.h"
+#include "peft/text/text.h"
 #include "peft/text/vocabulary.h"
 
 namespace peft {
@@ -76,7 +77,11 @@ void write_text(const Checkpoint& checkpoint, const DraftFolder& draft) {
   write_tokenizer(checkpoint, draft.path());
   const char* name = "generation_config.json";
   const fs::path own = fs::path(checkpoint.path()) / name;
-  if (fs::is_directory(checkpoint.path())) {
+  if (checkpoint.added() != nullptr && checkpoint.added()->own_config) {  // perhaps with an end token of its own
+    json generation = checkpoint.generation_config();
+    if (const auto ids = load_text(checkpoint).eos_ids; !ids.empty()) generation["eos_token_id"] = ids;
+    write_file(draft.file(name), generation.dump(2) + "\n");
+  } else if (fs::is_directory(checkpoint.path())) {
     if (fs::exists(own)) write_file(draft.file(name), read_text(own.string()));
   } else if (!checkpoint.generation_config().empty()) {
     write_file(draft.file(name), checkpoint.generation_config().dump(2) + "\n");

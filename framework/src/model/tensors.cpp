@@ -11,6 +11,7 @@ namespace peft {
 
 std::string misfits(const State& wanted, const State& given) {
   std::ostringstream problems;
+  problems.exceptions(std::ios::badbit);  // what cannot be written must not be taken for no problem
   for (const auto& [name, tensor] : wanted) {
     const auto it = given.find(name);
     if (it == given.end())

@@ -1,7 +1,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 
 #include "options/codec.h"
 #include "options/document.h"
@@ -59,15 +58,15 @@ Document Document::from_file(const std::string& path) {
   const std::filesystem::path file(path);
   if (!std::filesystem::is_regular_file(file, error))
     throw ConfigError(printable(path, 4096) + ": " + (error ? error.message() : "not a regular file"));
-  if (std::filesystem::file_size(file, error) > most)
-    throw ConfigError(printable(path, 4096) + ": larger than 16 MiB, which no experiment is");
+  const std::uintmax_t size = std::filesystem::file_size(file, error);
+  if (size > most) throw ConfigError(printable(path, 4096) + ": larger than 16 MiB, which no experiment is");
   std::ifstream stream(file, std::ios::binary);
-  std::ostringstream text;
-  if (stream.peek() != std::ifstream::traits_type::eof()) text << stream.rdbuf();
-  if (stream.bad() || !text) throw ConfigError(printable(path, 4096) + ": cannot be read");
+  std::string text(size, '\0');
+  if (!stream.read(text.data(), static_cast<std::streamsize>(size)))
+    throw ConfigError(printable(path, 4096) + ": cannot be read");
   auto state = std::make_unique<State>();
   state->source = std::make_shared<Source>(Source{path, std::filesystem::absolute(file).parent_path()});
-  state->entries = detail::parse_toml(text.str(), state->source);
+  state->entries = detail::parse_toml(text, state->source);
   return Document(std::move(state));
 }
 

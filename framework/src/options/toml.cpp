@@ -1,4 +1,8 @@
 // The only user of toml++ (its header alone costs a second and a half of compiling).
+#include <version>
+#ifdef __cpp_lib_to_chars
+#define TOML_FLOAT_CHARCONV 1  // else numbers are read by a stream, which takes missing memory for a bad number
+#endif
 #if __has_include(<toml++/toml.hpp>)
 #include <toml++/toml.hpp>
 #else

@@ -5,6 +5,7 @@
 
 #include <exception>
 #include <new>
+#include <system_error>
 
 #include "peft/error.h"
 
@@ -39,6 +40,9 @@ void rethrow_missing_memory() {
     throw;
   } catch (const std::bad_alloc&) {
     throw;
+  } catch (const std::system_error& error) {  // as of threads that cannot be made
+    if (error.code() == std::errc::resource_unavailable_try_again || error.code() == std::errc::not_enough_memory)
+      throw;
   } catch (...) {
   }
 }

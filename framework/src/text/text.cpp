@@ -16,16 +16,17 @@ using nlohmann::json;
 using text::special_token;
 using text::template_source;
 
-/// Appends `eos_token_id`, one id or a list, if it is set.
-void add_eos_ids(const json& config, const char* file, const std::string& path, std::vector<int64_t>& ids) {
+/// Appends `eos_token_id`, one id or a list; false: it is not set.
+bool add_eos_ids(const json& config, const char* file, const std::string& path, std::vector<int64_t>& ids) {
   const auto found = config.find("eos_token_id");
-  if (found == config.end() || found->is_null()) return;
+  if (found == config.end() || found->is_null()) return false;
   const json all = found->is_array() ? *found : json::array({*found});
   for (const json& id : all) {
     if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX)
       throw InputError(path + ": " + file + ": 'eos_token_id' must be a token id or a list of them");
     if (std::find(ids.begin(), ids.end(), id.get<int64_t>()) == ids.end()) ids.push_back(id.get<int64_t>());
   }
+  return !all.empty();
 }
 
 std::vector<int64_t> eos_ids(const Checkpoint& checkpoint, const Tokenizer& tokenizer, const std::string& eos_token) {
@@ -36,9 +37,8 @@ std::vector<int64_t> eos_ids(const Checkpoint& checkpoint, const Tokenizer& toke
     if (!id) throw InputError(path + ": tokenizer: eos_token '" + printable(eos_token) + "' is not in the vocabulary");
     ids.push_back(*id);
   }
-  const std::size_t of_tokenizer = ids.size();
-  add_eos_ids(checkpoint.generation_config(), "generation_config.json", path, ids);
-  if (ids.size() == of_tokenizer) add_eos_ids(checkpoint.config(), "config.json", path, ids);
+  if (!add_eos_ids(checkpoint.generation_config(), "generation_config.json", path, ids))
+    add_eos_ids(checkpoint.config(), "config.json", path, ids);
   return ids;
 }
 

@@ -20,9 +20,8 @@ using text::Fields;
 
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 constexpr const char* kHead = "lm_head.weight";
-/// What tokenizer_config() of a folder is made of, and files that say the same again.
-const std::set<std::string> kOfConfig = {"tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja",
-                                         "chat_template.json"};
+/// What tokenizer_config() of a folder is made of, and another place for the template.
+const std::set<std::string> kOfConfig = {"tokenizer_config.json", "chat_template.jinja", "chat_template.json"};
 
 bool has_rows_of_tokens(const std::string& tensor) { return tensor == kEmbedding || tensor == kHead; }
 
@@ -229,8 +228,8 @@ std::vector<AddedToken> tokens_beyond(const Checkpoint& base, const std::string&
 }
 
 std::vector<std::string> tokenizer_files() {
-  std::vector<std::string> names = {"tokenizer.json", "added_tokens.json", "vocab.json", "merges.txt",
-                                    "tokenizer.model"};
+  std::vector<std::string> names = {"tokenizer.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+                                    "merges.txt",     "tokenizer.model"};
   names.insert(names.end(), kOfConfig.begin(), kOfConfig.end());
   return names;
 }

@@ -200,14 +200,15 @@ bool says(const std::filesystem::path& path, const std::string& text) {
 }
 
 /// New weights never stand beside what belongs to an older adapter: its config, where it says something else than
-/// `config`, its training state, its tokenizer. They go first. A model's own folder keeps its tokenizer.
+/// `config`, its training state, its tokenizer. They go first. A folder of something else keeps its tokenizer.
 void make_way(const std::filesystem::path& folder, const std::string& config) {
   std::error_code error;
+  const bool of_adapter =
+      std::filesystem::exists(folder / kWeights, error) || std::filesystem::exists(folder / kConfig, error);
   bool changed = !says(folder / kConfig, config) && remove_file(folder / kConfig);
   changed = remove_file(folder / kTraining) || changed;
-  if (!std::filesystem::exists(folder / "config.json", error))
-    for (const std::string& name : tokenizer_files())
-      changed = remove_file(folder / name) || changed;
+  if (of_adapter && !std::filesystem::exists(folder / "config.json", error))
+    for (const std::string& name : tokenizer_files()) changed = remove_file(folder / name) || changed;
   if (changed && !sync_folder(folder.string()))
     throw ResourceError(printable(folder.string(), 4096) + " cannot be synced: " + std::strerror(errno));
 }

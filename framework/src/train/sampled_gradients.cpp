@@ -56,8 +56,7 @@ void show_sampled_gradients(Run& run, const std::vector<Batch>& batches, int64_t
   run.memory.phase(MemoryPhase::optimizer);
   const bool ready = in_plugin(run.precision, "ready", [&] { return run.precision.ready(parameters); });
   if (ready && std::isfinite(global_norm(gradients(parameters))))
-    in_plugin(run.optimizer, "observe_sampled_gradients",
-              [&] { run.optimizer.observe_sampled_gradients(supervised); });
+    in_plugin(run.optimizer, "observe_sampled_gradients", [&] { run.optimizer.observe_sampled_gradients(supervised); });
   zero_grad(run.optimizer);
 }
 

@@ -3,13 +3,13 @@
 
 #include <filesystem>
 
+#include "files/hf_folder.h"
 #include "peft/adapter_files.h"
 #include "peft/error.h"
 #include "peft/files/json.h"
 #include "peft/files/safetensors.h"
 #include "peft/text/chat_template.h"
 #include "peft/text/vocabulary.h"
-#include "files/hf_folder.h"
 #include "text/tokenizer_config.h"
 
 namespace peft {
@@ -52,25 +52,33 @@ void add_tokens(const std::string& folder, const Checkpoint& base, VocabularyCha
   change.tokens = own;
 }
 
+/// Throws InputError with the folder's name, not the base's.
+void require_template(const std::string& source, const std::string& folder) {
+  try {
+    ChatTemplate::parse(source, "", "");
+  } catch (const InputError& error) {
+    throw InputError(folder + ": " + error.what());
+  }
+}
+
 /// What the folder's tokenizer_config.json says, and its chat_template.jinja.
 void add_config(const std::string& folder, const Checkpoint& base, VocabularyChange& change) {
-  const std::string name = printable(folder, 4096);
   const nlohmann::json config = read_tokenizer_config(folder);
-  const auto add = [&](const char* key, const std::string& own, const std::string& of_base, const char* what) {
-    if (own.empty() || own == of_base) return;
+  const std::string name = printable(folder, 4096), of_base = printable(base.path(), 4096);
+  const auto add = [&](const char* key, const std::string& own, const char* what) {
     const auto [known, fresh] = change.tokenizer_config.try_emplace(key, own);
     if (!fresh && known->second != own) disagree(folder, what);
   };
   const std::string source = text::template_source(config, name);
-  if (!source.empty()) try {
-      ChatTemplate::parse(source, "", "");
-    } catch (const InputError& error) {
-      throw InputError(name + ": " + error.what());
-    }
-  add("chat_template", source, text::template_source(base.tokenizer_config(), name), "chat template is not that");
-  for (const char* key : {"bos_token", "eos_token"})
-    add(key, text::special_token(config, key, name), text::special_token(base.tokenizer_config(), key, name),
-        "special tokens are not those");
+  if (!source.empty() && source != text::template_source(base.tokenizer_config(), of_base)) {
+    require_template(source, name);
+    add("chat_template", source, "chat template is not that");
+  }
+  for (const char* key : {"bos_token", "eos_token"}) {
+    const std::string own = text::special_token(config, key, name);
+    if (!own.empty() && own != text::special_token(base.tokenizer_config(), key, of_base))
+      add(key, own, "special tokens are not those");
+  }
 }
 
 /// What the folder's weights say of embedding and head.
@@ -86,7 +94,8 @@ void add_rows(const std::string& folder, const Checkpoint& base, VocabularyChang
     // Another width, or integers: filling the adapter tells.
     if (saved->shape.size() != 2 || saved->shape[1] != own->shape[1] || saved->shape[0] == 0) continue;
     if (saved->type > StoredType::bf16) continue;
-    if (change.rows != 0 && change.rows != saved->shape[0]) disagree(folder, "rows of embedding and head are not those");
+    if (change.rows != 0 && change.rows != saved->shape[0])
+      disagree(folder, "rows of embedding and head are not those");
     change.rows = saved->shape[0];
     if (saved->shape[0] <= own->shape[0]) continue;
     std::vector<float> values = rows_from(*saved, own->shape[0]);

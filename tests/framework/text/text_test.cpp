@@ -47,8 +47,11 @@ TEST_CASE("end tokens: the tokenizer's own, then generation_config's or else con
   CHECK(peft::load_text(checkpoint).eos_ids == Ids{2, 1});
   checkpoint.tokenizer_config_["eos_token"] = {{"content", "<s>"}};
   CHECK(peft::load_text(checkpoint).eos_ids == Ids{8, 2, 1});
+  checkpoint.generation_config_["eos_token_id"] = 8;  // config's 3 does not count, though nothing new is said here
+  CHECK(peft::load_text(checkpoint).eos_ids == Ids{8});
   checkpoint.tokenizer_config_["eos_token"] = "nowhere";
   CHECK_THROWS_WITH(peft::load_text(checkpoint), Catch::Contains("eos_token 'nowhere' is not in the vocabulary"));
+  checkpoint.tokenizer_config_["eos_token"] = "<s>";
   checkpoint.generation_config_["eos_token_id"] = "x";
   CHECK_THROWS_WITH(peft::load_text(checkpoint), Catch::Contains("generation_config.json: 'eos_token_id' must be"));
 }

@@ -58,6 +58,7 @@ struct AddedVocabulary {
   int64_t first_id = 0;
   int64_t stored_rows = 0, rows = 0;  ///< of embedding and head: in the files, and now
   bool own_config = false;            ///< tokenizer_config() is not the files'
+  bool other_tokens() const { return !tokens.empty() || rows != stored_rows; }
 };
 
 /// A model on disk, a Hugging Face folder or one .gguf file, seen as a Hugging Face folder. Read-only and mapped.

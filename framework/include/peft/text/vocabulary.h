@@ -23,9 +23,9 @@ struct VocabularyChange {
 
 /// The checkpoint with tokens added to its tokenizer, and embedding and head of another length: what HF's add_tokens
 /// and resize_token_embeddings make of it, but that these draw new rows around the mean, with a variance of 1e-9 of the
-/// rows' own; and with another chat template, where one is given. Weights are made where they are read; the fingerprint stays that of the files. Where nothing changes, the
-/// checkpoint itself. Throws ConfigError for a token that is in the vocabulary already, InputError for rows that do not
-/// hold the tokens.
+/// rows' own; and with another chat template, where one is given. Weights are made where they are read; the fingerprint
+/// stays that of the files. Where nothing changes, the checkpoint itself. Throws ConfigError for a token that is in the
+/// vocabulary already, InputError for rows that do not hold the tokens.
 PEFT_API std::shared_ptr<const Checkpoint> with_vocabulary(std::shared_ptr<const Checkpoint> base,
                                                            VocabularyChange change);
 
