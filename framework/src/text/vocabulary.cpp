@@ -193,7 +193,7 @@ std::shared_ptr<const Checkpoint> with_vocabulary(std::shared_ptr<const Checkpoi
       throw InputError("the rows added to '" + printable(name) + "' are not " + std::to_string(beyond));
   }
   added.own_config = !change.tokenizer_config.empty();
-  if (change.tokens.empty() && added.rows == added.stored_rows && !added.own_config) return base;
+  if (!added.other_tokens() && !added.own_config) return base;
   return std::make_shared<WithVocabulary>(std::move(base), std::move(change), std::move(added), std::move(tokenizer));
 }
 

@@ -6,16 +6,13 @@
 
 #include "model/kernels.h"
 #include "plugin/in_plugin.h"
+#include "train/step.h"
 
 namespace peft {
 
 namespace {
 
 using detail::in_plugin;
-
-void zero_grad(Optimizer& optimizer) {
-  in_plugin(optimizer, "zero_grad", [&] { optimizer.zero_grad(); });
-}
 
 /// `labels` with every supervised one drawn anew; logits exist for a few hundred rows at a time.
 Tensor draw_labels(const Model& model, const Input& input, const Tensor& labels) {

@@ -83,8 +83,12 @@ StepOutcome take_step(Run& run, const std::vector<Tensor>& parameters, const std
   set_rates(run, position);
   add_gradients(run, parameters, batches, supervised, outcome);
   if (!outcome.fault) use_gradients(run, parameters, position, proof, outcome);
-  in_plugin(run.optimizer, "zero_grad", [&] { run.optimizer.zero_grad(); });
+  zero_grad(run.optimizer);
   return outcome;
+}
+
+void zero_grad(Optimizer& optimizer) {
+  in_plugin(optimizer, "zero_grad", [&] { optimizer.zero_grad(); });
 }
 
 std::string text_of(double value) { return std::isnan(value) ? "nan" : std::to_string(value); }

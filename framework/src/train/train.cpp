@@ -86,11 +86,6 @@ void require_sound(Run& run, std::optional<std::size_t> learned, int64_t step) {
                         " is " + text_of(loss) + kAdvice);
 }
 
-void begin_training(Optimizer& optimizer) {
-  in_plugin(optimizer, "train", [&] { optimizer.train(); });
-  in_plugin(optimizer, "zero_grad", [&] { optimizer.zero_grad(); });
-}
-
 /// As long as it lives, the parameters hold what is to be evaluated and saved.
 class EvalWeights {
  public:
@@ -145,7 +140,8 @@ TrainingResult train(Run& run) {
   Progress progress(run, steps.total());
   model.enable_fusion(options.fused);
   model.train();
-  begin_training(optimizer);
+  in_plugin(optimizer, "train", [&] { optimizer.train(); });
+  zero_grad(optimizer);
   const std::vector<Part> parts = parts_of(run, steps, progress);
   if (resume != nullptr) load_states(parts, *resume);
   const int64_t done = progress.result().steps, total = steps.total();
