@@ -128,9 +128,9 @@ def of_training(bench, folder, changes, faults, tally):
         return output.check_checkpoints(run, unbroken) == [3, 4]
 
     def judge(end, fault):
-        found, ours, whole = output.check_checkpoints(run, unbroken), output.adapter(run), output.adapter(unbroken)
-        require(found and max(found) >= 2, f"{fault[0]} at {end.hit}: no checkpoint is left")
-        require(ours is None or ours[0] == whole[0] and ours[1] in (None, whole[1]), f"{fault[0]} at {end.hit}: half an adapter")
+        found, where = output.check_checkpoints(run, unbroken), f"{fault[0]} at {end.hit}"
+        require(found and max(found) >= 2, f"{where}: no checkpoint is left")
+        output.adapter_or_none(run, unbroken, where)
         expect_end(end, fault, complete)
         if can_tidy(end, fault):
             output.require_no_litter(run)

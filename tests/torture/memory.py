@@ -42,11 +42,10 @@ def allocations(server):
 
 def judge(end, n, run, unbroken):
     where = f"{run.parent.name}: allocation {n} ({end.kind} {end.path}) failed"
-    output.check_checkpoints(run, unbroken) if run.exists() else None
-    ours, whole = output.adapter(run) if run.exists() else None, output.adapter(unbroken)
-    require(ours is None or ours[0] == whole[0] and ours[1] in (None, whole[1]), f"{where}: half an adapter, or another")
+    output.check_checkpoints(run, unbroken)
+    ours = output.adapter_or_none(run, unbroken, where)
     if end.code == 0:  # what can do without it goes on, and comes to the same end
-        require(ours == whole, f"{where}: exit code 0 without the adapter")
+        require(ours == output.adapter(unbroken), f"{where}: exit code 0 without the adapter")
     else:
         require(end.code == 5, f"{where}: exit code {end.code}: {end.errors}")
         require(TOLD.search(end.errors), f"{where}: it is not told: {end.errors}")

@@ -92,6 +92,13 @@ def adapter(folder):
     return (weights.read_bytes(), config.read_bytes() if config.exists() else None) if weights.exists() else None
 
 
+def adapter_or_none(folder, unbroken, where):
+    """The adapter as adapter() has it: the unbroken run's, its weights alone, or None; anything else is a failure."""
+    ours, whole = adapter(folder), adapter(unbroken)
+    require(ours is None or ours[0] == whole[0] and ours[1] in (None, whole[1]), f"{where}: half an adapter, or another")
+    return ours
+
+
 def check_result(folder, unbroken):
     """The run's end is the unbroken one's: adapter byte by byte, and the log's numbers."""
     require(adapter(folder) == adapter(unbroken) is not None, f"{folder}: another adapter than that of {unbroken}")

@@ -1,14 +1,16 @@
 """A long run: memory does not grow, files are closed, checkpoints are rotated."""
 
+import fcntl
 import os
 import pathlib
+import re
 import statistics
-import time
+import threading
 
 import output
-from bench import Failed, experiment, require
+from bench import experiment, require
 
-STEPS, SAVES, KEPT = 10_000, 200, 3
+STEPS, SAVES, KEPT, LOG_EVERY = 10_000, 200, 3, 50
 GROWTH = 0.01
 HOURS = 3
 
@@ -23,47 +25,50 @@ def look(pid):
         return None
 
 
-def logged(run):
-    """The last step of metrics.jsonl, by its last whole line."""
-    path = run / "metrics.jsonl"
-    if not path.exists():
-        return 0
-    with open(path, "rb") as file:
-        file.seek(max(0, path.stat().st_size - 4096))
-        lines = file.read().decode(errors="replace").splitlines()
-    steps = [part.split('"step":')[1].split(",")[0].rstrip("}") for part in lines if '"step":' in part and part.endswith("}")]
-    return int(steps[-1]) if steps else 0
+def short_pipe():
+    """(to read, to write): it holds one write, so whoever writes a line waits until the one before it was read."""
+    reading, writing = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, os.sysconf("SC_PAGESIZE"))
+    return os.fdopen(reading), os.fdopen(writing, "w")
+
+
+def watched(bench, folder, path):
+    """[(step, resident bytes, open files)], one of each line that the run logs, and the most checkpoints that were there at
+    once. The run is never more than a line ahead, however fast the machine."""
+    reading, writing = short_pipe()
+    with reading:
+        with writing:
+            process = bench.start(path, stdout=writing)
+        late = threading.Timer(HOURS * 3600, process.kill)
+        late.daemon = True
+        late.start()
+        seen, most = [], 0
+        for line in reading:
+            most = max(most, len(output.checkpoints(folder)))
+            step, state = re.match(r"step (\d+)/", line), look(process.pid)
+            if step and state:
+                seen.append((int(step[1]), *state))
+        late.cancel()
+    errors = process.communicate()[1]
+    require(process.returncode == 0, f"exit code {process.returncode} (-9 after {HOURS} hours): {errors}")
+    return seen, most
 
 
 def row(bench):
-    training = {"max_steps": STEPS, "save_every": STEPS // SAVES, "save_total_limit": KEPT, "log_every": 100}
+    training = {"max_steps": STEPS, "save_every": STEPS // SAVES, "save_total_limit": KEPT, "log_every": LOG_EVERY}
     folder = bench.folder("soak")
-    run, seen, most = folder / "run", [], 0
-    with open(folder / "stdout", "wb") as told:
-        process = bench.start(experiment(folder, "run", {"training": training}), stdout=told)
-        begun = time.monotonic()
-        while process.poll() is None:
-            if time.monotonic() - begun > HOURS * 3600:
-                process.kill()
-                process.wait()
-                raise Failed(f"has not ended after {HOURS} hours, at step {logged(run)}")
-            time.sleep(0.2)
-            step, state = logged(run), look(process.pid)
-            most = max(most, len(output.checkpoints(run)))
-            if state and step:
-                seen.append((step, *state))
-    require(process.wait() == 0, f"exit code {process.returncode}: {process.stderr.read()}")
-    process.stderr.close()
+    run = folder / "run"
+    seen, most = watched(bench, run, experiment(folder, "run", {"training": training}))
     require(output.checkpoints(run) == [STEPS - STEPS // SAVES * i for i in reversed(range(KEPT))],
             f"{run}: {output.checkpoints(run)}")
     require(most <= KEPT + 1, f"{most} checkpoints at once")
     output.require_no_litter(run)
     tenth = {n: [entry for entry in seen if n * STEPS // 10 < entry[0] <= (n + 1) * STEPS // 10] for n in (1, 9)}
-    require(all(len(entries) >= 5 for entries in tenth.values()), f"looked at too seldom: {len(seen)} times")
     early, late = (statistics.median(entry[1] for entry in tenth[n]) for n in (1, 9))
     files = {n: statistics.median(entry[2] for entry in tenth[n]) for n in (1, 9)}
     growth = late / early - 1
     require(growth < GROWTH, f"resident memory grew by {growth:.2%}, from {early} to {late} bytes")
     require(files[1] == files[9], f"open files: {files[1]} early, {files[9]} late")
-    return (f"{STEPS} steps: resident memory {early / 2**20:.0f} MiB in the second tenth, {growth:+.2%} in the last; open files "
-            f"{files[1]:.0f} and {files[9]:.0f}; {SAVES} checkpoints rotated, at most {most} at once")
+    return (f"{STEPS} steps, looked at {len(seen)} times: resident memory {early / 2**20:.0f} MiB in the second tenth, "
+            f"{growth:+.2%} in the last; open files {files[1]:.0f} and {files[9]:.0f}; {SAVES} checkpoints rotated, at most "
+            f"{most} at once")
