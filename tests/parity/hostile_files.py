@@ -1,10 +1,27 @@
-"""What the tests of hostile input break: a small model, adapter and GGUF file, and the pieces that they are made of."""
+"""What the tests of hostile input break: a small model, adapter, GGUF file and experiment, and the pieces that they are made of."""
 
 import json
 import os
 import struct
 
 import numpy as np
+
+EXPERIMENT = """[model]
+path = "model"
+[data]
+train = "train.jsonl"
+[adapter]
+name = "lora"
+[training]
+output_dir = "out"
+max_steps = 1
+"""
+
+
+def put_experiment(folder):
+    """An experiment of one step and its data; the model is to be there as model/."""
+    (folder / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    (folder / "experiment.toml").write_text(EXPERIMENT)
 
 
 class Safetensors:

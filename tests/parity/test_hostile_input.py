@@ -12,20 +12,10 @@ import sys
 
 import pytest
 from figures import count
-from hostile_files import Gguf, Safetensors, change_json, fifo, loop, replace, set_json
+from hostile_files import EXPERIMENT, Gguf, Safetensors, change_json, fifo, loop, put_experiment, replace, set_json
 from method_support import train
 from tiny_llama import save_llama
 
-EXPERIMENT = """[model]
-path = "model"
-[data]
-train = "train.jsonl"
-[adapter]
-name = "lora"
-[training]
-output_dir = "out"
-max_steps = 1
-"""
 TRAIN = ["experiment.toml"]
 ADAPTED = ["generate", "--model", "model", "--adapter", "adapter", "--raw", "--prompt", "a", "--max-new-tokens", "2"]
 FROM_GGUF = ["generate", "--model", "model.gguf", "--raw", "--prompt", "ab", "--max-new-tokens", "2"]
@@ -58,8 +48,7 @@ def sound(run, tmp_path_factory):
         (shutil.rmtree if left == "run" else os.remove)(folder / left)
     save_llama(folder / "shards", shard="40KB")
     (folder / "model.gguf").write_bytes(Gguf().bytes())
-    (folder / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
-    (folder / "experiment.toml").write_text(EXPERIMENT)
+    put_experiment(folder)
     return folder
 
 

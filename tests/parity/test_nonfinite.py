@@ -13,26 +13,16 @@ import peft
 import pytest
 import torch
 import transformers
+from hostile_files import EXPERIMENT, put_experiment
 from safetensors.torch import load_file, save_file
 from tiny_llama import save_llama
 
-EXPERIMENT = """[model]
-path = "model"
-[data]
-train = "train.jsonl"
-[adapter]
-name = "lora"
-[training]
-output_dir = "out"
-max_steps = 1
-"""
 TENSOR = "model.layers.1.mlp.up_proj.weight"
 
 
 @pytest.fixture
 def folder(tmp_path):
-    (tmp_path / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
-    (tmp_path / "experiment.toml").write_text(EXPERIMENT)
+    put_experiment(tmp_path)
     return tmp_path
 
 
