@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -58,6 +59,7 @@ METHODS = {
     "randlora": {"r": 6},
     "road": {"group_size": 8},
     "shira": {"r": 2},
+    "trainable_tokens": {"token_indices": [32, 97, 110]},
     "vblora": {"num_vectors": 10, "vector_length": 8},
     "vera": {"r": 8},
     "waveft": {"n_frequency": 50},
@@ -72,6 +74,7 @@ class Bench:
     jobs: int
     seed: int
     mounts: bool  # this process may mount, and nobody else sees it
+    only: str  # a regular expression of the names that rows with many of them take
 
     def folder(self, name):
         """A new one that holds the model and the data."""
@@ -102,10 +105,19 @@ class Bench:
         require(names, f"'peft-run list' tells no plugin of kind {kind}")
         return sorted(names)
 
+    def wanted(self, names):
+        """Those of them that `only` lets through."""
+        found = [name for name in names if re.search(self.only, name)]
+        require(found, f"--only '{self.only}' leaves none of {', '.join(names)}")
+        return found
+
     def each(self, work, items):
-        """work(item) for all, some at a time; the first failure is raised."""
+        """[work(item)], some at a time; what fails keeps no other from its turn, and is told in the end."""
         with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
-            return list(pool.map(work, items))
+            running = [pool.submit(work, item) for item in items]
+        failures = [str(one.exception()) for one in running if isinstance(one.exception(), Failed)]
+        require(not failures, "\n".join(failures))
+        return [one.result() for one in running]
 
 
 def environment(threads, more=None):

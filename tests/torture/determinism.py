@@ -71,7 +71,7 @@ def load():
 
 
 def row(bench):
-    names = bench.plugins("adapter") if bench.long else SHORT
+    names = bench.wanted(bench.plugins("adapter") if bench.long else SHORT)
     with load():
         apart = bench.each(lambda name: of_method(bench, bench.folder(f"determinism/{name}"), name), names)
     same = sum(tensors == 0 and loss == 0 for tensors, loss in apart)

@@ -218,7 +218,7 @@ def check_modes(bench, folder):
 def row(bench):
     tally = Tally()
     faults = FAULTS + MORE if bench.long else FAULTS
-    names = bench.plugins("adapter") if bench.long else ["lora"]
+    names = bench.wanted(bench.plugins("adapter") if bench.long else ["lora"])
 
     def of(name):
         of_training(bench, bench.folder(f"faults/{name}"), method(name), faults, tally)

@@ -72,7 +72,7 @@ def of_method(bench, name, tally):
 
 def row(bench):
     tally = Tally()
-    names = ["lora", "adalora"] if bench.long else ["lora"]
+    names = bench.wanted(["lora", "adalora"] if bench.long else ["lora"])
     totals = bench.each(lambda name: of_method(bench, name, tally), names)
     require({"load", "forward", "backward"} <= set(tally.phases), f"told only of {dict(tally.phases)}")
     phases = ", ".join(f"{phase} {count}" for phase, count in tally.phases.most_common())

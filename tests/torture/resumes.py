@@ -102,8 +102,9 @@ def steps_of(bench, number, name):
 
 def row(bench):
     prove_that_it_sees(bench, bench.folder("resume/proof"))
-    work = [(bench.folder(f"resume/{number}"), name, changes, steps_of(bench, number, name))
-            for number, (name, changes) in enumerate(variants(bench).items())]
+    found = variants(bench)
+    work = [(bench.folder(f"resume/{number}"), name, found[name], steps_of(bench, number, name))
+            for number, name in enumerate(bench.wanted(list(found)))]
 
     def one(item):
         folder, name, changes, steps = item

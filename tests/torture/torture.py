@@ -47,6 +47,8 @@ def arguments():
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes at a time")
     parser.add_argument("--seed", type=int, help="of the random moments; told, and new each time where it is not given")
     parser.add_argument("--skip", action="append", default=[], metavar="ROW", choices=list(ROWS))
+    parser.add_argument("--only", default="", metavar="REGEX",
+                        help="in rows that go through many methods or variants, those whose name it is found in")
     parser.add_argument("rows", nargs="*", metavar="ROW", help="only these; one of: " + ", ".join(ROWS))
     options = parser.parse_args()
     unknown = [row for row in options.rows if row not in ROWS]
@@ -82,7 +84,8 @@ def main():
     # In memory where there is room: a sync there costs nothing, and what is tested is whether and when one is asked for.
     memory = pathlib.Path("/dev/shm")
     work = pathlib.Path(tempfile.mkdtemp(prefix="peft-torture-", dir=memory if os.access(memory, os.W_OK) else None))
-    bench = Bench(work, binaries(), options.long, options.jobs, seed, os.environ.get("PEFT_TORTURE_MOUNTS") == "1")
+    mounts = os.environ.get("PEFT_TORTURE_MOUNTS") == "1"
+    bench = Bench(work, binaries(), options.long, options.jobs, seed, mounts, options.only)
     print(f"{'long' if options.long else 'short'} form, seed {seed}, in {work}", flush=True)
     bench.model()
     table = []
