@@ -69,6 +69,12 @@ std::string or_nothing(const std::map<std::string, std::string>& keys, const std
   return it == keys.end() ? "(not given)" : printable(it->second);
 }
 
+/// "run/checkpoint-3" of "run/checkpoint-3/".
+std::string without_slash(std::string path) {
+  while (path.size() > 1 && path.ends_with('/')) path.pop_back();
+  return path;
+}
+
 std::string text_of(const nlohmann::json& about, const char* key) {
   const auto it = about.find(key);
   return it != about.end() && it->is_string() ? it->get<std::string>() : "";
@@ -93,7 +99,7 @@ json about_run(const Experiment& experiment, const Workload& work) {
 }
 
 std::optional<ReadCheckpoint> find_checkpoint(const std::string& from, const std::string& output_dir) {
-  if (!from.empty()) return read_checkpoint(from);
+  if (!from.empty()) return read_checkpoint(without_slash(from));
   const std::vector<CheckpointFolder> all = checkpoints_in(output_dir);
   for (const CheckpointFolder& folder : all) {
     try {
@@ -106,13 +112,18 @@ std::optional<ReadCheckpoint> find_checkpoint(const std::string& from, const std
   throw InputError(printable(output_dir, 4096) + ": no checkpoint is whole, so there is nothing to go on from");
 }
 
-void require_best(const ReadCheckpoint& checkpoint) {
-  const State& progress = checkpoint.states.at("progress");
-  const auto step = progress.find("best_step");
-  if (step == progress.end()) return;
-  const auto beside = std::filesystem::path(checkpoint.path).parent_path();
+Best best_of(const ReadCheckpoint& checkpoint) {
+  const auto progress = checkpoint.states.find("progress");
+  if (progress == checkpoint.states.end()) return std::nullopt;  // the loop says what it lacks
+  const auto step = progress->second.find("best_step"), loss = progress->second.find("best_loss");
+  if (step == progress->second.end() || loss == progress->second.end()) return std::nullopt;
+  return BestSnapshot{static_cast<int64_t>(step->second.item<double>()), loss->second.item<double>()};
+}
+
+void require_best(const Best& best, const std::string& output_dir) {
+  if (!best) return;
   try {
-    verify_manifest(checkpoint_folder(beside.string(), static_cast<int64_t>(step->second.item<double>())));
+    verify_manifest(checkpoint_folder(output_dir, best->step));
   } catch (const InputError& error) {
     throw InputError("[training] load_best_model_at_end: the best checkpoint so far is not there any more: " +
                      std::string(error.what()) + "; turn it off to go on without");

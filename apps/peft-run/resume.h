@@ -14,8 +14,10 @@ nlohmann::ordered_json about_run(const Experiment& experiment, const Workload& w
 /// stderr. Nothing where `output_dir` holds none at all: the run begins. Throws InputError where none is whole.
 std::optional<peft::ReadCheckpoint> find_checkpoint(const std::string& from, const std::string& output_dir);
 
-/// Throws InputError where the best checkpoint so far, which is to be the result, is not there whole any more.
-void require_best(const peft::ReadCheckpoint& checkpoint);
+/// The best snapshot so far of the checkpoint's run.
+peft::Best best_of(const peft::ReadCheckpoint& checkpoint);
+/// Throws InputError where it, which is to be the result, is not whole in `output_dir` any more.
+void require_best(const peft::Best& best, const std::string& output_dir);
 
 /// Throws ConfigError, with the difference, where the experiment would not go on as the checkpoint's run would have.
 void require_same_run(const peft::ReadCheckpoint& checkpoint, const Experiment& experiment);

@@ -16,8 +16,8 @@ std::string lines_until(int64_t step, const std::string& path) {
   std::string kept;
   for (std::string line; std::getline(file, line);) {
     const json entry = json::parse(line, nullptr, /*allow_exceptions=*/false);
-    if (entry.is_object() && !entry.contains("train_loss") && entry.value("step", step + 1) <= step)
-      kept += line + "\n";
+    if (!entry.is_object() || entry.contains("train_loss") || !entry.contains("step")) continue;
+    if (entry["step"].is_number_integer() && entry["step"].get<int64_t>() <= step) kept += line + "\n";
   }
   if (file.bad()) throw peft::ResourceError(peft::printable(path, 4096) + ": cannot be read");
   return kept;

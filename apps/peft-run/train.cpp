@@ -1,6 +1,5 @@
 #include <torch/torch.h>
 
-#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <iostream>
@@ -27,13 +26,42 @@ namespace {
 namespace fs = std::filesystem;
 using namespace peft;
 
+bool holds(const fs::path& folder, const char* file) {
+  std::error_code error;
+  return fs::exists(folder / file, error);
+}
+
+/// Whether a run's adapter is there, of whatever name: that of this run or of another one.
+bool holds_adapter(const std::string& output_dir, const AdapterStack& adapters) {
+  const char* const weights = "adapter_model.safetensors";
+  for (const NamedAdapter& one : adapters)
+    if (holds(folder_of(one, output_dir), weights)) return true;
+  if (holds(output_dir, weights)) return true;
+  if (!holds(output_dir, "trainer_state.json")) return false;  // what lies beneath is another folder's
+  std::error_code error;
+  for (auto entry = fs::directory_iterator(output_dir, error); !error && entry != fs::directory_iterator();
+       entry.increment(error))
+    if (!entry->path().filename().string().starts_with("checkpoint-") && holds(entry->path(), weights)) return true;
+  return false;
+}
+
+/// What is to be written over must not be what the run begins from, and needs again when it is to go on.
+void require_kept(const AdapterStack& adapters, const std::string& output_dir) {
+  std::error_code error;
+  for (const NamedAdapter& one : adapters) {
+    const std::string from = fs::canonical(one.init_from, error).string();
+    for (const CheckpointFolder& folder : checkpoints_in(output_dir))
+      if (!one.init_from.empty() && (from + "/").starts_with(fs::canonical(folder.path, error).string() + "/"))
+        throw ConfigError("[adapter] init_from: " + printable(one.init_from, 4096) +
+                          " is in a checkpoint of training.output_dir, which this run would delete; name another "
+                          "output_dir, or move the checkpoint");
+  }
+}
+
 /// Refuses to write over an adapter or checkpoints unasked.
 void check_output(const TrainingOptions& options, const AdapterStack& adapters) {
-  if (options.overwrite_output_dir) return;
-  const auto held = [&](const NamedAdapter& one) {
-    return fs::exists(fs::path(folder_of(one, options.output_dir)) / "adapter_model.safetensors");
-  };
-  const bool adapter = std::any_of(adapters.begin(), adapters.end(), held);
+  if (options.overwrite_output_dir) return require_kept(adapters, options.output_dir);
+  const bool adapter = holds_adapter(options.output_dir, adapters);
   if (adapter || !checkpoints_in(options.output_dir).empty())
     throw ConfigError("[training] output_dir: " + printable(options.output_dir, 4096) + " already holds " +
                       (adapter ? "an adapter" : "checkpoints; go on from them with --resume") +
@@ -55,13 +83,15 @@ void thin_out(const TrainingOptions& options, const Best& best) {
   delete_checkpoints(options.output_dir, *options.save_total_limit, spares ? std::optional(best->step) : std::nullopt);
 }
 
-/// The oldest go before the new one comes, of which only the next step shows that it can be gone on from.
+/// The oldest go before the new one comes, of which only the next step shows that it can be gone on from. `best` is
+/// that of the checkpoints that are there; should the new one be better, the one before stays until it is.
 void save_checkpoint(const Snapshot& snapshot, const Experiment& experiment, const Workload& work, const RunLog& log,
-                     const nlohmann::ordered_json& about) {
-  if (snapshot.sound) thin_out(experiment.training, snapshot.best);
+                     const nlohmann::ordered_json& about, Best& best) {
+  if (snapshot.sound) thin_out(experiment.training, best);
   write_checkpoint(
       experiment.training.output_dir, snapshot, experiment.adapters, *work.model, about,
       {{"trainer_state.json", log.state(snapshot.best)}, {"resolved.toml", experiment.document.resolved()}});
+  best = snapshot.best;
 }
 
 /// Throws ResourceError where the disk would not even hold one checkpoint.
@@ -111,7 +141,7 @@ std::optional<ReadCheckpoint> start_of(const TrainArguments& arguments, const Ex
     throw ConfigError("[training] load_best_model_at_end: the checkpoints so far are beside " +
                       printable(from->path, 4096) + ", so output_dir must be their folder");
   require_same_run(*from, experiment);
-  if (experiment.training.load_best_model_at_end) require_best(*from);
+  if (experiment.training.load_best_model_at_end) require_best(best_of(*from), output);
   std::cout << "going on from " << printable(from->path, 4096) << ", after step " << from->step << std::endl;
   return from;
 }
@@ -230,7 +260,8 @@ int train_command(const TrainArguments& arguments) {
   install_cpu_allocator();
   const TrainingOptions& options = experiment.training;
   std::optional<FolderLock> lock;
-  if (fs::is_directory(options.output_dir)) lock.emplace(options.output_dir);
+  std::error_code none;
+  if (fs::is_directory(options.output_dir, none)) lock.emplace(options.output_dir);
   const auto from = start_of(arguments, experiment);  // before minutes are spent on what could not be kept
   Workload work(experiment, from ? from->path : "");
   if (from) require_same_ground(*from, experiment, work);
@@ -268,7 +299,8 @@ int train_command(const TrainArguments& arguments) {
   Screen screen;
   RunLog log = from ? RunLog(options.output_dir, options, *from) : RunLog(options.output_dir, options);
   run.observers = {&screen, &log};
-  run.save = [&](const Snapshot& snapshot) { save_checkpoint(snapshot, experiment, work, log, about); };
+  Best best = from ? best_of(*from) : std::nullopt;
+  run.save = [&](const Snapshot& snapshot) { save_checkpoint(snapshot, experiment, work, log, about, best); };
   signals.begin();
   const TrainingResult result = trained(run, options);
   screen.close();

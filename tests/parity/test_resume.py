@@ -290,6 +290,12 @@ def test_what_changes_no_step_may_change(run, folder):
     from_there = run("peft-run", write(folder, "elsewhere", long), "--resume", folder / "short" / "checkpoint-8")
     assert "after step 8" in from_there.stdout
     assert weights(folder / "elsewhere") == weights(folder / "long")
+    plateau = constant | {"scheduler": {"name": "reduce_on_plateau", "patience": 0}, "data": {"eval_split": 0.2},
+                          "training": {"eval_every": 4}}
+    run("peft-run", write(folder, "plateau", plateau))
+    plateau["training"]["max_steps"] = STEPS + 5
+    assert "has followed the evaluation of the end" in run("peft-run", write(folder, "plateau", plateau), "--resume", code=2).stderr
+    run("peft-run", write(folder, "plateau", plateau), "--resume", folder / "plateau" / "checkpoint-5")
     # A run that is finished is written again, not trained.
     assert run("peft-run", write(folder, "long", long), "--resume").returncode == 0
     assert weights(folder / "long") == weights(folder / "elsewhere")
@@ -433,6 +439,33 @@ def test_a_run_that_diverges_leaves_no_adapter(run, folder):
         assert "step 2 skipped: the loss is" in done.stdout
 
 
+def test_a_run_that_goes_on_diverges_as_the_unbroken_one(run, folder):
+    """The last step ruins the weights, and is told by an example that an earlier step had learned from, also by a run that went
+    on behind it. A run cannot be shortened to where a checkpoint already is."""
+    ruin = {"optimizer": {"lr": 1e25}, "scheduler": {"name": "constant"}, "training": {"max_steps": 2, "log_every": 1}}
+    path, output = write(folder, "run", ruin), folder / "run"
+    assert "after step 2 the loss of" in run("peft-run", path, code=6).stderr
+    assert checkpoints(output) == [1]
+    for _ in range(2):
+        run("peft-run", path, "--resume", code=6)
+        assert checkpoints(output) == [1] and not (output / "adapter_model.safetensors").exists()
+    short = run("peft-run", path, "--resume", "--set", "training.max_steps=1", code=2).stderr
+    assert "the run had 2 steps and now has 1, where the checkpoint is" in short
+
+
+def test_an_overflow_shows_nothing_of_what_was_saved(run, folder):
+    """With fp16 a step that ruins the weights is followed by steps that overflow: the checkpoint before it stays, even of a limit
+    of one, since no step behind the later ones was finite."""
+    ruin = {"optimizer": {"lr": 20.0}, "scheduler": {"name": "constant", "warmup_steps": 1},
+            "precision": {"name": "fp16", "min_scale": 32768.0},
+            "training": {"save_every": 1, "save_total_limit": 1, "log_every": 1}}
+    told = run("peft-run", write(folder, "run", ruin), code=6).stderr
+    lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
+    finite = [line["step"] for line in lines if line.get("skipped") == 0]
+    assert finite and "overflow" in told or "scale" in told, told
+    assert min(checkpoints(folder / "run")) < max(finite), f"{checkpoints(folder / 'run')} of finite steps {finite}"
+
+
 def test_killed_at_any_time(run, bin_dir, folder):
     """Ten SIGKILLs at random moments; nearly every moment is one of a save. Every checkpoint there is, is whole; what is lost is
     less than what lies between two; and in the end it is the unbroken run."""
@@ -520,6 +553,77 @@ def test_a_best_checkpoint_that_is_gone_is_told_first(run, folder):
     told = run("peft-run", path, "--resume", output / f"checkpoint-{STEPS - 1}", *best_at_end, code=3).stderr
     assert "[training] load_best_model_at_end" in told and f"checkpoint-{best}" in told
     run("peft-run", path, "--resume", output / f"checkpoint-{STEPS - 1}")
+
+
+def test_the_best_stays_until_a_better_one_is_there(run, bin_dir, folder):
+    """A save that fails, of a step that is the best, behind one that is not: the best before is still there, and from there it goes
+    on to the unbroken end."""
+    best = {"optimizer": {"lr": 0.2}, "scheduler": {"name": "constant"}, "data": {"eval_split": 0.2},
+            "training": {"eval_every": 1, "save_every": 1, "load_best_model_at_end": True}}
+    run("peft-run", write(folder, "unbroken", best))
+    losses = [line["eval_loss"] for line in history(folder / "unbroken") if "eval_loss" in line]
+    better = [step for step in range(3, STEPS) if losses[step - 1] < min(losses[:step - 1]) < losses[step - 2]]
+    assert better, f"no step but the last is the best behind a worse one: {losses}"
+    best["training"] |= {"save_total_limit": 1}
+    path, output = write(folder, "run", best), folder / "run"
+    for fault in ("error=EIO", "signal=SIGKILL"):
+        shutil.rmtree(output, ignore_errors=True)
+        told = traced("-o", "/dev/null", "-P", output / f"checkpoint-{better[0]}.writing", "-e", "trace=rename,renameat2",
+                      "-e", f"inject=rename,renameat2:{fault}", bin_dir / "peft-run", path)
+        assert told.returncode != 0 and max(checkpoints(output)) == better[0] - 1, told.stderr
+        run("peft-run", path, "--resume")
+        assert weights(output) == weights(folder / "unbroken") and history(output) == history(folder / "unbroken")
+
+
+def test_a_checkpoint_is_named_as_a_shell_completes_it(run, folder):
+    """With a slash behind it, or by a link from elsewhere, its best is where the run writes."""
+    path, output = write(folder, "run", unlearning(folder, {"load_best_model_at_end": True})), folder / "run"
+    run("peft-run", path)
+    before = weights(output)
+    (folder / "link").symlink_to(output / "checkpoint-3")
+    for named in (f"{output}/checkpoint-3/", folder / "link"):
+        run("peft-run", path, "--resume", named)
+        assert weights(output) == before
+
+
+def test_what_a_run_begins_from_is_not_deleted(run, folder):
+    """Also not with leave to write over the folder that it is in."""
+    run("peft-run", write(folder))
+    output = folder / "run"
+    there = checkpoints(output)
+    write(folder, "run", {"adapter": {"r": None, "init_from": "run/checkpoint-2"}, "optimizer": {"lr": 1e-3}})
+    over = ["--set", "training.overwrite_output_dir=true"]
+    told = run("peft-run", folder / "run.toml", *over, code=2).stderr
+    assert "[adapter] init_from: " in told and "which this run would delete" in told
+    assert checkpoints(output) == there
+    run("peft-run", folder / "run.toml", *over, "--set", f"training.output_dir={folder / 'other'}")
+
+
+def test_an_adapter_of_another_name_is_not_written_over(run, folder):
+    """Beside an adapter that bears a name of its own in the same folder, or the plain one."""
+    named = ["--set", "adapter.adapter_name=x", "--set", "training.save_every=0"]
+    run("peft-run", write(folder, "run", {"training": {"save_every": 0}}))
+    run("peft-run", write(folder, "named"), *named)
+    for name, more in (("run", named), ("named", ["--set", "training.save_every=0"]), ("named", [*named, "--set", "adapter.adapter_name=y"])):
+        before = {path: path.read_bytes() for path in (folder / name).rglob("*") if path.is_file()}
+        assert "already holds an adapter" in run("peft-run", folder / f"{name}.toml", *more, code=2).stderr
+        assert {path: path.read_bytes() for path in (folder / name).rglob("*") if path.is_file()} == before
+    # What lies beneath, in a folder that is no run's, does not count.
+    run("peft-run", write(folder, "inner"), "--set", f"training.output_dir={folder / 'above' / 'inner'}")
+    run("peft-run", write(folder, "above"))
+
+
+def test_a_place_that_cannot_be(run, folder):
+    (folder / "loop").symlink_to(folder / "loop")
+    for name in ("n" * 300, "loop"):
+        told = run("peft-run", write(folder, "run"), "--set", f"training.output_dir={folder / name}", code=5).stderr
+        assert f"{name} cannot be " in told, told
+    # A line of the log that is not the run's does not keep it from going on.
+    path, output = write(folder, "run"), folder / "run"
+    run("peft-run", path)
+    with open(output / "metrics.jsonl", "a") as log:
+        log.write('{"step": "4", "note": "mine"}\n[1]\n')
+    run("peft-run", path, "--resume")
 
 
 def test_two_runs_into_one_folder(run, bin_dir, folder):

@@ -9,10 +9,13 @@ import threading
 import time
 
 import output
-from bench import SECONDS, experiment, require
+from bench import BASE, SECONDS, experiment, require
 
 EVERY = 2
 TRAINING = {"max_steps": 40, "save_every": EVERY, "save_total_limit": 3}
+# One chain keeps as few as it may, and the best so far, which with this rate is sometimes the newest and sometimes not.
+BEST = {"training": TRAINING | {"eval_every": 1, "save_every": 1, "load_best_model_at_end": True, "save_total_limit": 1},
+        "data": BASE["data"] | {"eval_split": 0.2}, "optimizer": {"name": "adamw", "lr": 0.2}, "scheduler": {"name": "constant"}}
 
 
 class Tally:
@@ -29,11 +32,12 @@ class Tally:
             return self.hits < enough and self.tries <= 20 * enough
 
 
-def unbroken_run(bench, folder, training):
-    """One that keeps a checkpoint of every step; and the seconds that one takes that saves as `training` has it."""
-    bench.peft_run(experiment(folder, "unbroken", {"training": training | {"save_every": 1, "save_total_limit": 9999}}))
+def unbroken_run(bench, folder, changes):
+    """One that keeps a checkpoint of every step; and the seconds that one takes that saves as `changes` have it."""
+    training = changes["training"] | {"save_every": 1, "save_total_limit": 9999}
+    bench.peft_run(experiment(folder, "unbroken", changes | {"training": training}))
     begun = time.monotonic()
-    bench.peft_run(experiment(folder, "timed", {"training": training}))
+    bench.peft_run(experiment(folder, "timed", changes))
     return folder / "unbroken", time.monotonic() - begun
 
 
@@ -64,11 +68,12 @@ def logged(folder):
     return max((step for step, _ in output.steps_of("\n".join(whole))), default=0)
 
 
-def check_killed(run, unbroken):
+def check_killed(run, unbroken, training):
     found = output.check_checkpoints(run, unbroken)
     # The log is a step ahead of the save; with a limit the oldest are deleted after the newest is there.
     require(max(found, default=0) >= logged(run) - EVERY, f"{run}: step {logged(run)} was logged, the newest left is {found[-1:]}")
-    require(len(found) <= TRAINING["save_total_limit"] + 1, f"{run}: {len(found)} checkpoints")
+    most = training["save_total_limit"] + 1 + training.get("load_best_model_at_end", False)
+    require(len(found) <= most, f"{run}: {len(found)} checkpoints")
     whole = output.adapter(run)
     require(whole is None or whole[0] == output.adapter(unbroken)[0], f"{run}: an adapter that is not the unbroken one's")
 
@@ -81,10 +86,11 @@ def check_finished(run, unbroken):
             f"{run}: its metrics.jsonl is not the unbroken one's")
 
 
-def chain(bench, folder, number, unbroken, seconds, tally):
+def chain(bench, folder, changes, seed, tally):
     """Kills in one folder, until enough are done by all; each start goes on from what the one before left."""
-    moments, run = random.Random(bench.seed + number), folder / f"run{number}"
-    path = experiment(folder, run.name, {"training": TRAINING})
+    unbroken, seconds = unbroken_run(bench, folder, changes)
+    moments, run = random.Random(seed), folder / "run"
+    path = experiment(folder, run.name, changes)
     while tally.more():
         process = bench.start(path, "--resume")
         if lives(process, moments.uniform(0, seconds)):
@@ -101,7 +107,7 @@ def chain(bench, folder, number, unbroken, seconds, tally):
             tally.hits += 1
             tally.in_a_save += bool(run.exists() and output.litter(run))
         if run.exists():
-            check_killed(run, unbroken)
+            check_killed(run, unbroken, changes["training"])
     bench.peft_run(path, "--resume")
     check_finished(run, unbroken)
     with tally.lock:
@@ -109,9 +115,10 @@ def chain(bench, folder, number, unbroken, seconds, tally):
 
 
 def row(bench):
-    folder, tally = bench.folder("kills"), Tally(1000 if bench.long else 25)
-    unbroken, seconds = unbroken_run(bench, folder, TRAINING)
-    bench.each(lambda number: chain(bench, folder, number, unbroken, seconds, tally), range(bench.jobs))
+    tally = Tally(1000 if bench.long else 25)
+    chains = [(bench.folder(f"kills/{number}"), BEST if number % 2 else {"training": TRAINING}, bench.seed + number)
+              for number in range(max(2, bench.jobs))]
+    bench.each(lambda one: chain(bench, *one, tally), chains)
     require(tally.hits >= tally.wanted, f"only {tally.hits} of {tally.tries} runs could be killed before they ended")
     require(tally.in_a_save, "no kill came while something was being written; make the run save more")
     return (f"{tally.hits} kills survived, {tally.in_a_save} of them while something was being written; {tally.finished} "

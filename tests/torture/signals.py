@@ -79,7 +79,7 @@ def chain(bench, folder, worker, unbroken, seconds, tally):
 
 def row(bench):
     folder, tally = bench.folder("signals"), Tally(300 if bench.long else 15)
-    unbroken, seconds = kills.unbroken_run(bench, folder, TRAINING)
+    unbroken, seconds = kills.unbroken_run(bench, folder, {"training": TRAINING})
     bench.each(lambda worker: chain(bench, folder, worker, unbroken, seconds, tally), range(bench.jobs))
     require(tally.hits >= tally.wanted, f"only {tally.hits} of {tally.tries} runs could be stopped before they ended")
     require(tally.saved * 5 >= tally.hits, f"only {tally.saved} of {tally.hits} signals came while it trained")

@@ -29,7 +29,7 @@ struct Snapshot {
   int64_t step = 0;  ///< steps done
   RunState states;   ///< tensors of the run itself: to be used before the next step
   Best best;
-  bool sound = true;  ///< the step before it was finite: whatever was saved before that can be gone on from
+  bool sound = true;  ///< the step before it was taken and finite: whatever was saved before that can be gone on from
 };
 
 /// A folder `checkpoint-<step>`.

@@ -33,7 +33,8 @@ AdaptedBase load_adapted_base(const std::string& path, const StringList& adapter
 std::string free_place(const std::string& output) {
   fs::path path = fs::path(output).lexically_normal();
   if (!path.has_filename()) path = path.parent_path();
-  if (fs::exists(path)) throw ConfigError(printable(output, 4096) + " is there already; name another output");
+  std::error_code error;
+  if (fs::exists(path, error)) throw ConfigError(printable(output, 4096) + " is there already; name another output");
   return path.string();
 }
 

@@ -15,10 +15,18 @@ namespace {
 
 double seconds(std::chrono::steady_clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
-/// A longer or shorter run may go on only from a point that it would have reached itself.
-void require_same_rates(const Run& run, int64_t done, int64_t before, int64_t now) {
+/// A longer or shorter run may go on only from a point that it would have reached itself, and not at its own end: that
+/// has an evaluation and a line of the log that are not made afterwards.
+void require_same_course(const Run& run, int64_t done, int64_t before, int64_t now, int64_t evaluated_at) {
   const std::string lengths =
       "the run had " + std::to_string(before) + " steps and now has " + std::to_string(now) + ", ";
+  if (done == now)
+    throw ConfigError(lengths +
+                      "where the checkpoint is: no step is left, and the adapter of this one is in its folder");
+  if (run.scheduler.needs_evaluations() && run.options.eval_every > 0 && evaluated_at % run.options.eval_every != 0)
+    throw ConfigError(lengths + "and the schedule has followed the evaluation of the end at step " +
+                      std::to_string(evaluated_at) +
+                      ", which is none of a longer run's; go on from an earlier checkpoint");
   for (const Adapter* adapter : run.adapters)
     if (adapter->depends_on_length()) throw ConfigError(lengths + "on which the adapter's method depends");
   for (int64_t step = 0; step < done; ++step) {
@@ -35,7 +43,7 @@ void require_same_rates(const Run& run, int64_t done, int64_t before, int64_t no
 Progress::Progress(const Run& run, int64_t total_steps)
     : run_(run), total_(total_steps), begin_(Clock::now()), step_begin_(begin_), logged_(begin_) {}
 
-void Progress::step(StepReport report) {
+void Progress::step(StepReport report, std::size_t example) {
   const Clock::time_point now = Clock::now();
   ++steps_since_;
   loss_since_ += report.loss;
@@ -44,6 +52,7 @@ void Progress::step(StepReport report) {
   result_.steps = report.step;
   result_.tokens += report.tokens;
   result_.epochs = report.epoch;
+  learned_ = example;
 
   report.total_steps = total_;
   report.mean_loss = loss_since_ / static_cast<double>(steps_since_);
@@ -120,6 +129,7 @@ State Progress::state() const {
   out.put("tokens_since", static_cast<double>(tokens_since_));
   out.put("seconds", seconds(Clock::now() - begin_));
   out.put("seconds_since", seconds(Clock::now() - logged_));
+  if (learned_) out.put("learned", static_cast<double>(*learned_));
   if (result_.eval_loss) {
     out.put("eval_loss", *result_.eval_loss);
     out.put("evaluated_at", static_cast<double>(evaluated_at_));
@@ -137,8 +147,12 @@ void Progress::load(const State& state) {
   if (result_.steps > total_)
     throw ConfigError("the checkpoint is of step " + std::to_string(result_.steps) + ", and the run now ends at " +
                       std::to_string(total_));
+  if (in.has("eval_loss")) {
+    result_.eval_loss = in.at("eval_loss");
+    evaluated_at_ = in.count("evaluated_at");
+  }
   if (const int64_t before = in.count("total_steps"); before != total_)
-    require_same_rates(run_, result_.steps, before, total_);
+    require_same_course(run_, result_.steps, before, total_, evaluated_at_);
   result_.skipped = in.count("skipped");
   result_.nonfinite = in.count("nonfinite");
   first_fault_ = in.count("first_fault");
@@ -153,9 +167,11 @@ void Progress::load(const State& state) {
   };
   begin_ -= before("seconds");
   logged_ -= before("seconds_since");
-  if (in.has("eval_loss")) {
-    result_.eval_loss = in.at("eval_loss");
-    evaluated_at_ = in.count("evaluated_at");
+  if (in.has("learned")) {
+    learned_ = static_cast<std::size_t>(in.count("learned"));
+    if (*learned_ >= run_.data.examples.size())
+      throw InputError("the checkpoint's progress names example " + std::to_string(*learned_) + " of " +
+                       std::to_string(run_.data.examples.size()));
   }
   if (in.has("best_step")) result_.best = {in.count("best_step"), in.at("best_loss")};
 }

@@ -13,15 +13,18 @@ class Progress {
   void skip() { ++result_.skipped; }
   /// Of a step that was not taken: `report` holds step, epoch, what, examples and tokens. What to say of it.
   std::string fault(FaultReport report);
-  /// `report` holds step, epoch, loss, grad_norm, tokens and supervised; the rest is filled in.
-  void step(StepReport report);
+  /// `report` holds step, epoch, loss, grad_norm, tokens and supervised; the rest is filled in. `example` is one of the
+  /// run's data that the step learned from.
+  void step(StepReport report, std::size_t example);
+  /// The example of the last step that was finite, in this process or before.
+  std::optional<std::size_t> learned() const { return learned_; }
   void evaluated(int64_t step, double epoch, double loss);
   /// A snapshot is being taken that is due: the best of them may be this one, if it was just evaluated.
   void snapshot();
   TrainingResult result() const;
 
   State state() const;
-  /// Throws ConfigError where the run now has another length and would have had other rates so far.
+  /// Throws ConfigError where the run now has another length, and would have had other rates so far or ended here.
   void load(const State& state);
 
  private:
@@ -33,7 +36,8 @@ class Progress {
   int64_t steps_since_ = 0, tokens_since_ = 0;
   int64_t evaluated_at_ = 0;  ///< step of result_.eval_loss
   int64_t first_fault_ = 0;   ///< step
-  bool begun_ = false;        ///< a step was taken in this process
+  std::optional<std::size_t> learned_;
+  bool begun_ = false;  ///< a step was taken in this process
   TrainingResult result_;
 };
 

@@ -148,7 +148,6 @@ TrainingResult train(Run& run) {
 
   std::optional<StepProfile> profile;
   if (options.profile) profile.emplace();
-  std::optional<std::size_t> learned;  // an example of the last step that was finite
   bool stopped = false, save_due = false;
   for (int64_t step = done + 1; step <= total && !stopped; ++step) {
     if (profile && step == done + 2) profile->reset();  // the first step takes its memory besides
@@ -163,11 +162,10 @@ TrainingResult train(Run& run) {
     if (outcome.fault) {
       bear(run, progress, *outcome.fault, plan, step, tokens);
     } else {
-      learned = plan.batches.front().front();
       StepReport report;
       report.step = step, report.epoch = plan.epoch, report.loss = outcome.loss, report.grad_norm = outcome.norm;
       report.tokens = tokens, report.supervised = supervised;
-      progress.step(report);
+      progress.step(report, plan.batches.front().front());
     }
 
     const bool last = step == total;
@@ -185,12 +183,12 @@ TrainingResult train(Run& run) {
       model.train();
       stopped = !last && stop();
     }
-    if (last) require_sound(run, learned, step);
+    if (last) require_sound(run, progress.learned(), step);
     // Behind a step that was not finite a checkpoint waits for one that is, unless there will be none.
     if (stopped || (save_due && (!outcome.fault || last))) {
       memory.phase(MemoryPhase::save);
       if (save_due) progress.snapshot();  // a run that was never stopped would not have had the others
-      Snapshot snapshot{step, states_of(parts), progress.result().best, !outcome.fault};
+      Snapshot snapshot{step, states_of(parts), progress.result().best, !outcome.fault && !outcome.overflowed};
       require_finite(run, snapshot.states.at("optimizer"), step);
       save(snapshot);
       save_due = false;
