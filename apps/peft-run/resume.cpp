@@ -45,7 +45,7 @@ bool is_free(const std::string& key, const Experiment& experiment) {
 
 /// The file that Document::resolved() gives, as "table.key" → value; the second of several tables [[adapter]] is
 /// "adapter[1]".
-std::map<std::string, std::string> keys_of(const std::string& resolved) {
+std::map<std::string, std::string> keys_of(const std::string& resolved, const std::string& where) {
   std::map<std::string, std::string> keys;
   std::map<std::string, int> tables;
   std::istringstream lines(resolved);
@@ -53,8 +53,10 @@ std::map<std::string, std::string> keys_of(const std::string& resolved) {
   std::string table;
   for (std::string line; std::getline(lines, line);) {
     if (line.starts_with('[')) {
-      table = line.substr(line.find_first_not_of('['));
-      table.resize(table.find(']'));
+      table = line.substr(std::min(line.find_first_not_of('['), line.size()));
+      const auto end = table.find(']');
+      if (end == std::string::npos) throw InputError(printable(where, 4096) + ": is not as a run writes it");
+      table.resize(end);
       const int number = tables[table]++;
       if (number > 0) table.append("[").append(std::to_string(number)).append("]");
     } else if (const auto equals = line.find(" = "); equals != std::string::npos) {
@@ -132,7 +134,7 @@ void require_best(const Best& best, const std::string& output_dir) {
 
 void require_same_run(const ReadCheckpoint& checkpoint, const Experiment& experiment) {
   const std::string path = (std::filesystem::path(checkpoint.path) / "resolved.toml").string();
-  const auto before = keys_of(read_text(path)), now = keys_of(experiment.document.resolved());
+  const auto before = keys_of(read_text(path), path), now = keys_of(experiment.document.resolved(), "[resolved]");
   std::set<std::string> keys;
   for (const auto* side : {&before, &now})
     for (const auto& [key, value] : *side) keys.insert(key);

@@ -17,16 +17,14 @@ struct RankAndAlpha {
 };
 
 inline void read_rank_and_alpha(peft::Options& in, RankAndAlpha& o) {
-  in.get("r", o.r, "rank of a factor that is a product itself").require(o.r > 0, "must be positive");
+  in.get("r", o.r, "rank of a factor that is a product itself").size(o.r);
   in.get("alpha", o.alpha, "the update is scaled by alpha / r");
   for (const char* dropout : {"rank_dropout", "module_dropout"}) {
     double probability = 0;
     in.get(dropout, probability, "0: not supported").require(probability == 0, "is not supported here: must be 0");
   }
   peft::read_targets(in, o.targets);
-  in.get("rank_pattern", o.rank_pattern, "other ranks: regex of a module name's end = rank")
-      .require(std::all_of(o.rank_pattern.begin(), o.rank_pattern.end(), [](const auto& p) { return p.second > 0; }),
-               "must give positive ranks");
+  in.get("rank_pattern", o.rank_pattern, "other ranks: regex of a module name's end = rank").sizes(o.rank_pattern);
   in.get("alpha_pattern", o.alpha_pattern, "other alphas: regex of a module name's end = alpha");
 }
 

@@ -250,6 +250,7 @@ cases(
         "config_fraction": (CONFIG, ["hidden_size"], config(hidden_size=32.5)),
         "config_enormous": (CONFIG, ["vocab_size"], config(vocab_size=2**63)),
         "config_large": ("model", ["has shape"], config(vocab_size=2**31 - 1, intermediate_size=2**31 - 2)),
+        "config_head_dim": (CONFIG, ["'head_dim' must be at most 65536"], config(head_dim=2**28)),
         "config_layers": ("model", ["missing: "], config(num_hidden_layers=10000)),
         "config_uneven_heads": (CONFIG, ["num_key_value_heads"], config(num_key_value_heads=3)),
         "config_unknown": (CONFIG, ["'attn_logit_softcapping' is not known"], config(attn_logit_softcapping=50.0)),
@@ -266,6 +267,7 @@ cases(
         "config_fifo": (CONFIG, ["not a regular file"], lambda f: fifo(f / "model" / CONFIG)),
         "generation_config": ("generation_config.json", ["must be an object"], text("model/generation_config.json", "3")),
         "eos_text": ("generation_config.json", ["eos_token_id"], text("model/generation_config.json", '{"eos_token_id": "1"}')),
+        "eos_many": ("generation_config.json", ["more than 1000 ids"], text("model/generation_config.json", json.dumps({"eos_token_id": list(range(2000))}))),
     },
 )
 
@@ -311,6 +313,8 @@ cases(
         "tokenizer_option": ("tokenizer", ["'ev\\x1bil' is not implemented"], tokenizer(lambda t: t["model"].update({"ev\x1bil": 1}))),
         "tokenizer_added": ("tokenizer", ["does not fit its place"], tokenizer(lambda t: t["added_tokens"][0].update(id=99))),
         "tokenizer_regex": ("tokenizer", ["does not compile"], tokenizer(lambda t: t.update(pre_tokenizer=split("a(b")))),
+        "tokenizer_long_regex": ("tokenizer", ["'Regex' is longer than 10000 bytes"], tokenizer(lambda t: t.update(pre_tokenizer=split("a|" * 10_000)))),
+        "tokenizer_many_specials": ("tokenizer", ["more than 1024 special tokens"], tokenizer(lambda t: t.update(post_processor=many_around()))),
         "tokenizer_backtracks": ("tokenizer", ["gave up"], backtracking),
         "tokenizer_doubles": (
             "tokenizer",
@@ -342,6 +346,13 @@ def around(token):
     """A post-processor that puts a token before the text, and does not say which one."""
     single = [{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
     return {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": {}}
+
+
+def many_around():
+    """A post-processor that puts a few tokens before the text, a thousand times."""
+    special = {"x": {"id": "x", "ids": [0] * 20, "tokens": ["x"] * 20}}
+    single = [{"SpecialToken": {"id": "x", "type_id": 0}}] * 1000 + [{"Sequence": {"id": "A", "type_id": 0}}]
+    return {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": special}
 
 
 # Data
@@ -381,6 +392,15 @@ def gguf(change):
         (folder / "model.gguf").write_bytes(file.bytes())
 
     return breaking
+
+
+def repetitive(file):
+    """Each token is the others put together in every way."""
+    tokens = ["<u>", *("a" * length for length in range(1, 1000))]
+    file.pairs = [pair for pair in file.pairs if pair[0] != "tokenizer.ggml.merges"]
+    file.put(Gguf.text("tokenizer.ggml.model", "llama"))
+    file.put(Gguf.texts("tokenizer.ggml.tokens", tokens))
+    file.put(("tokenizer.ggml.scores", Gguf.ARRAY, struct.pack("<IQ", 6, len(tokens)) + struct.pack(f"<{len(tokens)}f", *[0] * len(tokens))))
 
 
 def gguf_bytes(change):
@@ -432,6 +452,7 @@ GGUF = {
     "gguf_no_vocabulary": (["tokenizer.ggml.model"], gguf(lambda file: file.pairs.__delitem__(8))),
     "gguf_token_twice": (["'a' stands twice"], gguf(lambda file: file.put(Gguf.texts("tokenizer.ggml.tokens", ["a", "a", "b", "c"])))),
     "gguf_long_token": (["has 5000 bytes"], gguf(lambda file: file.put(Gguf.texts("tokenizer.ggml.tokens", ["a" * 5000, "b", "ab", "c"])))),
+    "gguf_many_merges": (["in more ways than can be held"], gguf(repetitive)),
     "gguf_shape": (["larger than the file"], tensor(0, sizes=[2**33, 2**33])),
     "gguf_shape_wraps": (["larger than the file"], tensor(0, sizes=[2**62, 2**62, 16])),
     "gguf_no_elements": (["of size 0"], tensor(0, sizes=[0, 4])),
@@ -476,6 +497,22 @@ def adapter_weights(change, **how):
     return breaking
 
 
+def tensors_of(file):
+    return [entry for name, entry in file.header.items() if name != "__metadata__"]
+
+
+def as_integers(file):
+    for entry in tensors_of(file):
+        entry["dtype"] = "I32"
+
+
+def empty(file, shape, count):
+    """Tensors without elements behind the others."""
+    end = max(entry["data_offsets"][1] for entry in tensors_of(file))
+    for number in range(count):
+        file.header[f"more{number}"] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end]}
+
+
 ADAPTER, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 cases(
     ADAPTED,
@@ -489,6 +526,11 @@ cases(
         "adapter_rank_text": (ADAPTER, ["'r' must be an integer"], adapter(r="2")),
         "adapter_rank_huge": (ADAPTER, ["beyond 64 bits"], adapter(r=2**64 - 1)),
         "adapter_rank_other": (ADAPTER_WEIGHTS, ["does not fit"], adapter(r=4)),
+        "adapter_rank_large": (ADAPTER, ["'r' must be at most 65536"], adapter(r=2**24)),
+        "adapter_rank_of_module": (ADAPTER, ["'rank_pattern' must give ranks of at most 65536"], adapter(rank_pattern={"q_proj": 2**62})),
+        "adapter_iterates": (ADAPTER, ["'init_lora_weights' must be"], adapter(init_lora_weights="pissa_niter_2000000000")),
+        "adapter_many_targets": (ADAPTER, ["and 99950 more"], adapter(target_modules=[f"n{i}" for i in range(100_000)])),
+        "adapter_many_layers": (ADAPTER, ["no target is in layer 100", "and 99950 more"], adapter(layers_to_transform=list(range(100, 100_100)))),
         "adapter_deep": (ADAPTER, ["nested deeper"], adapter(target_modules=json.loads("[" * 40 + "]" * 40))),
         "adapter_matches_nothing": (ADAPTER, ["nowhere"], adapter(target_modules=["nowhere"])),
         "adapter_backtracks": (ADAPTER, ["gave up"], adapter(target_modules="(([a-z._]|[a-z0-9._])*)*[A-Z]")),
@@ -500,6 +542,9 @@ cases(
         "adapter_missing": (ADAPTER_WEIGHTS, ["missing"], adapter_weights(lambda file: drop_last(file))),
         "adapter_unexpected": (ADAPTER_WEIGHTS, ["unexpected", "\\x1b"], adapter_weights(lambda file: rename(file, "x\x1b"))),
         "adapter_nan": (ADAPTER_WEIGHTS, ["holds NaN or infinity"], adapter_weights(lambda file: file.fill(float("nan")))),
+        "adapter_integers": (ADAPTER_WEIGHTS, ["lora_A.weight is of type Int, expected one of floating point"], adapter_weights(as_integers)),
+        "adapter_empty_shape": (ADAPTER_WEIGHTS, ["larger than any memory"], adapter_weights(lambda file: empty(file, [0, 2**62, 2**62], 1))),
+        "adapter_many_tensors": (ADAPTER_WEIGHTS, ["unexpected: more", "and 99950 more"], adapter_weights(lambda file: empty(file, [0], 100_000))),
         "adapter_shape": (ADAPTER_WEIGHTS, ["does not fit"], adapter_weights(lambda file: file.entry()["shape"].reverse())),
         "adapter_weights_cut": (ADAPTER_WEIGHTS, ["cut off"], adapter_weights(lambda file: setattr(file, "body", file.body[:-4]))),
         "adapter_other_base": (ADAPTER_WEIGHTS, ["another base", "\\x1b"], adapter_weights(lambda file: rebase(file, "\x1b0"))),
@@ -543,6 +588,11 @@ TOML = {
     "toml_folder": (["not a regular file"], lambda f: replace(f / "experiment.toml", lambda path: path.mkdir())),
 }
 cases(TRAIN, 2, {name: ("experiment.toml", parts, breaking) for name, (parts, breaking) in TOML.items()})
+cases(
+    TRAIN,
+    4,
+    {"toml_plugins": ("no plugin 'absent'", ["x\\x1b[31m"], experiment(b'[plugins]\npaths = ["x\\u001b[31m"]\n[optimizer]\nname = "absent"\n'))},
+)
 
 
 @pytest.mark.parametrize("breaking,command,code,parts", CASES)

@@ -244,6 +244,14 @@ def test_a_damaged_checkpoint_is_passed_over(run, folder):
         assert weights(broken) == weights(folder / "unbroken")
         assert (broken / "checkpoint-4.aside").exists()
         check_whole(broken / "checkpoint-4")
+    # One whose sums are right, but not what they are of, is refused.
+    forged = folder / "forged" / "checkpoint-2"
+    shutil.copytree(folder / "unbroken" / "checkpoint-2", forged)
+    (forged / "resolved.toml").write_text("[x\n")
+    manifest = json.loads((forged / "manifest.json").read_text())
+    manifest["files"]["resolved.toml"] = {"sha256": hashlib.sha256(b"[x\n").hexdigest(), "size": 3}
+    (forged / "manifest.json").write_text(json.dumps(manifest))
+    assert "resolved.toml: is not as a run writes it" in run("peft-run", write(folder, "forged"), "--resume", code=3).stderr
     # Asked for by name it is an error, as is a folder in which none is whole.
     alone = folder / "alone"
     shutil.copytree(folder / "broken0" / "checkpoint-4.aside", alone / "checkpoint-4")

@@ -77,7 +77,10 @@ def chunk(source, special):
 
 def varied_strings(special, seed):
     source = random.Random(seed)
-    strings = ["", " ", "\n", "a", "▁", " a", "a ", "'S 'T", special[0], f" {special[0]} ", special[0] * 3]
+    # Runs of marks whose order a normal form settles, longer than any language has.
+    marks = ["é" + "".join(source.choice("\u0301\u0308\u0315\u0316\u0323\u0327\u0344\u0345\u093c\u0f71") for _ in range(length)) + "o"
+             for length in range(25, 65)]
+    strings = marks + ["", " ", "\n", "a", "▁", " a", "a ", "'S 'T", special[0], f" {special[0]} ", special[0] * 3]
     while len(strings) < COUNT:
         glue = source.choice(["", " ", source.choice(SPACES)])
         if source.random() < 0.15:

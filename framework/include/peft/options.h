@@ -39,6 +39,12 @@ class PEFT_API Check {
   /// The value breaks a rule: `message` completes the sentence "'key' …", e.g. "must be positive". Silent where the
   /// value already had the wrong type.
   Check& require(bool ok, std::string_view message);
+  /// A number that memory or loops are as long as: from 1 to `most`. What comes with a downloaded adapter is read as
+  /// options, too, and must not make more of either than anyone would train.
+  Check& size(int64_t value, int64_t most = kMostSize);
+  Check& sizes(const IntMap& values);
+
+  static constexpr int64_t kMostSize = int64_t{1} << 16;
 
  private:
   friend class Options;

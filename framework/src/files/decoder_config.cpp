@@ -207,6 +207,7 @@ DecoderConfig decoder_config(const json& config, const std::string& name) {
     in.fail("'hidden_size' must be a multiple of 'num_attention_heads'");
   c.head_dim = in.size("head_dim", c.hidden_size / c.num_attention_heads);
   if (c.head_dim % 2 != 0) in.fail("'head_dim' must be even");
+  if (c.head_dim > 65'536) in.fail("'head_dim' must be at most 65536");
   if (c.num_attention_heads % c.num_key_value_heads != 0)
     in.fail("'num_attention_heads' must be a multiple of 'num_key_value_heads'");
   if (c.num_hidden_layers > 10'000) in.fail("'num_hidden_layers' must be at most 10000");

@@ -103,11 +103,15 @@ void File::read_tensor(const std::string& key, const nlohmann::json& value) {
   if (!shape.is_array() || shape.size() > kMaxDimensions) fail(where + "shape must be a short list of sizes");
 
   StoredTensor tensor{key, type->type, {}, nullptr, 0};
-  uint64_t size = type->size, begin = 0, end = 0;
+  uint64_t size = type->size, extents = type->size, begin = 0, end = 0;
   for (const nlohmann::json& item : shape) {
     uint64_t extent = 0;
     if (!read_size(item, extent)) fail(where + "shape must be a list of sizes");
-    if (__builtin_mul_overflow(size, extent, &size)) fail(where + "its shape is larger than any memory");
+    // Also of one without elements, whose strides are made of the sizes all the same.
+    if (__builtin_mul_overflow(extents, std::max<uint64_t>(extent, 1), &extents) ||
+        extents > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
+      fail(where + "its shape is larger than any memory");
+    size *= extent;
     tensor.shape.push_back(static_cast<int64_t>(extent));
   }
   if (!range.is_array() || range.size() != 2 || !read_size(range[0], begin) || !read_size(range[1], end) || begin > end)

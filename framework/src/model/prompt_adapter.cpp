@@ -51,7 +51,7 @@ void require(const char* option, const std::optional<int64_t>& given, int64_t ow
 
 void read_prompt_options(Options& in, PromptOptions& o) {
   in.get("num_virtual_tokens", o.num_virtual_tokens, "how many virtual tokens each example is given")
-      .require(o.num_virtual_tokens > 0, "must be positive");
+      .size(o.num_virtual_tokens);
   const char* help = "the model's own; may be left out";
   in.get("token_dim", o.token_dim, help);
   in.get("num_attention_heads", o.num_attention_heads, help);

@@ -27,6 +27,19 @@ Check& Check::require(bool ok, std::string_view message) {
   return *this;
 }
 
+Check& Check::size(int64_t value, int64_t most) {
+  require(value > 0, "must be positive");
+  return require(value <= most, "must be at most " + std::to_string(most));
+}
+
+Check& Check::sizes(const IntMap& values) {
+  for (const auto& [key, value] : values)
+    if (value < 1 || value > kMostSize)
+      return require(
+          false, value < 1 ? "must give positive ranks" : "must give ranks of at most " + std::to_string(kMostSize));
+  return *this;
+}
+
 const Entry* Options::Table::find(std::string_view key) const {
   for (const Entry& entry : entries)
     if (entry.key == key) return &entry;

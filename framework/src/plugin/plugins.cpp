@@ -26,6 +26,11 @@ std::string joined(const StringList& list, const char* separator = ", ") {
   return out.empty() ? "none" : out;
 }
 
+StringList all_printable(StringList list) {
+  for (std::string& one : list) one = printable(one, 4096);
+  return list;
+}
+
 std::string file_name(const std::string& kind, const std::string& name) { return "peft_" + kind + "_" + name + ".so"; }
 
 bool is_plugin_name(const std::string& name) {
@@ -110,11 +115,9 @@ std::string Plugins::find(const std::string& kind, const std::string& name) cons
     }
   }
   const std::string near = nearest(name, found);
-  StringList shown;
-  for (const std::string& one : found) shown.push_back(printable(one));
   throw PluginError("no plugin '" + printable(name) + "' of kind " + kind +
-                    (near.empty() ? "" : "; did you mean '" + printable(near) + "'?") + "; found: " + joined(shown) +
-                    "; searched: " + joined(search_path_));
+                    (near.empty() ? "" : "; did you mean '" + printable(near) + "'?") +
+                    "; found: " + joined(all_printable(found)) + "; searched: " + joined(all_printable(search_path_)));
 }
 
 const Registry& Plugins::load(const std::string& kind, const std::string& name) {

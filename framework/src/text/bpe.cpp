@@ -27,7 +27,7 @@ Bpe::Bpe(const Fields& in) : where_(in.where()) {
     in.fail("model '" + printable(in.text("type")) + "' is not implemented (only BPE is)");
   in.only({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
            "byte_fallback", "ignore_merges", "vocab", "merges"});
-  if (in.has("dropout")) in.fail("option 'dropout' is not implemented");
+  if (in.has("dropout") && in.number("dropout") != 0) in.fail("option 'dropout' is not implemented");
   refuse_affix(in, "continuing_subword_prefix");
   refuse_affix(in, "end_of_word_suffix");
   has_unknown_ = in.has("unk_token");

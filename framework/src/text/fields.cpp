@@ -57,6 +57,12 @@ bool Fields::flag(const char* key, bool otherwise) const {
   return value.get<bool>();
 }
 
+double Fields::number(const char* key) const {
+  const json& value = need(key);
+  if (!value.is_number()) fail("'" + std::string(key) + "' must be a number");
+  return value.get<double>();
+}
+
 int64_t Fields::integer(const char* key) const {
   const json& value = need(key);
   if (!value.is_number_integer()) fail("'" + std::string(key) + "' must be an integer");

@@ -22,6 +22,7 @@ class Fields {
   std::string text(const char* key, const std::string& otherwise) const;
   bool flag(const char* key, bool otherwise) const;
   int64_t integer(const char* key) const;
+  double number(const char* key) const;
   const nlohmann::json& array(const char* key) const;
   const nlohmann::json& object(const std::string& key) const;
   /// The object under `key`, as Fields.

@@ -1,6 +1,7 @@
 #include "peft/text/gguf_vocabulary.h"
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
@@ -132,6 +133,7 @@ class Conversion {
       std::size_t token, left, right;
     };
     std::vector<Merge> all;
+    std::size_t bytes = 0;
     for (std::size_t token = 0; token < tokens_.size(); ++token) {
       const std::string& whole = tokens_[token];
       const std::size_t first = all.size();
@@ -139,8 +141,11 @@ class Conversion {
         cut += text::char_length(whole[cut]);
         const auto left = ids_.find(whole.substr(0, cut)), right = ids_.find(whole.substr(cut));
         if (cut < whole.size() && left != ids_.end() && right != ids_.end())
-          all.push_back({scores[token], token, left->second, right->second});
+          all.push_back({scores[token], token, left->second, right->second}), bytes += whole.size();
       }
+      // Far beyond any real vocabulary, of which each token can be cut in a few ways.
+      if (all.size() > std::size_t{1} << 22 || bytes > std::size_t{64} << 20)
+        in_.fail("the tokens can be put together in more ways than can be held");
       std::stable_sort(all.begin() + static_cast<std::ptrdiff_t>(first), all.end(),
                        [&](const Merge& a, const Merge& b) {
                          return std::pair(scores[a.left], scores[a.right]) > std::pair(scores[b.left], scores[b.right]);
@@ -155,7 +160,8 @@ class Conversion {
   std::vector<double> read_scores() const {
     std::vector<double> scores;
     for (const json& score : in_.array("tokenizer.ggml.scores")) {
-      if (!score.is_number()) in_.fail("'tokenizer.ggml.scores' must hold finite numbers");
+      if (!score.is_number() || !std::isfinite(score.get<double>()))
+        in_.fail("'tokenizer.ggml.scores' must hold finite numbers");
       scores.push_back(score.get<double>());
     }
     if (scores.size() != tokens_.size()) in_.fail("'tokenizer.ggml.scores' is not as long as the tokens");

@@ -130,7 +130,9 @@ std::shared_ptr<const Pattern> read_pattern(const Fields& in) {
     if (text.empty()) pattern.fail("'String' is empty");
     return literal(text);
   }
-  return regex(pattern.text("Regex"), pattern.where());
+  const std::string expression = pattern.text("Regex");
+  if (expression.size() > 10'000) pattern.fail("'Regex' is longer than 10000 bytes");
+  return regex(expression, pattern.where());
 }
 
 Behavior read_behavior(const Fields& in, const std::string& otherwise) {

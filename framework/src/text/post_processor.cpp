@@ -34,6 +34,7 @@ PostProcessor read_template(const Fields& in) {
     const Ids ids = ids_of(in.at("special_tokens"), piece.at("SpecialToken").text("id"));
     Ids& side = seen ? tail : head;
     side.insert(side.end(), ids.begin(), ids.end());
+    if (head.size() + tail.size() > 1024) piece.fail("more than 1024 special tokens for each text");
   }
   if (!seen) in.fail("'single' has no sequence A");
   return [head, tail](Ids ids) {

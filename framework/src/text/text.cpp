@@ -21,6 +21,7 @@ bool add_eos_ids(const json& config, const char* file, const std::string& path, 
   const auto found = config.find("eos_token_id");
   if (found == config.end() || found->is_null()) return false;
   const json all = found->is_array() ? *found : json::array({*found});
+  if (all.size() > 1000) throw InputError(path + ": " + file + ": 'eos_token_id' lists more than 1000 ids");
   for (const json& id : all) {
     if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() > INT32_MAX)
       throw InputError(path + ": " + file + ": 'eos_token_id' must be a token id or a list of them");

@@ -30,7 +30,7 @@ struct AdaLoraOptions {
 
 void read_schedule(peft::Options& in, AdaLoraOptions& o) {
   adalora::Schedule& s = o.schedule;
-  in.get("init_r", s.init_r, "rank of each update at first").require(s.init_r > 0, "must be positive");
+  in.get("init_r", s.init_r, "rank of each update at first").size(s.init_r);
   in.get("target_r", s.target_r, "mean rank of the updates at the end")
       .require(s.target_r > 0 && s.target_r <= s.init_r, "must be positive and at most init_r");
   in.get("tinit", s.tinit, "steps before ranks are reduced").require(s.tinit >= 0, "must not be negative");

@@ -22,9 +22,9 @@ struct AdaptionOptions {
 
 AdaptionOptions read(peft::Options& in) {
   AdaptionOptions o;
-  in.get("adapter_len", o.adapter_len, "tokens of the prompt").require(o.adapter_len > 0, "must be positive");
+  in.get("adapter_len", o.adapter_len, "tokens of the prompt").size(o.adapter_len);
   in.get("adapter_layers", o.adapter_layers, "how many of the last layers have a prompt; all where it is left out")
-      .require(!o.adapter_layers || *o.adapter_layers > 0, "must be positive");
+      .size(o.adapter_layers.value_or(1));
   in.get("target_modules", o.target_modules, "\"self_attn\": where the prompts are")
       .require(o.target_modules == "self_attn", "must be \"self_attn\"");
   return o;

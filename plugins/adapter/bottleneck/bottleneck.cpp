@@ -49,9 +49,9 @@ BottleneckOptions read(peft::Options& in) {
                "must be \"houlsby\", \"pfeiffer\" or \"parallel\"");
   in.get("reduction_factor", o.reduction_factor,
          "the bottleneck has hidden size / reduction_factor units, rounded down")
-      .require(o.reduction_factor > 0, "must be positive");
+      .require(o.reduction_factor >= 0.01, "must be at least 0.01");
   in.get("bottleneck_size", o.bottleneck_size, "units of the bottleneck, in place of reduction_factor")
-      .require(!o.bottleneck_size || *o.bottleneck_size > 0, "must be positive");
+      .size(o.bottleneck_size.value_or(1));
   in.get("non_linearity", o.non_linearity, "in the bottleneck: \"relu\", \"gelu\", \"swish\", \"tanh\" or \"linear\"")
       .require(activations.contains(o.non_linearity), R"(must be "relu", "gelu", "swish", "tanh" or "linear")");
   in.get("scaling", o.scaling, "factor of what the adapter adds");

@@ -23,8 +23,7 @@ struct C3aOptions {
 
 C3aOptions read(peft::Options& in) {
   C3aOptions o;
-  in.get("block_size", o.block_size, "size of the circulant blocks; must divide inputs and outputs")
-      .require(o.block_size > 0, "must be positive");
+  in.get("block_size", o.block_size, "size of the circulant blocks; must divide inputs and outputs").size(o.block_size);
   peft::read_targets(in, o.targets);
   in.get("block_size_pattern", o.block_size_pattern, "other sizes: regex of a module name's end = block_size")
       .require(std::all_of(o.block_size_pattern.begin(), o.block_size_pattern.end(),

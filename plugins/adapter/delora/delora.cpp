@@ -25,14 +25,12 @@ struct DeloraOptions {
 
 DeloraOptions read(peft::Options& in) {
   DeloraOptions o;
-  in.get("r", o.r, "rank of the update").require(o.r > 0, "must be positive");
+  in.get("r", o.r, "rank of the update").size(o.r);
   in.get("delora_lambda", o.delora_lambda, "start value of the update's trained strength");
   in.get("module_dropout", o.module_dropout, "probability of dropping an element of the update's input while training")
       .require(o.module_dropout >= 0 && o.module_dropout < 1, "must be at least 0 and below 1");
   peft::read_targets(in, o.targets);
-  in.get("rank_pattern", o.rank_pattern, "other ranks: regex of a module name's end = rank")
-      .require(std::all_of(o.rank_pattern.begin(), o.rank_pattern.end(), [](const auto& p) { return p.second > 0; }),
-               "must give positive ranks");
+  in.get("rank_pattern", o.rank_pattern, "other ranks: regex of a module name's end = rank").sizes(o.rank_pattern);
   in.get("lambda_pattern", o.lambda_pattern, "other strengths: regex of a module name's end = delora_lambda");
   in.get("init_weights", o.init_weights, "true: A uniform, B zero; false: both random, for tests");
   return o;

@@ -23,14 +23,15 @@ struct GraloraOptions {
 
 GraloraOptions read(peft::Options& in) {
   GraloraOptions o;
-  in.get("r", o.r, "rank of each row of blocks").require(o.r > 0, "must be positive");
+  in.get("r", o.r, "rank of each row of blocks").size(o.r);
   in.get("hybrid_r", o.hybrid_r, "rank of a plain LoRA beside the blocks")
-      .require(o.hybrid_r >= 0, "must not be negative");
+      .require(o.hybrid_r >= 0, "must not be negative")
+      .size(std::max<int64_t>(o.hybrid_r, 1));
   in.get("alpha", o.alpha, "the update is scaled by alpha / (r + hybrid_r)");
   in.get("gralora_dropout", o.gralora_dropout,
          "probability of dropping an element of the update's input while training")
       .require(o.gralora_dropout >= 0 && o.gralora_dropout < 1, "must be at least 0 and below 1");
-  in.get("gralora_k", o.gralora_k, "blocks in each direction").require(o.gralora_k > 0, "must be positive");
+  in.get("gralora_k", o.gralora_k, "blocks in each direction").size(o.gralora_k);
   if (o.gralora_k > 0 && o.r % o.gralora_k != 0) in.error("r", "must be a multiple of gralora_k");
   peft::read_targets(in, o.targets);
   in.get("init_weights", o.init_weights, "true: A uniform, B zero; false: both random, for tests");

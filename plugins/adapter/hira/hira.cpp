@@ -20,7 +20,7 @@ struct HiraOptions {
 
 HiraOptions read(peft::Options& in) {
   HiraOptions o;
-  in.get("r", o.r, "rank of what the weight is multiplied with").require(o.r > 0, "must be positive");
+  in.get("r", o.r, "rank of what the weight is multiplied with").size(o.r);
   in.get("hira_dropout", o.hira_dropout, "probability of dropping an element of the update's input while training")
       .require(o.hira_dropout >= 0 && o.hira_dropout < 1, "must be at least 0 and below 1");
   peft::read_targets(in, o.targets);

@@ -20,8 +20,7 @@ struct HraOptions {
 
 HraOptions read(peft::Options& in) {
   HraOptions o;
-  in.get("r", o.r, "number of reflections; even ones start in pairs that undo each other")
-      .require(o.r > 0, "must be positive");
+  in.get("r", o.r, "number of reflections; even ones start in pairs that undo each other").size(o.r);
   peft::read_targets(in, o.targets);
   in.get("init_weights", o.init_weights, "true: in equal pairs; false: all random, for tests");
   return o;

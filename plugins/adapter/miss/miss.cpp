@@ -23,9 +23,8 @@ struct MissOptions {
 
 MissOptions read(peft::Options& in) {
   MissOptions o;
-  in.get("r", o.r, "size of the shards of the input, and rank of the update").require(o.r > 0, "must be positive");
-  in.get("mini_r", o.mini_r, "columns of the block that are trained, with init_weights = \"mini\"")
-      .require(o.mini_r > 0, "must be positive");
+  in.get("r", o.r, "size of the shards of the input, and rank of the update").size(o.r);
+  in.get("mini_r", o.mini_r, "columns of the block that are trained, with init_weights = \"mini\"").size(o.mini_r);
   in.get("miss_dropout", o.miss_dropout, "probability of dropping an element of the update's input while training")
       .require(o.miss_dropout >= 0 && o.miss_dropout < 1, "must be at least 0 and below 1");
   peft::read_targets(in, o.targets);

@@ -34,7 +34,7 @@ OftOptions read(peft::Options& in) {
   in.get("block_share", o.block_share, "one rotation for all blocks of a layer");
   in.get("use_cayley_neumann", o.use_cayley_neumann, "a series in place of the inverse of the Cayley transform");
   in.get("num_cayley_neumann_terms", o.num_cayley_neumann_terms, "terms of that series")
-      .require(o.num_cayley_neumann_terms > 0, "must be positive");
+      .size(o.num_cayley_neumann_terms, 1000);
   in.get("init_weights", o.init_weights, "true: no rotation; false: random ones, for tests");
   return o;
 }

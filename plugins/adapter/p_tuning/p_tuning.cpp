@@ -30,9 +30,8 @@ PTuningOptions read(peft::Options& in) {
          "the network: \"MLP\", three layers; \"LSTM\", in both directions, then two layers")
       .require(o.encoder_reparameterization_type == "MLP" || o.lstm(), R"(must be "MLP" or "LSTM")");
   in.get("encoder_hidden_size", o.encoder_hidden_size, "its width; the model's hidden size where it is left out")
-      .require(!o.encoder_hidden_size || *o.encoder_hidden_size > 0, "must be positive");
-  in.get("encoder_num_layers", o.encoder_num_layers, "layers of the LSTM")
-      .require(o.encoder_num_layers > 0, "must be positive");
+      .size(o.encoder_hidden_size.value_or(1));
+  in.get("encoder_num_layers", o.encoder_num_layers, "layers of the LSTM").size(o.encoder_num_layers, 100);
   in.get("encoder_dropout", o.encoder_dropout, "probability of dropping a number between layers of the LSTM")
       .require(o.encoder_dropout >= 0 && o.encoder_dropout < 1, "must be at least 0 and below 1");
   return o;

@@ -26,7 +26,7 @@ PrefixOptions read(peft::Options& in) {
   in.get("prefix_projection", o.prefix_projection, "true: the prefix is made of narrower embeddings by a network");
   in.get("encoder_hidden_size", o.encoder_hidden_size,
          "width of that network; that of all keys of a token where it is left out")
-      .require(!o.encoder_hidden_size || *o.encoder_hidden_size > 0, "must be positive");
+      .size(o.encoder_hidden_size.value_or(1));
   in.get("init_weights", o.init_weights, "\"zero\": keys and values begin as zeros; left out: normal")
       .require(!o.init_weights || *o.init_weights == "zero", "must be \"zero\"");
   return o;

@@ -30,8 +30,7 @@ struct RandLoraOptions {
 
 RandLoraOptions read(peft::Options& in) {
   RandLoraOptions o;
-  in.get("r", o.r, "rank of each base; a smaller one means more bases and more that trains")
-      .require(o.r > 0, "must be positive");
+  in.get("r", o.r, "rank of each base; a smaller one means more bases and more that trains").size(o.r);
   in.get("randlora_alpha", o.randlora_alpha, "the update is scaled by randlora_alpha / r");
   in.get("projection_prng_key", o.projection_prng_key, "seed of the shared bases")
       .require(o.projection_prng_key >= 0, "must not be negative");

@@ -24,8 +24,7 @@ struct ShiraOptions {
 
 ShiraOptions read(peft::Options& in) {
   ShiraOptions o;
-  in.get("r", o.r, "as many entries are trained as a LoRA of this rank would have")
-      .require(o.r > 0, "must be positive");
+  in.get("r", o.r, "as many entries are trained as a LoRA of this rank would have").size(o.r);
   std::string mask = "random";
   in.get("mask_type", mask, "how entries are chosen: \"random\"").require(mask == "random", "must be \"random\"");
   in.get("random_seed", o.random_seed, "seed of the entries' places; absent: the run's")

@@ -29,10 +29,10 @@ struct VbLoraOptions {
 
 VbLoraOptions read(peft::Options& in) {
   VbLoraOptions o;
-  in.get("r", o.r, "rank of the update").require(o.r > 0, "must be positive");
-  in.get("num_vectors", o.num_vectors, "vectors in the bank").require(o.num_vectors > 0, "must be positive");
+  in.get("r", o.r, "rank of the update").size(o.r);
+  in.get("num_vectors", o.num_vectors, "vectors in the bank").size(o.num_vectors);
   in.get("vector_length", o.vector_length, "their length, which divides each layer's inputs and outputs")
-      .require(o.vector_length > 0, "must be positive");
+      .size(o.vector_length);
   in.get("topk", o.topk, "vectors that are mixed into each piece")
       .require(o.topk > 0 && o.topk <= o.num_vectors, "must be positive and at most num_vectors");
   in.get("save_only_topk_weights", o.save_only_topk_weights,

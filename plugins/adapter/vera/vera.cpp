@@ -27,7 +27,7 @@ struct VeraOptions {
 
 VeraOptions read(peft::Options& in) {
   VeraOptions o;
-  in.get("r", o.r, "rank of the shared matrices").require(o.r > 0, "must be positive");
+  in.get("r", o.r, "rank of the shared matrices").size(o.r);
   in.get("projection_prng_key", o.projection_prng_key, "seed of the shared matrices")
       .require(o.projection_prng_key >= 0, "must not be negative");
   in.get("save_projection", o.save_projection, "save the shared matrices; else whoever loads draws them again");
