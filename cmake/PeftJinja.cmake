@@ -43,14 +43,19 @@ else()
   peft_fetch_jinja(jinja_dir)
 endif()
 
+include(PeftJinjaPatch)
+set(patched_dir ${CMAKE_BINARY_DIR}/jinja/patched)
 set(sources)
 foreach(source jinja/lexer jinja/parser jinja/runtime jinja/string jinja/value json unicode)
   if(NOT EXISTS ${jinja_dir}/${source}.cpp)
     message(FATAL_ERROR "${jinja_dir}/${source}.cpp is missing: PEFT_JINJA_DIR must be the `common` folder of a "
                         "llama.cpp source tree as in ${jinja_package}")
   endif()
-  list(APPEND sources ${jinja_dir}/${source}.cpp)
+  string(REGEX REPLACE "^jinja/" "${patched_dir}/jinja/" path ${source})
+  cmake_path(ABSOLUTE_PATH path BASE_DIRECTORY ${jinja_dir})
+  list(APPEND sources ${path}.cpp)
 endforeach()
+peft_patch_jinja(${jinja_dir}/jinja ${patched_dir}/jinja)
 # json.cpp wants one macro of ggml.h
 file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/jinja/shim/ggml.h CONTENT
 "#pragma once
@@ -58,7 +63,10 @@ file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/jinja/shim/ggml.h CONTENT
 #define GGML_ASSERT(x) ((x) ? void() : throw std::logic_error(\"failed: \" #x))
 ")
 add_library(peft_jinja STATIC ${sources})
-target_include_directories(peft_jinja SYSTEM PUBLIC ${jinja_dir} ${CMAKE_BINARY_DIR}/jinja/shim)
+target_include_directories(peft_jinja SYSTEM PUBLIC ${patched_dir} ${jinja_dir} ${CMAKE_BINARY_DIR}/jinja/shim)
+target_include_directories(peft_jinja PRIVATE ${CMAKE_CURRENT_LIST_DIR}/../framework/src)
+# its assertions can be met by a template; the checks when it runs are enough. Its arithmetic wraps.
+target_compile_definitions(peft_jinja PRIVATE NDEBUG)
 target_link_libraries(peft_jinja PRIVATE nlohmann_json::nlohmann_json)
-target_compile_options(peft_jinja PRIVATE -w)
+target_compile_options(peft_jinja PRIVATE -w -fwrapv)
 set_target_properties(peft_jinja PROPERTIES POSITION_INDEPENDENT_CODE ON)

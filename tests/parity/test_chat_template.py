@@ -1,11 +1,13 @@
 """Promises that peft renders chat templates as transformers' apply_chat_template(tokenize=False) does, text for text and
 error for error."""
 
+import datetime
 import json
 
 import jinja2
 import pytest
 from text_support import run_tool, tokenizer_folder
+from transformers.utils import chat_template_utils
 from transformers.utils.chat_template_utils import _compile_jinja_template
 
 # Mistral 7B Instruct's, which no package at hand holds
@@ -24,7 +26,7 @@ FEATURES = """{#- a comment -#}
 {%- endmacro -%}
 {% for message in messages if message.role != 'system' %}
     {% if loop.first %}
-first {{ strftime_now('%Y') | length }}
+first {{ strftime_now('%Y') | length }} {{ strftime_now('%d %b %Y %H:%M:%S %A %j %y %B') }}
     {% endif %}
     {% set ns.count = ns.count + 1 %}
     {{ turn(message['role'], message.content) }}
@@ -38,6 +40,8 @@ first {{ strftime_now('%Y') | length }}
 {{ ns.count ~ '/' ~ messages | length }} {{ messages[::-1][0].role }} {{ messages | map(attribute='role') | join(',') }}
 {{ bos_token }}{{ tools is none }}{{ add_generation_prompt }}{{ [1, 2.5, 'a"b\\n', none, true] | tojson }}
 """
+# Llama 3.2's
+DATE = "{% if strftime_now is defined %}{{ strftime_now('%d %b %Y') }}{% else %}26 Jul 2024{% endif %}"
 TEMPLATES = ["smollm2", "qwen3", "gemma3", "llama3"]
 TURNS = [
     [("user", "Hello")],
@@ -49,6 +53,18 @@ TURNS = [
     [("system", "only")],
     [("user", 'quotes " \' \\ \t & < > \u2028 中文')],
 ]
+
+
+class FixedDate(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return cls(2024, 7, 26, tzinfo=tz)
+
+
+@pytest.fixture(autouse=True)
+def peers_date(monkeypatch):
+    """The date that peft tells templates, on every day."""
+    monkeypatch.setattr(chat_template_utils, "datetime", FixedDate)
 
 
 def source(name):
@@ -103,6 +119,10 @@ def test_mistral():
 
 def test_features():
     compare(FEATURES, "<s>", "</s>")
+
+
+def test_date():
+    compare(DATE, "<s>", "</s>")
 
 
 def test_raised_error_has_its_place():

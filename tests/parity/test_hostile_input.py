@@ -336,6 +336,46 @@ cases(
             ["chat template", "200000 steps"],
             template(b"{% for a in range(1000) %}{% for b in range(1000) %}x{% endfor %}{% endfor %}"),
         ),
+        "template_set_blocks": ("model", ["chat template", "nested deeper"], template(b"{%set a%}" * 50_000 + b"{%endset%}" * 50_000)),
+        "template_cycle": (
+            "train.jsonl:1",
+            ["chat template", "nested deeper"],
+            template(b"{% set x = [] %}{{ x.append(x) }}"),
+        ),
+        "template_cycle_json": (
+            "train.jsonl:1",
+            ["chat template", "nested deeper"],
+            template(b"{% set ns = namespace() %}{% set ns.me = ns %}{{ ns|tojson }}"),
+        ),
+        "template_caller": (
+            "train.jsonl:1",
+            ["chat template", "nested deeper"],
+            template(
+                b"{% set ns=namespace() %}{% macro m() %}{% set ns.f=caller %}{{ caller() }}{% endmacro %}"
+                b"{% call m() %}{{ ns.f() }}{% endcall %}"
+            ),
+        ),
+        "template_deep_value": (
+            "train.jsonl:1",
+            ["chat template", "nested deeper"],
+            template(b"{% set n = namespace(x=[]) %}{% for i in range(100000) %}{% set n.x = [n.x] %}{% endfor %}{{ n.x }}"),
+        ),
+        "template_repeats": ("train.jsonl:1", ["chat template", "16 MiB"], template(b"{{ 'a' * 99999999999 }}")),
+        "template_replaces": (
+            "train.jsonl:1",
+            ["chat template", "16 MiB"],
+            template(b"{{ 'a'" + b"|replace('a', '" + b"a" * 1000 + b"')" + b"|replace('a', 'b' * 1000)|replace('b', 'c' * 1000) }}"),
+        ),
+        "template_long": (
+            "train.jsonl:1",
+            ["chat template", "256 MiB"],
+            template(b"{% set a = 'a' * 100000 %}{% for i in range(190000) %}{{ a }}{% endfor %}"),
+        ),
+        "template_works": (
+            "train.jsonl:1",
+            ["chat template", "16 GiB"],
+            template(b"{% set a = 'a' * 9000000 %}{% for i in range(190000) %}{{ a|tojson|length }}{% endfor %}"),
+        ),
         "template_raises": ("train.jsonl:1", ["chat template", "no\\x1b"], template(b"{{ raise_exception('no\x1b') }}")),
     },
 )

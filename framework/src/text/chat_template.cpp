@@ -15,7 +15,7 @@ namespace {
 
 using namespace text;
 
-constexpr std::size_t max_source = 1 << 20, max_output = 256 << 20;
+constexpr std::size_t max_source = 1 << 20;
 
 /// «line 3, column 5: message» out of the engine's report of several lines.
 std::string place_and_message(const std::string& report) {
@@ -53,13 +53,13 @@ class JinjaTemplate : public ChatTemplate {
   std::string render(const std::vector<Message>& messages, bool add_generation_prompt) const override {
     const std::lock_guard hold(lock_);
     budget_ = {};
+    const Rendering rendering;
     try {
       jinja::context context(source_);
       fill(context, messages, add_generation_prompt);
-      const auto results = jinja::runtime(context).execute(program_);
-      std::string text = jinja::render_string_parts(jinja::runtime::gather_string_parts(results));
-      if (text.size() > max_output) throw InputError("chat template: the text is longer than 256 MiB");
-      return text;
+      auto parts = jinja::mk_val<jinja::value_string>();
+      jinja::gather_string_parts_recursive(jinja::runtime(context).execute(program_), parts);
+      return parts->val_str.str();
     } catch (const Error&) {
       throw;
     } catch (const std::bad_alloc&) {
@@ -85,6 +85,7 @@ class JinjaTemplate : public ChatTemplate {
     context.set_val("tools", jinja::mk_val<jinja::value_none>());  // as transformers passes them
     context.set_val("documents", jinja::mk_val<jinja::value_none>());
     limit_range(context);
+    fix_date(context);
   }
 
   std::string source_, bos_token_, eos_token_;

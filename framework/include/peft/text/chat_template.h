@@ -19,8 +19,9 @@ class PEFT_API ChatTemplate {
   static std::shared_ptr<const ChatTemplate> parse(const std::string& source, const std::string& bos_token,
                                                    const std::string& eos_token);
   virtual ~ChatTemplate();
-  /// What transformers' apply_chat_template(tokenize=False) gives. Throws InputError with line
-  /// and message of a template that raises, or that takes more than 200,000 steps. Threads take turns.
+  /// What transformers' apply_chat_template(tokenize=False) gives, on 26 July 2024. Throws InputError with line
+  /// and message of a template that raises, or that takes more than 200,000 steps or 256 MiB; ResourceError without
+  /// memory. Threads take turns.
   virtual std::string render(const std::vector<Message>& messages, bool add_generation_prompt) const = 0;
 };
 
