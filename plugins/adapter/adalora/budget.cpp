@@ -102,11 +102,11 @@ peft::State Budget::state() const {
 
 void Budget::load(const peft::State& state) {
   const bool watched = state.contains(name_of(0, kNames[0].first)), masked = state.contains(name_of(0, "mask"));
-  peft::State wanted{{kSettled, torch::empty({})}};
+  peft::State wanted{{kSettled, torch::empty({}, torch::kBool)}};
   for (std::size_t i = 0; i < updates_.size(); ++i) {
     const auto& [A, B, E] = updates_[i];
     const std::array<Tensor, 3> parameters{A, B, E};
-    if (masked) wanted[name_of(i, "mask")] = E.flatten();
+    if (masked) wanted[name_of(i, "mask")] = E.flatten().to(torch::kBool);
     for (std::size_t which = 0; watched && which < kNames.size(); ++which)
       wanted[name_of(i, kNames[which].first)] = wanted[name_of(i, kNames[which].second)] = parameters[which];
   }
