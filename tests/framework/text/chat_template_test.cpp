@@ -91,7 +91,8 @@ TEST_CASE("values that hold themselves are told, or let go without a leak") {
     CHECK_THAT(error_of(list + use), Catch::Contains(deeper));
   for (const std::string use : {"{{ n | tojson }}", "{{ n | string }}"})
     CHECK_THAT(error_of(space + use), Catch::Contains(deeper));
-  CHECK_THAT(error_of("{% set x = [] %}{% set y = x.append(a=x) %}{{ x[0] in {1: 2} }}"), Catch::Contains(deeper));
+  CHECK_THAT(error_of("{% set x = [] %}{% set y = x.append(a=x) %}{{ x[0] in {1: 2} }}"),
+             Catch::Contains("unhashable"));
   CHECK(render(list + space + "{{ x == x }}{{ n == n }}{{ 1 in x }}") == "FalseFalseFalse");
   CHECK(render(list + space + "{% set y = x.append(x.append) %}{% set n.f = n.get %}" +
                "{% macro m() %}{% set n.c = caller %}{% endmacro %}{% call m() %}{% endcall %}1") == "1");
@@ -142,9 +143,10 @@ TEST_CASE("work of one step that takes time squared is stopped") {
       "{% set n = namespace(x=' ') %}{% for i in range(20) %}"
       "{% set n.x = '{}{}'.format(n.x, n.x) %}{% endfor %}";
   const std::string half = "{% set a = 'a' * 1000000 %}{% set t = a | replace('a', 'aa') %}{% set s = a ~ 'b' %}";
-  for (const std::string& work : std::vector<std::string>{
-           "{{ s in t }}", "{{ t.split(s) }}", "{{ t.rsplit(s) }}", "{{ t | replace(s, 'c') }}",
-           many_parts + "{{ n.x | trim }}", "{% for i in range(100000) %}{{ t | upper | length }}{% endfor %}"})
+  for (const std::string& work :
+       std::vector<std::string>{"{{ s in t }}", "{{ t.split(s) }}", "{{ t.rsplit(s) }}", "{{ t | replace(s, 'c') }}",
+                                many_parts + "{{ n.x | trim }}",
+                                "{% set r = range(190000) %}{% for i in r %}{{ r | max }}{{ -1 in r }}{% endfor %}"})
     CHECK_THAT(error_of(half + work), Catch::Contains("more than 16 GiB of text and values to work on"));
 }
 
