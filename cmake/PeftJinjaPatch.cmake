@@ -48,7 +48,6 @@ function(peft_patch_string_cpp)
   set(look "    peft::text::spend(32 + length());")
   peft_insert_after("std::string string::str() const {" "${look}")
   peft_insert_after("size_t string::length() const {" "    peft::text::spend(8 * parts.size());")
-  peft_replace("void string::hash_update(hasher & hash) const noexcept {" "void string::hash_update(hasher & hash) const {\n${look}")
   peft_insert_after("bool string::is_uppercase() const {" "${look}")
   peft_insert_after("bool string::is_lowercase() const {" "${look}")
   peft_insert_before("    if (parts.empty()) {\n        return *this;"
@@ -72,15 +71,20 @@ using value_pairs = std::vector<std::pair<value, value>, peft::text::MeteredAllo
   peft_replace("struct value_t {" "struct value_t : peft::text::Listed {")
   peft_replace("virtual ~value_t() = default;"
                "virtual ~value_t() { peft::text::destroy_flat<value>(val_arr, val_obj); }")
-  # they count, and may throw
-  peft_replace("unique_hash() const noexcept" "unique_hash() const")
-  peft_replace("size_t operator()(const value & val) const noexcept" "size_t operator()(const value & val) const")
   set(nested "        peft::text::Nested nested;")
   peft_insert_before("        const bool immutable = is_immutable();\n        std::ostringstream ss;" "${nested}")
   peft_insert_after("            if (i > 0) ss << \", \";" "            peft::text::limit_value(ss.tellp());")
   peft_insert_before("        std::ostringstream ss;\n        ss << \"{\";" "${nested}")
   peft_insert_before("        if (std::all_of(" "${nested}")
-  peft_insert_before("        auto hash = hasher(typeid(*this));\n        for (const auto & " "${nested}")
+  # what is hashed was asked for this before, and hashing must not throw
+  peft_replace("return val->is_immutable() && val->is_hashable();"
+               "peft::text::spend(128 + val->val_str.length());\n            return val->is_immutable() && val->is_hashable();")
+  peft_replace("return type(); }\n    virtual bool is_hashable() const override { return true; }"
+               "return type(); }\n    virtual bool is_hashable() const override { return val->is_immutable() && val->is_hashable(); }")
+  peft_insert_after("virtual bool has_key(const value & key) override {"
+                    "        peft::text::spend(256 + key->val_str.length());")
+  peft_insert_before("            unordered[pair.first] = pair.second;"
+                     "            peft::text::spend(256 + pair.first->val_str.length());")
   peft_replace("as_array() const override { return val_arr; }"
                "as_array() const override { peft::text::spend(4 * val_arr.size()); return val_arr; }")
   peft_replace("as_ordered_object() const override { return val_obj; }"
@@ -95,6 +99,8 @@ function(peft_patch_value_cpp)
   peft_replace("std::vector<value>" "value_list")
   peft_insert_after("static void value_to_json_internal(std::ostringstream & oss, const value & val, int curr_lvl, int indent, const std::string_view item_sep, const std::string_view key_sep) {"
                     "    peft::text::Nested nested;\n    peft::text::limit_value(oss.tellp());")
+  peft_insert_after("bool value_compare(const value & a, const value & b, value_compare_op op) {" "    peft::text::spend(256);")
+  peft_insert_before("                    if (*needle == *item) {" "                    peft::text::spend(64);")
   # letter by letter
   peft_insert_before("        for (char c : val->as_string().str()) {" "        peft::text::spend(8 * val->val_str.length());")
   peft_insert_before("    output.reserve(json_str.size());" "    peft::text::spend(4 * json_str.size());")

@@ -1,6 +1,7 @@
 #pragma once
 // What the template engine uses up. It is not built to run programs of strangers: cmake/PeftJinjaPatch.cmake makes its
 // values, their containers and its recursive functions count here, before anything is made.
+#include <algorithm>
 #include <cstddef>
 #include <memory>
 #include <stdexcept>
@@ -47,7 +48,7 @@ inline void limit_value(std::size_t size) {
 }
 
 inline void limit_product(std::size_t size, std::size_t times) {
-  if (times > max_template_value / (size + 1)) limit_value(max_template_value + 1);
+  if (times > max_template_value / std::max<std::size_t>(size, 1)) limit_value(max_template_value + 1);
 }
 
 inline void limit_items(std::size_t count) {
