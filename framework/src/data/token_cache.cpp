@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 using Clock = fs::file_time_type::clock;
 
 /// To be raised whenever the same data, text and options give other tokens than before.
-constexpr std::string_view version = "2";
+constexpr std::string_view version = "3";
 constexpr std::string_view ending = ".tokens";
 
 std::string folder_of(const std::string& setting) {
