@@ -2,6 +2,11 @@
 find_package(Torch 2.11 REQUIRED)
 find_package(Boost 1.74 REQUIRED COMPONENTS program_options)
 find_package(tomlplusplus REQUIRED)
+# Its headers alone: the library that distributions build reads numbers by a stream, which takes missing memory for a bad
+# number. framework/src/options/toml.cpp has it read them otherwise.
+add_library(peft_toml INTERFACE)
+target_include_directories(peft_toml SYSTEM INTERFACE
+                           $<TARGET_PROPERTY:tomlplusplus::tomlplusplus,INTERFACE_INCLUDE_DIRECTORIES>)
 find_package(nlohmann_json 3.11 REQUIRED)
 find_package(Threads REQUIRED)
 find_package(OpenMP REQUIRED COMPONENTS CXX)  # at::parallel_for is silently serial without it

@@ -12,7 +12,9 @@ import output
 from bench import experiment, method, require
 from shim import Server
 
-EVERY, SAMPLE = 10, 150  # the long form takes each tenth allocation, the short one as many as SAMPLE, spread over the run
+# Of the run's allocations: the first ones, of libraries that read the experiment, all; then in the long form each tenth, in the
+# short one as many as SAMPLE, spread over the run.
+FIRST, EVERY, SAMPLE = 100, 10, 150
 TRAINING = {"max_steps": 4, "save_every": 2}
 TOLD = re.compile(r"not enough memory during (\w+)|out of memory on the CPU during (\w+)")
 
@@ -58,11 +60,9 @@ def of_method(bench, name, tally):
     path, run, unbroken = experiment(folder, "run", changes), folder / "run", folder / "unbroken"
     with Server(bench, path, [bench.bin / "peft-run", path, "--set", "training.overwrite_output_dir=true"]) as server:
         total = allocations(server)
-        if bench.long:
-            chosen = range(1 + bench.seed % EVERY, total + 1, EVERY)
-        else:
-            chosen = sorted(random.Random(bench.seed).sample(range(1, total + 1), SAMPLE))
-        for n in chosen:
+        later = range(FIRST + 1 + bench.seed % EVERY, total + 1)
+        chosen = later[::EVERY] if bench.long else sorted(random.Random(bench.seed).sample(later, SAMPLE))
+        for n in [*range(1, FIRST + 1), *chosen]:
             shutil.rmtree(run, ignore_errors=True)
             end = server.child("memory", n, "fail", errno.ENOMEM)
             tally.end(end)
