@@ -162,7 +162,7 @@ def same_toml(ours, theirs):
 def stricter_toml(refusal, theirs):
     if any(type(value) is int and not -(2**63) <= value < 2**63 for value in everything(theirs)):
         return "integers beyond 64 bits"
-    return listed({"nested deeper": "depth", "could not be interpreted as a value": "numbers out of range"})(refusal)
+    return listed({"nested deeper": "depth", "is not representable in 64 bits": "numbers out of range"})(refusal)
 
 
 def laxer_toml(data):
