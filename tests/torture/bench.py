@@ -59,7 +59,7 @@ METHODS = {
     "randlora": {"r": 6},
     "road": {"group_size": 8},
     "shira": {"r": 2},
-    "trainable_tokens": {"token_indices": [32, 97, 110]},
+    "trainable_tokens": {"token_indices": list(range(4, 90))},
     "vblora": {"num_vectors": 10, "vector_length": 8},
     "vera": {"r": 8},
     "waveft": {"n_frequency": 50},
