@@ -49,9 +49,10 @@ bool holds_adapter(const std::string& output_dir, const AdapterStack& adapters) 
 void require_kept(const AdapterStack& adapters, const std::string& output_dir) {
   std::error_code error;
   for (const NamedAdapter& one : adapters) {
+    if (one.init_from.empty()) continue;
     const std::string from = fs::canonical(one.init_from, error).string();
     for (const CheckpointFolder& folder : checkpoints_in(output_dir))
-      if (!one.init_from.empty() && (from + "/").starts_with(fs::canonical(folder.path, error).string() + "/"))
+      if ((from + "/").starts_with(fs::canonical(folder.path, error).string() + "/"))
         throw ConfigError("[adapter] init_from: " + printable(one.init_from, 4096) +
                           " is in a checkpoint of training.output_dir, which this run would delete; name another "
                           "output_dir, or move the checkpoint");

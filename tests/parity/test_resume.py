@@ -248,9 +248,7 @@ def test_a_damaged_checkpoint_is_passed_over(run, folder):
     forged = folder / "forged" / "checkpoint-2"
     shutil.copytree(folder / "unbroken" / "checkpoint-2", forged)
     (forged / "resolved.toml").write_text("[x\n")
-    manifest = json.loads((forged / "manifest.json").read_text())
-    manifest["files"]["resolved.toml"] = {"sha256": hashlib.sha256(b"[x\n").hexdigest(), "size": 3}
-    (forged / "manifest.json").write_text(json.dumps(manifest))
+    seal(forged)
     assert "resolved.toml: is not as a run writes it" in run("peft-run", write(folder, "forged"), "--resume", code=3).stderr
     # Asked for by name it is an error, as is a folder in which none is whole.
     alone = folder / "alone"
@@ -470,7 +468,7 @@ def test_an_overflow_shows_nothing_of_what_was_saved(run, folder):
     told = run("peft-run", write(folder, "run", ruin), code=6).stderr
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     finite = [line["step"] for line in lines if line.get("skipped") == 0]
-    assert finite and "overflow" in told or "scale" in told, told
+    assert finite and ("overflow" in told or "scale" in told), told
     assert min(checkpoints(folder / "run")) < max(finite), f"{checkpoints(folder / 'run')} of finite steps {finite}"
 
 

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "base/first_lines.h"
 #include "model/name_pattern.h"
 #include "peft/model/decoder.h"
 
@@ -59,26 +60,21 @@ class Unmatched {
  public:
   explicit Unmatched(std::vector<Site*> sites) : sites_(std::move(sites)) {}
   void name(const std::string& option, const std::string& wanted) {
-    if (count_ >= kTold) return add("");
+    if (lines_.full()) return lines_.add("");  // a near name is looked for among all sites
     StringList known;
     for (const Site* site : sites_) known.insert(known.end(), {leaf(site->path()), site->path()});
     const std::string near = nearest(wanted, known);
     add(option + ": '" + printable(wanted) + "' matches nothing" +
         (near.empty() ? "" : "; did you mean '" + printable(near) + "'?"));
   }
-  void add(const std::string& line) {
-    if (++count_ <= kTold) lines_ += "[adapter] " + line + "\n";
-  }
+  void add(const std::string& line) { lines_.add("[adapter] " + line); }
   void finish() const {
-    const std::string more = count_ > kTold ? "… and " + std::to_string(count_ - kTold) + " more\n" : "";
-    if (count_ > 0) throw ConfigError(lines_ + more + "the model has " + names_there_are(sites_));
+    if (!lines_.empty()) throw ConfigError(lines_.text() + "\nthe model has " + names_there_are(sites_));
   }
 
  private:
-  static constexpr std::size_t kTold = 50;
   std::vector<Site*> sites_;
-  std::string lines_;
-  std::size_t count_ = 0;
+  detail::FirstLines lines_;
 };
 
 /// What a name, list or regex of an option means; each element of a list apart, so that each can be missed.

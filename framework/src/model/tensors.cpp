@@ -4,14 +4,13 @@
 
 #include <sstream>
 
+#include "base/first_lines.h"
 #include "model/finite.h"
 #include "peft/error.h"
 
 namespace peft {
 
 namespace {
-
-constexpr std::size_t kTold = 50;
 
 template <class... Words>
 std::string line(const Words&... words) {
@@ -32,21 +31,17 @@ std::string misfit(const Tensor& wanted, const Tensor& given) {
 }  // namespace
 
 std::string misfits(const State& wanted, const State& given) {
-  std::string told;
-  std::size_t count = 0;
-  const auto add = [&](const std::string& problem) {
-    if (++count <= kTold) told += "\n  " + problem;
-  };
+  detail::FirstLines problems;
   for (const auto& [name, tensor] : wanted) {
     const auto it = given.find(name);
     if (it == given.end())
-      add("missing: " + printable(name));
+      problems.add("  missing: " + printable(name));
     else if (const std::string problem = misfit(tensor, it->second); !problem.empty())
-      add(printable(name) + problem);
+      problems.add("  " + printable(name) + problem);
   }
   for (const auto& [name, tensor] : given)
-    if (!wanted.contains(name)) add("unexpected: " + printable(name));
-  return told + (count > kTold ? "\n  … and " + std::to_string(count - kTold) + " more" : "");
+    if (!wanted.contains(name)) problems.add("  unexpected: " + printable(name));
+  return std::string(problems.empty() ? "" : "\n").append(problems.text());
 }
 
 }  // namespace peft

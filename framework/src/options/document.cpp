@@ -2,6 +2,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "base/first_lines.h"
 #include "options/codec.h"
 #include "options/document.h"
 #include "options/table.h"
@@ -18,7 +19,7 @@ using detail::Value;
 namespace detail {
 
 namespace {
-constexpr std::size_t most_kept = 1000, most_told = 50;
+constexpr std::size_t most_kept = 1000;
 }
 
 void Errors::add(const Place& place, const std::string& text) {
@@ -39,11 +40,10 @@ std::string Errors::text() const {
   std::stable_sort(sorted.begin(), sorted.end(), [](const Line& a, const Line& b) {
     return std::tie(a.order, a.line, a.column) < std::tie(b.order, b.line, b.column);
   });
-  const std::size_t told = std::min(sorted.size(), most_told);
-  std::string out;
-  for (std::size_t i = 0; i < told; ++i) out += (i == 0 ? "" : "\n") + sorted[i].text;
-  const std::size_t rest = sorted.size() - told + others_;
-  return rest == 0 ? out : out + "\n… and " + std::to_string(rest) + " more";
+  FirstLines told;
+  for (const Line& line : sorted) told.add(line.text);
+  told.count(others_);
+  return told.text();
 }
 
 }  // namespace detail

@@ -1,5 +1,7 @@
 #include "text/normalizer.h"
 
+#include <utility>
+
 #include "peft/error.h"
 #include "text/byte_level.h"
 #include "text/pattern.h"
@@ -11,7 +13,7 @@ namespace {
 
 Normalizer read_form(const Fields& in, NormalForm form) {
   in.only({"type"});
-  return [form](std::string text, TextBudget&) { return normalize(text, form); };
+  return [form](std::string text, TextBudget&) { return normalize(std::move(text), form); };
 }
 
 Normalizer read_prepend(const Fields& in) {

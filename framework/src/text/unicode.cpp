@@ -36,30 +36,32 @@ Decoded decode(std::string_view text, std::size_t at) {
 
 utf8proc_category_t category(char32_t c) { return utf8proc_category(static_cast<utf8proc_int32_t>(c)); }
 
-int combining_class(char32_t c) { return utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->combining_class; }
+int combining_class(char32_t c) {
+  return c < 0x300 ? 0 : utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->combining_class;
+}
 
-/// The text with long runs of combining marks in the order that every normal form gives them, which utf8proc finds in a
-/// time that grows with the square of a run's length.
-std::string with_marks_in_order(const std::string& text) {
+/// Puts the combining marks that text[begin, end) is made of in the order that every normal form gives them.
+void order_marks(std::string& text, std::size_t begin, std::size_t end) {
+  const std::string run = text.substr(begin, end - begin);
+  std::vector<std::pair<int, std::string_view>> marks;
+  for (std::size_t at = 0; at < run.size(); at += char_length(run[at]))
+    marks.emplace_back(combining_class(char_at(run, at)), std::string_view(run).substr(at, char_length(run[at])));
+  std::stable_sort(marks.begin(), marks.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::string ordered;
+  for (const auto& mark : marks) ordered += mark.second;
+  text.replace(begin, ordered.size(), ordered);
+}
+
+/// Long runs of marks are put in order here: utf8proc takes a time that grows with the square of a run's length.
+void order_long_runs(std::string& text) {
   constexpr std::size_t long_run = 32;
-  std::string out;
   for (std::size_t at = 0; at < text.size();) {
-    std::vector<std::pair<int, std::string_view>> marks;
     const std::size_t begin = at;
-    for (; at < text.size(); at += char_length(text[at])) {
-      const int order = combining_class(char_at(text, at));
-      if (order == 0) break;
-      marks.emplace_back(order, std::string_view(text).substr(at, char_length(text[at])));
-    }
-    if (marks.size() > long_run) {
-      std::stable_sort(marks.begin(), marks.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-      for (const auto& mark : marks) out += mark.second;
-    } else {
-      out.append(text, begin, at - begin);
-    }
-    if (at < text.size()) out.append(text, at, char_length(text[at])), at += char_length(text[at]);
+    std::size_t marks = 0;
+    for (; at < text.size() && combining_class(char_at(text, at)) != 0; at += char_length(text[at])) ++marks;
+    if (marks > long_run) order_marks(text, begin, at);
+    if (at < text.size()) at += char_length(text[at]);
   }
-  return out;
 }
 
 }  // namespace
@@ -128,8 +130,8 @@ bool is_word(char32_t c) {
          kind == UTF8PROC_CATEGORY_PC || c == 0x200C || c == 0x200D || (c >= 0x24B6 && c <= 0x24E9);
 }
 
-std::string normalize(const std::string& given, NormalForm form) {
-  const std::string text = with_marks_in_order(given);
+std::string normalize(std::string text, NormalForm form) {
+  order_long_runs(text);
   const bool compose = form == NormalForm::nfc || form == NormalForm::nfkc;
   const bool compatible = form == NormalForm::nfkc || form == NormalForm::nfkd;
   const int options =

@@ -23,7 +23,7 @@ bool is_punctuation(char32_t c);  ///< ASCII punctuation or general category P
 bool is_word(char32_t c);         ///< the \w of regular expressions
 
 enum class NormalForm { nfc, nfd, nfkc, nfkd };
-std::string normalize(const std::string& text, NormalForm form);
+std::string normalize(std::string text, NormalForm form);
 std::string lowercase(std::string_view text);
 
 }  // namespace peft::text

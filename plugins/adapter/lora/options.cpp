@@ -15,8 +15,7 @@ std::string lower(std::string text) {
   return text;
 }
 
-template <class Map>
-bool all_positive(const Map& map) {
+bool all_positive(const peft::NumberMap& map) {
   return std::all_of(map.begin(), map.end(), [](const auto& item) { return item.second > 0; });
 }
 
