@@ -124,6 +124,7 @@ def of_training(bench, folder, changes, faults, tally):
     shutil.copy(unbroken / "metrics.jsonl", template)
 
     def complete():
+        require(metrics(run) == metrics(unbroken), f"{run}: metrics.jsonl is not the unbroken one's")
         output.check_result(run, unbroken)
         return output.check_checkpoints(run, unbroken) == [3, 4]
 
@@ -146,7 +147,6 @@ def of_training(bench, folder, changes, faults, tally):
             require(end.code == 0, f"{state}: the next run ends with {end.code}: {end.errors}")
             require(complete(), f"{state}: the next run leaves checkpoints {output.checkpoints(run)}")
             output.require_no_litter(run)
-            require(metrics(run) == metrics(unbroken), f"{state}: the next run's metrics.jsonl is not the unbroken one's")
             tally.start()
             shutil.rmtree(state)
 
@@ -193,12 +193,10 @@ def of_folder(bench, folder, name, arguments, faults, tally):
     clear()
 
 
-def exports(bench, folder):
+def exports(folder):
     """The commands that make a folder of a model and an adapter."""
-    bench.peft_run(experiment(folder, "adapter"))
     of = ["--model", folder / "model", "--adapter", folder / "adapter"]
-    return {"merge": ["merge", *of], "gguf": ["export", "--as", "gguf", *of],
-            "gguf-adapter": ["export", "--as", "gguf-adapter", *of], "lora": ["export", "--as", "lora", *of]}
+    return {"merge": ["merge", *of]} | {f"export-{form}": ["export", "--as", form, *of] for form in ("gguf", "gguf-adapter", "lora")}
 
 
 def check_modes(bench, folder):
@@ -218,21 +216,24 @@ def check_modes(bench, folder):
 def row(bench):
     tally = Tally()
     faults = FAULTS + MORE if bench.long else FAULTS
-    names = bench.wanted(bench.plugins("adapter") if bench.long else ["lora"])
+    folder = bench.folder("faults-exports")
+    commands = exports(folder) if bench.long else {"merge": exports(folder)["merge"]}
+    methods = bench.plugins("adapter") if bench.long else ["lora"]
+    names = bench.wanted([*methods, *commands])
+    bench.peft_run(experiment(folder, "adapter"))
 
     def of(name):
-        of_training(bench, bench.folder(f"faults/{name}"), method(name), faults, tally)
+        if name in commands:
+            of_folder(bench, folder, name, commands[name], faults, tally)
+        else:
+            of_training(bench, bench.folder(f"faults/{name}"), method(name), faults, tally)
 
     bench.each(of, names)
-    folder = bench.folder("faults-exports")
-    commands = exports(bench, folder)
-    if not bench.long:
-        commands = {"merge": commands["merge"]}
-    bench.each(lambda one: of_folder(bench, folder, one[0], one[1], faults, tally), commands.items())
     modes = check_modes(bench, folder)
     needed = {"open", "write", "fsync", "rename", "unlink", "mkdir"}
     require(tally.kinds >= needed, f"no fault ever hit {needed - tally.kinds}")
     require(tally.names == {fault[0] for fault in faults}, f"of the faults only {tally.names} were tried")
-    return (f"{tally.faults} faults injected ({len(faults)} faults, every call; {len(names)} methods, {len(commands)} "
+    made = len(commands.keys() & names)
+    return (f"{tally.faults} faults injected ({len(faults)} faults, every call; {len(names) - made} methods, {made} "
             f"exports), 0 checkpoints lost; {tally.starts} starts after them went on, nothing left lying; {modes} modes "
             "follow the umask")

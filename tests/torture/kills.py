@@ -25,11 +25,15 @@ class Tally:
         self.wanted, self.lock = wanted, threading.Lock()
         self.hits, self.in_a_save, self.finished, self.tries = 0, 0, 0, 0
 
+    def enough(self):
+        """One of them shall come in a save."""
+        return self.hits >= self.wanted and self.in_a_save > 0
+
     def more(self):
+        """Whether to go on, within bounds."""
         with self.lock:
             self.tries += 1
-            enough = self.wanted if self.in_a_save else 8 * self.wanted  # one of them shall come in a save
-            return self.hits < enough and self.tries <= 20 * enough
+            return not self.enough() and self.hits < 8 * self.wanted and self.tries <= 160 * self.wanted
 
 
 def unbroken_run(bench, folder, changes):
