@@ -4,6 +4,7 @@
 #include <iostream>
 
 #include "commands.h"
+#include "peft/error.h"
 #include "peft/plugin.h"
 
 namespace {
@@ -65,7 +66,11 @@ void print_everything(peft::Plugins& plugins, bool markdown) {
     if (!plugin.problem.empty()) continue;
     if (markdown && plugin.kind != kind) std::cout << "\n## `[" << plugin.kind << "]`: plugins\n";
     kind = plugin.kind;
-    print_plugin(plugins, plugin.kind, plugin.name, markdown);
+    try {
+      print_plugin(plugins, plugin.kind, plugin.name, markdown);
+    } catch (const peft::Error& error) {
+      std::cout << plugin.kind << "/" << plugin.name << "\n  not usable: " << error.what() << "\n";
+    }
     if (!markdown) std::cout << "\n";
   }
 }

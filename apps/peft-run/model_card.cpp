@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "peft/adapter_files.h"
 #include "screen.h"
 
 namespace {
@@ -32,14 +33,15 @@ std::string model_card(const Experiment& experiment, const Workload& work, const
   const std::string base = std::filesystem::path(experiment.model.path).filename().string();
   std::string tags, method;
   for (const peft::NamedAdapter& one : experiment.adapters) {
-    const std::string type = one.adapter->hf_config(*work.model).value("peft_type", "adapter");
+    const std::string type = peft::peft_type(*one.adapter, *work.model);
     tags += "- " + type + "\n";
     method += (method.empty() ? "" : " + ") + type;
   }
   std::ostringstream out;
   out.exceptions(std::ios::badbit);
   // A JSON string is a YAML string, whatever is in the name.
-  out << "---\nbase_model: " << nlohmann::json(base).dump() << "\nlibrary_name: peft\npipeline_tag: text-generation\n"
+  out << "---\nbase_model: " << nlohmann::json(base).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace)
+      << "\nlibrary_name: peft\npipeline_tag: text-generation\n"
       << "tags:\n- peft\n"
       << tags << "---\n\n# " << method << " adapter of " << peft::printable(base) << "\n\n"
       << "Trained with peft (C++) on " << grouped(static_cast<int64_t>(work.data.examples.size())) << " examples ("
@@ -48,7 +50,8 @@ std::string model_card(const Experiment& experiment, const Workload& work, const
       << "| parameters | " << parameters(peft::census(*work.model)) << " |\n"
       << "| steps | " << result.steps << " (" << result.epochs << " epochs) |\n"
       << "| mean training loss | " << result.loss << " |\n";
-  if (result.eval_loss) out << "| evaluation loss | " << *result.eval_loss << " |\n";
+  const bool best = experiment.training.load_best_model_at_end && result.best;
+  if (result.eval_loss) out << "| evaluation loss | " << (best ? result.best->loss : *result.eval_loss) << " |\n";
   out << "| base | XXH3-128 " << result.base_hash << ", bit-equal before and after |\n\n"
       << "`resolved.toml` repeats the run.\n\n"
       << usage(experiment.adapters);

@@ -57,10 +57,10 @@ void print_groups(Optimizer& optimizer) {
 
 void print_steps(const Experiment& experiment, const StepCounts& counts) {
   std::cout << "steps: " << counts.steps << ", " << grouped(counts.tokens) << " tokens, " << grouped(counts.supervised)
-            << " supervised; largest micro-batch " << grouped(counts.largest.tokens) << " tokens\nlr:";
+            << " supervised; largest micro-batch " << grouped(counts.largest.trained.tokens) << " tokens\nlr:";
   const double base = *experiment.optimizer->groups().front().initial_lr;
   for (const int64_t step : std::set<int64_t>{0, counts.steps / 4, counts.steps / 2, counts.steps - 1})
-    std::cout << " step " << step + 1 << " " << experiment.scheduler->lr(step, counts.steps, base);
+    std::cout << " step " << step + 1 << " " << learning_rate(*experiment.scheduler, step, counts.steps, base);
   std::cout << "\n";
 }
 
@@ -101,8 +101,8 @@ int plan_command(const PlanArguments& arguments) {
   print_groups(*experiment.optimizer);
   const StepCounts counts = count_steps(experiment, work);
   print_steps(experiment, counts);
-  std::cout << arranged_memory(experiment, work, counts.largest);
-  print_memory(estimate_memory(model, *experiment.optimizer, counts.largest));
+  std::cout << arranged_memory(experiment, work, counts.largest.trained);
+  print_memory(estimate_memory(model, *experiment.optimizer, counts.largest.trained, counts.largest.evaluated));
   print_sample(work);
   require_fit(experiment, work, counts.largest);
   return 0;

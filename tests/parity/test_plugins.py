@@ -2,6 +2,7 @@
 and exit code 4, writes no adapter, and leaves the others usable; a folder or file that others may change is refused, above it
 too, for root as for another user."""
 
+import json
 import os
 import re
 import shutil
@@ -127,6 +128,62 @@ def test_a_method_that_throws(run, folder, fixtures, call):
     told = train(run, folder, fixtures, ["adapter.name=falling"], code=4, fixture=call)
     assert f"peft_adapter_falling.so: {call} failed: told by the plugin" in told
     assert not (folder / "out").exists()
+
+
+LAYERS = ["hf_config", "low_rank", "shape", "forward", "autograd"]
+
+
+@pytest.mark.parametrize("call", LAYERS)
+def test_a_layer_that_throws(run, folder, fixtures, call):
+    """In the fused path, in the plain one, and in a backward pass of its own."""
+    told = train(run, folder, fixtures, ["adapter.name=falling"], code=4, fixture=call)
+    if call == "shape":
+        assert "peft_adapter_falling.so: low_rank failed: A is [2, 7] and B [" in told
+    elif call == "autograd":
+        assert "peft_precision_fp32.so: backward failed: told by the plugin" in told
+    else:
+        assert f"peft_adapter_falling.so: {call} failed: told by the plugin" in told
+
+
+def test_a_layer_that_does_not_fold(run, folder, fixtures):
+    train(run, folder, fixtures, ["adapter.name=falling"], code=0)
+    told = run("peft-run", "merge", "--model", folder / "model", "--adapter", folder / "out", "--output", folder / "merged",
+               "--plugin-path", fixtures, code=4, env=os.environ | {"PEFT_FIXTURE": "fold"}).stderr
+    assert "peft_adapter_falling.so: fold failed: told by the plugin" in told and not (folder / "merged").exists()
+
+
+@pytest.mark.parametrize("call", ["forward", "backward", "ready"])
+def test_a_precision_that_throws(run, folder, fixtures, call):
+    told = train(run, folder, fixtures, ["precision.name=narrow"], code=4, fixture=call)
+    assert f"peft_precision_narrow.so: {call} failed: told by the plugin" in told
+
+
+def test_what_leaves_the_core_within_a_precision_is_not_the_precisions(run, folder, fixtures):
+    told = train(run, folder, fixtures, ["precision.name=narrow", "adapter.name=falling"], code=4, fixture="low_rank")
+    assert "peft_adapter_falling.so: low_rank failed: told by the plugin" in told
+
+
+def test_a_schedule_that_throws(run, folder, fixtures):
+    words = ["--set", f'plugins.paths=["{fixtures}"]', "--set", "scheduler.name=contrary"]
+    environment = os.environ | {"PEFT_FIXTURE": "lr: runtime_error"}
+    for command in ([], ["plan"]):
+        told = run("peft-run", *command, folder / "experiment.toml", *words, code=4, env=environment).stderr
+        assert "peft_scheduler_contrary.so: lr failed: told by the plugin" in told
+
+
+def test_one_that_cannot_be_made_ends_no_listing(run, fixtures):
+    told = run("peft-run", "describe", "--plugin-path", fixtures, env=os.environ | {"PEFT_FIXTURE": "make: runtime_error"}).stdout
+    assert "scheduler/contrary\n  not usable: plugin scheduler/contrary: could not be made: told by the plugin" in told
+    assert "scheduler/cosine\n" in told and "precision/fp32\n" in told
+
+
+def test_no_best_where_no_evaluation_was_finite(run, folder, fixtures):
+    """What is held out has no finite loss, though the training examples have: no adapter is called the best."""
+    (folder / "eval.jsonl").write_text(json.dumps({"text": "a long one " * 20}) + "\n")
+    sets = ["adapter.name=falling", f"data.eval={folder / 'eval.jsonl'}", "training.eval_every=1", "training.save_every=1"]
+    told = train(run, folder, fixtures, [*sets, "training.load_best_model_at_end=true"], code=6, fixture="nan where long")
+    assert "no evaluation at a checkpoint had a finite loss" in told and str(folder / "out" / "checkpoint-3") in told
+    train(run, folder, fixtures, sets, code=0, fixture="nan where long")
 
 
 def test_a_static_constructor_that_throws(run, folder, fixtures):

@@ -18,6 +18,8 @@ namespace peft {
 /// not its base's; each file appears whole or not at all.
 /// The model's origin becomes base_model_name_or_path and, in the safetensors metadata, `base_fingerprint`.
 PEFT_API void save_adapter(const std::string& folder, const Adapter& adapter, const Model& model);
+/// The method's name in such a config, "LORA"; "adapter" where it has none.
+PEFT_API std::string peft_type(const Adapter& adapter, const Model& model);
 
 /// Copies what save_adapter wrote of this model into another folder that exists, with its order and its promise. Throws
 /// InputError where it cannot be read.

@@ -94,7 +94,7 @@ struct StepReport {
 
 /// A step that was not taken, because what it computed is not finite.
 struct FaultReport {
-  int64_t step = 0;
+  int64_t step = 0, total_steps = 0;
   double epoch = 0;
   std::string what;       ///< "the loss is nan"
   StringList examples;    ///< "file:line": of the micro-batch at fault, or of all where that is not known
@@ -157,6 +157,9 @@ struct TrainingResult {
 /// ConfigError where nothing trains; std::logic_error where a gradient reaches the base, misses an adapter tensor, or
 /// the base changed.
 PEFT_API TrainingResult train(Run& run);
+
+/// Scheduler::lr(); a failure of it names its file.
+PEFT_API double learning_rate(const Scheduler& scheduler, int64_t step, int64_t total_steps, double base_lr);
 
 /// Over the supervised tokens of a data set.
 struct Evaluation {

@@ -64,6 +64,15 @@ std::vector<std::vector<std::size_t>> epoch_batches(const Dataset& data, int64_t
   return batches;
 }
 
+std::vector<std::vector<std::size_t>> evaluation_batches(const Dataset& data, int64_t batch_size) {
+  std::vector<std::vector<std::size_t>> batches;
+  for (std::size_t index = 0; index < data.examples.size(); ++index) {
+    if (index % static_cast<std::size_t>(batch_size) == 0) batches.emplace_back();
+    batches.back().push_back(index);
+  }
+  return batches;
+}
+
 Batch make_batch(const Dataset& data, const std::vector<std::size_t>& examples) {
   Batch batch;
   batch.starts.push_back(0);

@@ -4,7 +4,9 @@
 #include <set>
 
 #include "merge/combine.h"
+#include "model/finite.h"
 #include "peft/adapter_files.h"
+#include "peft/error.h"
 #include "peft/files/draft_folder.h"
 
 namespace peft {
@@ -47,6 +49,8 @@ StringList export_lora(const CombineOptions& options, const std::string& output,
     TORCH_CHECK(own && own->A.size(0) >= update.A.size(0), "adapter/lora did not take ", site->path());
     own->A.zero_().slice(0, 0, update.A.size(0)).copy_(update.A * (update.scale / own->scale));
     own->B.zero_().slice(1, 0, update.B.size(1)).copy_(update.B);
+    if (!all_finite(own->A) || !all_finite(own->B))
+      throw InputError("'" + site->path() + "': the combined update is not finite in fp32");
   }
   save_adapter(draft.path(), *lora, model);
   draft.publish();

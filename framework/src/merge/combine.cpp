@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numeric>
 
+#include "model/low_rank.h"
 #include "peft/error.h"
 
 namespace peft {
@@ -29,6 +30,8 @@ void check(const CombineOptions& options) {
   if (!how.weights.empty() && how.weights.size() != options.adapters.size())
     throw ConfigError(std::to_string(how.weights.size()) + " weights for " + std::to_string(options.adapters.size()) +
                       " adapters; give one for each, or none");
+  for (const double weight : how.weights)
+    if (!std::isfinite(static_cast<float>(weight))) throw ConfigError("a weight must be a finite number");
   if (!(how.density > 0 && how.density <= 1)) throw ConfigError("the density must be above 0 and at most 1");
   if (how.rank < 0) throw ConfigError("the rank must be positive");
   if (how.majority_sign != "total" && how.majority_sign != "frequency")
@@ -128,8 +131,8 @@ LowRank padded(const LowRank& update, int64_t r) {
 }
 
 /// The low-rank update that a site's layer is.
-LowRank low_rank_of(const Site& site, const Layer& layer) {
-  const auto update = layer.low_rank();
+LowRank only_update(const Site& site, const Layer& layer) {
+  const auto update = low_rank_of(site, layer);
   if (!update)
     throw InputError("'" + site.path() +
                      "': what its adapter does is no low-rank update B·A, which is all that one "
@@ -145,7 +148,7 @@ std::vector<Part> parts_on(const Site& site, const AdaptedBase& base, const Comb
   std::vector<Part> parts;
   for (std::size_t i = 0; i < base.adapters.size(); ++i)
     for (const auto& layer : base.adapters[i]->layers_on(site))
-      parts.push_back({low_rank_of(site, *layer), how.weights.empty() ? 1 : how.weights[i]});
+      parts.push_back({only_update(site, *layer), how.weights.empty() ? 1 : how.weights[i]});
   return parts;
 }
 

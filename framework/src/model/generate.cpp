@@ -6,11 +6,14 @@
 #include <limits>
 #include <numeric>
 
+#include "model/finite.h"
 #include "peft/error.h"
 
 namespace peft {
 
 int64_t sample(const Tensor& logits, const Sampling& sampling, torch::Generator& generator) {
+  if (!all_finite(logits))
+    throw DivergedError("the model's logits are NaN or infinite: its numbers, or those of its adapter, are too large");
   if (sampling.temperature <= 0) return logits.argmax().item<int64_t>();
   constexpr double never = -std::numeric_limits<double>::infinity();
   // On the host, in double: a handful of small operations a token, and the same choice on every device.

@@ -5,6 +5,7 @@
 #include "model/kernels.h"
 #include "model/kernels_raw.h"
 #include "peft/profile.h"
+#include "plugin/in_plugin.h"
 
 namespace peft {
 
@@ -196,11 +197,25 @@ c10::intrusive_ptr<Parts> parts_of(const std::vector<AdaptedLinear>& linears) {
 
 }  // namespace
 
+std::optional<LowRank> low_rank_of(const Site& site, const Layer& layer) {
+  const bool by_rows = dynamic_cast<const Embedding*>(&site) != nullptr;
+  const auto weight = site.frozen().weight.sizes();
+  const int64_t in = weight[by_rows ? 0 : 1], out = weight[by_rows ? 1 : 0];
+  return detail::in_plugin(layer, "low_rank", [&] {
+    auto update = layer.low_rank();
+    if (!update) return update;
+    const auto& [A, B, scale] = *update;
+    TORCH_CHECK(A.dim() == 2 && B.dim() == 2 && A.size(1) == in && B.size(0) == out && A.size(0) == B.size(1), "A is ",
+                A.sizes(), " and B ", B.sizes(), " where '", site.path(), "' needs [r, ", in, "] and [", out, ", r]");
+    return update;
+  });
+}
+
 std::optional<AdaptedLinear> adapted_linear(const Linear& site) {
   AdaptedLinear out{site.frozen().weight, site.frozen().bias, {}};
   if (site.uses_copies() || site.layers().size() > 1) return std::nullopt;
   if (!site.adapted()) return out;
-  out.update = site.layers().front()->low_rank();
+  out.update = low_rank_of(site, *site.layers().front());
   return out.update ? std::optional(out) : std::nullopt;
 }
 

@@ -93,19 +93,10 @@ Tensor run_layers(const std::vector<std::shared_ptr<Layer>>& layers, std::size_t
                   const Next& base) {
   if (first == layers.size()) return base(x);
   Layer& layer = *layers[first];
-  bool inside = true;  // of this layer, not of what it calls in turn
-  const Next next = [&](const Tensor& v) {
-    inside = false;
-    Tensor y = run_layers(layers, first + 1, v, base);
-    inside = true;
-    return y;
-  };
-  try {
-    return layer.forward(x, next);
-  } catch (...) {
-    if (!inside) throw;
-    detail::rethrow_from(typeid(layer), "forward");
-  }
+  return detail::around_plugin(layer, "forward", [&](detail::Outside& outside) {
+    return layer.forward(
+        x, [&](const Tensor& v) { return outside([&] { return run_layers(layers, first + 1, v, base); }); });
+  });
 }
 
 }  // namespace
@@ -123,8 +114,11 @@ std::optional<Affine> Site::folded(const Affine& base) const {
   };
   Affine affine{start("weight", base.weight), start("bias", base.bias)};
   // The last attached is the innermost.
-  for (auto layer = layers_.rbegin(); layer != layers_.rend(); ++layer)
-    if (!affine.weight.defined() || !(*layer)->fold(affine)) return std::nullopt;
+  for (auto it = layers_.rbegin(); it != layers_.rend(); ++it) {
+    const Layer& layer = **it;
+    if (!affine.weight.defined() || !detail::in_plugin(layer, "fold", [&] { return layer.fold(affine); }))
+      return std::nullopt;
+  }
   return affine;
 }
 

@@ -25,7 +25,9 @@ std::string misfit(const Tensor& wanted, const Tensor& given) {
   if (given.sizes() != wanted.sizes()) return line(" has shape ", given.sizes(), ", expected ", wanted.sizes());
   if (wanted.is_floating_point() && !given.is_floating_point())
     return line(" is of type ", c10::toString(given.scalar_type()), ", expected one of floating point");
-  return all_finite(given) ? "" : " holds NaN or infinity";
+  const bool narrows = wanted.is_floating_point() && given.element_size() > wanted.element_size();
+  if (all_finite(narrows ? given.to(wanted.scalar_type()) : given)) return "";
+  return line(" holds NaN or infinity", narrows ? " in the precision asked for" : "");
 }
 
 }  // namespace

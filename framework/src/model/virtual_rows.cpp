@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include "model/kernels.h"
+#include "plugin/in_plugin.h"
 
 namespace peft {
 
@@ -45,6 +46,8 @@ std::vector<int64_t> starts_with(int64_t n, const std::vector<int64_t>& starts) 
 
 namespace {
 
+using detail::in_plugin;
+
 template <class Kind>
 std::vector<const Kind*> layers_of(const Site& site) {
   std::vector<const Kind*> found;
@@ -54,9 +57,20 @@ std::vector<const Kind*> layers_of(const Site& site) {
   return found;
 }
 
+template <class Kind>
+int64_t count_of(const Kind& layer) {
+  return in_plugin(layer, "count", [&] { return layer.count(); });
+}
+Tensor gate_of(const VirtualKeys& layer) {
+  return in_plugin(layer, "gate", [&] { return layer.gate(); });
+}
+KeysAndValues keys_and_values_of(const VirtualKeys& layer) {
+  return in_plugin(layer, "keys_and_values", [&] { return layer.keys_and_values(); });
+}
+
 std::vector<const VirtualKeys*> layers_in_front(const Site& attention) {
   auto found = layers_of<VirtualKeys>(attention);
-  std::erase_if(found, [](const VirtualKeys* layer) { return layer->gate().defined(); });
+  std::erase_if(found, [](const VirtualKeys* layer) { return gate_of(*layer).defined(); });
   return found;
 }
 
@@ -69,26 +83,27 @@ Tensor joined(const std::vector<Tensor>& parts) {
 
 int64_t virtual_count(const Embedding& site) {
   int64_t count = 0;
-  for (const VirtualTokens* layer : layers_of<VirtualTokens>(site)) count += layer->count();
+  for (const VirtualTokens* layer : layers_of<VirtualTokens>(site)) count += count_of(*layer);
   return count;
 }
 
 Tensor virtual_rows(const Embedding& site) {
   std::vector<Tensor> rows;
-  for (const VirtualTokens* layer : layers_of<VirtualTokens>(site)) rows.push_back(layer->rows());
+  for (const VirtualTokens* layer : layers_of<VirtualTokens>(site))
+    rows.push_back(in_plugin(*layer, "rows", [&] { return layer->rows(); }));
   return joined(rows);
 }
 
 int64_t keys_in_front(const Site& attention) {
   int64_t count = 0;
-  for (const VirtualKeys* layer : layers_in_front(attention)) count += layer->count();
+  for (const VirtualKeys* layer : layers_in_front(attention)) count += count_of(*layer);
   return count;
 }
 
 KeysAndValues front_of(const Site& attention) {
   std::vector<Tensor> keys, values;
   for (const VirtualKeys* layer : layers_in_front(attention)) {
-    const KeysAndValues own = layer->keys_and_values();
+    const KeysAndValues own = keys_and_values_of(*layer);
     keys.push_back(own.keys);
     values.push_back(own.values);
   }
@@ -111,18 +126,18 @@ Tensor attention_behind(const KeysAndValues& front, const Tensor& q, const Tenso
 
 std::vector<const VirtualKeys*> gated_keys(const Site& attention) {
   auto found = layers_of<VirtualKeys>(attention);
-  std::erase_if(found, [](const VirtualKeys* layer) { return !layer->gate().defined(); });
+  std::erase_if(found, [](const VirtualKeys* layer) { return !gate_of(*layer).defined(); });
   return found;
 }
 
 Tensor gated_attention(const VirtualKeys& layer, const Tensor& q, double scale) {
-  const auto [keys, values] = layer.keys_and_values();
+  const auto [keys, values] = keys_and_values_of(layer);
   const int64_t tokens = q.size(0), groups = keys.size(1), dim = q.size(2);
   // [kv_heads, T · heads of the group, D]
   const Tensor queries = q.reshape({tokens, groups, -1, dim}).transpose(0, 1).reshape({groups, -1, dim});
   const Tensor scores = at::bmm(queries, keys.to(q.scalar_type()).permute({1, 2, 0})) * scale;
   const auto wide = scores.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
-  const Tensor weights = layer.gate().to(q.scalar_type()) * scores.softmax(-1, wide).to(q.scalar_type());
+  const Tensor weights = gate_of(layer).to(q.scalar_type()) * scores.softmax(-1, wide).to(q.scalar_type());
   const Tensor mixed = at::bmm(weights, values.to(q.scalar_type()).transpose(0, 1));
   return mixed.view({groups, tokens, -1, dim}).transpose(0, 1).reshape({tokens, -1});
 }

@@ -26,4 +26,32 @@ decltype(auto) in_plugin(const Object& object, const char* what, Work&& work) {
   }
 }
 
+/// What a plugin calls back into the core by; what leaves it on that way is not the plugin's.
+class Outside {
+ public:
+  template <class Work>
+  auto operator()(Work&& work) {
+    inside_ = false;
+    auto result = work();
+    inside_ = true;
+    return result;
+  }
+  bool inside() const { return inside_; }
+
+ private:
+  bool inside_ = true;
+};
+
+/// As in_plugin(), where `object` in turn calls the core: work(Outside&) does so by its argument.
+template <class Object, class Work>
+auto around_plugin(const Object& object, const char* what, Work&& work) {
+  Outside outside;
+  try {
+    return work(outside);
+  } catch (...) {
+    if (!outside.inside()) throw;
+    rethrow_from(typeid(object), what);
+  }
+}
+
 }  // namespace peft::detail

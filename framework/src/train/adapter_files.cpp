@@ -229,12 +229,30 @@ void write_state(const std::string& path, const State& state, const std::map<std
 
 State read_state(const std::string& path) { return state_of(*SafetensorsFile::open(path)); }
 
+namespace {
+
+/// As the plugin gives it.
+nlohmann::ordered_json config_of(const Adapter& adapter, const Model& model) {
+  return in_plugin(adapter, "hf_config", [&] {
+    nlohmann::ordered_json config = adapter.hf_config(model);
+    TORCH_CHECK(config.is_object() || config.is_null(), "the config is no object");
+    return config.is_null() ? nlohmann::ordered_json::object() : config;
+  });
+}
+
+}  // namespace
+
+std::string peft_type(const Adapter& adapter, const Model& model) {
+  const auto config = config_of(adapter, model);
+  const auto type = config.find("peft_type");
+  return type != config.end() && type->is_string() ? type->get<std::string>() : "adapter";
+}
+
 void save_adapter(const std::string& folder, const Adapter& adapter, const Model& model) {
   const std::filesystem::path in = folder;
-  nlohmann::ordered_json config;
+  nlohmann::ordered_json config = config_of(adapter, model);
   State state, training;
   in_plugin(adapter, "save", [&] {
-    config = adapter.hf_config(model);
     state = adapter.hf_state(model);
     state.merge(adapter.hf_base_state(model));
     training = adapter.training_state(model);
@@ -243,7 +261,8 @@ void save_adapter(const std::string& folder, const Adapter& adapter, const Model
   if (!config.contains("task_type") || config["task_type"].is_null()) config["task_type"] = "CAUSAL_LM";
   std::map<std::string, std::string> metadata = {{"format", "pt"}};
   if (!model.origin().fingerprint.empty()) metadata[kFingerprint] = model.origin().fingerprint;
-  const std::string text = config.dump(2) + "\n";
+  // A path may be of any bytes.
+  const std::string text = config.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
   make_way(in, text);
   write_state((in / kWeights).string(), state, metadata);
   if (!training.empty()) write_state((in / kTraining).string(), training, metadata);

@@ -6,6 +6,7 @@
 
 #include "model/virtual_rows.h"
 #include "peft/train.h"
+#include "train/in_precision.h"
 
 namespace peft {
 
@@ -35,7 +36,7 @@ Calibration calibration(const Model& model, Precision& precision, const Dataset&
                        std::size_t index) { return look_at(make_batch(data, batches.at(index)), model); },
           .loss =
               [&model, &precision](const CalibrationBatch& batch) {
-                return precision.forward([&] {
+                return forward_in(precision, [&] {
                   return model.loss_sum(batch.input, batch.labels) /
                          static_cast<double>(std::max<int64_t>(batch.supervised, 1));
                 });

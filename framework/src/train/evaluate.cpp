@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
 
 #include "model/kernels.h"
 #include "peft/error.h"
 #include "peft/train.h"
+#include "train/in_precision.h"
 
 namespace peft {
 
@@ -48,13 +48,11 @@ Evaluation evaluate(Model& model, Precision& precision, const Dataset& data, int
   model.eval();
   double loss = 0, right = 0;
   Evaluation result;
-  for (std::size_t at = 0; at < data.examples.size(); at += static_cast<std::size_t>(batch_size)) {
-    std::vector<std::size_t> examples(std::min(static_cast<std::size_t>(batch_size), data.examples.size() - at));
-    std::iota(examples.begin(), examples.end(), at);
+  for (const auto& examples : evaluation_batches(data, batch_size)) {
     const Batch batch = make_batch(data, examples);
     const Input input = to_input(batch, model.device());
     const Tensor labels = to_labels(batch, model.device());
-    const Tensor sums = precision.forward([&] { return score(model, input, labels); });
+    const Tensor sums = forward_in(precision, [&] { return score(model, input, labels); });
     loss += sums[0].item<double>();
     right += sums[1].item<double>();
     result.tokens += sums[2].item<int64_t>();

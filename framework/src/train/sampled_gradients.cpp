@@ -6,6 +6,7 @@
 
 #include "model/kernels.h"
 #include "plugin/in_plugin.h"
+#include "train/in_precision.h"
 #include "train/step.h"
 
 namespace peft {
@@ -42,12 +43,12 @@ void show_sampled_gradients(Run& run, const std::vector<Batch>& batches, int64_t
     run.memory.phase(MemoryPhase::forward);
     const Input input = to_input(batch, run.model.device());
     const Tensor labels = to_labels(batch, run.model.device());
-    const Tensor part = run.precision.forward([&] {
+    const Tensor part = forward_in(run.precision, [&] {
       return run.model.loss_sum(input, draw_labels(run.model, input, labels)) / static_cast<double>(supervised);
     });
     if (!std::isfinite(part.item<double>())) return zero_grad(run.optimizer);  // as the step's own loss will be
     run.memory.phase(MemoryPhase::backward);
-    run.precision.backward(part);
+    backward_in(run.precision, part);
     attribute(gradients(parameters), MemoryComponent::gradients);
   }
   run.memory.phase(MemoryPhase::optimizer);

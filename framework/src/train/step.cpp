@@ -8,6 +8,7 @@
 #include "peft/error.h"
 #include "peft/profile.h"
 #include "plugin/in_plugin.h"
+#include "train/in_precision.h"
 
 namespace peft {
 
@@ -24,7 +25,7 @@ double add_auxiliary(const Adapter& adapter, Precision& precision) {
   const Tensor extra = in_plugin(adapter, "auxiliary loss", [&] { return adapter.auxiliary_loss(); });
   if (!extra.defined()) return 0;
   const double value = extra.item<double>();
-  if (std::isfinite(value)) precision.backward(extra);
+  if (std::isfinite(value)) backward_in(precision, extra);
   return value;
 }
 
@@ -36,14 +37,14 @@ void add_gradients(Run& run, const std::vector<Tensor>& parameters, const std::v
     const Tensor labels = to_labels(batches[i], run.model.device());
     // Divided by the whole step's tokens, so that micro-batches add up to one large batch.
     const Tensor part =
-        run.precision.forward([&] { return run.model.loss_sum(input, labels) / static_cast<double>(supervised); });
+        forward_in(run.precision, [&] { return run.model.loss_sum(input, labels) / static_cast<double>(supervised); });
     outcome.loss += part.item<double>();
     if (!std::isfinite(outcome.loss)) {
       outcome.fault = fault("loss", outcome.loss, i);
       return;
     }
     run.memory.phase(MemoryPhase::backward);
-    run.precision.backward(part);
+    backward_in(run.precision, part);
     attribute(gradients(parameters), MemoryComponent::gradients);
   }
   for (const Adapter* adapter : run.adapters) outcome.loss += add_auxiliary(*adapter, run.precision);
@@ -71,8 +72,7 @@ void use_gradients(Run& run, const std::vector<Tensor>& parameters, const StepPo
 /// Also of a step that will not be taken: its log tells the rate.
 void set_rates(Run& run, const StepPosition& position) {
   for (ParamGroup& group : run.optimizer.groups())
-    group.lr = in_plugin(run.scheduler, "lr",
-                         [&] { return run.scheduler.lr(position.step - 1, position.total, *group.initial_lr); });
+    group.lr = learning_rate(run.scheduler, position.step - 1, position.total, *group.initial_lr);
 }
 
 }  // namespace
@@ -85,6 +85,10 @@ StepOutcome take_step(Run& run, const std::vector<Tensor>& parameters, const std
   if (!outcome.fault) use_gradients(run, parameters, position, proof, outcome);
   zero_grad(run.optimizer);
   return outcome;
+}
+
+double learning_rate(const Scheduler& scheduler, int64_t step, int64_t total_steps, double base_lr) {
+  return in_plugin(scheduler, "lr", [&] { return scheduler.lr(step, total_steps, base_lr); });
 }
 
 void zero_grad(Optimizer& optimizer) {

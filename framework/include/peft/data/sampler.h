@@ -26,6 +26,9 @@ PEFT_API std::vector<std::size_t> epoch_order(std::size_t size, uint64_t seed, i
 PEFT_API std::vector<std::vector<std::size_t>> epoch_batches(const Dataset& data, int64_t batch_size, bool packing,
                                                              int64_t max_length, uint64_t seed, int64_t epoch);
 
+/// All examples once, in the file's order, by `batch_size`; the last batch may be smaller.
+PEFT_API std::vector<std::vector<std::size_t>> evaluation_batches(const Dataset& data, int64_t batch_size);
+
 PEFT_API Batch make_batch(const Dataset& data, const std::vector<std::size_t>& examples);
 
 }  // namespace peft
