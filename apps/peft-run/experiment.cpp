@@ -46,7 +46,19 @@ StringList read_plugin_options(Options& in) {
   return paths;
 }
 
+bool is_utf8(const std::string& text) {
+  try {
+    return !nlohmann::json(text).dump().empty();
+  } catch (const nlohmann::json::type_error&) {
+    return false;
+  }
+}
+
 Document read_document(const std::string& path, const StringList& sets) {
+  if (!is_utf8(std::filesystem::absolute(path).parent_path().string()))
+    throw ConfigError(printable(path, 4096) +
+                      ": lies in a folder whose name is not UTF-8, by which resolved.toml could "
+                      "not name anything");
   Document document = Document::from_file(path);
   for (const std::string& assignment : sets) document.set(assignment);
   return document;
@@ -130,11 +142,26 @@ Workload::Workload(Experiment& experiment, const std::string& resume_from)
 
 namespace {
 
+void take_in(LargestBatch& most, const Batch& batch, bool behind_virtual) {
+  most.tokens = std::max(most.tokens, static_cast<int64_t>(batch.ids.size()));
+  most.supervised = std::max(most.supervised, batch.supervised(behind_virtual));
+  most.examples = std::max(most.examples, static_cast<int64_t>(batch.starts.size()) - 1);
+}
+
+LargestBatch largest_evaluation(const Workload& work, const TrainingOptions& options) {
+  LargestBatch most;
+  if (work.eval_data)
+    for (const auto& examples : evaluation_batches(*work.eval_data, options.batch_size))
+      take_in(most, make_batch(*work.eval_data, examples), work.model->virtual_tokens() > 0);
+  return most;
+}
+
 /// Of so many passes over the data at most.
 StepCounts count_passes(const Experiment& experiment, const Workload& work, const TrainingOptions& options,
                         double passes) {
   Steps steps(work.data, options, experiment.data.packing, experiment.data.max_length);
   StepCounts counts{.steps = steps.total()};
+  counts.largest.evaluated = largest_evaluation(work, options);
   const bool behind_virtual = work.model->virtual_tokens() > 0;
   double epoch = 0;
   for (int64_t i = 0; i < steps.total() && epoch < passes; ++i) {
@@ -142,13 +169,9 @@ StepCounts count_passes(const Experiment& experiment, const Workload& work, cons
     epoch = step.epoch;
     for (const auto& examples : step.batches) {
       const Batch batch = make_batch(work.data, examples);
-      const auto size = static_cast<int64_t>(batch.ids.size()), supervised = batch.supervised(behind_virtual);
-      counts.tokens += size;
-      counts.supervised += supervised;
-      LargestBatch& most = counts.largest;
-      most.tokens = std::max(most.tokens, size);
-      most.supervised = std::max(most.supervised, supervised);
-      most.examples = std::max(most.examples, static_cast<int64_t>(batch.starts.size()) - 1);
+      counts.tokens += static_cast<int64_t>(batch.ids.size());
+      counts.supervised += batch.supervised(behind_virtual);
+      take_in(counts.largest.trained, batch, behind_virtual);
     }
   }
   return counts;
@@ -160,7 +183,7 @@ StepCounts count_steps(const Experiment& experiment, const Workload& work) {
   return count_passes(experiment, work, experiment.training, std::numeric_limits<double>::infinity());
 }
 
-LargestBatch largest_batch(const Experiment& experiment, const Workload& work, const TrainingOptions& options) {
+LargestBatches largest_batches(const Experiment& experiment, const Workload& work, const TrainingOptions& options) {
   constexpr double enough = 10;  // passes, each in another order
   return count_passes(experiment, work, options, enough).largest;
 }

@@ -50,15 +50,20 @@ struct Workload {
   std::shared_ptr<peft::Model> model;
 };
 
+/// The largest batch of a run's steps, and that of its evaluations.
+struct LargestBatches {
+  peft::LargestBatch trained, evaluated;
+};
+
 /// What the run's steps hold, and the largest of its micro-batches.
 struct StepCounts {
   int64_t steps = 0, tokens = 0, supervised = 0;
-  peft::LargestBatch largest = {};
+  LargestBatches largest = {};
 };
 StepCounts count_steps(const Experiment& experiment, const Workload& work);
 /// The largest with these options, of the first passes over the data: a run may be endless.
-peft::LargestBatch largest_batch(const Experiment& experiment, const Workload& work,
-                                 const peft::TrainingOptions& options);
+LargestBatches largest_batches(const Experiment& experiment, const Workload& work,
+                               const peft::TrainingOptions& options);
 
 /// Arranges the model's memory as the experiment wants it; a line about it, or "" where everything is kept.
 std::string arranged_memory(const Experiment& experiment, const Workload& work, const peft::LargestBatch& largest);

@@ -3,6 +3,7 @@
 #include <torch/types.h>
 
 #include <algorithm>
+#include <string_view>
 
 #include "peft/error.h"
 #include "screen.h"
@@ -16,17 +17,24 @@ struct Bound {
   std::string name;  ///< for the message
 };
 
-Bound bound_of(const MemoryOptions& options) {
+MemoryEstimate estimate(const Experiment& experiment, const Workload& work, const LargestBatches& largest) {
+  return estimate_memory(*work.model, *experiment.optimizer, largest.trained, largest.evaluated);
+}
+
+/// What is left already counts the pages of the mapped base, which the system may drop; but not its addresses, which it
+/// has.
+Bound bound_of(const MemoryOptions& options, const MemoryEstimate& estimate) {
   if (options.limit > 0) return {options.limit, "[memory] limit"};
   const AvailableMemory left = available_memory();
-  const uint64_t now = resident_bytes();
+  const bool of_addresses = std::string_view(left.bound) == "ulimit -v";
+  const uint64_t now = estimate.program + estimate.reserved + (of_addresses ? estimate.mapped : 0);
   return {left.bytes > UINT64_MAX - now ? UINT64_MAX : left.bytes + now, std::string("what ") + left.bound + " leaves"};
 }
 
 /// Looks for what makes the run fit.
 class Search {
  public:
-  Search(const Experiment& experiment, const Workload& work, const LargestBatch& largest, uint64_t bytes)
+  Search(const Experiment& experiment, const Workload& work, const LargestBatches& largest, uint64_t bytes)
       : experiment_(experiment), work_(work), largest_(largest), bytes_(bytes), kept_(work.model->checkpointing()) {}
   ~Search() { work_.model->set_checkpointing(kept_); }
   Search(const Search&) = delete;
@@ -48,11 +56,9 @@ class Search {
   }
 
  private:
-  uint64_t needed(const LargestBatch& largest) const {
-    return estimate_memory(*work_.model, *experiment_.optimizer, largest).resident();
-  }
-  bool fits(const LargestBatch& largest) const { return needed(largest) <= bytes_; }
-  void add(const std::string& change, const LargestBatch& largest) {
+  uint64_t needed(const LargestBatches& largest) const { return estimate(experiment_, work_, largest).resident(); }
+  bool fits(const LargestBatches& largest) const { return needed(largest) <= bytes_; }
+  void add(const std::string& change, const LargestBatches& largest) {
     found_ += (found_.empty() ? "" : ", or ") + change + " (" + bytes_text(needed(largest)) + ")";
   }
 
@@ -61,7 +67,7 @@ class Search {
     while (options.batch_size > 1) {
       options.batch_size /= 2;
       options.gradient_accumulation_steps *= 2;
-      const LargestBatch largest = largest_batch(experiment_, work_, options);
+      const LargestBatches largest = largest_batches(experiment_, work_, options);
       if (!fits(largest)) continue;
       add(besides + "training.batch_size = " + std::to_string(options.batch_size) +
               " with gradient_accumulation_steps = " + std::to_string(options.gradient_accumulation_steps),
@@ -69,7 +75,7 @@ class Search {
       break;
     }
     for (int64_t length = experiment_.data.max_length / 2; length >= 16; length /= 2) {
-      const LargestBatch largest = cut(length);
+      const LargestBatches largest = cut(length);
       if (!fits(largest)) continue;
       add(besides + "data.max_length = " + std::to_string(length), largest);
       break;
@@ -77,17 +83,20 @@ class Search {
   }
 
   /// A bound on the largest micro-batch of examples that were cut at `length`.
-  LargestBatch cut(int64_t length) const {
-    const int64_t rows = experiment_.data.packing ? experiment_.training.batch_size : largest_.examples;
-    LargestBatch largest = largest_;
-    largest.tokens = std::min(largest.tokens, rows * length);
-    largest.supervised = std::min(largest.supervised, largest.tokens);
-    return largest;
+  LargestBatches cut(int64_t length) const {
+    const auto of = [&](LargestBatch largest, int64_t rows) {
+      largest.tokens = std::min(largest.tokens, rows * length);
+      largest.supervised = std::min(largest.supervised, largest.tokens);
+      return largest;
+    };
+    const auto& [trained, evaluated] = largest_;
+    return {of(trained, experiment_.data.packing ? experiment_.training.batch_size : trained.examples),
+            of(evaluated, evaluated.examples)};
   }
 
   const Experiment& experiment_;
   const Workload& work_;
-  const LargestBatch& largest_;
+  const LargestBatches& largest_;
   uint64_t bytes_;
   std::vector<Checkpointing> kept_;
   std::string found_;
@@ -115,20 +124,24 @@ void begin_limit(const MemoryOptions& options) {
   set_cpu_memory_limit(options.limit - now);
 }
 
-void require_fit(const Experiment& experiment, const Workload& work, const LargestBatch& largest) {
+void require_fit(const Experiment& experiment, const Workload& work, const LargestBatches& largest) {
   if (!work.device.is_cpu()) return;  // what a device has it tells by itself
-  const MemoryEstimate estimate = estimate_memory(*work.model, *experiment.optimizer, largest);
-  const Bound bound = bound_of(experiment.memory);
+  const MemoryEstimate estimate = ::estimate(experiment, work, largest);
+  const Bound bound = bound_of(experiment.memory, estimate);
   if (estimate.resident() <= bound.bytes) {
     const uint64_t besides = estimate.program + estimate.mapped;
     if (experiment.memory.limit > besides) set_cpu_memory_limit(experiment.memory.limit - besides);
     return;
   }
+  const std::string evaluated =
+      largest.evaluated.tokens == 0
+          ? ""
+          : " and evaluations by batches of " + grouped(largest.evaluated.tokens) + ", whichever need more";
   const std::string found = Search(experiment, work, largest, bound.bytes).text();
   throw ResourceError(
       bound.name + ": " + bytes_text(bound.bytes) + " do not hold this run: " + bytes_text(estimate.resident()) +
-      " are expected for micro-batches of " + grouped(largest.tokens) + " tokens (" + estimate_text(estimate) +
-      ", the program " + bytes_text(estimate.program) + "); " +
+      " are expected for micro-batches of " + grouped(largest.trained.tokens) + " tokens" + evaluated + " (" +
+      estimate_text(estimate) + ", the program " + bytes_text(estimate.program) + "); " +
       (found.empty()
            ? "no smaller batch, shorter examples or activation checkpointing make it fit; a narrower precision or "
              "a smaller model needs less"

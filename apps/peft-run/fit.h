@@ -15,4 +15,4 @@ void begin_limit(const peft::MemoryOptions& options);
 
 /// Throws ResourceError where the run is expected to need more, with the sum and what would fit; else bounds what it
 /// may take. The model is arranged.
-void require_fit(const Experiment& experiment, const Workload& work, const peft::LargestBatch& largest);
+void require_fit(const Experiment& experiment, const Workload& work, const LargestBatches& largest);

@@ -105,10 +105,12 @@ int main(int argc, char** argv) {
   std::set_new_handler(note_missing_memory);
   watch_mapped_files();
   try {
-    const int code = run(parse_command_line(argc, argv));
+    const Command command = parse_command_line(argc, argv);
+    const int code = run(command);
     if (std::cout.flush() || code != 0) return code;
     std::cerr << "peft-run: the output cannot be written\n";
-    return resource_error;
+    // What a run made is in its folder, whoever read along.
+    return std::holds_alternative<TrainArguments>(command) ? done : resource_error;
   } catch (...) {
     return report();
   }

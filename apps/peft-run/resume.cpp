@@ -86,9 +86,10 @@ std::string text_of(const nlohmann::json& about, const char* key) {
 }  // namespace
 
 json about_run(const Experiment& experiment, const Workload& work) {
-  json plugins = json::array();
+  StringList plugins;
   for (const PluginStatus& plugin : experiment.plugins->loaded())
     plugins.push_back(plugin.kind + "/" + plugin.name + " " + plugin.version);
+  std::sort(plugins.begin(), plugins.end());  // not by where they lie
   json adapters = json::object();
   for (const NamedAdapter& one : experiment.adapters)
     if (!one.init_from.empty()) adapters[one.name] = read_text(one.init_from + "/adapter_config.json");

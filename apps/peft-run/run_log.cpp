@@ -12,7 +12,10 @@ namespace {
 
 /// The lines of a metrics.jsonl that a run at `step` has written; a line that was cut off is none.
 std::string lines_until(int64_t step, const std::string& path) {
+  errno = 0;
   std::ifstream file(path);
+  if (!file.is_open() && errno != ENOENT)
+    throw peft::ResourceError(peft::printable(path, 4096) + ": cannot be read: " + std::strerror(errno));
   std::string kept;
   for (std::string line; std::getline(file, line);) {
     const json entry = json::parse(line, nullptr, /*allow_exceptions=*/false);
@@ -87,6 +90,7 @@ void RunLog::stepped(const peft::StepReport& r) {
 
 /// In metrics.jsonl alone: trainer_state.json has no word for it.
 void RunLog::faulted(const peft::FaultReport& r) {
+  last_.step = r.step, last_.epoch = r.epoch, last_.total_steps = r.total_steps;
   write(
       {{"epoch", r.epoch}, {"step", r.step}, {"fault", r.what}, {"examples", r.examples}, {"nonfinite", r.nonfinite}});
 }

@@ -226,14 +226,19 @@ TrainingResult trained(Run& run, const TrainingOptions& options) {
 
 void write_results(const Experiment& experiment, const Workload& work, const TrainingResult& result, RunLog& log) {
   const std::string& output = experiment.training.output_dir;
+  const bool wants_best = experiment.training.load_best_model_at_end;
+  if (wants_best && !result.best)
+    throw DivergedError(
+        "[training] load_best_model_at_end: no evaluation at a checkpoint had a finite loss, so no "
+        "adapter is the best; the last checkpoint is " +
+        printable(checkpoint_folder(output, result.steps), 4096));
   uint64_t bytes = 0;
   for (const NamedAdapter& one : experiment.adapters) bytes += checkpoint_bytes(*one.adapter, *work.model);
   require_space(output, bytes, "the adapter");
   log.finished(result);
   write_file(output + "/trainer_state.json", log.state(result.best));
   write_file(output + "/README.md", model_card(experiment, work, result));
-  if (!experiment.training.load_best_model_at_end || !result.best)
-    return save_adapters(output, experiment.adapters, *work.model);
+  if (!wants_best) return save_adapters(output, experiment.adapters, *work.model);
   const std::string best = checkpoint_folder(output, result.best->step);
   verify_manifest(best);
   copy_adapters(best, output, experiment.adapters, *work.model);
@@ -266,8 +271,8 @@ int train_command(const TrainArguments& arguments) {
   const auto from = start_of(arguments, experiment);  // before minutes are spent on what could not be kept
   Workload work(experiment, from ? from->path : "");
   if (from) require_same_ground(*from, experiment, work);
-  const LargestBatch largest = largest_batch(experiment, work, options);
-  const std::string arranged = arranged_memory(experiment, work, largest);
+  const LargestBatches largest = largest_batches(experiment, work, options);
+  const std::string arranged = arranged_memory(experiment, work, largest.trained);
   require_fit(experiment, work, largest);
   Run run{.model = *work.model,
           .optimizer = *experiment.optimizer,

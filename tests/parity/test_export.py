@@ -295,6 +295,8 @@ def test_what_cannot_be_exported(run, tmp_path):
     assert "shares the embedding's weight" in refused(3, "--as", "gguf-adapter", *adapter("head"))
     pair = adapter("small", "large")
     assert "needs adapters of one rank" in refused(2, "--as", "lora", "--combine", "linear", *pair)
+    for weight in ("nan", "inf", "1e39"):
+        assert "must be a finite number" in refused(2, "--as", "lora", f"--weight={weight}", *adapter("small"))
     assert "1 weights for 2 adapters" in refused(2, "--as", "lora", "--weight", "1", *pair)
     assert "no combination 'best'" in refused(2, "--as", "lora", "--combine", "best", *pair)
     assert "density" in refused(2, "--as", "lora", "--combine", "ties", "--density", "0", *pair)

@@ -113,6 +113,31 @@ def test_adapters(run, folder, value):
     assert not (folder / "out").exists()
 
 
+def test_adapters_that_a_narrower_type_cannot_hold(run, folder):
+    save_llama(folder / "model")
+    save_adapter(folder, target_modules=["q_proj"])
+    file = folder / "adapter" / "adapter_model.safetensors"
+    save_file({name: tensor.double() for name, tensor in load_file(file).items()}, file)
+    generate = ["generate", "--model", folder / "model", "--adapter", folder / "adapter", "--prompt", "one", "--max-new-tokens", "1"]
+    run("peft-run", *generate)
+    key = sorted(load_file(file))[0]
+    change(file, key, 1, 1e300)
+    told = run("peft-run", *generate, code=3).stderr
+    assert f"{key} holds NaN or infinity in the precision asked for" in told
+
+
+@pytest.mark.parametrize("temperature", ["0", "1"])
+def test_no_token_is_drawn_from_what_is_not_finite(run, folder, temperature):
+    """An adapter whose numbers are finite, but what comes of them is not."""
+    save_llama(folder / "model")
+    save_adapter(folder, target_modules=["q_proj", "v_proj"])
+    file = folder / "adapter" / "adapter_model.safetensors"
+    save_file({name: tensor * 1e30 for name, tensor in load_file(file).items()}, file)
+    told = run("peft-run", "generate", "--model", folder / "model", "--adapter", folder / "adapter", "--prompt", "one",
+               "--temperature", temperature, code=6)
+    assert "the model's logits are NaN or infinite" in told.stderr and told.stdout.strip() in ("", "one")
+
+
 def test_a_merged_model_is_read_as_any_other(run, folder):
     save_llama(folder / "model")
     save_adapter(folder, target_modules=["q_proj"])

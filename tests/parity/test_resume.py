@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -522,6 +523,8 @@ def test_the_newest_and_the_best_are_kept(run, folder):
     state = json.loads((output / "trainer_state.json").read_text())
     assert state["best_global_step"] == best and state["best_metric"] == losses[best]
     assert state["best_model_checkpoint"] == str(output / f"checkpoint-{best}")
+    told = re.search(r"evaluation loss \| (\S+) ", (output / "README.md").read_text())[1]
+    assert float(told) == pytest.approx(losses[best], rel=1e-5) != pytest.approx(losses[STEPS], rel=1e-5)
     # Also across a break.
     shutil.rmtree(output / f"checkpoint-{STEPS}")
     run("peft-run", write(folder, "best", ruin), "--resume")
@@ -535,6 +538,45 @@ def test_the_newest_and_the_best_are_kept(run, folder):
         code=2).stderr
 
 
+def test_adalora_saves_what_was_evaluated(run, folder):
+    """Also between two allocations of ranks, where a triplet that one has set to zero has been trained since."""
+    changes = {"adapter": {"name": "adalora", "init_r": 6, "target_r": 2, "tinit": 1, "deltaT": 4, "lora_alpha": 64},
+               "data": {"eval": "train.jsonl"}, "optimizer": {"lr": 0.1}, "scheduler": {"name": "constant"},
+               "training": {"max_steps": 12, "eval_every": 1}}
+    run("peft-run", write(folder, "run", changes))
+    losses = {line["step"]: line["eval_loss"] for line in history(folder / "run") if "eval_loss" in line}
+    assert sorted(losses) == list(range(1, 13)) == checkpoints(folder / "run")
+    kept = []
+    for step, loss in losses.items():
+        at = folder / "run" / f"checkpoint-{step}"
+        told = run("peft-run", "eval", "--model", folder / "model", "--adapter", at, "--data", folder / "train.jsonl").stdout
+        assert float(told.splitlines()[-1].split()[0]) == pytest.approx(loss, abs=1e-4), (step, told)
+        kept.append(json.loads((at / "adapter_config.json").read_text())["rank_pattern"] is not None)
+    assert [step for step, has in enumerate(kept, 1) if has] == [4, 8, 12]
+
+
+def test_a_run_that_nobody_reads_is_none_that_failed(folder, bin_dir):
+    """Whoever reads the output may go: the run ends as it would have, and says on the other channel what is missing."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([bin_dir / "peft-run", write(folder)], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert done.returncode == 0 and "the output cannot be written" in done.stderr
+    check_whole(folder / "run" / f"checkpoint-{STEPS}")
+    assert weights(folder / "run") == weights(folder / "run" / f"checkpoint-{STEPS}")
+    done = subprocess.run([bin_dir / "peft-run", "plan", write(folder)], stdout=open("/dev/full", "w"), stderr=subprocess.PIPE)
+    assert done.returncode == 5
+
+
+def test_a_log_that_cannot_be_read_is_not_written_over(run, folder):
+    path = write(folder)
+    run("peft-run", path, "--set", "training.max_steps=4")
+    (folder / "run" / "metrics.jsonl").unlink()
+    (folder / "run" / "metrics.jsonl").symlink_to("metrics.jsonl")  # what opens it finds no end
+    told = run("peft-run", path, "--resume", "--set", "training.max_steps=4", code=5).stderr
+    assert "metrics.jsonl: cannot be read: " in told
+
+
 def test_a_checkpoint_by_a_link_is_where_it_lies(run, folder):
     """With leave to write over the folder, too, what it holds is gone on from."""
     saving = {"training": {"save_every": 2}}
@@ -546,6 +588,11 @@ def test_a_checkpoint_by_a_link_is_where_it_lies(run, folder):
     told = run("peft-run", path, "--resume", folder / "link", *over)
     assert "set aside: " in told.stderr and weights(output) == weights(folder / "unbroken")
     check_whole(output / "checkpoint-2")
+    # A second time what was set aside stays, too.
+    told = run("peft-run", path, "--resume", folder / "link", *over)
+    assert f"checkpoint-{STEPS}.aside-2\n" in told.stderr
+    assert sorted(entry.name for entry in output.glob("*.aside*")) == sorted(
+        f"checkpoint-{step}.aside{more}" for step in range(4, STEPS + 1, 2) for more in ("", "-2"))
 
 
 def test_a_best_checkpoint_that_is_gone_is_told_first(run, folder):

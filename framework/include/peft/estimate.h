@@ -8,7 +8,7 @@
 
 namespace peft {
 
-/// Bytes that a training step is expected to need, by component, before anything ran.
+/// Bytes that a training step is expected to need, or an evaluation that needs more, by component, before anything ran.
 struct MemoryEstimate {
   ComponentBytes components{};
   uint64_t mapped = 0;  ///< of the base: pages of the file, which the system may drop and read again
@@ -24,8 +24,10 @@ struct MemoryEstimate {
 struct LargestBatch {
   int64_t tokens = 0, supervised = 0, examples = 0;
 };
-/// For such micro-batches, with the model's own checkpointing.
-PEFT_API MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, const LargestBatch& largest);
+/// For such micro-batches, with the model's own checkpointing; `evaluated`: the largest batch of an evaluation between
+/// steps.
+PEFT_API MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, const LargestBatch& largest,
+                                        const LargestBatch& evaluated = {});
 
 /// The [memory] table.
 struct MemoryOptions {

@@ -16,9 +16,18 @@ namespace fs = std::filesystem;
 DraftFolder::DraftFolder(const std::string& path, bool over_another)
     : path_(path), draft_(path + ending), over_another_(over_another) {
   std::error_code error;
+  std::optional<FolderLock> left;
+  if (fs::is_directory(fs::symlink_status(draft_, error))) left.emplace(draft_);
   fs::remove_all(draft_, error);
-  if (!error) fs::create_directories(draft_, error);
+  if (!error) fs::create_directories(fs::path(draft_).parent_path(), error);
+  if (!error && !fs::create_directory(draft_, error) && !error) fail("another process is writing it");
   if (error) fail(error.message());
+  try {
+    lock_.emplace(draft_);
+  } catch (const ResourceError&) {
+    fs::remove(draft_, error);  // as long as it is empty: it may be another process's by now
+    throw;
+  }
 }
 
 DraftFolder::~DraftFolder() {
@@ -44,6 +53,7 @@ void DraftFolder::publish() {
   if (!sync_folder(fs::path(path_).parent_path().string())) fail(std::strerror(errno));
   if (there) fs::remove_all(exchanged ? draft_ : path_ + going, error);
   draft_.clear();
+  lock_.reset();
 }
 
 void make_folder(const std::string& path) {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -14,7 +15,10 @@ namespace peft {
 FolderLock::FolderLock(const std::string& folder)
     : folder_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
   if (folder_ < 0) throw ResourceError(printable(folder, 4096) + " cannot be opened: " + std::strerror(errno));
-  if (::flock(folder_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK) {
+  const bool held = ::flock(folder_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  struct stat now{};
+  const bool removed = ::fstat(folder_, &now) == 0 && now.st_nlink == 0;  // by who held it between the two calls
+  if (held || removed) {
     ::close(folder_);
     throw ResourceError(printable(folder, 4096) + ": another run is writing into it");
   }

@@ -149,12 +149,23 @@ void delete_checkpoints(const std::string& output_dir, int64_t limit, std::optio
   }
 }
 
+namespace {
+
+/// The name, or with the first number that makes it one that is not taken.
+std::string free_name(const std::string& name) {
+  std::error_code error;
+  std::string free = name;
+  for (int n = 2; fs::exists(fs::symlink_status(free, error)); ++n) free = name + "-" + std::to_string(n);
+  return free;
+}
+
+}  // namespace
+
 std::vector<std::string> set_aside_after(const std::string& output_dir, int64_t step) {
   std::vector<std::string> moved;
   for (const CheckpointFolder& folder : checkpoints_in(output_dir)) {
     if (folder.step <= step) continue;
-    moved.push_back(folder.path + kAside);
-    take_away(moved.back());
+    moved.push_back(free_name(folder.path + kAside));
     std::error_code error;
     fs::rename(folder.path, moved.back(), error);
     if (error) throw ResourceError(printable(folder.path, 4096) + " cannot be renamed: " + error.message());

@@ -100,6 +100,26 @@ int64_t activation_elements(const Model& model, const LargestBatch& largest) {
   return kept + working;
 }
 
+/// What evaluation holds in place of gradients, activations and logits, where that is more: in its layers, which keep
+/// nothing, or behind the last of them.
+void add_evaluation(MemoryEstimate& estimate, const Model& model, const LargestBatch& evaluated) {
+  const DecoderConfig& c = model.config();
+  const auto width = static_cast<int64_t>(c10::elementSize(model.dtype())), wide = std::max<int64_t>(width, 4);
+  const int64_t rows = evaluated.tokens + evaluated.examples * model.virtual_tokens();
+  const int64_t heads = (2 * c.num_attention_heads + 2 * c.num_key_value_heads) * c.head_dim;
+  const int64_t behind = rows * c.hidden_size * width;
+  const int64_t within = 3 * behind + rows * std::max(heads, 3 * c.intermediate_size) * width;
+  const int64_t scores =  // the logits, wide, and their logarithms
+      std::min(kLogitRows, evaluated.supervised) * c.vocab_size * ((width < 4 ? width : 0) + 2 * wide);
+  uint64_t& gradients = at(estimate, MemoryComponent::gradients);
+  uint64_t& kept = at(estimate, MemoryComponent::activations);
+  uint64_t& logits = at(estimate, MemoryComponent::logits);
+  const bool in_layers = within > behind + scores;
+  const auto most = static_cast<uint64_t>(in_layers ? within : behind + scores);
+  if (most <= gradients + kept + logits) return;
+  gradients = 0, logits = in_layers ? 0 : static_cast<uint64_t>(scores), kept = most - logits;
+}
+
 }  // namespace
 
 uint64_t MemoryEstimate::total() const {
@@ -108,7 +128,8 @@ uint64_t MemoryEstimate::total() const {
 
 uint64_t MemoryEstimate::resident() const { return std::max(total(), reserved + mapped) + program; }
 
-MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, const LargestBatch& largest) {
+MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, const LargestBatch& largest,
+                               const LargestBatch& evaluated) {
   const DecoderConfig& c = model.config();
   MemoryEstimate estimate;
   std::vector<Tensor> base, adapter;
@@ -131,6 +152,7 @@ MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, c
   const int64_t wide = std::max<int64_t>(width, 4), adapted = model.head().adapted() || model.head().uses_copies();
   at(estimate, MemoryComponent::logits) = static_cast<uint64_t>(
       std::min(kLogitRows, largest.supervised) * c.vocab_size * ((width < 4 ? width : 0) + wide + adapted * wide));
+  add_evaluation(estimate, model, evaluated);
 
   if (!model.device().is_cpu()) return estimate;
   estimate.reserved = memory_stats(torch::kCPU).reserved;

@@ -30,7 +30,8 @@ void require_same_course(const Run& run, int64_t done, int64_t before, int64_t n
   for (const Adapter* adapter : run.adapters)
     if (adapter->depends_on_length()) throw ConfigError(lengths + "on which the adapter's method depends");
   for (int64_t step = 0; step < done; ++step) {
-    const double then = run.scheduler.lr(step, before, 1), would = run.scheduler.lr(step, now, 1);
+    const double then = learning_rate(run.scheduler, step, before, 1);
+    const double would = learning_rate(run.scheduler, step, now, 1);
     if (then != would)
       throw ConfigError(lengths + "on which the schedule depends: step " + std::to_string(step + 1) + " had " +
                         std::to_string(then) + " of the learning rate, and would have had " + std::to_string(would) +
@@ -83,6 +84,7 @@ std::string Progress::fault(FaultReport report) {
   result_.steps = report.step;
   result_.tokens += report.tokens;
   result_.epochs = report.epoch;
+  report.total_steps = total_;
   report.nonfinite = ++result_.nonfinite;
   if (report.nonfinite == 1) first_fault_ = report.step;
   for (Observer* observer : run_.observers) observer->faulted(report);
@@ -108,6 +110,7 @@ void Progress::evaluated(int64_t step, double epoch, double loss) {
 }
 
 void Progress::snapshot() {
+  due_ = false;
   if (evaluated_at_ != result_.steps || !std::isfinite(*result_.eval_loss) ||
       (result_.best && result_.best->loss <= *result_.eval_loss))
     return;
@@ -129,6 +132,7 @@ State Progress::state() const {
   out.put("tokens_since", static_cast<double>(tokens_since_));
   out.put("seconds", seconds(Clock::now() - begin_));
   out.put("seconds_since", seconds(Clock::now() - logged_));
+  if (due_) out.put("due", 1);
   if (learned_) out.put("learned", static_cast<double>(*learned_));
   if (result_.eval_loss) {
     out.put("eval_loss", *result_.eval_loss);
@@ -167,6 +171,7 @@ void Progress::load(const State& state) {
   };
   begin_ -= before("seconds");
   logged_ -= before("seconds_since");
+  due_ = in.has("due");
   if (in.has("learned")) {
     learned_ = static_cast<std::size_t>(in.count("learned"));
     if (*learned_ >= run_.data.examples.size())

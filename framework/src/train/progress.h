@@ -19,7 +19,10 @@ class Progress {
   /// The example of the last step that was finite, in this process or before.
   std::optional<std::size_t> learned() const { return learned_; }
   void evaluated(int64_t step, double epoch, double loss);
-  /// A snapshot is being taken that is due: the best of them may be this one, if it was just evaluated.
+  /// A snapshot is to be taken, behind the next step that is finite.
+  void due() { due_ = true; }
+  bool is_due() const { return due_; }
+  /// The one that is due is being taken: the best of them may be this one, if it was just evaluated.
   void snapshot();
   TrainingResult result() const;
 
@@ -37,6 +40,7 @@ class Progress {
   int64_t evaluated_at_ = 0;  ///< step of result_.eval_loss
   int64_t first_fault_ = 0;   ///< step
   std::optional<std::size_t> learned_;
+  bool due_ = false;
   bool begun_ = false;  ///< a step was taken in this process
   TrainingResult result_;
 };

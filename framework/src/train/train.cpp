@@ -148,7 +148,7 @@ TrainingResult train(Run& run) {
 
   std::optional<StepProfile> profile;
   if (options.profile) profile.emplace();
-  bool stopped = false, save_due = false;
+  bool stopped = false;
   for (int64_t step = done + 1; step <= total && !stopped; ++step) {
     if (profile && step == done + 2) profile->reset();  // the first step takes its memory besides
     const Steps::Step plan = steps.next();
@@ -171,9 +171,9 @@ TrainingResult train(Run& run) {
     const bool last = step == total;
     const auto every = [&](int64_t steps_between) { return steps_between > 0 && step % steps_between == 0; };
     const bool evaluates = eval_data != nullptr && (last || every(options.eval_every));
-    save_due = save_due || every(options.save_every) || (last && options.save_every > 0);
+    if (every(options.save_every) || (last && options.save_every > 0)) progress.due();
     stopped = !last && stop();
-    if (!evaluates && !save_due && !stopped && !last) continue;
+    if (!evaluates && !progress.is_due() && !stopped && !last) continue;
     EvalWeights weights(optimizer);
     if (evaluates) {
       memory.phase(MemoryPhase::evaluate);
@@ -185,13 +185,13 @@ TrainingResult train(Run& run) {
     }
     if (last) require_sound(run, progress.learned(), step);
     // Behind a step that was not finite a checkpoint waits for one that is, unless there will be none.
-    if (stopped || (save_due && (!outcome.fault || last))) {
+    const bool saves = progress.is_due() && (!outcome.fault || last);
+    if (saves || stopped) {
       memory.phase(MemoryPhase::save);
-      if (save_due) progress.snapshot();  // a run that was never stopped would not have had the others
+      if (saves) progress.snapshot();  // a run that was never stopped would not have had the others
       Snapshot snapshot{step, states_of(parts), progress.result().best, !outcome.fault && !outcome.overflowed};
       require_finite(run, snapshot.states.at("optimizer"), step);
       save(snapshot);
-      save_due = false;
     }
     weights.done();
   }

@@ -29,7 +29,8 @@ void Budget::after_step(int64_t step, int64_t total) {
   const int64_t all = init_r * count, last = total - tfinal;
   if (step < last) {
     watch();
-    if (step <= tinit || step % deltaT != 0) return;
+    if (step <= tinit || step % deltaT != 0)
+      return masks_.clear();  // this step's optimizer moved what they had set to 0
     const double left = 1 - static_cast<double>(step - tinit) / static_cast<double>(last - tinit);
     const auto more = static_cast<double>((init_r - target_r) * count);
     return allocate(

@@ -60,6 +60,7 @@ class ReduceOnPlateau final : public WarmupScheduler {
 
  private:
   bool better(double loss) const {
+    if (std::isnan(loss)) return false;
     if (!record_.best) return true;
     return options_.threshold_mode == "rel" ? loss < *record_.best * (1 - options_.threshold)
                                             : loss < *record_.best - options_.threshold;

@@ -117,6 +117,17 @@ TEST_CASE("a draft folder appears by publish, in an older one's place where it m
   CHECK(read_text(path + "/text", 100) == "new");
 }
 
+TEST_CASE("a draft is one process's: another one is refused, and harms nothing") {
+  const Folder folder;
+  const std::string path = (folder.path / "made").string();
+  DraftFolder draft(path);
+  write_file(draft.file("text"), "mine");
+  CHECK(has(message_of<ResourceError>([&] { DraftFolder second(path); }), "another run is writing into it"));
+  draft.publish();
+  CHECK(read_text(path + "/text", 100) == "mine");
+  DraftFolder next(path, /*over_another=*/true);  // what is published is nobody's
+}
+
 TEST_CASE("a folder is made with those above it, or is there") {
   const Folder folder;
   const std::string path = (folder.path / "a" / "b").string();

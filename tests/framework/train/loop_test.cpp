@@ -74,8 +74,18 @@ struct Trainer {
             .options = options,
             .memory = memory,
             .observers = observers,
-            .save = [this](const Snapshot& snapshot) { saved.push_back(snapshot.step); },
-            .stop = [this] { return !recorder.steps.empty() && recorder.steps.back().step >= stop_after; }};
+            .save =
+                [this](const Snapshot& snapshot) {
+                  saved.push_back(snapshot.step);
+                  snapshots.push_back(snapshot);
+                },
+            .stop =
+                [this] {
+                  const bool faulted = !recorder.faults.empty() && recorder.faults.back().step == -stop_after;
+                  return faulted ||
+                         (!recorder.steps.empty() && stop_after > 0 && recorder.steps.back().step >= stop_after);
+                },
+            .resume = from};
     return train(all);
   }
   std::vector<Adapter*> told;
@@ -93,7 +103,9 @@ struct Trainer {
   Recorder recorder;
   std::vector<Observer*> observers{&recorder};
   std::vector<int64_t> saved;
-  int64_t stop_after = 1000;
+  std::vector<Snapshot> snapshots;
+  int64_t stop_after = 1000;       ///< -n: in step n, which is at fault
+  const RunState* from = nullptr;  ///< a snapshot's states
 };
 
 double difference(const Model& a, const Model& b) {
@@ -446,6 +458,33 @@ TEST_CASE("a step that is not finite is skipped, counted and told with its examp
     CHECK(fault.examples.front().starts_with("data.jsonl:"));
     CHECK(trainer.saved == std::vector<int64_t>{3, 4});  // 2's waits for a step that is finite
   }
+}
+
+TEST_CASE(
+    "stopped in a step that is not finite, a run keeps in mind that a checkpoint is due, and takes it for no best") {
+  const auto go = [](int64_t stop, const RunState* from, Trainer& trainer) {
+    Spoiler spoiler(*trainer.model, Spoiler::What::gradient, 2);
+    trainer.told = {&spoiler};
+    trainer.options.max_steps = 4;
+    trainer.options.save_every = trainer.options.eval_every = 2;
+    trainer.options.max_nonfinite_steps = 1;
+    trainer.eval_data = test_data(4);
+    trainer.stop_after = stop;
+    trainer.from = from;
+    return trainer.run();
+  };
+  Trainer whole, broken;
+  const TrainingResult unbroken = go(1000, nullptr, whole);
+  CHECK(whole.saved == std::vector<int64_t>{3, 4});
+  REQUIRE(unbroken.best);
+  CHECK(unbroken.best->step == 4);         // 3 was not evaluated
+  CHECK(go(-2, nullptr, broken).stopped);  // in the step at fault
+  CHECK(broken.saved == std::vector<int64_t>{2});
+  CHECK_FALSE(broken.snapshots.front().best);
+  const RunState states = broken.snapshots.front().states;
+  const TrainingResult resumed = go(1000, &states, broken);
+  CHECK(broken.saved == std::vector<int64_t>{2, 3, 4});
+  CHECK(resumed.best->step == 4);
 }
 
 TEST_CASE("one step too many that is not finite ends the run") {

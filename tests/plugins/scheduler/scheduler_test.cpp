@@ -5,6 +5,8 @@
 
 #include <torch/torch.h>
 
+#include <cmath>
+
 #include "peft/error.h"
 #include "plugins/load.h"
 #include "support/test.h"
@@ -31,6 +33,14 @@ TEST_CASE("a plateau is recognised across an interruption", "[scheduler]") {
     }
     CHECK(whole->lr(5, 10, 1e-3) == 1e-3 / 8);
   }
+}
+
+TEST_CASE("an evaluation that is not finite is never the best", "[scheduler]") {
+  const auto scheduler = test::load<Scheduler>("reduce_on_plateau", "patience = 2\nfactor = 0.5");
+  for (const double loss : {std::nan(""), 5.0, 4.0, std::nan(""), 3.0, 2.0, 1.0, 0.5}) scheduler->observe(loss);
+  CHECK(scheduler->lr(5, 10, 1e-3) == 1e-3);
+  for (int i = 0; i < 3; ++i) scheduler->observe(std::nan(""));
+  CHECK(scheduler->lr(5, 10, 1e-3) == 5e-4);
 }
 
 TEST_CASE("a state that is not a plateau's is refused", "[scheduler]") {

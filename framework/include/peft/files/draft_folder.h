@@ -1,8 +1,10 @@
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "peft/export.h"
+#include "peft/files/folder_lock.h"
 
 namespace peft {
 
@@ -12,7 +14,8 @@ class PEFT_API DraftFolder {
  public:
   static constexpr const char* ending = ".writing";
   static constexpr const char* going = ".deleting";  ///< of one whose place is taken, for a moment
-  /// Removes what a process that was killed left under that name.
+  /// Removes what a process that was killed left under that name, and keeps it until it is published or gone; what
+  /// another process is writing there is refused.
   /// `over_another`: publish() may take the place of one of that name.
   explicit DraftFolder(const std::string& path, bool over_another = false);
   ~DraftFolder();
@@ -27,6 +30,7 @@ class PEFT_API DraftFolder {
   [[noreturn]] void fail(const std::string& why) const;
   std::string path_, draft_;
   bool over_another_;
+  std::optional<FolderLock> lock_;
 };
 
 /// Makes a folder, with those above it, that stays through a loss of power. One may be there already. Throws
