@@ -2,6 +2,8 @@
 right, and not one file written or changed."""
 
 import json
+import os
+import shutil
 
 import pytest
 from tiny_llama import save_llama
@@ -108,6 +110,21 @@ def test_names_are_shown_escaped(run, folder):
     index = {"metadata": {}, "weight_map": {"x": "\x1b[31mred.safetensors"}}
     (folder / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
     refused(run, folder, 3, "red.safetensors")
+
+
+def test_a_folder_that_no_toml_file_can_name(run, folder):
+    """Refused where resolved.toml would have to name it; taken where only the command line does."""
+    odd = folder / os.fsdecode(b"caf\xe9")
+    odd.mkdir()
+    (odd / "experiment.toml").write_text(EXPERIMENT.format(model=folder / "model", train=folder / "train.jsonl"))
+    told = run("peft-run", odd / "experiment.toml", code=2).stderr
+    assert "a folder whose name is not UTF-8" in told and "caf\\xe9" in told and not (odd / "out").exists()
+    test_a_sound_one_trains(run, folder)
+    shutil.copytree(folder / "model", odd / "model")
+    of = ["--model", odd / "model", "--adapter", folder / "out"]
+    run("peft-run", "export", "--as", "lora", *of, "--output", odd / "lora")
+    config = json.loads((odd / "lora" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == f"{folder}/caf\ufffd/model"
 
 
 def test_patterns_that_match_nothing(run, folder):

@@ -276,6 +276,16 @@ def test_combined_goes_on(run, tmp_path):
           logits(expected, examples))
 
 
+def test_a_bare_name_is_a_folder_here(run, tmp_path):
+    """An --output without a folder before it, as one writes it on the command line."""
+    save_llama(tmp_path / "model")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")
+    for name, words in {"merged": ["merge"], "lora": ["export", "--as", "lora"], "gguf": ["export", "--as", "gguf-adapter"]}.items():
+        run("peft-run", *words, "--model", "model", "--adapter", "adapter", "--output", name, cwd=tmp_path)
+        assert list((tmp_path / name).iterdir())
+
+
 def test_what_cannot_be_exported(run, tmp_path):
     save_llama(tmp_path / "model", tie_word_embeddings=True, attention_bias=True)
     peft_adapter(tmp_path, "bias", target_modules=["q_proj"], bias="all")

@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from tiny_llama import save_llama
 
 from model_support import within
 
@@ -100,7 +101,7 @@ def test_an_evaluation_that_needs_more_is_planned(folder, plan, run, precision, 
     sets = [*alone, f'data.eval={folder / "train.jsonl"}', "data.max_length=900", f'training.output_dir={folder / "evaluated"}']
     planned = plan(*sets)
     assert planned[0] > 1.1 * plan(*alone)[0]
-    limit = f'memory.limit="{(planned[1] - 50 * MIB) / 1e6:.1f}MB"'
+    limit = f'memory.limit="{(planned[1] - 20 * MIB) / 1e6:.1f}MB"'
     told = run("peft-run", folder / "experiment.toml", *words([*sets, limit]), code=5).stderr
     assert " and evaluations by batches of " in told and "it fits with " in told
     assert not (folder / "evaluated").exists()
@@ -193,6 +194,25 @@ def test_over_the_control_group(folder, bin_dir, plan, group):
             assert done.stderr.startswith("what the control group leaves: ") and "it fits with " in done.stderr
             assert not (folder / "out").exists()
     assert ends[0.3] == 5 and ends[1.1] == 0, ends
+
+
+def test_a_mapped_base_counts_once(tmp_path, run, bin_dir, group):
+    """Its pages are there already, and are none that others could have besides."""
+    save_llama(tmp_path / "model", hidden_size=512, intermediate_size=4096, num_hidden_layers=10)
+    (tmp_path / "train.jsonl").write_text('{"text": "one and two"}\n' * 8)
+    experiment = tmp_path / "experiment.toml"
+    experiment.write_text('[model]\npath = "model"\n[data]\ntrain = "train.jsonl"\n[adapter]\nname = "lora"\n'
+                          '[training]\noutput_dir = "out"\nmax_steps = 2\n')
+    told = run("peft-run", "plan", experiment).stdout
+    mapped = in_bytes(re.search(r"base, mapped (.*), in all", told)[1])
+    needed = in_bytes(re.search(r"^resident: .* hold no tensors (.*)$", told, re.M)[1])
+    assert mapped > 200 * MIB and mapped > 0.3 * needed
+    command = [bin_dir / "peft-run", experiment]
+    done = group(needed - 0.5 * mapped, command)
+    assert done.returncode == 5 and done.stderr.startswith("what the control group leaves: "), done.stderr
+    assert not (tmp_path / "out").exists()
+    done = group(1.25 * needed, command)
+    assert done.returncode == 0, done.stderr
 
 
 def bounded(bin_dir, arguments, limit):

@@ -538,10 +538,11 @@ def test_the_newest_and_the_best_are_kept(run, folder):
         code=2).stderr
 
 
-def test_adalora_saves_what_was_evaluated(run, folder):
+@pytest.mark.parametrize("optimizer", ["adamw", "schedule_free_adamw"])
+def test_adalora_saves_what_was_evaluated(run, folder, optimizer):
     """Also between two allocations of ranks, where a triplet that one has set to zero has been trained since."""
     changes = {"adapter": {"name": "adalora", "init_r": 6, "target_r": 2, "tinit": 1, "deltaT": 4, "lora_alpha": 64},
-               "data": {"eval": "train.jsonl"}, "optimizer": {"lr": 0.1}, "scheduler": {"name": "constant"},
+               "data": {"eval": "train.jsonl"}, "optimizer": {"name": optimizer, "lr": 0.1}, "scheduler": {"name": "constant"},
                "training": {"max_steps": 12, "eval_every": 1}}
     run("peft-run", write(folder, "run", changes))
     losses = {line["step"]: line["eval_loss"] for line in history(folder / "run") if "eval_loss" in line}
@@ -550,7 +551,7 @@ def test_adalora_saves_what_was_evaluated(run, folder):
     for step, loss in losses.items():
         at = folder / "run" / f"checkpoint-{step}"
         told = run("peft-run", "eval", "--model", folder / "model", "--adapter", at, "--data", folder / "train.jsonl").stdout
-        assert float(told.splitlines()[-1].split()[0]) == pytest.approx(loss, abs=1e-4), (step, told)
+        assert float(told.splitlines()[-1].split()[0]) == pytest.approx(loss, abs=2e-4), (step, told)
         kept.append(json.loads((at / "adapter_config.json").read_text())["rank_pattern"] is not None)
     assert [step for step, has in enumerate(kept, 1) if has] == [4, 8, 12]
 

@@ -54,10 +54,10 @@ def resumed(bench, folder, changes, unbroken, step, name, source):
 
 
 def of_variant(bench, folder, changes, steps):
-    """Returns how many resumes were bit-equal."""
+    """Returns how many resumes were bit-equal, and how many of them from checkpoints of a resumed run."""
     changes = changes | {"training": {"max_steps": STEPS, "save_every": 1} | changes.get("training", {})}
     bench.peft_run(experiment(folder, "unbroken", changes))
-    unbroken, count = folder / "unbroken", 0
+    unbroken, count, again = folder / "unbroken", 0, 0
     for step in steps:
         first = resumed(bench, folder, changes, unbroken, step, "first", unbroken)
         count += 1
@@ -66,10 +66,10 @@ def of_variant(bench, folder, changes, steps):
             shutil.rmtree(first)
             continue
         second = resumed(bench, folder, changes, unbroken, later, "second", first)
-        count += 1
+        count, again = count + 1, again + 1
         shutil.rmtree(first)
         shutil.rmtree(second)
-    return count
+    return count, again
 
 
 def prove_that_it_sees(bench, folder):
@@ -113,12 +113,12 @@ def row(bench):
     def one(item):
         folder, name, changes, steps = item
         try:
-            count = of_variant(bench, folder, changes, steps)
+            counts = of_variant(bench, folder, changes, steps)
         except Failed as failure:
             raise Failed(f"{name}: {failure}") from None
         shutil.rmtree(folder)
-        return count
+        return counts
 
-    count = sum(bench.each(one, work))
-    return (f"{count} resumes bit-equal to the unbroken run, every other one from a checkpoint of a resumed one: {len(work)} "
+    count, again = map(sum, zip(*bench.each(one, work), strict=True))
+    return (f"{count} resumes bit-equal to the unbroken run, {again} of them from checkpoints of a resumed one: {len(work)} "
             f"variants at {min(len(item[3]) for item in work)} or more of {STEPS} steps")

@@ -19,13 +19,16 @@ DraftFolder::DraftFolder(const std::string& path, bool over_another)
   std::optional<FolderLock> left;
   if (fs::is_directory(fs::symlink_status(draft_, error))) left.emplace(draft_);
   fs::remove_all(draft_, error);
-  if (!error) fs::create_directories(fs::path(draft_).parent_path(), error);
+  const fs::path above = fs::path(draft_).parent_path();
+  if (!error && !above.empty()) fs::create_directories(above, error);
   if (!error && !fs::create_directory(draft_, error) && !error) fail("another process is writing it");
   if (error) fail(error.message());
   try {
     lock_.emplace(draft_);
+  } catch (const FolderInUse&) {
+    throw;
   } catch (const ResourceError&) {
-    fs::remove(draft_, error);  // as long as it is empty: it may be another process's by now
+    fs::remove(draft_, error);
     throw;
   }
 }

@@ -198,13 +198,14 @@ c10::intrusive_ptr<Parts> parts_of(const std::vector<AdaptedLinear>& linears) {
 }  // namespace
 
 std::optional<LowRank> low_rank_of(const Site& site, const Layer& layer) {
-  const bool by_rows = dynamic_cast<const Embedding*>(&site) != nullptr;
-  const auto weight = site.frozen().weight.sizes();
-  const int64_t in = weight[by_rows ? 0 : 1], out = weight[by_rows ? 1 : 0];
   return detail::in_plugin(layer, "low_rank", [&] {
     auto update = layer.low_rank();
     if (!update) return update;
     const auto& [A, B, scale] = *update;
+    const Tensor& weight = site.frozen().weight;
+    TORCH_CHECK(weight.defined() && weight.dim() == 2, "'", site.path(), "' has no matrix that could be updated");
+    const bool by_rows = dynamic_cast<const Embedding*>(&site) != nullptr;
+    const int64_t in = weight.size(by_rows ? 0 : 1), out = weight.size(by_rows ? 1 : 0);
     TORCH_CHECK(A.dim() == 2 && B.dim() == 2 && A.size(1) == in && B.size(0) == out && A.size(0) == B.size(1), "A is ",
                 A.sizes(), " and B ", B.sizes(), " where '", site.path(), "' needs [r, ", in, "] and [", out, ", r]");
     return update;

@@ -25,9 +25,10 @@ std::string misfit(const Tensor& wanted, const Tensor& given) {
   if (given.sizes() != wanted.sizes()) return line(" has shape ", given.sizes(), ", expected ", wanted.sizes());
   if (wanted.is_floating_point() && !given.is_floating_point())
     return line(" is of type ", c10::toString(given.scalar_type()), ", expected one of floating point");
-  const bool narrows = wanted.is_floating_point() && given.element_size() > wanted.element_size();
-  if (all_finite(narrows ? given.to(wanted.scalar_type()) : given)) return "";
-  return line(" holds NaN or infinity", narrows ? " in the precision asked for" : "");
+  if (!all_finite(given)) return " holds NaN or infinity";
+  const bool changes = wanted.is_floating_point() && given.scalar_type() != wanted.scalar_type();
+  if (!changes || all_finite(given.to(wanted.scalar_type()))) return "";
+  return " holds NaN or infinity in the precision asked for";
 }
 
 }  // namespace

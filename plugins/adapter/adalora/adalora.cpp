@@ -73,16 +73,22 @@ class AdaLoraLayer final : public peft::FactoredLayer {
         "lora_E", o.init_lora_weights ? peft::init::zeros({rank, 1}, form) : peft::init::normal({rank, 1}, 1, form));
   }
   adalora::Triplets triplets() const { return {A_, B_, E_}; }
+  /// Which triplets an allocation has left, [r]; undefined: all. An optimizer that evaluates a mean of its steps has
+  /// others in it, too.
+  void keep(const Tensor& mask) { mask_ = mask; }
   /// ‖A·Aᵀ − 1‖ + ‖Bᵀ·B − 1‖, Frobenius.
   Tensor skewness() const { return away(at::mm(A_, A_.t())) + away(at::mm(B_.t(), B_)); }
 
  protected:
-  peft::LowRank factors() const override { return {A_ * E_, B_, scale_}; }
+  peft::LowRank factors() const override {
+    return {A_ * (mask_.defined() && !is_training() ? E_ * mask_.unsqueeze(1) : E_), B_, scale_};
+  }
 
  private:
   static Tensor away(const Tensor& square) { return (square - torch::eye(square.size(0), square.options())).norm(); }
   double scale_;
   Tensor A_, B_, E_;  // [r, in], [out, r], [r, 1]
+  Tensor mask_;
 };
 
 class AdaLora final : public peft::TargetedAdapter {
@@ -107,6 +113,7 @@ class AdaLora final : public peft::TargetedAdapter {
  private:
   peft::BoolListMap pattern() const;
   void begin_budget();
+  void keep_masks();
   AdaLoraOptions options_;
   std::vector<std::string> paths_;
   std::vector<std::shared_ptr<AdaLoraLayer>> layers_;
@@ -152,6 +159,11 @@ void AdaLora::begin_budget() {
   budget_.emplace(options_.schedule, std::move(updates));
 }
 
+void AdaLora::keep_masks() {
+  const auto& masks = budget_->masks();
+  for (std::size_t i = 0; i < layers_.size(); ++i) layers_[i]->keep(masks.empty() ? Tensor() : masks[i]);
+}
+
 constexpr const char* kRun = "run";
 
 peft::State AdaLora::state() const {
@@ -169,6 +181,7 @@ void AdaLora::attach(peft::Model& model, torch::Dtype dtype) {
     throw peft::InputError("adalora: the saved state does not tell the run's steps");
   begin_budget();
   budget_->load(saved_);
+  keep_masks();
   run_ = run.mapped().item<int64_t>();
   saved_.clear();
 }
@@ -182,9 +195,10 @@ void AdaLora::after_step(const peft::StepPosition& position) {
     begin_budget();
   }
   budget_->after_step(position.step, run_);
+  keep_masks();
 }
 
-/// What the budget has left: the other triplets are zero.
+/// What the budget has left: the other triplets count as zero.
 peft::State AdaLora::hf_state(const peft::Model& model) const {
   peft::State state = TargetedAdapter::hf_state(model);
   if (!budget_ || budget_->masks().empty()) return state;

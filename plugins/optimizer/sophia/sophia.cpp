@@ -1,6 +1,4 @@
 // Sophia-G: momentum over a clipped estimate of the curvature's diagonal (Liu et al. 2023, arXiv 2305.14342).
-#include <cstring>
-
 #include "../common_options.h"
 #include "../per_parameter.h"
 
@@ -17,46 +15,40 @@ class Sophia final : public PerParameter {
  public:
   explicit Sophia(SophiaOptions options) : PerParameter("sophia"), options_(options) {}
 
-  bool wants_sampled_gradients() const override { return steps_ % options_.update_period == 0; }
+  /// Once before each of these steps, though it be tried again.
+  bool wants_sampled_gradients() const override {
+    return steps_ % options_.update_period == 0 && observed_at_ != steps_;
+  }
 
-  /// The Gauss-Newton-Bartlett estimate: tokens · g², with the gradient g of the mean over drawn labels. It counts when
-  /// the step is taken.
+  /// The Gauss-Newton-Bartlett estimate: tokens · g², with the gradient g of the mean over drawn labels.
   void observe_sampled_gradients(int64_t tokens) override {
     const torch::NoGradGuard no_grad;
+    observed_at_ = steps_;
     const double weight = (1 - options_.beta2) * static_cast<double>(tokens);
-    observed_.clear();
     for (const peft::ParamGroup& group : groups_)
       for (const auto& [name, parameter] : group.parameters)
-        if (const Tensor& grad = parameter.grad(); grad.defined())
-          observed_[name] = (kept_of(name, parameter)["hessian"] * options_.beta2).addcmul_(grad, grad, weight);
+        if (parameter.grad().defined())
+          kept_of(name, parameter)["hessian"].mul_(options_.beta2).addcmul_(parameter.grad(), parameter.grad(), weight);
   }
 
   void step() override {
-    const torch::NoGradGuard no_grad;
-    for (auto& [name, hessian] : observed_) all_kept().at(name)["hessian"].copy_(hessian);
-    observed_.clear();
     PerParameter::step();
     ++steps_;
   }
   peft::State state() const override {
     peft::State state = PerParameter::state();
     state["steps"] = torch::tensor(steps_, torch::kLong);
-    for (const auto& [name, hessian] : observed_) state[name + kObserved] = hessian;
+    state["observed_at"] = torch::tensor(observed_at_, torch::kLong);
     return state;
   }
   void load(const peft::State& state) override {
     peft::State rest = state;
-    const auto steps = rest.extract("steps");
-    if (!steps || steps.mapped().numel() != 1) throw peft::InputError("sophia: the saved state has no step count");
-    peft::State observed;
-    for (const auto& [name, tensor] : state)
-      if (name.ends_with(kObserved)) {
-        observed[name.substr(0, name.size() - std::strlen(kObserved))] = tensor;
-        rest.erase(name);
-      }
+    const auto steps = rest.extract("steps"), observed_at = rest.extract("observed_at");
+    if (!steps || steps.mapped().numel() != 1 || !observed_at || observed_at.mapped().numel() != 1)
+      throw peft::InputError("sophia: the saved state has no step count");
     PerParameter::load(rest);
-    load_observed(observed);
     steps_ = steps.mapped().item<int64_t>();
+    observed_at_ = observed_at.mapped().item<int64_t>();
   }
 
  protected:
@@ -74,22 +66,8 @@ class Sophia final : public PerParameter {
   }
 
  private:
-  static constexpr const char* kObserved = ".observed";
-
-  void load_observed(const peft::State& saved) {
-    peft::State wanted;
-    for (const auto& [name, tensor] : saved)
-      if (const auto kept = all_kept().find(name); kept != all_kept().end()) wanted[name] = kept->second["hessian"];
-    if (const std::string problems = peft::misfits(wanted, saved); !problems.empty())
-      throw peft::InputError("sophia: the saved estimates are not of these parameters:" + problems);
-    observed_.clear();
-    for (const auto& [name, tensor] : saved)
-      observed_[name] = tensor.to(wanted.at(name).options(), false, /*copy=*/true);
-  }
-
   SophiaOptions options_;
-  int64_t steps_ = 0;
-  peft::State observed_;  ///< the curvature with its newest estimate, until the step that it was made for is taken
+  int64_t steps_ = 0, observed_at_ = -1;  ///< steps taken; how many there were when the curvature was last estimated
 };
 
 std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
