@@ -92,18 +92,17 @@ def test_the_plan_is_what_is_held(plan, train, setup):
     within("process", abs(planned[1] / held[1] - 1), 0.2)
 
 
-@pytest.mark.parametrize("batch_size", [4, 16])  # the logits are the most, or what lies between two layers
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision,batch_size", [("fp32", 4), ("bf16", 4), ("fp32", 16)])  # with 16 logits are not the most
 def test_an_evaluation_that_needs_more_is_planned(folder, plan, run, precision, batch_size):
     """Short examples to learn from, long ones held out."""
     (folder / "short.jsonl").write_text('{"text": "one and two"}\n' * 8)
     alone = [f'data.train={folder / "short.jsonl"}', f"precision.name={precision}", f"training.batch_size={batch_size}"]
     sets = [*alone, f'data.eval={folder / "train.jsonl"}', "data.max_length=900", f'training.output_dir={folder / "evaluated"}']
-    planned = plan(*sets)
-    assert planned[0] > 1.1 * plan(*alone)[0]
-    limit = f'memory.limit="{(planned[1] - 20 * MIB) / 1e6:.1f}MB"'
+    planned, steps = plan(*sets), plan(*alone)
+    assert planned[0] > 1.1 * steps[0]
+    limit = f'memory.limit="{(planned[1] + steps[1]) / 2e6:.1f}MB"'  # enough for the steps
     told = run("peft-run", folder / "experiment.toml", *words([*sets, limit]), code=5).stderr
-    assert " and evaluations by batches of " in told and "it fits with " in told
+    assert told.startswith("[memory] limit: ") and " and evaluations by batches of " in told
     assert not (folder / "evaluated").exists()
     told = run("peft-run", folder / "experiment.toml", *words([*sets, "training.overwrite_output_dir=true"])).stdout
     shutil.rmtree(folder / "evaluated")
