@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
 
 #include "peft/error.h"
@@ -22,6 +23,9 @@ void end(int number, siginfo_t* info, void*) {
     ::raise(number);
     return;
   }
+  static std::atomic_flag told;
+  if (told.test_and_set())
+    for (;;) ::pause();  // until the thread that came first has ended the process
   tell("peft-run: ");
   tell(path);
   tell(" was cut off while it was in use, or cannot be read any more\n");
