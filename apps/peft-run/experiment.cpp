@@ -46,18 +46,7 @@ StringList read_plugin_options(Options& in) {
   return paths;
 }
 
-bool is_utf8(const std::string& text) {
-  try {
-    return !nlohmann::json(text).dump().empty();
-  } catch (const nlohmann::json::type_error&) {
-    return false;
-  }
-}
-
 Document read_document(const std::string& path, const StringList& sets) {
-  if (!is_utf8(std::filesystem::absolute(path).parent_path().string()))
-    throw ConfigError(printable(path, 4096) +
-                      ": lies in a folder whose name is not UTF-8, and no TOML file can name what is in there");
   Document document = Document::from_file(path);
   for (const std::string& assignment : sets) document.set(assignment);
   return document;

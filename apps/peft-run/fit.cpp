@@ -17,10 +17,6 @@ struct Bound {
   std::string name;  ///< for the message
 };
 
-MemoryEstimate estimate(const Experiment& experiment, const Workload& work, const LargestBatches& largest) {
-  return estimate_memory(*work.model, *experiment.optimizer, largest.trained, largest.evaluated);
-}
-
 /// What is left already counts the pages of the mapped base, which the system may drop; but not its addresses, which it
 /// has.
 Bound bound_of(const MemoryOptions& options, const MemoryEstimate& estimate) {
@@ -56,7 +52,9 @@ class Search {
   }
 
  private:
-  uint64_t needed(const LargestBatches& largest) const { return estimate(experiment_, work_, largest).resident(); }
+  uint64_t needed(const LargestBatches& largest) const {
+    return expected_memory(experiment_, work_, largest).resident();
+  }
   bool fits(const LargestBatches& largest) const { return needed(largest) <= bytes_; }
   void add(const std::string& change, const LargestBatches& largest) {
     found_ += (found_.empty() ? "" : ", or ") + change + " (" + bytes_text(needed(largest)) + ")";
@@ -104,6 +102,10 @@ class Search {
 
 }  // namespace
 
+MemoryEstimate expected_memory(const Experiment& experiment, const Workload& work, const LargestBatches& largest) {
+  return estimate_memory(*work.model, *experiment.optimizer, largest.trained, largest.evaluated);
+}
+
 std::string estimate_text(const MemoryEstimate& estimate) {
   std::string text;
   const auto append = [&](const std::string& part, uint64_t bytes) {
@@ -126,7 +128,7 @@ void begin_limit(const MemoryOptions& options) {
 
 void require_fit(const Experiment& experiment, const Workload& work, const LargestBatches& largest) {
   if (!work.device.is_cpu()) return;  // what a device has it tells by itself
-  const MemoryEstimate estimate = ::estimate(experiment, work, largest);
+  const MemoryEstimate estimate = expected_memory(experiment, work, largest);
   const Bound bound = bound_of(experiment.memory, estimate);
   if (estimate.resident() <= bound.bytes) {
     const uint64_t besides = estimate.program + estimate.mapped;

@@ -6,6 +6,9 @@
 
 #include "experiment.h"
 
+/// Of a step or an evaluation, whichever needs more.
+peft::MemoryEstimate expected_memory(const Experiment& experiment, const Workload& work, const LargestBatches& largest);
+
 /// "base 513.0 MiB, adapter 90.0 KiB, …": the components of the sum.
 std::string estimate_text(const peft::MemoryEstimate& estimate);
 

@@ -50,8 +50,9 @@ std::string model_card(const Experiment& experiment, const Workload& work, const
       << "| parameters | " << parameters(peft::census(*work.model)) << " |\n"
       << "| steps | " << result.steps << " (" << result.epochs << " epochs) |\n"
       << "| mean training loss | " << result.loss << " |\n";
-  const bool best = experiment.training.load_best_model_at_end && result.best;
-  if (result.eval_loss) out << "| evaluation loss | " << (best ? result.best->loss : *result.eval_loss) << " |\n";
+  if (result.eval_loss)
+    out << "| evaluation loss | "
+        << (experiment.training.load_best_model_at_end ? result.best->loss : *result.eval_loss) << " |\n";
   out << "| base | XXH3-128 " << result.base_hash << ", bit-equal before and after |\n\n"
       << "`resolved.toml` repeats the run.\n\n"
       << usage(experiment.adapters);

@@ -9,7 +9,6 @@
 #include "experiment.h"
 #include "fit.h"
 #include "peft/error.h"
-#include "peft/estimate.h"
 #include "screen.h"
 
 namespace {
@@ -102,7 +101,7 @@ int plan_command(const PlanArguments& arguments) {
   const StepCounts counts = count_steps(experiment, work);
   print_steps(experiment, counts);
   std::cout << arranged_memory(experiment, work, counts.largest.trained);
-  print_memory(estimate_memory(model, *experiment.optimizer, counts.largest.trained, counts.largest.evaluated));
+  print_memory(expected_memory(experiment, work, counts.largest));
   print_sample(work);
   require_fit(experiment, work, counts.largest);
   return 0;

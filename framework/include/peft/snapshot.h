@@ -64,9 +64,8 @@ PEFT_API ReadCheckpoint read_checkpoint(const std::string& path);
 /// Deletes the oldest of `output_dir` beyond `limit` (0: all), but never the one of `spared` nor the newest, as HF's
 /// Trainer does with save_total_limit. What is being deleted is no checkpoint from the first moment on.
 PEFT_API void delete_checkpoints(const std::string& output_dir, int64_t limit, std::optional<int64_t> spared);
-/// Renames those later than `step`, whole or not, to `checkpoint-<step>.aside`, or the first
-/// `….aside-<n>` that is free: they are of a run that goes on
-/// otherwise. Returns their new paths.
+/// Renames those later than `step`, whole or not, to `checkpoint-<step>.aside`, or the first `….aside-<n>` that is
+/// free: they are of a run that goes on otherwise. Returns their new paths.
 PEFT_API std::vector<std::string> set_aside_after(const std::string& output_dir, int64_t step);
 /// Takes away what runs that were killed left half written or half deleted, in the folder and in its adapters'.
 PEFT_API void clean_output(const std::string& output_dir, const AdapterStack& adapters);

@@ -2,6 +2,8 @@
 
 #include <cstdio>
 
+#include "base/utf8.h"
+
 namespace peft {
 
 Error::Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
@@ -24,21 +26,6 @@ DivergedError::~DivergedError() = default;
 
 namespace {
 
-/// Length of the well-formed UTF-8 sequence at `i` (table 3-7 of the Unicode standard), 0 if there is none.
-std::size_t utf8_length(const std::string& text, std::size_t i) {
-  const auto byte = [&](std::size_t k) { return k < text.size() ? static_cast<unsigned char>(text[k]) : 0u; };
-  const unsigned lead = byte(i), second = byte(i + 1);
-  if (lead < 0x80) return 1;
-  if (lead < 0xC2 || lead > 0xF4) return 0;
-  const unsigned low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-  const unsigned high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-  if (second < low || second > high) return 0;
-  const std::size_t n = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
-  for (std::size_t k = 2; k < n; ++k)
-    if (byte(i + k) >> 6 != 2) return 0;
-  return n;
-}
-
 /// What drives a terminal or turns the order of what is shown: C0, DEL, C1, line separators, bidirectional controls.
 bool is_control(const std::string& text, std::size_t i, std::size_t n) {
   const auto byte = [&](std::size_t k) { return static_cast<unsigned char>(text[i + k]); };
@@ -55,7 +42,7 @@ std::string printable(const std::string& text, std::size_t limit) {
   std::string out;
   for (std::size_t i = 0; i < text.size();) {
     if (out.size() >= limit) return out + "…";
-    const std::size_t n = utf8_length(text, i);
+    const std::size_t n = detail::utf8_length(text, i);
     if (n == 0 || is_control(text, i, n)) {
       char hex[8];
       std::snprintf(hex, sizeof hex, "\\x%02x", static_cast<unsigned char>(text[i]));

@@ -5,6 +5,7 @@
 
 #include "merge/combine.h"
 #include "model/finite.h"
+#include "model/low_rank.h"
 #include "peft/adapter_files.h"
 #include "peft/error.h"
 #include "peft/files/draft_folder.h"
@@ -45,7 +46,7 @@ StringList export_lora(const CombineOptions& options, const std::string& output,
   lora->attach(model, torch::kFloat);
   for (const auto& [site, update] : combined.updates) {
     const auto layers = lora->layers_on(*site);
-    const auto own = layers.size() == 1 ? layers.front()->low_rank() : std::nullopt;
+    const auto own = layers.size() == 1 ? low_rank_of(*site, *layers.front()) : std::nullopt;
     TORCH_CHECK(own && own->A.size(0) >= update.A.size(0), "adapter/lora did not take ", site->path());
     own->A.zero_().slice(0, 0, update.A.size(0)).copy_(update.A * (update.scale / own->scale));
     own->B.zero_().slice(1, 0, update.B.size(1)).copy_(update.B);

@@ -57,10 +57,6 @@ std::vector<const Kind*> layers_of(const Site& site) {
   return found;
 }
 
-template <class Kind>
-int64_t count_of(const Kind& layer) {
-  return in_plugin(layer, "count", [&] { return layer.count(); });
-}
 Tensor gate_of(const VirtualKeys& layer) {
   return in_plugin(layer, "gate", [&] { return layer.gate(); });
 }
@@ -81,9 +77,14 @@ Tensor joined(const std::vector<Tensor>& parts) {
 
 }  // namespace
 
+int64_t count_of(const VirtualKeys& layer) {
+  return in_plugin(layer, "count", [&] { return layer.count(); });
+}
+
 int64_t virtual_count(const Embedding& site) {
   int64_t count = 0;
-  for (const VirtualTokens* layer : layers_of<VirtualTokens>(site)) count += count_of(*layer);
+  for (const VirtualTokens* layer : layers_of<VirtualTokens>(site))
+    count += in_plugin(*layer, "count", [&] { return layer->count(); });
   return count;
 }
 

@@ -25,6 +25,8 @@ KeysAndValues front_of(const Site& attention);
 Tensor attention_behind(const KeysAndValues& front, const Tensor& q, const Tensor& k, const Tensor& v,
                         const std::vector<int64_t>& starts, double scale);
 
+/// VirtualKeys::count(); a failure of it names its file.
+int64_t count_of(const VirtualKeys& layer);
 /// What the adapters of an attention attend to by themselves.
 std::vector<const VirtualKeys*> gated_keys(const Site& attention);
 /// gate · softmax(q·keysᵀ · scale) · values. q: [T, heads, D] → [T, heads · D].

@@ -1,5 +1,6 @@
 #include "peft/options.h"
 
+#include "base/utf8.h"
 #include "options/codec.h"
 #include "options/table.h"
 #include "peft/error.h"
@@ -58,10 +59,14 @@ void Options::Table::error(std::string_view key, std::string_view message) {
               label + "'" + printable(std::string(key)) + "' " + std::string(message));
 }
 
-std::string Options::Table::absolute(std::string_view key, const std::string& path) const {
+std::string Options::Table::absolute(std::string_view key, const std::string& path) {
   const Entry* entry = find(key);
   const auto& source = entry != nullptr ? entry->value.place.source : place.source;
-  return path.empty() || !source ? path : (source->folder / path).lexically_normal().string();
+  if (path.empty() || !source) return path;
+  std::string whole = (source->folder / path).lexically_normal().string();
+  if (!detail::is_utf8(whole))
+    error(key, "is in a folder whose name is not UTF-8, which no TOML file can name: " + printable(whole, 4096));
+  return whole;
 }
 
 void Options::Table::retell(std::string_view key, const std::string& type, const std::string& value) {

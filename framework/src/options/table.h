@@ -41,8 +41,9 @@ struct Options::Table {
   const Asked* asked(std::string_view key) const;
   std::shared_ptr<Table> child(std::string_view key) const;  ///< null if it was not asked for
   void error(std::string_view key, std::string_view message);
-  /// `path` from the folder of the source that names it (or of the document, for a default).
-  std::string absolute(std::string_view key, const std::string& path) const;
+  /// `path` from the folder of the source that names it (or of the document, for a default). An error where that is not
+  /// UTF-8, as the folder may be.
+  std::string absolute(std::string_view key, const std::string& path);
   /// What a path option is, once it has been read as text.
   void retell(std::string_view key, const std::string& type, const std::string& value);
   /// An error for each key that nobody asked for.

@@ -22,12 +22,13 @@ std::string file_of(const void* address) {
 }  // namespace
 
 std::string current_exception_text() {
+  constexpr std::size_t most = 1000;
   try {
     throw;
   } catch (const c10::Error& error) {
-    return error.what_without_backtrace();
+    return printable(error.what_without_backtrace(), most);
   } catch (const std::exception& error) {
-    return error.what();
+    return printable(error.what(), most);
   } catch (...) {
     return "something that is no std::exception";
   }
@@ -56,7 +57,7 @@ void rethrow_from(const std::type_info& type, const char* what) {
     throw;
   } catch (...) {
     if (file.empty() || file == file_of(reinterpret_cast<const void*>(&current_exception_text))) throw;
-    throw PluginError(printable(file, 4096) + ": " + what + " failed: " + printable(current_exception_text(), 1000));
+    throw PluginError(printable(file, 4096) + ": " + what + " failed: " + current_exception_text());
   }
 }
 

@@ -6,7 +6,7 @@
 
 namespace peft::detail {
 
-/// The text of the exception being handled.
+/// The text of the exception being handled, printable.
 std::string current_exception_text();
 
 /// Rethrows the exception being handled if it says that memory is missing.

@@ -146,7 +146,7 @@ const Plugins::Loaded& Plugins::load_file(const std::string& kind, const std::st
     info.add(made->registry);
   } catch (...) {
     detail::rethrow_missing_memory();
-    refuse("could not register: " + printable(detail::current_exception_text(), 1000));
+    refuse("could not register: " + detail::current_exception_text());
   }
   const StringList all = registered(made->registry);
   if (all != StringList{kind + "/" + name})
@@ -164,7 +164,7 @@ void Plugins::rethrow(const std::string& kind, const std::string& name) const {
     throw;
   } catch (...) {
     detail::rethrow_missing_memory();
-    throw PluginError(who + "could not be made: " + printable(detail::current_exception_text(), 1000));
+    throw PluginError(who + "could not be made: " + detail::current_exception_text());
   }
 }
 

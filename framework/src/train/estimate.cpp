@@ -54,7 +54,7 @@ std::vector<AdaptedLayer> adapted_layers(const Model& model) {
     layer.front += keys_in_front(*site);
     // Queries by groups, weights before and behind the gate.
     for (const VirtualKeys* keys : gated_keys(*site))
-      layer.gated += c.num_attention_heads * (c.head_dim + 2 * keys->count());
+      layer.gated += c.num_attention_heads * (c.head_dim + 2 * count_of(*keys));
   }
   bool below = model.embedding().touched() || model.virtual_tokens() > 0;
   for (AdaptedLayer& layer : layers) below = layer.learns = layer.learns || below;
