@@ -288,6 +288,18 @@ def backtracking(folder):
     (folder / "train.jsonl").write_text(json.dumps({"text": "a" * 100}) + "\n")
 
 
+def backtracking_everywhere(folder):
+    """Each search takes no more steps than there are bytes; but there are as many searches."""
+    tokenizer(lambda t: t.update(pre_tokenizer=split("a*b|a")))(folder)
+    (folder / "train.jsonl").write_text(json.dumps({"text": "a" * 300_000}) + "\n")
+
+
+def many_turns(folder):
+    template(b"{% for message in messages %}{{ message.content }}{% endfor %}")(folder)
+    turns = [{"role": ("user", "assistant")[i % 2], "content": "a"} for i in range(3000)]
+    (folder / "train.jsonl").write_text(json.dumps({"messages": turns}) + "\n")
+
+
 def template(source, messages=True):
     def breaking(folder):
         (folder / "model" / "chat_template.jinja").write_bytes(source)
@@ -316,6 +328,8 @@ cases(
         "tokenizer_long_regex": ("tokenizer", ["'Regex' is longer than 10000 bytes"], tokenizer(lambda t: t.update(pre_tokenizer=split("a|" * 10_000)))),
         "tokenizer_many_specials": ("tokenizer", ["more than 1024 special tokens"], tokenizer(lambda t: t.update(post_processor=many_around()))),
         "tokenizer_backtracks": ("tokenizer", ["gave up"], backtracking),
+        "tokenizer_backtracks_everywhere": ("tokenizer", ["gave up"], backtracking_everywhere),
+        "tokenizer_long_added": ("tokenizer", ["'content' is longer than 4096 bytes"], tokenizer(lambda t: t["added_tokens"].append(t["added_tokens"][0] | {"id": 258, "content": "a" * 5000}))),
         "tokenizer_doubles": (
             "tokenizer",
             ["256 times longer"],
@@ -413,6 +427,9 @@ cases(
         "data_array_open": ("train.jsonl:2", ["does not end"], data('[{"text": "a"},\n{"text": "b"}')),
         "data_half_character": ("train.jsonl:1", ["not JSON"], data('{"text": "\\ud800"}\n')),
         "data_number": ("train.jsonl:1", ["must be an object"], data("5\n")),
+        "data_commas": ("train.jsonl:1", ["not JSON"], data("[" + "," * 60_000_000 + "]")),
+        "data_numbers": ("train.jsonl:1", ["must be an object"], data("0\n" * 60_000_000)),
+        "data_turns": ("train.jsonl:1", ["1500 answers in a conversation of 3000 messages"], many_turns),
         "data_key": ("train.jsonl:1", ["'\\x1b[31m'"], data('{"\\u001b[31m": "a"}\n')),
         "data_role": ("train.jsonl:1", ["'\\x1broot'"], data('{"messages": [{"role": "\\u001broot", "content": "a"}]}\n')),
         "data_fifo": ("train.jsonl", ["there is no such data file"], lambda f: fifo(f / "train.jsonl")),

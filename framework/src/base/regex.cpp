@@ -2,7 +2,11 @@
 
 #include <oniguruma.h>
 
+#include <algorithm>
+#include <climits>
+#include <ctime>
 #include <mutex>
+#include <new>
 
 #include "peft/error.h"
 
@@ -10,15 +14,13 @@ namespace peft {
 
 namespace {
 
-/// A match may begin at each byte, and each may take Oniguruma's ten million steps: together they may take these, and a
-/// hundred for a byte.
-constexpr unsigned long search_steps = 1'000'000;
-
 using Limits = std::unique_ptr<OnigMatchParam, void (*)(OnigMatchParam*)>;
 using Region = std::unique_ptr<OnigRegion, void (*)(OnigRegion*)>;
 
 Region new_region() {
-  return {onig_region_new(), [](OnigRegion* region) { onig_region_free(region, 1); }};
+  OnigRegion* made = onig_region_new();
+  if (made == nullptr) throw std::bad_alloc();
+  return {made, [](OnigRegion* region) { onig_region_free(region, 1); }};
 }
 
 const OnigUChar* begin(std::string_view text) { return reinterpret_cast<const OnigUChar*>(text.data()); }
@@ -30,8 +32,16 @@ std::string message_of(int code, OnigErrorInfo* info) {
   return printable({reinterpret_cast<const char*>(text), static_cast<std::size_t>(n)});
 }
 
+/// That this thread has had.
+double processor_seconds() {
+  timespec now{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+  return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
+}
+
 /// False where there is no match.
 bool matched(int code) {
+  if (code == ONIGERR_MEMORY) throw std::bad_alloc();
   if (code < 0 && code != ONIG_MISMATCH) throw RegexError("gave up: " + message_of(code, nullptr));
   return code >= 0;
 }
@@ -42,11 +52,12 @@ struct Regex::Compiled {
   regex_t* regex = nullptr;
   unsigned long most_steps = 0;
 
-  /// For one search: threads share the expression.
-  Limits limits(std::string_view text) const {
+  /// For one search, which threads may make at a time, of at most so many steps.
+  Limits limits(unsigned long steps) const {
     Limits made{onig_new_match_param(), onig_free_match_param};
+    if (!made) throw std::bad_alloc();
     if (most_steps > 0) onig_set_retry_limit_in_match_of_match_param(made.get(), most_steps);
-    onig_set_retry_limit_in_search_of_match_param(made.get(), search_steps + 100 * text.size());
+    onig_set_retry_limit_in_search_of_match_param(made.get(), steps);
     return made;
   }
 };
@@ -62,24 +73,40 @@ Regex::Regex(const std::string& expression, Syntax syntax, unsigned long most_st
   const int code =
       onig_new(&compiled_->regex, peft::begin(expression), peft::end(expression), ONIG_OPTION_NONE, ONIG_ENCODING_UTF8,
                syntax == Syntax::python ? ONIG_SYNTAX_PYTHON : ONIG_SYNTAX_DEFAULT, &info);
+  if (code == ONIGERR_MEMORY) throw std::bad_alloc();
   if (code != ONIG_NORMAL) throw RegexError("does not compile: " + message_of(code, &info));
   compiled_->most_steps = most_steps;
 }
 
 Regex::~Regex() { onig_free(compiled_->regex); }
 
-std::optional<Regex::Match> Regex::search(std::string_view text, std::size_t from) const {
-  const Limits limits = compiled_->limits(text);
+RegexSteps::RegexSteps(std::string_view text)
+    : left_(1'000'000 + 100 * text.size()),
+      seconds_(10 + 2e-5 * static_cast<double>(text.size())),
+      begun_(processor_seconds()) {}
+
+unsigned long RegexSteps::take(unsigned long most) {
+  const bool late = ++searches_ % 64 == 0 && processor_seconds() - begun_ > seconds_;
+  if (left_ == 0 || late) throw RegexError(late ? "gave up: too long a search" : "gave up: too many steps");
+  most = std::min(most, left_);
+  left_ -= most;
+  return most;
+}
+
+std::optional<Regex::Match> Regex::search(std::string_view text, std::size_t from, RegexSteps& steps) const {
   const Region region = new_region();
-  const int code =
-      onig_search_with_param(compiled_->regex, peft::begin(text), peft::end(text), peft::begin(text) + from,
-                             peft::end(text), region.get(), ONIG_OPTION_NONE, limits.get());
+  int code = ONIGERR_RETRY_LIMIT_IN_SEARCH_OVER;
+  // How many steps a search took Oniguruma does not tell; the limit that it kept within is near enough.
+  for (unsigned long limit = 64; code == ONIGERR_RETRY_LIMIT_IN_SEARCH_OVER; limit *= 4)
+    code = onig_search_with_param(compiled_->regex, peft::begin(text), peft::end(text), peft::begin(text) + from,
+                                  peft::end(text), region.get(), ONIG_OPTION_NONE,
+                                  compiled_->limits(steps.take(limit)).get());
   if (!matched(code)) return std::nullopt;
   return Match{static_cast<std::size_t>(region->beg[0]), static_cast<std::size_t>(region->end[0]), ""};
 }
 
 std::optional<Regex::Match> Regex::match(std::string_view text, const std::string& group) const {
-  const Limits limits = compiled_->limits(text);
+  const Limits limits = compiled_->limits(RegexSteps(text).take(ULONG_MAX));
   const Region region = new_region();
   const int code = onig_match_with_param(compiled_->regex, peft::begin(text), peft::end(text), peft::begin(text),
                                          region.get(), ONIG_OPTION_NONE, limits.get());

@@ -35,26 +35,43 @@ Passage passage_of(const Answer& answer) {
   return {{{answer.text.substr(0, answer.begin), false}, {answer.text.substr(answer.begin), true}}, false};
 }
 
-std::vector<Passage> chat_passages(const Item& item, const ChatTemplate& chat) {
-  std::vector<Answer> answers;
-  for (std::size_t i = 1; i < item.turns.size(); ++i)  // a first turn answers nothing
-    if (item.turns[i].supervised) answers.push_back(render_answer(chat, item, i));
-  if (answers.empty()) return {};
+/// The turns that the model must say. Throws where finding what it says in them would take too long.
+std::vector<std::size_t> answered_turns(const Item& item) {
+  constexpr std::size_t most = std::size_t{1} << 21;  // messages rendered: some half a minute
+  std::vector<std::size_t> turns;
+  std::size_t rendered = 0;
+  for (std::size_t i = 1; i < item.turns.size(); ++i) {  // a first turn answers nothing
+    if (!item.turns[i].supervised) continue;
+    turns.push_back(i);
+    rendered += 2 * i + 1;
+  }
+  if (rendered > most)
+    throw InputError(item.source + ": " + std::to_string(turns.size()) + " answers in a conversation of " +
+                     std::to_string(item.turns.size()) +
+                     " messages: each is found by rendering all that stands before it, and here that comes to " +
+                     std::to_string(rendered) + " messages; at most " + std::to_string(most) +
+                     " are rendered: split the conversation");
+  return turns;
+}
 
-  const std::string& whole = answers.back().text;  // turns after the last answer teach nothing
+std::vector<Passage> chat_passages(const Item& item, const ChatTemplate& chat) {
+  const std::vector<std::size_t> turns = answered_turns(item);
+  if (turns.empty()) return {};
+
   Passage passage{{}, false};
-  std::size_t done = 0;
+  std::string before;  // turns after the last answer teach nothing
   bool nested = true;
-  for (const Answer& answer : answers) {
-    nested = nested && answer.begin >= done && whole.starts_with(answer.text);
+  for (const std::size_t turn : turns) {
+    Answer answer = render_answer(chat, item, turn);
+    nested = answer.begin >= before.size() && answer.text.starts_with(before);
     if (!nested) break;
-    passage.segments.push_back({whole.substr(done, answer.begin - done), false});
-    passage.segments.push_back({whole.substr(answer.begin, answer.text.size() - answer.begin), true});
-    done = answer.text.size();
+    passage.segments.push_back({answer.text.substr(before.size(), answer.begin - before.size()), false});
+    passage.segments.push_back({answer.text.substr(answer.begin), true});
+    before = std::move(answer.text);
   }
   if (nested) return {std::move(passage)};
   std::vector<Passage> each;
-  for (const Answer& answer : answers) each.push_back(passage_of(answer));
+  for (const std::size_t turn : turns) each.push_back(passage_of(render_answer(chat, item, turn)));
   return each;
 }
 

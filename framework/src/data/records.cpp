@@ -46,6 +46,12 @@ std::size_t skip_value(std::string_view text, std::size_t i) {
   return std::min(i, text.size());
 }
 
+/// The place of a record costs more than a short one has bytes: what is none is refused before there are millions.
+bool may_be_object(std::string_view record) {
+  const std::size_t begin = record.find_first_not_of(blank);
+  return begin != std::string_view::npos && record[begin] == '{';
+}
+
 }  // namespace
 
 RecordFile::RecordFile(const std::string& path) : name_(printable(path, 1000)), text_(read_file(path, name_)) {
@@ -58,13 +64,18 @@ RecordFile::RecordFile(const std::string& path) : name_(printable(path, 1000)), 
   if (records_.empty()) throw InputError(name_ + ": holds no record");
 }
 
+void RecordFile::add(std::string_view record, int64_t line) {
+  records_.push_back({record, line});
+  if (!may_be_object(record)) parse(records_.size() - 1);
+}
+
 void RecordFile::split_lines() {
   const std::string_view text = text_;
   int64_t line = 1;
   for (std::size_t i = 0; i < text.size(); ++line) {
     const std::size_t end = std::min(text.find('\n', i), text.size());
     const std::string_view record = text.substr(i, end - i);
-    if (record.find_first_not_of(blank) != std::string_view::npos) records_.push_back({record, line});
+    if (record.find_first_not_of(blank) != std::string_view::npos) add(record, line);
     i = end + 1;
   }
 }
@@ -86,7 +97,7 @@ void RecordFile::split_array(std::size_t begin) {
     skip_blank();
     const std::size_t start = i;
     i = skip_value(text, i);
-    records_.push_back({text.substr(start, i - start), line_at(start)});
+    add(text.substr(start, i - start), line_at(start));
     if (i == text.size())
       fail(line, "the array does not end: the record that starts here is cut off, or ']' is missing");
     if (text[i] == '}') fail(line_at(i), "not JSON: a '}' that closes nothing");

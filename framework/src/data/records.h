@@ -28,6 +28,7 @@ class RecordFile {
     std::string_view text;
     int64_t line;
   };
+  void add(std::string_view record, int64_t line);
   void split_lines();
   void split_array(std::size_t begin);
   [[noreturn]] void fail(int64_t line, const std::string& message) const;

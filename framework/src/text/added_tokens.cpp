@@ -19,8 +19,9 @@ std::size_t before(std::string_view text, std::size_t at) {
 bool word_ends(std::string_view text, std::size_t at) { return at > 0 && is_word(char_at(text, before(text, at))); }
 bool word_starts(std::string_view text, std::size_t at) { return at < text.size() && is_word(char_at(text, at)); }
 
-std::size_t skip_spaces_back(std::string_view text, std::size_t at) {
-  while (at > 0 && is_space(char_at(text, before(text, at)))) at = before(text, at);
+/// Where the blanks before `at` begin, not before `from`.
+std::size_t skip_spaces_back(std::string_view text, std::size_t at, std::size_t from) {
+  while (at > from && is_space(char_at(text, before(text, at)))) at = before(text, at);
   return at;
 }
 
@@ -28,6 +29,9 @@ std::size_t skip_spaces(std::string_view text, std::size_t at) {
   while (at < text.size() && is_space(char_at(text, at))) at += char_length(text[at]);
   return at;
 }
+
+/// As in a GGUF. A text is searched for a token from each of its bytes on.
+constexpr std::size_t longest = 4096;
 
 uint64_t edge(uint32_t node, char c) { return uint64_t{node} << 8 | static_cast<unsigned char>(c); }
 
@@ -72,6 +76,7 @@ AddedTokens::AddedTokens(const std::vector<Fields>& tokens, const Bpe& model, co
                 false};
     token.normalized = in.flag("normalized", !token.special);
     if (token.content.empty()) in.fail("'content' is empty");
+    if (token.content.size() > longest) in.fail("'content' is longer than " + std::to_string(longest) + " bytes");
     const auto known = model.id(token.content);
     const int64_t expected = known ? *known : std::max(size_, model.count());
     if (token.id != expected)
@@ -90,7 +95,7 @@ AddedTokens::AddedTokens(const std::vector<Fields>& tokens, const Bpe& model, co
 
 void AddedTokens::cut(const Part& part, const Trie& trie, std::vector<Part>& out) const {
   const std::string_view text = part.text;
-  std::size_t done = 0;
+  std::size_t done = 0, blanks = 0;  // up to which all behind the last token are blanks
   const auto rest = [&](std::size_t end) {
     if (done < end) out.push_back({std::nullopt, part.text.substr(done, end - done), part.first && done == 0});
   };
@@ -104,8 +109,8 @@ void AddedTokens::cut(const Part& part, const Trie& trie, std::vector<Part>& out
     std::size_t begin = at, end = at + length;
     at = end;
     if (token.single_word && (word_ends(text, begin) || word_starts(text, end))) continue;
-    if (token.lstrip) begin = std::max(skip_spaces_back(text, begin), done);
-    if (token.rstrip) end = skip_spaces(text, end);
+    if (token.lstrip) begin = std::max(skip_spaces_back(text, begin, done), done);
+    if (token.rstrip) end = blanks = end <= blanks ? blanks : skip_spaces(text, end);
     rest(begin);
     out.push_back({token.id, {}, part.first && done == 0});
     done = end;  // a token among the spaces that rstrip took is found all the same, as the Python library does

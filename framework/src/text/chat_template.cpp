@@ -44,6 +44,8 @@ class JinjaTemplate : public ChatTemplate {
       program_ = jinja::parse_from_tokens(tokens);
     } catch (const Error&) {
       throw;
+    } catch (const std::bad_alloc&) {
+      throw;
     } catch (const std::exception& error) {
       throw InputError("chat template: " + printable(error.what(), 500));
     }
@@ -63,7 +65,7 @@ class JinjaTemplate : public ChatTemplate {
     } catch (const Error&) {
       throw;
     } catch (const std::bad_alloc&) {
-      throw ResourceError("chat template: out of memory");
+      throw;
     } catch (const std::exception& error) {
       throw InputError("chat template: " + place_and_message(error.what()));
     }

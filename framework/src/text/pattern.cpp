@@ -64,8 +64,9 @@ class Expression : public Pattern {
   std::vector<Span> spans(std::string_view text) const override {
     std::vector<Span> all;
     std::size_t done = 0;
+    RegexSteps steps(text);
     for (std::size_t from = 0; from <= text.size();) {
-      const auto found = next(text, from);
+      const auto found = next(text, from, steps);
       if (!found) break;
       if (found->begin < found->end) cover(all, done, found->begin, found->end);  // empty matches split nothing
       const std::size_t end = found->end;
@@ -76,8 +77,8 @@ class Expression : public Pattern {
   }
 
  private:
-  std::optional<Regex::Match> next(std::string_view text, std::size_t from) const try {
-    return regex_.search(text, from);
+  std::optional<Regex::Match> next(std::string_view text, std::size_t from, RegexSteps& steps) const try {
+    return regex_.search(text, from, steps);
   } catch (const RegexError& error) {
     throw InputError(where_ + ": the regular expression " + error.what());
   }

@@ -163,6 +163,25 @@ TEST_CASE("wrong data is told with file and line") {
             .examples.size() == 2);
 }
 
+TEST_CASE("what takes too long to render is refused") {
+  const Folder folder;
+  const Text text = bytes_text(true);
+  const auto conversation = [](int turns, bool learned) {
+    nlohmann::json messages = nlohmann::json::array();
+    for (int i = 0; i < turns; ++i) {
+      messages.push_back({{"role", i % 2 == 0 ? "user" : "assistant"}, {"content", "x"}});
+      if (i % 2 == 1 && i + 1 < turns && !learned) messages.back()["weight"] = 0;
+    }
+    return nlohmann::json{{"messages", messages}}.dump();
+  };
+  CHECK(error_of(folder.put("long.jsonl", conversation(2048, true)), text)
+            .find("long.jsonl:1: 1024 answers in a "
+                  "conversation of 2048 messages") != std::string::npos);
+  DataOptions whole;
+  whole.max_length = 100'000;
+  CHECK(learned(load(folder.put("one.jsonl", conversation(2048, false)), text, whole), text) == "x<e>|");
+}
+
 TEST_CASE("the order of an epoch is a permutation, and always the same one") {
   for (const std::size_t size : {1u, 2u, 91u, 1000u}) {
     std::vector<std::size_t> order = epoch_order(size, 42, 3);

@@ -97,6 +97,15 @@ TEST_CASE("a long word is not quadratic, and threads may share a tokenizer") {
   CHECK(sizes == std::vector<std::size_t>(4, 300000));
 }
 
+TEST_CASE("blanks around added tokens are walked once, not for each token among them") {
+  const std::string blanks(300000, ' ');
+  for (const char* side : {"lstrip", "rstrip"}) {
+    json document = small_tokenizer();
+    document["added_tokens"].push_back(added(9, " ", side));
+    CHECK(make(document)->encode(blanks + "a", true).size() == blanks.size() + 1);
+  }
+}
+
 TEST_CASE("a post-processor adds its tokens only when asked") {
   json document = small_tokenizer();
   document["post_processor"] = json::parse(R"({"type": "TemplateProcessing",
@@ -173,6 +182,11 @@ TEST_CASE("neither a text nor a search grows without end") {
   document["pre_tokenizer"] = {
       {"type", "Split"}, {"pattern", {{"Regex", "(a+)+b"}}}, {"behavior", "Isolated"}, {"invert", false}};
   CHECK(contains(refused(document), "t.json.pre_tokenizer.pattern: the regular expression gave up"));
+  // Each search is short enough, but not all of them.
+  document["pre_tokenizer"]["pattern"]["Regex"] = "(?:a|b)*[cd]|a";
+  CHECK(refused(document).empty());
+  CHECK_THROWS_WITH(make(document)->encode(std::string(100'000, 'a'), true),
+                    Catch::Contains("t.json.pre_tokenizer.pattern: the regular expression gave up: too many steps"));
 }
 
 TEST_CASE("names from the file are escaped wherever they stand") {
