@@ -3,6 +3,7 @@
 #include <torch/torch.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <iostream>
 #include <map>
@@ -14,6 +15,8 @@
 #include "peft/error.h"
 #include "peft/files/json.h"
 #include "peft/files/manifest.h"
+#include "peft/model/config_fields.h"
+#include "peft/plugin_calls.h"
 
 using namespace peft;
 using json = nlohmann::ordered_json;
@@ -39,7 +42,7 @@ const std::set<std::string> free_keys = {"training.output_dir",
                                          "plugins.paths"};
 
 bool is_free(const std::string& key, const Experiment& experiment) {
-  if (key == "training.eval_every") return !experiment.scheduler->needs_evaluations();
+  if (key == "training.eval_every") return !needs_evaluations(*experiment.scheduler);
   return free_keys.contains(key) || key.starts_with("memory.") ||
          (key.starts_with("adapter") && key.ends_with(".init_from"));
 }
@@ -83,6 +86,17 @@ std::string text_of(const nlohmann::json& about, const char* key) {
   return it != about.end() && it->is_string() ? it->get<std::string>() : "";
 }
 
+/// `then`: null in a checkpoint that tells of none.
+void require_same_config(const nlohmann::json& then, const nlohmann::json& now, const std::string& path) {
+  if (!then.is_object() || then == now) return;
+  std::string changed;
+  for (const auto& [key, value] : now.items())
+    if (const auto before = then.value(key, nlohmann::json()); before != value)
+      changed += std::string(changed.empty() ? "" : ", ") + key + " was " + printable(before.dump(), 100) + ", is " +
+                 printable(value.dump(), 100);
+  throw InputError(printable(path, 4096) + ": the base's configuration is not what it was: " + changed);
+}
+
 }  // namespace
 
 json about_run(const Experiment& experiment, const Workload& work) {
@@ -93,11 +107,15 @@ json about_run(const Experiment& experiment, const Workload& work) {
   json adapters = json::object();
   for (const NamedAdapter& one : experiment.adapters)
     if (!one.init_from.empty()) adapters[one.name] = read_text(one.init_from + "/adapter_config.json");
+  const AddedVocabulary* added = work.checkpoint->added();
+  const bool resized = added != nullptr && added->other_tokens();  // a fingerprint is of the files' own rows
   return {{"peft_run", PEFT_VERSION " (" PEFT_ABI ")"},
           {"plugins", plugins},
           {"threads", at::get_num_threads()},
           {"processor", at::get_cpu_capability()},
           {"init_from", adapters},
+          {"config", fields_of(work.model->config())},
+          {"added_rows", resized ? base_hash(*work.model) : ""},
           {"data", data_hash(work.data)},
           {"eval_data", work.eval_data ? data_hash(*work.eval_data) : ""}};
 }
@@ -121,7 +139,13 @@ Best best_of(const ReadCheckpoint& checkpoint) {
   if (progress == checkpoint.states.end()) return std::nullopt;  // the loop says what it lacks
   const auto step = progress->second.find("best_step"), loss = progress->second.find("best_loss");
   if (step == progress->second.end() || loss == progress->second.end()) return std::nullopt;
-  return BestSnapshot{static_cast<int64_t>(step->second.item<double>()), loss->second.item<double>()};
+  const auto number = [&](const Tensor& tensor) {
+    const double value = tensor.numel() == 1 ? tensor.to(torch::kDouble).item<double>() : NAN;
+    if (!(std::abs(value) < 1e15))
+      throw InputError(printable(checkpoint.path, 4096) + "/progress.safetensors: tells no best evaluation");
+    return value;
+  };
+  return BestSnapshot{static_cast<int64_t>(number(step->second)), number(loss->second)};
 }
 
 void require_best(const Best& best, const std::string& output_dir) {
@@ -157,7 +181,10 @@ void require_same_ground(const ReadCheckpoint& checkpoint, const Experiment& exp
   if (then.value("init_from", nlohmann::json()) != now["init_from"])
     throw InputError(printable(checkpoint.path, 4096) +
                      ": the adapter_config.json of [adapter] init_from is not what it was");
-  for (const auto& [key, what] : {std::pair("data", "training data"), {"eval_data", "evaluation data"}})
+  require_same_config(then.value("config", nlohmann::json()), now["config"], checkpoint.path);
+  for (const auto& [key, what] : {std::pair("data", "training data"),
+                                  {"eval_data", "evaluation data"},
+                                  {"added_rows", "base with the rows of its added tokens"}})
     if (text_of(then, key) != text_of(now, key))
       throw InputError(printable(checkpoint.path, 4096) + ": the " + what +
                        " is not what it was, so the run cannot go on where it stopped");

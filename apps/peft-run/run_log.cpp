@@ -28,6 +28,17 @@ std::string lines_until(int64_t step, const std::string& path) {
 
 }  // namespace
 
+json logged_state(const peft::ReadCheckpoint& from) {
+  const std::string path = from.path + "/trainer_state.json", name = peft::printable(path, 4096);
+  const json state = peft::parse_json(peft::read_text(path), name);
+  const auto of = [&](const char* key) { return state.is_object() ? state.value(key, json()) : json(); };
+  if (!of("log_history").is_array() || !of("epoch").is_number() || !of("max_steps").is_number_integer())
+    throw peft::InputError(name + ": is no log of a run: it needs 'log_history', 'epoch' and 'max_steps'");
+  for (const json& line : state["log_history"])
+    if (!line.is_object()) throw peft::InputError(name + ": 'log_history' holds something else than objects");
+  return state;
+}
+
 RunLog::RunLog(const std::string& folder, const peft::TrainingOptions& options)
     : folder_(folder), path_(folder + "/metrics.jsonl"), options_(options) {
   open(std::ios::trunc);
@@ -35,14 +46,11 @@ RunLog::RunLog(const std::string& folder, const peft::TrainingOptions& options)
 
 RunLog::RunLog(const std::string& folder, const peft::TrainingOptions& options, const peft::ReadCheckpoint& from)
     : folder_(folder), path_(folder + "/metrics.jsonl"), options_(options) {
-  const std::string path = from.path + "/trainer_state.json";
-  const json state = json::parse(peft::read_text(path), nullptr, /*allow_exceptions=*/false);
-  if (!state.is_object() || !state.contains("log_history") || !state["log_history"].is_array())
-    throw peft::InputError(peft::printable(path, 4096) + ": has no log_history");
+  const json state = logged_state(from);
   history_ = state["log_history"];
   last_.step = from.step;
-  last_.epoch = state.value("epoch", 0.0);
-  last_.total_steps = state.value("max_steps", int64_t{0});
+  last_.epoch = state["epoch"].get<double>();
+  last_.total_steps = state["max_steps"].get<int64_t>();
   peft::write_file(path_, lines_until(from.step, path_));
   open(std::ios::app);
 }

@@ -6,6 +6,9 @@
 
 #include "peft/train.h"
 
+/// What a checkpoint's trainer_state.json tells; throws InputError where it is none.
+nlohmann::ordered_json logged_state(const peft::ReadCheckpoint& from);
+
 /// `metrics.jsonl`, a line for each logged step as it happens, and HF's `trainer_state.json`.
 class RunLog : public peft::Observer {
  public:
