@@ -9,6 +9,7 @@
 #include "peft/adapter_files.h"
 #include "peft/error.h"
 #include "peft/model/load.h"
+#include "peft/plugin_calls.h"
 #include "token_ids.h"
 
 namespace {
@@ -113,12 +114,12 @@ Workload::Workload(Experiment& experiment, const std::string& resume_from)
     eval_data = cache.load(experiment.data.eval, experiment.data, text);
   else if (experiment.data.eval_split > 0)
     eval_data = split_dataset(data, experiment.data.eval_split, seed);
-  model = load_model(checkpoint, experiment.precision->base_dtype(), device);
+  model = load_model(checkpoint, base_dtype(*experiment.precision), device);
   require_rows(data, *model);
   if (eval_data) require_rows(*eval_data, *model);
   // Before the adapters are drawn: the seed fixes where training starts.
   torch::manual_seed(seed);
-  const torch::Dtype dtype = experiment.precision->adapter_dtype();
+  const torch::Dtype dtype = adapter_dtype(*experiment.precision);
   if (resume_from.empty())
     attach_adapters(experiment.adapters, *model, dtype,
                     calibration(*model, *experiment.precision, data, experiment.training, experiment.data.packing,
@@ -176,9 +177,9 @@ LargestBatches largest_batches(const Experiment& experiment, const Workload& wor
   return count_passes(experiment, work, options, enough).largest;
 }
 
-std::string arranged_memory(const Experiment& experiment, const Workload& work, const LargestBatch& largest) {
+std::string arranged_memory(const Experiment& experiment, const Workload& work, const LargestBatches& largest) {
   Model& model = *work.model;
-  arrange_memory(model, *experiment.optimizer, largest, experiment.memory);
+  arrange_memory(model, *experiment.optimizer, largest.trained, largest.evaluated, experiment.memory);
   int64_t selective = 0, full = 0;
   for (const Checkpointing keeping : model.checkpointing()) {
     selective += keeping == Checkpointing::selective;

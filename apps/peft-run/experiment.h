@@ -66,7 +66,7 @@ LargestBatches largest_batches(const Experiment& experiment, const Workload& wor
                                const peft::TrainingOptions& options);
 
 /// Arranges the model's memory as the experiment wants it; a line about it, or "" where everything is kept.
-std::string arranged_memory(const Experiment& experiment, const Workload& work, const peft::LargestBatch& largest);
+std::string arranged_memory(const Experiment& experiment, const Workload& work, const LargestBatches& largest);
 
 /// A line about the tokens that the vocabulary was given, with their ids, or "".
 std::string tokens_text(const Workload& work);

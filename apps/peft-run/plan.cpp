@@ -10,6 +10,7 @@
 #include "fit.h"
 #include "peft/error.h"
 #include "screen.h"
+#include "start.h"
 
 namespace {
 
@@ -89,7 +90,7 @@ void print_sample(const Workload& work) {
 
 int plan_command(const PlanArguments& arguments) {
   Experiment experiment(arguments.experiment, arguments.sets);
-  install_cpu_allocator();
+  start_torch();
   Workload work(experiment);
   const Model& model = *work.model;
   std::cout << "model: " << printable(experiment.model.path, 4096) << " (" << printable(model.config().model_type)
@@ -100,7 +101,7 @@ int plan_command(const PlanArguments& arguments) {
   print_groups(*experiment.optimizer);
   const StepCounts counts = count_steps(experiment, work);
   print_steps(experiment, counts);
-  std::cout << arranged_memory(experiment, work, counts.largest.trained);
+  std::cout << arranged_memory(experiment, work, counts.largest);
   print_memory(expected_memory(experiment, work, counts.largest));
   print_sample(work);
   require_fit(experiment, work, counts.largest);

@@ -25,7 +25,8 @@ struct LargestBatch {
   int64_t tokens = 0, supervised = 0, examples = 0;
 };
 /// For such micro-batches, with the model's own checkpointing; `evaluated`: the largest batch of an evaluation between
-/// steps.
+/// steps. What adapters hold that are no low-rank update is measured by passes of few rows through one site of each
+/// kind. Throws what a plugin throws in them.
 PEFT_API MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, const LargestBatch& largest,
                                         const LargestBatch& evaluated = {});
 
@@ -41,6 +42,6 @@ PEFT_API MemoryOptions read_memory_options(Options& in);
 /// estimate within it, first the MLPs of some layers, then whole layers. Throws ResourceError where even that does not
 /// fit, with the sum.
 PEFT_API void arrange_memory(Model& model, const Optimizer& optimizer, const LargestBatch& largest,
-                             const MemoryOptions& options);
+                             const LargestBatch& evaluated, const MemoryOptions& options);
 
 }  // namespace peft

@@ -9,6 +9,7 @@
 #include "model/low_rank.h"
 #include "model/virtual_rows.h"
 #include "plugin/in_plugin.h"
+#include "train/estimator.h"
 
 namespace peft {
 
@@ -24,19 +25,26 @@ struct LayerElements {
   int64_t working;  ///< besides, while it runs backward
 };
 
-/// What is adapted in one half of a layer.
-struct HalfLayer {
-  int64_t ranks = 0;  ///< the products with A are kept
-  bool fused = true;  ///< nothing but frozen and low-rank Linears
-};
-struct AdaptedLayer {
-  HalfLayer attention, mlp;
-  bool learns = false;  ///< something in it or below it: what it computes is kept for the backward pass
-  int64_t front = 0;    ///< keys in front of each example's own
-  int64_t gated = 0;    ///< elements for each row of what is attended to by itself
-};
+void take(HalfLayer& half, const Site& site, SiteMeter& meter) {
+  const std::string& path = site.path();
+  const auto* linear = dynamic_cast<const Linear*>(&site);
+  const auto adapted = linear == nullptr ? std::nullopt : adapted_linear(*linear);
+  bool keeps_input = true;
+  if (adapted) {
+    half.ranks += adapted->update ? adapted->update->A.size(0) : 0;
+  } else {
+    const SiteMemory memory = meter.of(site);
+    half.fused = false;
+    half.by_row += memory.by_row, half.fixed += memory.fixed;
+    keeps_input = memory.input;
+  }
+  if (path.ends_with(".down_proj"))
+    half.product = half.product || keeps_input;
+  else if (!path.ends_with(".o_proj") && !path.ends_with("_layernorm"))  // what those take is kept in any case
+    half.norm = half.norm || keeps_input;
+}
 
-std::vector<AdaptedLayer> adapted_layers(const Model& model) {
+std::vector<AdaptedLayer> adapted_layers(const Model& model, SiteMeter& meter) {
   const DecoderConfig& c = model.config();
   std::vector<AdaptedLayer> layers(static_cast<std::size_t>(c.num_hidden_layers));
   const std::string prefix = "model.layers.";
@@ -46,11 +54,7 @@ std::vector<AdaptedLayer> adapted_layers(const Model& model) {
     AdaptedLayer& layer = layers[std::stoul(path.substr(prefix.size()))];
     layer.learns = true;
     const bool second = path.find(".mlp") != std::string::npos || path.ends_with(".post_attention_layernorm");
-    HalfLayer& own = second ? layer.mlp : layer.attention;
-    const auto* linear = dynamic_cast<const Linear*>(site);
-    const auto adapted = linear == nullptr ? std::nullopt : adapted_linear(*linear);
-    if (!adapted) own.fused = false;
-    if (adapted && adapted->update) own.ranks += adapted->update->A.size(0);
+    take(second ? layer.mlp : layer.attention, *site, meter);
     layer.front += keys_in_front(*site);
     // Queries by groups, weights before and behind the gate.
     for (const VirtualKeys* keys : gated_keys(*site))
@@ -61,18 +65,23 @@ std::vector<AdaptedLayer> adapted_layers(const Model& model) {
   return layers;
 }
 
+/// What of one half that has its inputs, its heads or its gate is kept besides.
+int64_t kept_besides(const DecoderConfig& c, const HalfLayer& half, int64_t rows, int64_t width) {
+  const int64_t inputs = half.fused ? 0 : (half.norm ? c.hidden_size : 0) + (half.product ? c.intermediate_size : 0);
+  const double others = half.by_row * static_cast<double>(rows) + half.fixed;
+  return rows * (inputs + half.ranks) + static_cast<int64_t>(others) / width;
+}
+
 LayerElements layer_elements(const DecoderConfig& c, Checkpointing keeping, const AdaptedLayer& layer, int64_t rows,
-                             int64_t examples) {
+                             int64_t examples, int64_t width) {
   const int64_t queries = c.num_attention_heads * c.head_dim, keys = c.num_key_value_heads * c.head_dim;
-  const auto& [first, second, learns, front, gated] = layer;
-  if (!learns) return {0, 0};
-  // q, k, v and the mixed heads; before them the norm's input, and its output where it is kept.
+  if (!layer.learns) return {0, 0};
+  // The norm's input, q, k, v and the mixed heads.
   const int64_t heads = 2 * queries + 2 * keys;
-  const int64_t attention =
-      rows * ((first.fused ? 1 : 2) * c.hidden_size + heads + first.ranks + gated) + examples * front * heads;
-  // The norm's input, gate and up; where they are kept, the norm's output and the product of gate and up.
-  const int64_t mlp =
-      rows * ((second.fused ? 1 : 2) * c.hidden_size + (second.fused ? 2 : 3) * c.intermediate_size + second.ranks);
+  const int64_t attention = rows * (c.hidden_size + heads + layer.gated) + examples * layer.front * heads +
+                            kept_besides(c, layer.attention, rows, width);
+  // The norm's input, gate and up.
+  const int64_t mlp = rows * (c.hidden_size + 2 * c.intermediate_size) + kept_besides(c, layer.mlp, rows, width);
   const int64_t gradients = rows * (4 * c.intermediate_size + 2 * c.hidden_size);  // the most a block holds at once
   switch (keeping) {
     case Checkpointing::none:
@@ -83,21 +92,6 @@ LayerElements layer_elements(const DecoderConfig& c, Checkpointing keeping, cons
       return {rows * c.hidden_size, gradients + attention + mlp};
   }
   __builtin_unreachable();
-}
-
-/// All layers, and the gradients where they are the most.
-int64_t activation_elements(const Model& model, const LargestBatch& largest) {
-  const DecoderConfig& c = model.config();
-  const auto layers = adapted_layers(model);
-  const int64_t rows = largest.tokens + largest.examples * model.virtual_tokens();
-  int64_t kept = rows * c.hidden_size, working = 0;
-  for (std::size_t layer = 0; layer < layers.size(); ++layer) {
-    const LayerElements elements =
-        layer_elements(c, model.checkpointing()[layer], layers[layer], rows, largest.examples);
-    kept += elements.kept;
-    working = std::max(working, elements.working);
-  }
-  return kept + working;
 }
 
 /// What evaluation holds in place of gradients, activations and logits, where that is more: in its layers, which keep
@@ -128,8 +122,29 @@ uint64_t MemoryEstimate::total() const {
 
 uint64_t MemoryEstimate::resident() const { return std::max(total(), reserved + mapped) + program; }
 
-MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, const LargestBatch& largest,
-                               const LargestBatch& evaluated) {
+Estimator::Estimator(const Model& model, const Optimizer& optimizer) : model_(model), optimizer_(optimizer) {
+  SiteMeter meter(model);
+  layers_ = adapted_layers(model, meter);
+  if (model.head().adapted() && !adapted_linear(model.head())) head_ = meter.of(model.head());
+}
+
+/// All layers, and the gradients where they are the most.
+int64_t Estimator::activation_elements(const LargestBatch& largest) const {
+  const DecoderConfig& c = model_.config();
+  const auto width = static_cast<int64_t>(c10::elementSize(model_.dtype()));
+  const int64_t rows = largest.tokens + largest.examples * model_.virtual_tokens();
+  int64_t kept = rows * c.hidden_size, working = 0;
+  for (std::size_t layer = 0; layer < layers_.size(); ++layer) {
+    const LayerElements elements =
+        layer_elements(c, model_.checkpointing()[layer], layers_[layer], rows, largest.examples, width);
+    kept += elements.kept;
+    working = std::max(working, elements.working);
+  }
+  return kept + working;
+}
+
+MemoryEstimate Estimator::of(const LargestBatch& largest, const LargestBatch& evaluated) const {
+  const Model& model = model_;
   const DecoderConfig& c = model.config();
   MemoryEstimate estimate;
   std::vector<Tensor> base, adapter;
@@ -143,15 +158,16 @@ MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, c
   for (const auto& [name, tensor] : model.trainable()) {
     at(estimate, MemoryComponent::gradients) += tensor.nbytes();
     at(estimate, MemoryComponent::optimizer) +=
-        detail::in_plugin(optimizer, "state_bytes", [&] { return optimizer.state_bytes(tensor); });
+        detail::in_plugin(optimizer_, "state_bytes", [&] { return optimizer_.state_bytes(tensor); });
   }
 
   const auto width = static_cast<int64_t>(c10::elementSize(model.dtype()));
-  at(estimate, MemoryComponent::activations) = static_cast<uint64_t>(activation_elements(model, largest) * width);
+  at(estimate, MemoryComponent::activations) = static_cast<uint64_t>(activation_elements(largest) * width);
   // The logits, wide; where the head is not the frozen one, their logarithms besides.
   const int64_t wide = std::max<int64_t>(width, 4), adapted = model.head().adapted() || model.head().uses_copies();
   at(estimate, MemoryComponent::logits) = static_cast<uint64_t>(
       std::min(kLogitRows, largest.supervised) * c.vocab_size * ((width < 4 ? width : 0) + wide + adapted * wide));
+  at(estimate, MemoryComponent::logits) += head_.bytes(std::min(kLogitRows, largest.supervised));
   add_evaluation(estimate, model, evaluated);
 
   if (!model.device().is_cpu()) return estimate;
@@ -159,6 +175,11 @@ MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, c
   const uint64_t resident = resident_bytes();
   estimate.program = resident - std::min(resident, estimate.reserved + estimate.mapped);
   return estimate;
+}
+
+MemoryEstimate estimate_memory(const Model& model, const Optimizer& optimizer, const LargestBatch& largest,
+                               const LargestBatch& evaluated) {
+  return Estimator(model, optimizer).of(largest, evaluated);
 }
 
 }  // namespace peft

@@ -2,7 +2,7 @@
 
 #include "peft/bytes.h"
 #include "peft/error.h"
-#include "peft/estimate.h"
+#include "train/estimator.h"
 
 namespace peft {
 
@@ -53,15 +53,16 @@ MemoryOptions read_memory_options(Options& in) {
 }
 
 void arrange_memory(Model& model, const Optimizer& optimizer, const LargestBatch& largest,
-                    const MemoryOptions& options) {
+                    const LargestBatch& evaluated, const MemoryOptions& options) {
   const auto layers = static_cast<std::size_t>(model.config().num_hidden_layers);
   model.set_checkpointing(std::vector<Checkpointing>(layers, options.activation_checkpointing));
   if (options.budget == 0) return;
+  const Estimator estimator(model, optimizer);
   for (std::size_t k = 0; k <= 2 * layers; ++k) {
     model.set_checkpointing(arrangement(layers, k));
-    if (estimate_memory(model, optimizer, largest).total() <= options.budget) return;
+    if (estimator.of(largest, evaluated).total() <= options.budget) return;
   }
-  const MemoryEstimate estimate = estimate_memory(model, optimizer, largest);
+  const MemoryEstimate estimate = estimator.of(largest, evaluated);
   std::string sum;
   for (std::size_t i = 0; i < kMemoryComponents; ++i)
     if (estimate.components[i] > 0)

@@ -165,7 +165,7 @@ TEST_CASE("a budget recomputes as little as it must, and says what is too much")
   Trainer trainer;
   const auto total = [&] { return estimate_memory(*trainer.model, *trainer.optimizer, {4096, 4096, 1}).total(); };
   const auto arrange = [&](uint64_t budget) {
-    arrange_memory(*trainer.model, *trainer.optimizer, {4096, 4096, 1}, {.budget = budget});
+    arrange_memory(*trainer.model, *trainer.optimizer, {4096, 4096, 1}, {}, {.budget = budget});
     return trainer.model->checkpointing();
   };
   const auto layers = trainer.model->checkpointing().size();

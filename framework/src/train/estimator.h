@@ -1,0 +1,39 @@
+#pragma once
+
+#include <vector>
+
+#include "peft/estimate.h"
+#include "train/site_memory.h"
+
+namespace peft {
+
+/// What is adapted in one half of a layer.
+struct HalfLayer {
+  bool fused = true;                   ///< nothing but frozen and low-rank Linears
+  int64_t ranks = 0;                   ///< the products with A are kept
+  bool norm = false, product = false;  ///< where not fused: whether the norm's output, and gate times up, are kept
+  double by_row = 0, fixed = 0;        ///< bytes that other adapters keep, as in SiteMemory
+};
+struct AdaptedLayer {
+  HalfLayer attention, mlp;
+  bool learns = false;  ///< something in it or below it: what it computes is kept for the backward pass
+  int64_t front = 0;    ///< keys in front of each example's own
+  int64_t gated = 0;    ///< elements for each row of what is attended to by itself
+};
+
+/// Estimates of one model with its adapters, which are looked at once.
+class Estimator {
+ public:
+  Estimator(const Model& model, const Optimizer& optimizer);
+  /// With the checkpointing that the model has now.
+  MemoryEstimate of(const LargestBatch& largest, const LargestBatch& evaluated) const;
+
+ private:
+  int64_t activation_elements(const LargestBatch& largest) const;
+  const Model& model_;
+  const Optimizer& optimizer_;
+  std::vector<AdaptedLayer> layers_;
+  SiteMemory head_;
+};
+
+}  // namespace peft
