@@ -3,8 +3,8 @@
 #include "commands.h"
 #include "peft/error.h"
 #include "peft/gguf.h"
-#include "peft/memory.h"
 #include "receipt.h"
+#include "start.h"
 
 namespace {
 
@@ -15,7 +15,7 @@ void written(const std::string& folder, const std::string& what) {
 }  // namespace
 
 int export_command(const ExportArguments& arguments) {
-  peft::install_cpu_allocator();
+  start_torch();
   peft::Plugins plugins(peft::Plugins::search_path(arguments.plugin_paths));
   const peft::CombineOptions& from = arguments.from;
   if (arguments.as == "lora") {

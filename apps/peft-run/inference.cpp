@@ -3,10 +3,11 @@
 #include <torch/types.h>
 
 #include "peft/adapter_files.h"
-#include "peft/memory.h"
 #include "peft/model/load.h"
+#include "peft/plugin_calls.h"
 #include "peft/train.h"
 #include "receipt.h"
+#include "start.h"
 
 namespace {
 
@@ -17,7 +18,7 @@ std::unique_ptr<peft::Precision> make_precision(peft::Plugins& plugins, const st
 
 /// The allocator comes before the first tensor, which a precision may hold.
 peft::StringList searched(const peft::StringList& plugin_paths) {
-  peft::install_cpu_allocator();
+  start_torch();
   return peft::Plugins::search_path(plugin_paths);
 }
 
@@ -34,9 +35,9 @@ Inference::Inference(const std::string& model, const peft::StringList& adapters,
 
 Inference::Adapted Inference::load(const peft::StringList& folders, bool any_base) {
   const auto base = peft::base_for(checkpoint_, change_, folders);
-  Adapted out{peft::load_model(base, precision_->base_dtype(), device_), {}};
+  Adapted out{peft::load_model(base, peft::base_dtype(*precision_), device_), {}};
   for (const std::string& folder : folders) {
-    auto loaded = peft::load_adapter(folder, plugins_, *out.model, precision_->adapter_dtype(), any_base);
+    auto loaded = peft::load_adapter(folder, plugins_, *out.model, peft::adapter_dtype(*precision_), any_base);
     if (loaded.base == peft::BaseMatch::unknown) note_unknown_bases({folder});
     out.adapters.push_back(std::move(loaded.adapter));
   }

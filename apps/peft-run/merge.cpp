@@ -5,8 +5,8 @@
 #include "commands.h"
 #include "peft/bytes.h"
 #include "peft/error.h"
-#include "peft/memory.h"
 #include "receipt.h"
+#include "start.h"
 
 namespace {
 
@@ -21,7 +21,7 @@ uint64_t bytes_of(const std::string& text) {
 }  // namespace
 
 int merge_command(const MergeArguments& arguments) {
-  install_cpu_allocator();
+  start_torch();
   Plugins plugins(Plugins::search_path(arguments.plugin_paths));
   const MergeOptions options{.model = arguments.model,
                              .adapters = arguments.adapters,

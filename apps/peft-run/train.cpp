@@ -20,6 +20,7 @@
 #include "run_log.h"
 #include "screen.h"
 #include "signals.h"
+#include "start.h"
 
 namespace {
 
@@ -142,6 +143,7 @@ std::optional<ReadCheckpoint> start_of(const TrainArguments& arguments, const Ex
     throw ConfigError("[training] load_best_model_at_end: the checkpoints so far are beside " +
                       printable(from->path, 4096) + ", so output_dir must be their folder");
   require_same_run(*from, experiment);
+  logged_state(*from);  // before anything is set aside for it
   if (experiment.training.load_best_model_at_end) require_best(best_of(*from), output);
   std::cout << "going on from " << printable(from->path, 4096) << ", after step " << from->step << std::endl;
   return from;
@@ -263,7 +265,7 @@ void print_done(const Experiment& experiment, const Workload& work, const Traini
 int train_command(const TrainArguments& arguments) {
   Signals signals;
   Experiment experiment(arguments.experiment, arguments.sets);
-  install_cpu_allocator();
+  start_torch();
   const TrainingOptions& options = experiment.training;
   std::optional<FolderLock> lock;
   std::error_code none;
@@ -272,7 +274,7 @@ int train_command(const TrainArguments& arguments) {
   Workload work(experiment, from ? from->path : "");
   if (from) require_same_ground(*from, experiment, work);
   const LargestBatches largest = largest_batches(experiment, work, options);
-  const std::string arranged = arranged_memory(experiment, work, largest.trained);
+  const std::string arranged = arranged_memory(experiment, work, largest);
   require_fit(experiment, work, largest);
   Run run{.model = *work.model,
           .optimizer = *experiment.optimizer,

@@ -29,6 +29,12 @@ SETUPS = {
     "selective checkpointing": ["memory.activation_checkpointing=selective"],
     "the last five layers": ['adapter.target_modules=["q_proj","v_proj","down_proj"]', "adapter.layers_to_transform=[25,26,27,28,29]"],
     "the head alone": ['adapter.target_modules=["lm_head"]'],
+    # What no plugin is asked for, and is measured: what dropout keeps, and weights made anew at each step.
+    "dropout": ['adapter.target_modules="all-linear"', "adapter.lora_dropout=0.05"],
+    "dropout, bf16, full checkpointing": ["adapter.lora_dropout=0.05", "precision.name=bf16", "memory.activation_checkpointing=full"],
+    "magnitudes": ['adapter.target_modules="all-linear"', "adapter.use_dora=true", "adapter.lora_dropout=0.05"],
+    "whole updates": ["adapter.name=hira", 'adapter.target_modules="all-linear"'],
+    "an adapter around the layer": ["adapter.name=bottleneck"],
     # Sixteen bytes of gradients and moments for each of many weights, where SGD would keep four.
     "more state": ["adapter.name=full", 'adapter.target_modules=["down_proj"]', "data.max_length=64"],
     "less state": ["adapter.name=full", 'adapter.target_modules=["down_proj"]', "data.max_length=64", "optimizer.name=sgd"],
@@ -108,6 +114,16 @@ def test_an_evaluation_that_needs_more_is_planned(folder, plan, run, precision, 
     shutil.rmtree(folder / "evaluated")
     within("tensors", abs(planned[0] / in_bytes(re.search(r"^  evaluate: (.*) / ", told, re.M)[1]) - 1), 0.2)
     within("process", abs(planned[1] / in_bytes(re.search(r"; resident (.*)$", told, re.M)[1]) - 1), 0.2)
+
+
+def test_a_budget_holds_in_evaluations(folder, plan, run):
+    """Which recompute nothing: a budget that they exceed is refused."""
+    (folder / "short.jsonl").write_text('{"text": "one and two"}\n' * 8)
+    alone = [f'data.train={folder / "short.jsonl"}', f'training.output_dir={folder / "budgeted"}']
+    steps = plan(*alone)[0]
+    sets = [*alone, f'data.eval={folder / "train.jsonl"}', "data.max_length=900", f'memory.budget="{1.01 * steps / 1e6:.1f}MB"']
+    assert "do not hold this run, even with all layers recomputed" in run("peft-run", folder / "experiment.toml", *words(sets), code=5).stderr
+    assert not (folder / "budgeted").exists()
 
 
 def test_over_the_limit(folder, plan, train, run):
@@ -214,16 +230,18 @@ def test_a_mapped_base_counts_once(tmp_path, run, bin_dir, group):
     assert done.returncode == 0, done.stderr
 
 
-def bounded(bin_dir, arguments, limit):
+def bounded(bin_dir, arguments, limit, threads=""):
     """A process under `ulimit -v`, `limit` in MiB."""
 
     def bound():
         resource.setrlimit(resource.RLIMIT_AS, (limit * MIB, limit * MIB))
 
-    return subprocess.run([bin_dir / "peft-run", *arguments], capture_output=True, text=True, preexec_fn=bound)
+    return subprocess.run([bin_dir / "peft-run", *arguments], capture_output=True, text=True, preexec_fn=bound,
+                          env=os.environ | ({"OMP_NUM_THREADS": threads} if threads else {}))
 
 
-def test_address_space(folder, bin_dir):
+@pytest.mark.parametrize("threads,steps", [("", 150), ("32", 700)])  # whose stacks need 8 MiB each
+def test_address_space(folder, bin_dir, threads, steps):
     """From where the program starts at all to where the run has enough: it trains, or ends with exit code 5 and a message."""
     low, high = 64, 4096  # libraries alone need more than the one, less than the other
     while high - low > 32:
@@ -236,14 +254,14 @@ def test_address_space(folder, bin_dir):
         pytest.skip("SKIPPED: this system does not keep to ulimit -v")
     experiment = [folder / "experiment.toml", *words(["training.output_dir=" + str(folder / "bounded")])]
     codes, told = [], ""
-    for limit in [*range(high, high + 400, 57), *range(high + 400, high + 2200, 150)]:
+    for limit in [*range(high, high + 400, 57), *range(high + 400, high + 2600, steps)]:
         shutil.rmtree(folder / "bounded", ignore_errors=True)
-        done = bounded(bin_dir, experiment, limit)
+        done = bounded(bin_dir, experiment, limit, threads)
         codes.append(done.returncode)
         assert done.returncode in (0, 5), f"{limit} MiB: {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert (folder / "bounded" / "adapter_model.safetensors").exists() == (done.returncode == 0)
         if done.returncode == 5:
-            assert re.search("memory|allocate|hold this run|weights need", done.stderr), done.stderr
+            assert re.search("memory|allocate|hold this run|weights need|threads", done.stderr), done.stderr
             told += done.stderr
     assert codes[0] == 5 and codes[-1] == 0
     assert "during load" in told or "its weights need" in told, told

@@ -117,7 +117,7 @@ def test_throws_in_a_step(run, folder, fixtures, fixture):
     assert part in train(run, folder, fixtures, ["optimizer.name=stumbling"], code=code, fixture=fixture)
 
 
-@pytest.mark.parametrize("call", ["train", "zero_grad", "eval", "state", "state_bytes"])
+@pytest.mark.parametrize("call", ["train", "zero_grad", "eval", "state", "state_bytes", "default_lr", "wants_sampled_gradients"])
 def test_an_optimizer_that_throws(run, folder, fixtures, call):
     told = train(run, folder, fixtures, ["optimizer.name=stumbling", "training.save_every=1"], code=4, fixture=call)
     assert f"peft_optimizer_stumbling.so: {call} failed: told by the plugin" in told
@@ -152,7 +152,7 @@ def test_a_layer_that_does_not_fold(run, folder, fixtures):
     assert "peft_adapter_falling.so: fold failed: told by the plugin" in told and not (folder / "merged").exists()
 
 
-@pytest.mark.parametrize("call", ["forward", "backward", "ready"])
+@pytest.mark.parametrize("call", ["forward", "backward", "ready", "base_dtype", "adapter_dtype"])
 def test_a_precision_that_throws(run, folder, fixtures, call):
     told = train(run, folder, fixtures, ["precision.name=narrow"], code=4, fixture=call)
     assert f"peft_precision_narrow.so: {call} failed: told by the plugin" in told
@@ -165,10 +165,11 @@ def test_what_leaves_the_core_within_a_precision_is_not_the_precisions(run, fold
 
 def test_a_schedule_that_throws(run, folder, fixtures):
     words = ["--set", f'plugins.paths=["{fixtures}"]', "--set", "scheduler.name=contrary"]
-    environment = os.environ | {"PEFT_FIXTURE": "lr: runtime_error"}
-    for command in ([], ["plan"]):
-        told = run("peft-run", *command, folder / "experiment.toml", *words, code=4, env=environment).stderr
-        assert "peft_scheduler_contrary.so: lr failed: told by the plugin" in told
+    for call in ("lr", "needs_evaluations"):
+        environment = os.environ | {"PEFT_FIXTURE": f"{call}: runtime_error"}
+        for command in ([], ["plan"]):
+            told = run("peft-run", *command, folder / "experiment.toml", *words, code=4, env=environment).stderr
+            assert f"peft_scheduler_contrary.so: {call} failed: told by the plugin" in told
 
 
 def test_one_that_cannot_be_made_ends_no_listing(run, fixtures):

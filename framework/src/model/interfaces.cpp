@@ -11,6 +11,7 @@
 #include "peft/precision.h"
 #include "peft/scheduler.h"
 #include "peft/site.h"
+#include "plugin/in_plugin.h"
 
 namespace peft {
 
@@ -115,8 +116,10 @@ NamedTensors Adapter::own_parameters(const Model& model) const {
 Optimizer::~Optimizer() = default;
 
 void Optimizer::add(ParamGroup group) {
-  if (!group.initial_lr) group.initial_lr = default_lr() * group.lr_scale;
-  if (!group.weight_decay) group.weight_decay = default_weight_decay();
+  detail::in_plugin(*this, "default_lr", [&] {
+    if (!group.initial_lr) group.initial_lr = default_lr() * group.lr_scale;
+    if (!group.weight_decay) group.weight_decay = default_weight_decay();
+  });
   group.lr = *group.initial_lr;
   groups_.push_back(std::move(group));
 }

@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "peft/error.h"
+#include "peft/plugin_calls.h"
+#include "plugin/in_plugin.h"
 #include "train/parts.h"
 
 namespace peft {
@@ -23,12 +25,13 @@ void require_same_course(const Run& run, int64_t done, int64_t before, int64_t n
   if (done == now)
     throw ConfigError(lengths +
                       "where the checkpoint is: no step is left, and the adapter of this one is in its folder");
-  if (run.scheduler.needs_evaluations() && run.options.eval_every > 0 && evaluated_at % run.options.eval_every != 0)
+  if (needs_evaluations(run.scheduler) && run.options.eval_every > 0 && evaluated_at % run.options.eval_every != 0)
     throw ConfigError(lengths + "and the schedule has followed the evaluation of the end at step " +
                       std::to_string(evaluated_at) +
                       ", which is none of a longer run's; go on from an earlier checkpoint");
   for (const Adapter* adapter : run.adapters)
-    if (adapter->depends_on_length()) throw ConfigError(lengths + "on which the adapter's method depends");
+    if (detail::in_plugin(*adapter, "depends_on_length", [&] { return adapter->depends_on_length(); }))
+      throw ConfigError(lengths + "on which the adapter's method depends");
   for (int64_t step = 0; step < done; ++step) {
     const double then = learning_rate(run.scheduler, step, before, 1);
     const double would = learning_rate(run.scheduler, step, now, 1);

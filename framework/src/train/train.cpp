@@ -7,6 +7,7 @@
 
 #include "model/finite.h"
 #include "peft/error.h"
+#include "peft/plugin_calls.h"
 #include "peft/profile.h"
 #include "peft/resume.h"
 #include "plugin/in_plugin.h"
@@ -113,7 +114,7 @@ class EvalWeights {
 }  // namespace
 
 void require_evaluations(const Scheduler& scheduler, const TrainingOptions& options, bool eval_data) {
-  if (!scheduler.needs_evaluations()) return;
+  if (!needs_evaluations(scheduler)) return;
   if (!eval_data)
     throw ConfigError(
         "[scheduler] follows the evaluation loss, but nothing is held out; set data.eval or data.eval_split");
@@ -156,7 +157,8 @@ TrainingResult train(Run& run) {
     for (const auto& examples : plan.batches) batches.push_back(make_batch(data, examples));
     const auto [tokens, supervised] = count(batches, step, model);
 
-    if (optimizer.wants_sampled_gradients()) show_sampled_gradients(run, batches, supervised);
+    if (in_plugin(optimizer, "wants_sampled_gradients", [&] { return optimizer.wants_sampled_gradients(); }))
+      show_sampled_gradients(run, batches, supervised);
     const StepOutcome outcome = take_step(run, parameters, batches, supervised, {step, total}, proof);
     if (outcome.overflowed) progress.skip();
     if (outcome.fault) {
