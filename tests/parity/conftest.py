@@ -10,6 +10,7 @@ safetensors, jinja2) and peft's own programs on the same input. The environment 
     PEFT_MODEL_GGUF  SmolLM2-135M-Instruct.Q4_1.gguf
     PEFT_DATA_DIR    the data folder of the llamafactory source package
     PEFT_TOKENIZERS  a folder with gpt2, qwen3, gemma3, llama3 and smollm2, each holding tokenizer.json
+    PEFT_TIMEOUT     seconds that one program may take (600); a sanitizer needs more
 
 A test whose file is absent is skipped and says so; with CI=true it fails.
 """
@@ -65,7 +66,9 @@ def bin_dir():
 def run(bin_dir):
     """run("peft-run", "list", …): the finished process, its output as text. `code` is the exit code it must have."""
 
-    def call(program, *arguments, code=0, timeout=600, **options):
+    limit = int(os.environ.get("PEFT_TIMEOUT", 600))
+
+    def call(program, *arguments, code=0, timeout=limit, **options):
         command = [str(bin_dir / program), *map(str, arguments)]
         done = subprocess.run(
             command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout, **options

@@ -1,6 +1,7 @@
 #include "files/gguf.h"
 
 #include <algorithm>
+#include <thread>
 #include <vector>
 
 #include "files/gguf_config.h"
@@ -23,12 +24,19 @@ using nlohmann::json;
 constexpr int64_t elements_a_part = 1 << 18;
 
 /// Calls work(begin, end) for parts of [0, rows) on OpenMP's threads: those torch computes with, since two pools would
-/// wait for each other's cores.
+/// wait for each other's cores. The thread sanitizer does not know OpenMP's threads, and gets others.
 template <typename Work>
 void in_parallel(int64_t rows, int64_t row_elements, const Work& work) {
   const int64_t parts = std::clamp<int64_t>(rows * row_elements / elements_a_part, 1, rows);
+  const auto one = [&](int64_t part) { work(rows * part / parts, rows * (part + 1) / parts); };
+#ifdef __SANITIZE_THREAD__
+  std::vector<std::jthread> threads;
+  for (int64_t part = 1; part < parts; ++part) threads.emplace_back(one, part);
+  one(0);
+#else
 #pragma omp parallel for if (parts > 1)
-  for (int64_t part = 0; part < parts; ++part) work(rows * part / parts, rows * (part + 1) / parts);
+  for (int64_t part = 0; part < parts; ++part) one(part);
+#endif
 }
 
 class GgufCheckpoint final : public Checkpoint {

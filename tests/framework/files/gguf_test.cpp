@@ -104,6 +104,27 @@ TEST_CASE("a small GGUF file as a folder") {
   CHECK(checkpoint->find("rope_freqs.weight") == nullptr);
 }
 
+TEST_CASE("a tensor of many blocks is read by several threads") {
+  constexpr int rows = 1 << 16;
+  GgufBytes out;
+  out.header(1, llama_pairs);
+  add_llama_metadata(out);
+  out.tensor("blk.0.ffn_down.weight", {32, rows}, 8, 0).align();
+  for (int row = 0; row < rows; ++row) {
+    out.number<uint16_t>(0x3800);  // 0.5
+    for (int i = 0; i < 32; ++i) out.number(static_cast<int8_t>(i - 16 + row % 100));
+  }
+  const TemporaryFile file;
+  const auto checkpoint = peft::open_gguf(file.write(out.bytes));
+  const std::vector<float> values = read(*checkpoint, *checkpoint->find("model.layers.0.mlp.down_proj.weight"));
+  int wrong = 0;
+  for (int row = 0; row < rows; ++row)
+    for (int i = 0; i < 32; ++i)
+      wrong += values[static_cast<std::size_t>(row) * 32 + static_cast<std::size_t>(i)] !=
+               0.5F * static_cast<float>(i - 16 + row % 100);
+  CHECK(wrong == 0);
+}
+
 TEST_CASE("the permutation of the query is undone") {
   const TemporaryFile file;
   const auto checkpoint = peft::open_gguf(file.write(small_llama().bytes));

@@ -6,6 +6,9 @@
 #include "support/test.h"
 
 #include <c10/core/CPUAllocator.h>
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+#endif
 #include <sys/resource.h>
 
 #include <cstring>
@@ -153,6 +156,21 @@ TEST_CASE("Random traffic keeps every byte and wastes little") {
   const auto grown = stats().reserved - before.reserved;
   CHECK(grown < 1.3 * static_cast<double>(stats().peak_allocated));
 }
+
+#ifdef __SANITIZE_ADDRESS__
+TEST_CASE("The address sanitizer reports what lies behind a tensor, and a tensor that is gone") {
+  for (const size_t bytes : {size_t{100}, size_t{128}, 3 * kMiB}) {
+    auto data = take(bytes);
+    auto* const first = static_cast<char*>(data.get());
+    CHECK(__asan_region_is_poisoned(first, bytes) == nullptr);
+    CHECK(__asan_address_is_poisoned(first - 1));
+    CHECK(__asan_address_is_poisoned(first + bytes));
+    data.clear();
+    CHECK(__asan_address_is_poisoned(first));
+    CHECK(__asan_address_is_poisoned(first + bytes - 1));
+  }
+}
+#endif
 
 TEST_CASE("Threads share it: taken in one, freed in another") {
   const auto before = stats().allocated;
