@@ -76,20 +76,19 @@ class Bench:
     mounts: bool  # this process may mount, and nobody else sees it
     only: str  # a regular expression of the names that rows with many of them take
 
-    def folder(self, name):
+    def folder(self, name, model="model", texts=TEXTS):
         """A new one that holds the model and the data."""
         made = self.work / name
         made.mkdir(parents=True)
-        (made / "model").symlink_to(self.model())
-        (made / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+        (made / "model").symlink_to(self.work / model)
+        (made / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
         return made
 
-    def model(self):
-        made = self.work / "model"
-        if not made.exists():
-            code = "import sys, tiny_llama as t; t.save_llama(sys.argv[1], attention_bias=True, mlp_bias=True)"
-            run([sys.executable, "-c", code, made], env={"PYTHONPATH": str(ROOT / "tests" / "support")})
-        return made
+    def model(self, name="model", **sizes):
+        """Makes one for folder()."""
+        code = "import sys, json, tiny_llama as t; t.save_llama(sys.argv[1], **json.loads(sys.argv[2]))"
+        run([sys.executable, "-c", code, self.work / name, json.dumps({"attention_bias": True, "mlp_bias": True} | sizes)],
+            env={"PYTHONPATH": str(ROOT / "tests" / "support")})
 
     def peft_run(self, *arguments, **options):
         return run([self.bin / "peft-run", *arguments], **options)

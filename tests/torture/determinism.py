@@ -2,15 +2,17 @@
 number of threads gives nearly the same; another seed another one."""
 
 import contextlib
+import json
 import subprocess
 import sys
 
 import output
-from bench import experiment, method, require
+from bench import BASE, TEXTS, experiment, method, require
 
 RUNS = 10
 STEPS = 20
 BOUND = 1e-5
+WIDTH, SPLIT = 256, 4 * 32768  # elements from which torch's loops and ours are split, and more
 SHORT = ("lora", "vera", "prompt_tuning")
 
 
@@ -37,7 +39,8 @@ def losses(folder):
 
 
 def of_method(bench, folder, name):
-    """Returns the largest relative differences between 1 and 2 threads, of the adapter and of the losses."""
+    """Returns the largest relative differences between 1 and 2 threads, of the adapter and of the losses, with a model so wide
+    that both have work."""
     changes = method(name) | {"training": {"max_steps": STEPS}}
 
     def trained(output_name, threads, more=None):
@@ -51,9 +54,19 @@ def of_method(bench, folder, name):
         require(output.adapter(other) == output.adapter(first), f"{name}: run {number + 1} gave another adapter")
         require(losses(other) == losses(first), f"{name}: run {number + 1} gave other losses")
     require(output.adapter(trained("seed", 2, {"seed": 4})) != output.adapter(first), f"{name}: another seed, the same adapter")
-    single = trained("single", 1)
-    loss = max(abs(a - b) / abs(a) for a, b in zip(losses(first), losses(single), strict=True))
-    apart = farthest(output.adapter(single), output.adapter(first))
+    return by_threads(bench, name)
+
+
+def by_threads(bench, name):
+    folder = bench.folder(f"determinism/{name}-wide", "wide", [text * 12 for text in TEXTS])
+    changes = method(name) | {"training": {"max_steps": STEPS}, "data": BASE["data"] | {"max_length": 400}}
+    single, double = folder / "single", folder / "double"
+    for threads, made in ((1, single), (2, double)):
+        bench.peft_run(experiment(folder, made.name, changes), threads=threads)
+    tokens = [json.loads(line).get("tokens", 0) for line in (double / "metrics.jsonl").read_text().splitlines()]
+    require(max(tokens) * WIDTH > SPLIT, f"{name}: with {max(tokens)} tokens a step no loop is split between threads")
+    loss = max(abs(a - b) / abs(a) for a, b in zip(losses(double), losses(single), strict=True))
+    apart = farthest(output.adapter(single), output.adapter(double))
     require(apart <= BOUND, f"{name}: adapters of 1 and 2 threads are {apart:.1e} apart")
     require(loss <= BOUND, f"{name}: losses with 1 and 2 threads are {loss:.1e} apart")
     return apart, loss
@@ -72,6 +85,7 @@ def load():
 
 def row(bench):
     names = bench.wanted(bench.plugins("adapter") if bench.long else SHORT)
+    bench.model("wide", hidden_size=WIDTH, intermediate_size=704, max_position_embeddings=512)
     with load():
         apart = bench.each(lambda name: of_method(bench, bench.folder(f"determinism/{name}"), name), names)
     same = sum(tensors == 0 and loss == 0 for tensors, loss in apart)

@@ -5,6 +5,7 @@ disk that tells of room it does not have, as if somebody else took it, so that t
 import os
 import shutil
 
+import kills
 import output
 from bench import Skipped, experiment, require, run
 from shim import preloaded
@@ -34,7 +35,8 @@ def check_full(told, folder, unbroken):
     require(told.returncode == 5, f"{folder}: exit code {told.returncode}, not 5: {told.stderr}")
     require(os.strerror(28) in told.stderr or "bytes, the disk has" in told.stderr, f"the cause is not told: {told.stderr}")
     require(str(folder) in told.stderr, f"the place is not told: {told.stderr}")
-    output.check_checkpoints(folder, unbroken)
+    found, logged = output.check_checkpoints(folder, unbroken), kills.logged(folder)
+    require(max(found, default=0) >= logged - 1, f"{folder}: step {logged} was logged, the newest checkpoints are {found}")
     output.require_no_litter(folder)
     require(output.adapter(folder) is None or output.adapter(folder)[0] == output.adapter(unbroken)[0],
             f"{folder}: an adapter that is not the unbroken one's")

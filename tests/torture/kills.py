@@ -11,8 +11,7 @@ import time
 import output
 from bench import BASE, SECONDS, experiment, require
 
-EVERY = 2
-TRAINING = {"max_steps": 40, "save_every": EVERY, "save_total_limit": 3}
+TRAINING = {"max_steps": 40, "save_every": 2, "save_total_limit": 3}
 # One chain keeps as few as it may, and the best so far, which with this rate is sometimes the newest and sometimes not.
 BEST = {"training": TRAINING | {"eval_every": 1, "save_every": 1, "load_best_model_at_end": True, "save_total_limit": 1},
         "data": BASE["data"] | {"eval_split": 0.2}, "optimizer": {"name": "adamw", "lr": 0.2}, "scheduler": {"name": "constant"}}
@@ -75,7 +74,7 @@ def logged(folder):
 def check_killed(run, unbroken, training):
     found = output.check_checkpoints(run, unbroken)
     # The log is a step ahead of the save; with a limit the oldest are deleted after the newest is there.
-    require(max(found, default=0) >= logged(run) - EVERY, f"{run}: step {logged(run)} was logged, the newest left is {found[-1:]}")
+    require(max(found, default=0) >= logged(run) - training["save_every"], f"{run}: step {logged(run)} was logged, the newest left is {found[-1:]}")
     most = training["save_total_limit"] + 1 + training.get("load_best_model_at_end", False)
     require(len(found) <= most, f"{run}: {len(found)} checkpoints")
     whole = output.adapter(run)

@@ -1,5 +1,5 @@
 """Lost power: a run's calls are recorded with what they wrote, and the disk is built again as it may be after each of them, without
-what was not yet synced. At every such cut the newest checkpoint that has its name is whole, none that was done is lost, and the run
+what was not yet synced. At every such cut each checkpoint that has its name is whole, none that was done is lost, and the run
 goes on from there to the unbroken end.
 
 What a disk may keep: a file's bytes are sure once the file was synced after them, a name (made, moved or taken away) once its folder
@@ -183,12 +183,12 @@ def promised(calls, cut):
 
 
 def check_state(state, promise, where):
-    """The newest checkpoint with a name is whole, and none older than what was promised."""
+    """Every checkpoint with a name is whole, and the newest none older than what was promised."""
     found = named_checkpoints(state)
     newest = max(found, default=0)
     require(newest >= promise, f"{where}: checkpoint {promise} was done, the newest left is {newest}")
-    require(not found or not output.flaw(found[newest]), f"{where}: checkpoint {newest} is not whole: "
-            + output.flaw(found.get(newest, {})))
+    for step, files in found.items():
+        require(not output.flaw(files), f"{where}: checkpoint {step} is not whole: {output.flaw(files)}")
     if "adapter_config.json" in state:
         require(state.get("adapter_model.safetensors"), f"{where}: an adapter without its weights")
 
@@ -211,17 +211,19 @@ def prove_that_it_sees(root, calls):
     """A run that left out some kind of sync would be found out; else this row would prove nothing."""
     made = {call.path for call in calls if call.kind == "mkdir"} | {call.other for call in calls if call.kind == "rename"}
     folders = {path for path in made if path.rsplit("/", 1)[-1].startswith("checkpoint-")} | {str(root)}
+    deleted = {at + 1 for at, call in enumerate(calls) if call.other.endswith(".deleting")}
     without = {
-        "nothing": lambda path: False,
-        "no file": lambda path: path in folders,
-        "no folder": lambda path: path not in folders,
-        "not the folder of its checkpoints": lambda path: path != str(root),
+        "nothing": lambda at, path: False,
+        "no file": lambda at, path: path in folders,
+        "no folder": lambda at, path: path not in folders,
+        "not the folder of its checkpoints": lambda at, path: path != str(root),
+        "not the new name of what it deletes": lambda at, path: at not in deleted,
     }
     for what, kept in without.items():
-        worse = [call for call in calls if call.kind != "fsync" or kept(call.path)]
+        worse = [call for at, call in enumerate(calls) if call.kind != "fsync" or kept(at, call.path)]
         require(len(worse) < len(calls), f"the trace holds no sync to leave out ({what})")
         try:
-            for where, state, promise in cuts(Disk(root, worse), worse, every=False):
+            for where, state, promise in cuts(Disk(root, worse), worse, every="deletes" in what):
                 check_state(state, promise, where)
         except Failed:
             continue

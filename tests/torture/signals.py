@@ -11,6 +11,7 @@ import output
 from bench import experiment, require
 
 TRAINING = {"max_steps": 200, "save_every": 50, "save_total_limit": 3}
+AT_THE_END = 5  # steps in which a signal may find the run as good as done
 GRACE = 2.0  # seconds beside one step and one save
 
 
@@ -24,15 +25,15 @@ class Tally(kills.Tally):
         return self.hits >= self.wanted and 3 * self.saved >= self.wanted
 
 
-def send(process, number, twice):
-    """Sends the signal; what the process told and the seconds that it took."""
-    begun = time.monotonic()
+def send(process, number, twice, run):
+    """Sends the signal; what the process told, the seconds that it took, and the step that was logged before."""
+    before, begun = kills.logged(run), time.monotonic()
     process.send_signal(number)
     if twice:
         time.sleep(0.001)
         process.send_signal(number)
     told, errors = kills.finish(process)
-    return told, errors, time.monotonic() - begun
+    return told, errors, time.monotonic() - begun, before
 
 
 def check_stopped(process, number, told, errors, run, tally):
@@ -57,14 +58,16 @@ def chain(bench, folder, worker, unbroken, seconds, tally):
         process = bench.start(path, "--resume")
         stopped = kills.lives(process, moments.uniform(0, seconds))
         number, twice = moments.choice([signal.SIGTERM, signal.SIGINT]), moments.random() < 0.2
-        told, errors, took = send(process, number, twice) if stopped else (*kills.finish(process), 0.0)
+        told, errors, took, before = send(process, number, twice, run) if stopped else (*kills.finish(process), 0.0, None)
+        require(took <= limit, f"{number.name}: it took {took:.2f} s, more than {limit:.2f} s, to end")
         if process.returncode == 0:
+            near = TRAINING["max_steps"] - AT_THE_END
+            require(not stopped or before >= near, f"{number.name} after step {before} was not heard: it went on to its end")
             kills.check_finished(run, unbroken)
             shutil.rmtree(run)
             with tally.lock:
                 tally.finished += 1
             continue
-        require(took <= limit, f"{number.name}: it took {took:.2f} s, more than {limit:.2f} s, to end")
         if run.exists():
             output.check_checkpoints(run, unbroken)
         with tally.lock:
