@@ -31,7 +31,7 @@ SETUPS = {
     "the head alone": ['adapter.target_modules=["lm_head"]'],
     # What no plugin is asked for, and is measured: what dropout keeps, and weights made anew at each step.
     "dropout": ['adapter.target_modules="all-linear"', "adapter.lora_dropout=0.05"],
-    "dropout, bf16, full checkpointing": ["adapter.lora_dropout=0.05", "precision.name=bf16", "memory.activation_checkpointing=full"],
+    "dropout, full checkpointing": ["adapter.lora_dropout=0.05", "memory.activation_checkpointing=full"],
     "magnitudes": ['adapter.target_modules="all-linear"', "adapter.use_dora=true", "adapter.lora_dropout=0.05"],
     "whole updates": ["adapter.name=hira", 'adapter.target_modules="all-linear"'],
     "an adapter around the layer": ["adapter.name=bottleneck"],
