@@ -12,6 +12,9 @@ from bench import BASE, TEXTS, experiment, method, require
 RUNS = 10
 STEPS = 20
 BOUND = 1e-5
+# MKL sums C3A's complex products in another order with other threads. Of the last bit of a small gradient (with SGD adapters are
+# 1.4e-7 apart) Adam makes steps that differ: 1.2e-4.
+BOUND_OF = {"c3a": 1e-3}
 WIDTH, SPLIT = 256, 4 * 32768  # elements from which torch's loops and ours are split, and more
 SHORT = ("lora", "vera", "prompt_tuning")
 
@@ -31,7 +34,8 @@ def farthest(ours, theirs):
     """The largest difference of two adapters' tensors, each relative to its largest value."""
     mine, other = floats(ours), floats(theirs)
     require(mine.keys() == other.keys(), "other tensors")
-    return max(abs(mine[name] - other[name]).max() / max(abs(other[name]).max(), 1e-30) for name in mine)
+    return max(abs(mine[name] - other[name]).max() / max(abs(other[name]).max(), 1e-30)
+               for name in mine if mine[name].size)  # AdaLoRA may leave a layer no rank
 
 
 def losses(folder):
@@ -67,7 +71,7 @@ def by_threads(bench, name):
     require(max(tokens) * WIDTH > SPLIT, f"{name}: with {max(tokens)} tokens a step no loop is split between threads")
     loss = max(abs(a - b) / abs(a) for a, b in zip(losses(double), losses(single), strict=True))
     apart = farthest(output.adapter(single), output.adapter(double))
-    require(apart <= BOUND, f"{name}: adapters of 1 and 2 threads are {apart:.1e} apart")
+    require(apart <= BOUND_OF.get(name, BOUND), f"{name}: adapters of 1 and 2 threads are {apart:.1e} apart")
     require(loss <= BOUND, f"{name}: losses with 1 and 2 threads are {loss:.1e} apart")
     return apart, loss
 
