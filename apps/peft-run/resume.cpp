@@ -175,9 +175,8 @@ void require_same_run(const ReadCheckpoint& checkpoint, const Experiment& experi
                       "\na run that goes on must be the same; [adapter] init_from begins another one from its adapter");
 }
 
-void require_same_ground(const ReadCheckpoint& checkpoint, const Experiment& experiment, const Workload& work) {
-  const nlohmann::json& then = *checkpoint.about;
-  const nlohmann::json now = about_run(experiment, work);
+void require_same_ground(const ReadCheckpoint& checkpoint, const json& about) {
+  const nlohmann::json &then = *checkpoint.about, now = about;
   if (then.value("init_from", nlohmann::json()) != now["init_from"])
     throw InputError(printable(checkpoint.path, 4096) +
                      ": the adapter_config.json of [adapter] init_from is not what it was");

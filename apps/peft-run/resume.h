@@ -22,6 +22,6 @@ void require_best(const peft::Best& best, const std::string& output_dir);
 /// Throws ConfigError, with the difference, where the experiment would not go on as the checkpoint's run would have.
 void require_same_run(const peft::ReadCheckpoint& checkpoint, const Experiment& experiment);
 
-/// Throws InputError where data or the adapters that it began from are not what they were; warns, on stderr, of what
-/// may change last bits: threads, processor, versions.
-void require_same_ground(const peft::ReadCheckpoint& checkpoint, const Experiment& experiment, const Workload& work);
+/// `about`: about_run() of now. Throws InputError where data, the base's configuration or the adapters that it began
+/// from are not what they were; warns, on stderr, of what may change last bits: threads, processor, versions.
+void require_same_ground(const peft::ReadCheckpoint& checkpoint, const nlohmann::ordered_json& about);

@@ -44,14 +44,12 @@ RunLog::RunLog(const std::string& folder, const peft::TrainingOptions& options)
   open(std::ios::trunc);
 }
 
-RunLog::RunLog(const std::string& folder, const peft::TrainingOptions& options, const peft::ReadCheckpoint& from)
-    : folder_(folder), path_(folder + "/metrics.jsonl"), options_(options) {
-  const json state = logged_state(from);
-  history_ = state["log_history"];
-  last_.step = from.step;
+RunLog::RunLog(const std::string& folder, const peft::TrainingOptions& options, int64_t step, const json& state)
+    : folder_(folder), path_(folder + "/metrics.jsonl"), options_(options), history_(state["log_history"]) {
+  last_.step = step;
   last_.epoch = state["epoch"].get<double>();
   last_.total_steps = state["max_steps"].get<int64_t>();
-  peft::write_file(path_, lines_until(from.step, path_));
+  peft::write_file(path_, lines_until(step, path_));
   open(std::ios::app);
 }
 

@@ -13,8 +13,10 @@ nlohmann::ordered_json logged_state(const peft::ReadCheckpoint& from);
 class RunLog : public peft::Observer {
  public:
   RunLog(const std::string& folder, const peft::TrainingOptions& options);
-  /// Goes on where a checkpoint's log ended: what `folder`'s metrics.jsonl tells of later steps is taken out of it.
-  RunLog(const std::string& folder, const peft::TrainingOptions& options, const peft::ReadCheckpoint& from);
+  /// Goes on behind `step` with its checkpoint's logged_state(): what `folder`'s metrics.jsonl tells of later steps is
+  /// taken out of it.
+  RunLog(const std::string& folder, const peft::TrainingOptions& options, int64_t step,
+         const nlohmann::ordered_json& state);
   void stepped(const peft::StepReport& report) override;
   void faulted(const peft::FaultReport& report) override;
   void evaluated(const peft::EvalReport& report) override;

@@ -143,7 +143,6 @@ std::optional<ReadCheckpoint> start_of(const TrainArguments& arguments, const Ex
     throw ConfigError("[training] load_best_model_at_end: the checkpoints so far are beside " +
                       printable(from->path, 4096) + ", so output_dir must be their folder");
   require_same_run(*from, experiment);
-  logged_state(*from);  // before anything is set aside for it
   if (experiment.training.load_best_model_at_end) require_best(best_of(*from), output);
   std::cout << "going on from " << printable(from->path, 4096) << ", after step " << from->step << std::endl;
   return from;
@@ -271,8 +270,10 @@ int train_command(const TrainArguments& arguments) {
   std::error_code none;
   if (fs::is_directory(options.output_dir, none)) lock.emplace(options.output_dir);
   const auto from = start_of(arguments, experiment);  // before minutes are spent on what could not be kept
+  const auto log_so_far = from ? logged_state(*from) : nlohmann::ordered_json();
   Workload work(experiment, from ? from->path : "");
-  if (from) require_same_ground(*from, experiment, work);
+  const nlohmann::ordered_json about = about_run(experiment, work);
+  if (from) require_same_ground(*from, about);
   const LargestBatches largest = largest_batches(experiment, work, options);
   const std::string arranged = arranged_memory(experiment, work, largest);
   require_fit(experiment, work, largest);
@@ -303,9 +304,8 @@ int train_command(const TrainArguments& arguments) {
   print_start(experiment, work);
   std::cout << arranged << std::flush;
   write_file(options.output_dir + "/resolved.toml", experiment.document.resolved());
-  const nlohmann::ordered_json about = about_run(experiment, work);
   Screen screen;
-  RunLog log = from ? RunLog(options.output_dir, options, *from) : RunLog(options.output_dir, options);
+  RunLog log = from ? RunLog(options.output_dir, options, from->step, log_so_far) : RunLog(options.output_dir, options);
   run.observers = {&screen, &log};
   Best best = from ? best_of(*from) : std::nullopt;
   run.save = [&](const Snapshot& snapshot) { save_checkpoint(snapshot, experiment, work, log, about, best); };

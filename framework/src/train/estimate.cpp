@@ -35,7 +35,7 @@ void take(HalfLayer& half, const Site& site, SiteMeter& meter) {
   } else {
     const SiteMemory memory = meter.of(site);
     half.fused = false;
-    half.by_row += memory.by_row, half.fixed += memory.fixed;
+    half.others.by_row += memory.by_row, half.others.fixed += memory.fixed;
     keeps_input = memory.input;
   }
   if (path.ends_with(".down_proj"))
@@ -68,8 +68,7 @@ std::vector<AdaptedLayer> adapted_layers(const Model& model, SiteMeter& meter) {
 /// What of one half that has its inputs, its heads or its gate is kept besides.
 int64_t kept_besides(const DecoderConfig& c, const HalfLayer& half, int64_t rows, int64_t width) {
   const int64_t inputs = half.fused ? 0 : (half.norm ? c.hidden_size : 0) + (half.product ? c.intermediate_size : 0);
-  const double others = half.by_row * static_cast<double>(rows) + half.fixed;
-  return rows * (inputs + half.ranks) + static_cast<int64_t>(others) / width;
+  return rows * (inputs + half.ranks) + static_cast<int64_t>(half.others.bytes(rows)) / width;
 }
 
 LayerElements layer_elements(const DecoderConfig& c, Checkpointing keeping, const AdaptedLayer& layer, int64_t rows,

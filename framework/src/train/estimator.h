@@ -12,7 +12,7 @@ struct HalfLayer {
   bool fused = true;                   ///< nothing but frozen and low-rank Linears
   int64_t ranks = 0;                   ///< the products with A are kept
   bool norm = false, product = false;  ///< where not fused: whether the norm's output, and gate times up, are kept
-  double by_row = 0, fixed = 0;        ///< bytes that other adapters keep, as in SiteMemory
+  SiteMemory others;                   ///< of all other adapters together
 };
 struct AdaptedLayer {
   HalfLayer attention, mlp;
