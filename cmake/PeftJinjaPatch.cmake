@@ -1,5 +1,5 @@
 # The engine trusts its templates; ours come from strangers. Here its sources learn to count what they use up in
-# framework/src/text/template_meter.h. Every text to be replaced must be found, so that a new version of the engine is
+# framework/src/text/chat_template/template_meter.h. Every text to be replaced must be found, so that a new version of the engine is
 # looked at.
 
 # Replaces `old` by `new` in the caller's variable `engine`, the text of `file`.
@@ -23,7 +23,7 @@ function(peft_insert_after place text)
 endfunction()
 
 function(peft_patch_utils_h)
-  peft_replace("#include <string>\n" "#include <string>\n#include \"text/template_meter.h\"\n")
+  peft_replace("#include <string>\n" "#include <string>\n#include \"text/chat_template/template_meter.h\"\n")
   peft_insert_before("        builder.append(replace);"
                      "        peft::text::limit_value(builder.size() + replace.size());")
   set(engine "${engine}" PARENT_SCOPE)
