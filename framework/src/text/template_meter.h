@@ -1,5 +1,5 @@
 #pragma once
-// What the template engine uses up. It is not built to run programs of strangers: cmake/PeftJinjaPatch.cmake makes its
+// What the template engine uses up. It is not built to run programs of strangers: the engine is patched so that its
 // values, their containers and its recursive functions count here, before anything is made.
 #include <algorithm>
 #include <cstddef>
