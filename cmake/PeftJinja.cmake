@@ -39,8 +39,8 @@ function(peft_fetch_jinja out)
 endfunction()
 
 # Copies the engine's sources from the folder `from` and applies the patch; updates only files of the folder `to` that
-# differ, so that configuring again does not recompile them. GNU patch, unlike `git apply`, does not depend on whether the
-# build folder lies in a work tree, nor on the user's git settings.
+# differ, so that configuring again does not recompile them. Unlike `git apply`, GNU patch works the same inside and outside
+# a work tree and ignores the user's git settings.
 function(peft_patch_jinja from to)
   find_package(Patch REQUIRED)
   set(patch ${CMAKE_CURRENT_FUNCTION_LIST_DIR}/patches/llama.cpp-jinja-metering.patch)
