@@ -15,10 +15,10 @@ namespace {
 
 using namespace text;
 
-constexpr std::size_t max_source = 1 << 20;
+constexpr std::size_t max_source_bytes = 1 << 20;
 
-/// «line 3, column 5: message» out of the engine's report of several lines.
-std::string place_and_message(const std::string& report) {
+/// Extracts "line 3, column 5: message" from the engine's report of several lines.
+std::string location_and_message(const std::string& report) {
   const std::string marker = "\nError: ";
   const std::size_t error = report.find(marker);
   std::string message = error == report.npos ? report : report.substr(error + marker.size());
@@ -30,12 +30,13 @@ std::string place_and_message(const std::string& report) {
   return report.substr(line + 4, end - line - 4) + ": " + message;
 }
 
-/// llama.cpp's engine behind our interface. Rendering counts into the budget, so one at a time.
+/// A template for llama.cpp's engine. Renderings update the budget that the program's guards check, so a mutex
+/// serializes them.
 class JinjaTemplate : public ChatTemplate {
  public:
   JinjaTemplate(const std::string& source, const std::string& bos_token, const std::string& eos_token)
       : source_(source), bos_token_(bos_token), eos_token_(eos_token) {
-    if (source.size() > max_source) throw InputError("chat template: longer than 1 MiB");
+    if (source.size() > max_source_bytes) throw InputError("chat template: longer than 1 MiB");
     if (find_bad_utf8(source) != std::string::npos) throw InputError("chat template: not UTF-8");
     try {
       jinja::lexer lexer;
@@ -49,16 +50,16 @@ class JinjaTemplate : public ChatTemplate {
     } catch (const std::exception& error) {
       throw InputError("chat template: " + printable(error.what(), 500));
     }
-    guard(program_, budget_);
+    add_guards(program_, budget_);
   }
 
   std::string render(const std::vector<Message>& messages, bool add_generation_prompt) const override {
-    const std::lock_guard hold(lock_);
+    const std::lock_guard lock(mutex_);
     budget_ = {};
-    const Rendering rendering;
+    const RenderingScope scope;
     try {
       jinja::context context(source_);
-      fill(context, messages, add_generation_prompt);
+      set_variables(context, messages, add_generation_prompt);
       auto parts = jinja::mk_val<jinja::value_string>();
       jinja::gather_string_parts_recursive(jinja::runtime(context).execute(program_), parts);
       return parts->val_str.str();
@@ -67,12 +68,12 @@ class JinjaTemplate : public ChatTemplate {
     } catch (const std::bad_alloc&) {
       throw;
     } catch (const std::exception& error) {
-      throw InputError("chat template: " + place_and_message(error.what()));
+      throw InputError("chat template: " + location_and_message(error.what()));
     }
   }
 
  private:
-  void fill(jinja::context& context, const std::vector<Message>& messages, bool add_generation_prompt) const {
+  void set_variables(jinja::context& context, const std::vector<Message>& messages, bool add_generation_prompt) const {
     auto list = jinja::mk_val<jinja::value_array>();
     for (const Message& message : messages) {
       auto object = jinja::mk_val<jinja::value_object>();
@@ -84,14 +85,14 @@ class JinjaTemplate : public ChatTemplate {
     context.set_val("add_generation_prompt", jinja::mk_val<jinja::value_bool>(add_generation_prompt));
     context.set_val("bos_token", jinja::mk_val<jinja::value_string>(bos_token_));
     context.set_val("eos_token", jinja::mk_val<jinja::value_string>(eos_token_));
-    context.set_val("tools", jinja::mk_val<jinja::value_none>());  // as transformers passes them
+    context.set_val("tools", jinja::mk_val<jinja::value_none>());  // as in transformers
     context.set_val("documents", jinja::mk_val<jinja::value_none>());
     limit_range(context);
     fix_date(context);
   }
 
   std::string source_, bos_token_, eos_token_;
-  mutable std::mutex lock_;
+  mutable std::mutex mutex_;
   mutable TemplateBudget budget_;
   jinja::program program_;
 };

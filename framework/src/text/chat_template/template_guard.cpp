@@ -15,37 +15,38 @@ using jinja::value;
 
 constexpr int64_t max_steps = 200'000, max_macro_depth = 50, max_range = 1'000'000;
 constexpr int max_nesting = 100, max_tag_tokens = 1000;
-constexpr std::size_t max_name = 200;
-constexpr std::time_t date = 1'721'952'000;  // 2024-07-26T00:00:00Z
+constexpr std::size_t max_name_bytes = 200;
+constexpr std::time_t fixed_date = 1'721'952'000;  // 2024-07-26T00:00:00Z
 
 void check_size(const value& checked) {
-  spend(8 * checked->val_str.parts.size());
+  charge_work(8 * checked->val_str.parts.size());
   std::size_t size = 0;
   for (const auto& part : checked->val_str.parts) size += part.val.size() + 1;
-  limit_value(size + checked->val_arr.size());
+  check_value_size(size + checked->val_arr.size());
 }
 
-class Guard : public jinja::statement {
+/// A statement that add_guards() inserts into a program.
+class GuardStatement : public jinja::statement {
  public:
-  explicit Guard(TemplateBudget& budget) : budget_(budget) { pos = 0; }
+  explicit GuardStatement(TemplateBudget& budget) : budget_(budget) { pos = 0; }
   std::string type() const override { return "Guard"; }
 
  protected:
   TemplateBudget& budget_;
 };
 
-class Step : public Guard {
+class CountStep : public GuardStatement {
  public:
-  using Guard::Guard;
+  using GuardStatement::GuardStatement;
   value execute_impl(jinja::context&) override {
     if (++budget_.steps > max_steps) throw jinja::raised_exception("more than 200000 steps");
     return jinja::mk_val<jinja::value_undefined>();
   }
 };
 
-class Enter : public Guard {
+class EnterMacro : public GuardStatement {
  public:
-  Enter(TemplateBudget& budget, const statements& parameters) : Guard(budget) {
+  EnterMacro(TemplateBudget& budget, const statements& parameters) : GuardStatement(budget) {
     for (const statement_ptr& parameter : parameters) {
       const auto* keyword = jinja::cast_stmt<jinja::keyword_argument_expression>(parameter);
       if (const auto* name = jinja::cast_stmt<jinja::identifier>(keyword ? keyword->key : parameter))
@@ -62,19 +63,19 @@ class Enter : public Guard {
   std::vector<std::string> names_;
 };
 
-class Leave : public Guard {
+class LeaveMacro : public GuardStatement {
  public:
-  using Guard::Guard;
+  using GuardStatement::GuardStatement;
   value execute_impl(jinja::context&) override {
     --budget_.depth;
     return jinja::mk_val<jinja::value_undefined>();
   }
 };
 
-/// An assignment, looked at when it is done.
-class Assignment : public Guard {
+/// An assignment that checks the size of the assigned value.
+class CheckedAssignment : public GuardStatement {
  public:
-  Assignment(TemplateBudget& budget, statement_ptr&& inner) : Guard(budget), inner_(std::move(inner)) {
+  CheckedAssignment(TemplateBudget& budget, statement_ptr&& inner) : GuardStatement(budget), inner_(std::move(inner)) {
     pos = inner_->pos;
   }
   value execute_impl(jinja::context& context) override {
@@ -87,37 +88,37 @@ class Assignment : public Guard {
   statement_ptr inner_;
 };
 
-void guard_all(statements& body, TemplateBudget& budget);
+void guard_body(statements& body, TemplateBudget& budget);
 
 void guard_callable(statements& body, const statements& parameters, TemplateBudget& budget) {
-  guard_all(body, budget);
-  body.insert(body.begin(), std::make_unique<Step>(budget));
-  body.insert(body.begin(), std::make_unique<Enter>(budget, parameters));
-  body.push_back(std::make_unique<Leave>(budget));
+  guard_body(body, budget);
+  body.insert(body.begin(), std::make_unique<CountStep>(budget));
+  body.insert(body.begin(), std::make_unique<EnterMacro>(budget, parameters));
+  body.push_back(std::make_unique<LeaveMacro>(budget));
 }
 
-void guard_one(statement_ptr& node, TemplateBudget& budget) {
+void guard_statement(statement_ptr& node, TemplateBudget& budget) {
   if (auto* loop = jinja::cast_stmt<jinja::for_statement>(node)) {
-    guard_all(loop->body, budget);
-    guard_all(loop->default_block, budget);
-    loop->body.insert(loop->body.begin(), std::make_unique<Step>(budget));
+    guard_body(loop->body, budget);
+    guard_body(loop->default_block, budget);
+    loop->body.insert(loop->body.begin(), std::make_unique<CountStep>(budget));
   } else if (auto* branch = jinja::cast_stmt<jinja::if_statement>(node)) {
-    guard_all(branch->body, budget);
-    guard_all(branch->alternate, budget);
+    guard_body(branch->body, budget);
+    guard_body(branch->alternate, budget);
   } else if (auto* macro = jinja::cast_stmt<jinja::macro_statement>(node)) {
     guard_callable(macro->body, macro->args, budget);
   } else if (auto* call = jinja::cast_stmt<jinja::call_statement>(node)) {
     guard_callable(call->body, call->caller_args, budget);
   } else if (auto* filter = jinja::cast_stmt<jinja::filter_statement>(node)) {
-    guard_all(filter->body, budget);
+    guard_body(filter->body, budget);
   } else if (auto* assignment = jinja::cast_stmt<jinja::set_statement>(node)) {
-    guard_all(assignment->body, budget);
-    node = std::make_unique<Assignment>(budget, std::move(node));
+    guard_body(assignment->body, budget);
+    node = std::make_unique<CheckedAssignment>(budget, std::move(node));
   }
 }
 
-void guard_all(statements& body, TemplateBudget& budget) {
-  for (statement_ptr& node : body) guard_one(node, budget);
+void guard_body(statements& body, TemplateBudget& budget) {
+  for (statement_ptr& node : body) guard_statement(node, budget);
 }
 
 value limited_range(const jinja::func_args& arguments) {
@@ -127,7 +128,8 @@ value limited_range(const jinja::func_args& arguments) {
     const value argument = arguments.get_pos(i);
     if (!jinja::is_val<jinja::value_int>(argument)) throw jinja::raised_exception("range() takes integers");
     numbers[i] = argument->as_int();
-    if (numbers[i] < -max_range || numbers[i] > max_range) throw jinja::raised_exception("range() goes beyond 1000000");
+    if (numbers[i] < -max_range || numbers[i] > max_range)
+      throw jinja::raised_exception("range() takes integers from -1000000 to 1000000");
   }
   return jinja::global_builtins().at("range")(arguments);
 }
@@ -149,11 +151,11 @@ bool is_closing(jinja::token::type type) {
   return type == token::close_paren || type == token::close_square_bracket || type == token::close_curly_bracket;
 }
 
-/// {% set x %}, which has a body, and not {% set x = 1 %}.
-bool is_set_block(const std::vector<jinja::token>& tokens, std::size_t name) {
+/// Whether the tag whose name is at `tag` is {% set x %}, which has a body, and not {% set x = 1 %}.
+bool is_set_block(const std::vector<jinja::token>& tokens, std::size_t tag) {
   using jinja::token;
   int brackets = 0;
-  for (std::size_t i = name; i < tokens.size() && tokens[i].t != token::close_statement; ++i) {
+  for (std::size_t i = tag; i < tokens.size() && tokens[i].t != token::close_statement; ++i) {
     if (is_opening(tokens[i].t)) ++brackets;
     if (is_closing(tokens[i].t)) --brackets;
     if (tokens[i].t == token::equals && brackets == 0) return false;
@@ -161,18 +163,19 @@ bool is_set_block(const std::vector<jinja::token>& tokens, std::size_t name) {
   return true;
 }
 
-/// Follows blocks that contain others: {% if %} … {% endif %}.
+/// Tracks how deeply blocks such as {% if %} … {% endif %} are nested.
 class BlockDepth {
  public:
   int depth() const { return depth_; }
-  void statement(const std::vector<jinja::token>& tokens, std::size_t place) {
-    const std::string& name = tokens[place].value;
+  /// Takes the tag whose name is at `tag`.
+  void on_tag(const std::vector<jinja::token>& tokens, std::size_t tag) {
+    const std::string& name = tokens[tag].value;
     if (name == "if" || name == "for" || name == "macro" || name == "call" || name == "filter" ||
-        (name == "set" && is_set_block(tokens, place))) {
+        (name == "set" && is_set_block(tokens, tag))) {
       open_.push_back(1);
       ++depth_;
     } else if (name == "elif" && !open_.empty()) {
-      ++open_.back();  // the engine nests what follows in what was before
+      ++open_.back();  // the engine nests an elif in the else branch of the if before it
       ++depth_;
     } else if (name.rfind("end", 0) == 0 && name != "endgeneration" && !open_.empty()) {
       depth_ -= open_.back();
@@ -196,40 +199,42 @@ void check_nesting(const jinja::lexer_result& result) {
     if (is_opening(type)) ++brackets;
     if (is_closing(type)) --brackets;
     tokens = type == token::open_statement || type == token::open_expression ? 0 : tokens + 1;
-    if (type == token::open_statement && i + 1 < result.tokens.size()) blocks.statement(result.tokens, i + 1);
+    if (type == token::open_statement && i + 1 < result.tokens.size()) blocks.on_tag(result.tokens, i + 1);
     if (brackets > max_nesting || blocks.depth() > max_nesting)
       throw InputError("chat template: nested deeper than " + std::to_string(max_nesting));
     if (tokens > max_tag_tokens && type != token::text)
-      throw InputError("chat template: a tag of more than " + std::to_string(max_tag_tokens) + " words");
-    if (type == token::identifier && result.tokens[i].value.size() > max_name)
-      throw InputError("chat template: a name of more than " + std::to_string(max_name) + " bytes");
+      throw InputError("chat template: a tag with more than " + std::to_string(max_tag_tokens) + " tokens");
+    if (type == token::identifier && result.tokens[i].value.size() > max_name_bytes)
+      throw InputError("chat template: a name longer than " + std::to_string(max_name_bytes) + " bytes");
   }
 }
 
-Rendering::Rendering() { template_meter = {}; }
+RenderingScope::RenderingScope() { template_meter = {}; }
 
-Rendering::~Rendering() {
+RenderingScope::~RenderingScope() {
+  // Values still alive form reference cycles. Their contents are moved out first, because destroying values changes the
+  // list that the loop follows.
   std::vector<jinja::value_list> lists;
   std::vector<jinja::value_pairs> pairs;
   std::vector<jinja::func_handler> functions;
   std::vector<decltype(jinja::value_object_t::unordered)> maps;
-  for (Listed* left = Listed::first(); left; left = left->next()) {
-    auto& holder = static_cast<jinja::value_t&>(*left);
-    lists.push_back(std::move(holder.val_arr));
-    pairs.push_back(std::move(holder.val_obj));
-    functions.push_back(std::move(holder.val_func));
-    if (auto* object = dynamic_cast<jinja::value_object_t*>(&holder)) maps.push_back(std::move(object->unordered));
+  for (RegisteredValue* left = RegisteredValue::first(); left; left = left->next()) {
+    auto& leaked = static_cast<jinja::value_t&>(*left);
+    lists.push_back(std::move(leaked.val_arr));
+    pairs.push_back(std::move(leaked.val_obj));
+    functions.push_back(std::move(leaked.val_func));
+    if (auto* object = dynamic_cast<jinja::value_object_t*>(&leaked)) maps.push_back(std::move(object->unordered));
   }
 }
 
-void guard(jinja::program& program, TemplateBudget& budget) { guard_all(program.body, budget); }
+void add_guards(jinja::program& program, TemplateBudget& budget) { guard_body(program.body, budget); }
 
 void limit_range(jinja::context& context) {
   context.set_val("range", jinja::mk_val<jinja::value_func>("range", jinja::func_handler(limited_range)));
 }
 
 void fix_date(jinja::context& context) {
-  context.current_time = date;
+  context.current_time = fixed_date;
   context.set_val("strftime_now",
                   jinja::mk_val<jinja::value_func>("strftime_now", jinja::func_handler(limited_strftime)));
 }
