@@ -10,7 +10,6 @@
 #include "peft/base/error.h"
 #include "peft/models/load.h"
 #include "peft/pretrained/open.h"
-#include "peft/train/plugin_calls.h"
 #include "token_ids.h"
 
 namespace {
@@ -115,19 +114,20 @@ Workload::Workload(Experiment& experiment, const std::string& resume_from)
     eval_data = cache.load(experiment.data.eval, experiment.data, text);
   else if (experiment.data.eval_split > 0)
     eval_data = split_dataset(data, experiment.data.eval_split, seed);
-  model = load_model(checkpoint, base_dtype(*experiment.precision), device);
+  model = load_model(checkpoint, experiment.precision->base_dtype(), device);
   require_rows(data, *model);
   if (eval_data) require_rows(*eval_data, *model);
   // Before the adapters are drawn: the seed fixes where training starts.
   torch::manual_seed(seed);
-  const torch::Dtype dtype = adapter_dtype(*experiment.precision);
+  const torch::Dtype dtype = experiment.precision->adapter_dtype();
   if (resume_from.empty())
     attach_adapters(experiment.adapters, *model, dtype,
                     calibration(*model, *experiment.precision, data, experiment.training, experiment.data.packing,
                                 experiment.data.max_length));
   else
     resume_adapters(resume_from, experiment.adapters, *model, dtype);
-  for (ParamGroup& group : groups_of(experiment.adapters, *model)) experiment.optimizer->add(std::move(group));
+  for (ParamGroup& group : groups_of(experiment.adapters, *model))
+    experiment.optimizer->add_param_group(std::move(group));
 }
 
 namespace {

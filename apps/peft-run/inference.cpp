@@ -5,7 +5,6 @@
 #include "peft/adapters/files.h"
 #include "peft/models/load.h"
 #include "peft/pretrained/open.h"
-#include "peft/train/plugin_calls.h"
 #include "peft/train/train.h"
 #include "receipt.h"
 #include "start.h"
@@ -36,9 +35,9 @@ Inference::Inference(const std::string& model, const peft::StringList& adapters,
 
 Inference::Adapted Inference::load(const peft::StringList& folders, bool any_base) {
   const auto base = peft::base_with_vocabulary(checkpoint_, change_, folders);
-  Adapted out{peft::load_model(base, peft::base_dtype(*precision_), device_), {}};
+  Adapted out{peft::load_model(base, precision_->base_dtype(), device_), {}};
   for (const std::string& folder : folders) {
-    auto loaded = peft::load_adapter(folder, plugins_, *out.model, peft::adapter_dtype(*precision_), any_base);
+    auto loaded = peft::load_adapter(folder, plugins_, *out.model, precision_->adapter_dtype(), any_base);
     if (loaded.base == peft::BaseMatch::unknown) note_unknown_bases({folder});
     out.adapters.push_back(std::move(loaded.adapter));
   }

@@ -16,7 +16,6 @@
 #include "peft/files/json.h"
 #include "peft/files/manifest.h"
 #include "peft/plugin/abi.h"
-#include "peft/train/plugin_calls.h"
 
 using namespace peft;
 using json = nlohmann::ordered_json;
@@ -42,7 +41,7 @@ const std::set<std::string> free_keys = {"training.output_dir",
                                          "plugins.paths"};
 
 bool is_free(const std::string& key, const Experiment& experiment) {
-  if (key == "training.eval_every") return !needs_evaluations(*experiment.scheduler);
+  if (key == "training.eval_every") return !experiment.scheduler->needs_evaluations();
   return free_keys.contains(key) || key.starts_with("memory.") ||
          (key.starts_with("adapter") && key.ends_with(".init_from"));
 }

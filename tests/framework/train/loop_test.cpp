@@ -58,7 +58,7 @@ struct Trainer {
     options.log_every = 1;
     torch::manual_seed(5);
     adapter->attach(*model, precision->adapter_dtype());
-    for (ParamGroup& group : adapter->groups(*model)) optimizer->add(std::move(group));
+    for (ParamGroup& group : adapter->groups(*model)) optimizer->add_param_group(std::move(group));
   }
   TrainingResult run() {
     TrainingSession all{
@@ -322,7 +322,8 @@ TEST_CASE(
   Trainer plain, watched;
   for (Trainer* trainer : {&plain, &watched}) {
     trainer->optimizer = test::load<Optimizer>("schedule_free_adamw", "lr = 1e-2");
-    for (ParamGroup& group : trainer->adapter->groups(*trainer->model)) trainer->optimizer->add(std::move(group));
+    for (ParamGroup& group : trainer->adapter->groups(*trainer->model))
+      trainer->optimizer->add_param_group(std::move(group));
     trainer->options.max_steps = 6;
   }
   watched.eval_data = test_data(5);
@@ -377,7 +378,8 @@ TEST_CASE("drawn labels are the model's own: their gradients have mean zero, and
   auto surveyor = std::make_unique<Surveyor>();
   Surveyor& seen = *surveyor;
   trainer.optimizer = std::move(surveyor);
-  for (ParamGroup& group : trainer.adapter->groups(*trainer.model)) trainer.optimizer->add(std::move(group));
+  for (ParamGroup& group : trainer.adapter->groups(*trainer.model))
+    trainer.optimizer->add_param_group(std::move(group));
   trainer.run();
   plain.options.max_steps = 1;
   plain.run();
@@ -504,7 +506,8 @@ TEST_CASE("what diverged is neither saved nor left") {
   SECTION("a rate far too high: the loss is never finite again") {
     Trainer trainer;
     trainer.optimizer = test::load<Optimizer>("adamw", "lr = 1e200");
-    for (ParamGroup& group : trainer.adapter->groups(*trainer.model)) trainer.optimizer->add(std::move(group));
+    for (ParamGroup& group : trainer.adapter->groups(*trainer.model))
+      trainer.optimizer->add_param_group(std::move(group));
     trainer.options.save_every = 3;
     CHECK(has(message_of<DivergedError>([&] { trainer.run(); }), "after step 3 the loss of data.jsonl:"));
     CHECK(trainer.recorder.faults.size() == 2);
@@ -562,7 +565,7 @@ TEST_CASE("whatever shows that not only the adapter learns stops the run") {
     trainer.optimizer = test::load<Optimizer>("adamw", "lr = 1e-2");
     ParamGroup all;
     all.parameters = trainer.model->trainable();
-    trainer.optimizer->add(std::move(all));
+    trainer.optimizer->add_param_group(std::move(all));
     CHECK(has(message_of<std::logic_error>([&] { trainer.run(); }), "got no gradient"));
   }
   SECTION("the optimizer holds what is not the adapter's") {
@@ -570,7 +573,7 @@ TEST_CASE("whatever shows that not only the adapter learns stops the run") {
     ParamGroup group;
     group.name = "stray";
     group.parameters.emplace_back("stray", torch::zeros({2}, torch::kDouble).requires_grad_());
-    trainer.optimizer->add(std::move(group));
+    trainer.optimizer->add_param_group(std::move(group));
     CHECK(has(message_of<std::logic_error>([&] { trainer.run(); }), "not the adapter's"));
   }
   SECTION("a base tensor asks for a gradient") {

@@ -97,7 +97,7 @@ class Session {
     else
       resume_adapters(from, stack, *model_, dtype);
     if (!from.empty()) from_ = read_checkpoint(from);
-    for (ParamGroup& group : groups_of(stack, *model_)) optimizer_->add(std::move(group));
+    for (ParamGroup& group : groups_of(stack, *model_)) optimizer_->add_param_group(std::move(group));
   }
 
   /// Up to the end, or until `stop` steps are done.

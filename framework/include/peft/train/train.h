@@ -70,7 +70,4 @@ struct TrainingResult {
 /// the base changed.
 PEFT_API TrainingResult train(TrainingSession& run);
 
-/// Scheduler::lr(); a failure of it names its file.
-PEFT_API double learning_rate(const Scheduler& scheduler, int64_t step, int64_t total_steps, double base_lr);
-
 }  // namespace peft
