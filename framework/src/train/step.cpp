@@ -21,8 +21,8 @@ NonFiniteValue fault(const std::string& what, double value, std::optional<std::s
 }
 
 /// The method's own part of the loss, with its gradients.
-double add_auxiliary(const Adapter& adapter, Precision& precision) {
-  const Tensor extra = call_plugin(adapter, "auxiliary loss", [&] { return adapter.auxiliary_loss(); });
+double add_auxiliary(const TrainingHooks& hooks, Precision& precision) {
+  const Tensor extra = hooks.auxiliary_loss();
   if (!extra.defined()) return 0;
   const double value = extra.item<double>();
   if (std::isfinite(value)) backward_in(precision, extra);
@@ -47,7 +47,8 @@ void add_gradients(TrainingSession& run, const std::vector<Tensor>& parameters, 
     backward_in(run.precision, part);
     attribute(gradients(parameters), MemoryComponent::gradients);
   }
-  for (const Adapter* adapter : run.adapters) outcome.loss += add_auxiliary(*adapter, run.precision);
+  for (Adapter* adapter : run.adapters)
+    if (const TrainingHooks* hooks = adapter->training_hooks()) outcome.loss += add_auxiliary(*hooks, run.precision);
   if (!std::isfinite(outcome.loss)) outcome.fault = fault("loss with the adapter's own part", outcome.loss, {});
 }
 
@@ -59,7 +60,7 @@ void use_gradients(TrainingSession& run, const std::vector<Tensor>& parameters, 
   if (outcome.overflowed) return;
   PEFT_PROFILE_SCOPE("clipping and optimizer");
   for (Adapter* adapter : run.adapters)
-    call_plugin(*adapter, "after_backward", [&] { adapter->after_backward(position); });
+    if (TrainingHooks* hooks = adapter->training_hooks()) hooks->after_backward(position);
   outcome.norm = call_plugin(run.clipping, "clip", [&] { return run.clipping.clip(run.optimizer.groups()); });
   if (!std::isfinite(outcome.norm)) {
     outcome.fault = fault("gradient norm", outcome.norm, {});
@@ -67,13 +68,14 @@ void use_gradients(TrainingSession& run, const std::vector<Tensor>& parameters, 
   }
   if (gradient_check.open()) gradient_check.check();
   call_plugin(run.optimizer, "step", [&] { run.optimizer.step(); });
-  for (Adapter* adapter : run.adapters) call_plugin(*adapter, "after_step", [&] { adapter->after_step(position); });
+  for (Adapter* adapter : run.adapters)
+    if (TrainingHooks* hooks = adapter->training_hooks()) hooks->after_step(position);
 }
 
 /// Also of a step that will not be taken: its log tells the rate.
 void set_rates(TrainingSession& run, const TrainStep& position) {
   for (ParamGroup& group : run.optimizer.groups())
-    group.lr = learning_rate(run.scheduler, position.step - 1, position.total, *group.initial_lr);
+    group.lr = learning_rate(run.scheduler, position.step - 1, position.total_steps, *group.initial_lr);
 }
 
 }  // namespace

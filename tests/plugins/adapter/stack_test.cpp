@@ -153,7 +153,7 @@ TEST_CASE("what cannot stand together is refused") {
   CHECK(has(told(lora + all + "adapter_name = \"a\"\n" + ia3 + all + "adapter_name = \"a\"\n"),
             "exp.toml:11:16: [adapter] 'adapter_name' is the name of another adapter"));
   for (const char* name : {"a.b", "../up", "", "checkpoint-3"})
-    CHECK(has(told(lora + all + "adapter_name = \"" + name + "\"\n"), "'adapter_name' has only letters"));
+    CHECK(has(told(lora + all + "adapter_name = \"" + name + "\"\n"), "'adapter_name' must have only letters"));
   CHECK(has(told(lora + all + "lr = -1.0\n"), "'lr' must be 0 or more"));
   CHECK(has(told(lora + all + "[[adapter]]\nnane = \"lora\"\n"), "unknown key 'nane'; did you mean 'name'?"));
   CHECK(has(told(lora + all + "[[adapter]]\n"), "exp.toml:6:1: [adapter] 'name' must be given"));
