@@ -25,6 +25,8 @@ class NewPlugin(unittest.TestCase):
         # A copy of the repository, to which a plugin can be added.
         self.tree = self.folder / "tree"
         shutil.copytree(ROOT / "tools", self.tree / "tools")
+        headers = pathlib.Path("framework/include/peft/plugin")
+        shutil.copytree(ROOT / headers, self.tree / headers)
         (self.tree / "plugins" / "optimizer" / "sgd").mkdir(parents=True)
 
     def make(self, *words, code=0):

@@ -257,7 +257,7 @@ void AdaLora::write_config(nlohmann::ordered_json& config) const {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<AdaLora>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("adalora", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("adalora", make); }
 
 }  // namespace
 

@@ -64,7 +64,7 @@ class Beft final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Beft>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("beft", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("beft", make); }
 
 }  // namespace
 

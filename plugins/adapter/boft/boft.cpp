@@ -143,7 +143,7 @@ int64_t Boft::block_of(const peft::Linear& site) const {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Boft>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("boft", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("boft", make); }
 
 }  // namespace
 

@@ -102,7 +102,7 @@ class C3a final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<C3a>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("c3a", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("c3a", make); }
 
 }  // namespace
 

@@ -94,7 +94,7 @@ class Delora final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Delora>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("delora", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("delora", make); }
 
 }  // namespace
 

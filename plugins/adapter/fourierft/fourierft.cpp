@@ -65,7 +65,7 @@ class FourierFt final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<FourierFt>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("fourierft", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("fourierft", make); }
 
 }  // namespace
 

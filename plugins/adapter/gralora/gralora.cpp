@@ -113,7 +113,7 @@ class Gralora final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Gralora>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("gralora", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("gralora", make); }
 
 }  // namespace
 

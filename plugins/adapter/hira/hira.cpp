@@ -71,7 +71,7 @@ class Hira final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Hira>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("hira", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("hira", make); }
 
 }  // namespace
 

@@ -82,7 +82,7 @@ class Hra final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Hra>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("hra", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("hra", make); }
 
 }  // namespace
 

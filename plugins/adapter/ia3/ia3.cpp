@@ -100,7 +100,7 @@ class Ia3 final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Ia3>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("ia3", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("ia3", make); }
 
 }  // namespace
 

@@ -337,7 +337,7 @@ peft::StateDict Lora::base_tensors_saved_by_hf(const peft::Model& model) const {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Lora>(lora::read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("lora", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("lora", make); }
 
 }  // namespace
 

@@ -116,7 +116,7 @@ class Miss final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Miss>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("miss", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("miss", make); }
 
 }  // namespace
 

@@ -129,7 +129,7 @@ class Oft final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Oft>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("oft", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("oft", make); }
 
 }  // namespace
 

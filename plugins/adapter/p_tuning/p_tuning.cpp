@@ -117,7 +117,7 @@ class PTuning final : public peft::PromptAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<PTuning>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("p_tuning", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("p_tuning", make); }
 
 }  // namespace
 

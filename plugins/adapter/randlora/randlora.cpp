@@ -187,7 +187,7 @@ void RandLora::write_config(nlohmann::ordered_json& config) const {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<RandLora>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("randlora", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("randlora", make); }
 
 }  // namespace
 

@@ -106,7 +106,7 @@ class Road final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Road>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("road", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("road", make); }
 
 }  // namespace
 

@@ -91,7 +91,7 @@ class Shira final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Shira>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("shira", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("shira", make); }
 
 }  // namespace
 

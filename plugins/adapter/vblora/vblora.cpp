@@ -199,7 +199,7 @@ void VbLora::write_config(nlohmann::ordered_json& config) const {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<VbLora>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("vblora", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("vblora", make); }
 
 }  // namespace
 

@@ -108,7 +108,7 @@ void Vera::prepare(const peft::Model&, const std::vector<peft::Site*>& sites, co
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Vera>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("vera", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("vera", make); }
 
 }  // namespace
 

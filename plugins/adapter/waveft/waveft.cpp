@@ -151,7 +151,7 @@ void WaveFt::prepare(const peft::Model&, const std::vector<peft::Site*>& sites, 
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<WaveFt>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("waveft", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("waveft", make); }
 
 }  // namespace
 

@@ -50,7 +50,7 @@ std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
       .require(o.eps > 0, "must be positive");
   return std::make_unique<Agc>(o);
 }
-void add(peft::Registry& registry) { registry.clippings.add("agc", make); }
+void add(peft::Registry& registry) { registry.add<peft::GradientClipping>("agc", make); }
 
 }  // namespace
 

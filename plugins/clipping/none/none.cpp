@@ -10,7 +10,7 @@ class None final : public peft::GradientClipping {
 };
 
 std::unique_ptr<peft::GradientClipping> make(peft::Options&) { return std::make_unique<None>(); }
-void add(peft::Registry& registry) { registry.clippings.add("none", make); }
+void add(peft::Registry& registry) { registry.add<peft::GradientClipping>("none", make); }
 
 }  // namespace
 

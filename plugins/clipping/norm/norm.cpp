@@ -51,7 +51,7 @@ std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
   return std::make_unique<Norm>(std::move(o));
 }
 
-void add(peft::Registry& registry) { registry.clippings.add("norm", make); }
+void add(peft::Registry& registry) { registry.add<peft::GradientClipping>("norm", make); }
 
 }  // namespace
 

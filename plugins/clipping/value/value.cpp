@@ -28,7 +28,7 @@ std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
       .require(clip_value > 0, "must be positive; clipping 'none' turns clipping off");
   return std::make_unique<Value>(clip_value);
 }
-void add(peft::Registry& registry) { registry.clippings.add("value", make); }
+void add(peft::Registry& registry) { registry.add<peft::GradientClipping>("value", make); }
 
 }  // namespace
 

@@ -114,7 +114,7 @@ std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
   return std::make_unique<Zclip>(std::move(o));
 }
 
-void add(peft::Registry& registry) { registry.clippings.add("zclip", make); }
+void add(peft::Registry& registry) { registry.add<peft::GradientClipping>("zclip", make); }
 
 }  // namespace
 

@@ -72,7 +72,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<Adafactor>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("adafactor", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("adafactor", make); }
 
 }  // namespace
 

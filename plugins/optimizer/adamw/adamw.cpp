@@ -105,7 +105,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<AdamW>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("adamw", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("adamw", make); }
 
 }  // namespace
 

@@ -110,7 +110,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<AdamW8bit>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("adamw_8bit", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("adamw_8bit", make); }
 
 }  // namespace
 

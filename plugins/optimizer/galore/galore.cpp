@@ -83,7 +83,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<Galore>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("galore", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("galore", make); }
 
 }  // namespace
 

@@ -47,7 +47,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<Lamb>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("lamb", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("lamb", make); }
 
 }  // namespace
 

@@ -39,7 +39,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<Lion>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("lion", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("lion", make); }
 
 }  // namespace
 

@@ -83,7 +83,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<Muon>(std::move(o));
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("muon", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("muon", make); }
 
 }  // namespace
 

@@ -146,7 +146,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<ScheduleFree>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("schedule_free_adamw", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("schedule_free_adamw", make); }
 
 }  // namespace
 

@@ -85,7 +85,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<Sgd>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("sgd", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("sgd", make); }
 
 }  // namespace
 

@@ -82,7 +82,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<Sophia>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("sophia", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("sophia", make); }
 
 }  // namespace
 

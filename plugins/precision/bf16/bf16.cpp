@@ -8,7 +8,7 @@ class Bf16 final : public peft::Precision {
 };
 
 std::unique_ptr<peft::Precision> make(peft::Options&) { return std::make_unique<Bf16>(); }
-void add(peft::Registry& registry) { registry.precisions.add("bf16", make); }
+void add(peft::Registry& registry) { registry.add<peft::Precision>("bf16", make); }
 
 }  // namespace
 

@@ -102,7 +102,7 @@ std::unique_ptr<peft::Precision> make(peft::Options& in) {
       .require(o.min_scale > 0 && o.min_scale <= o.init_scale, "must be positive and not above init_scale");
   return std::make_unique<Fp16>(o);
 }
-void add(peft::Registry& registry) { registry.precisions.add("fp16", make); }
+void add(peft::Registry& registry) { registry.add<peft::Precision>("fp16", make); }
 
 }  // namespace
 

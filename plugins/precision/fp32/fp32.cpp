@@ -8,7 +8,7 @@ class Fp32 final : public peft::Precision {
 };
 
 std::unique_ptr<peft::Precision> make(peft::Options&) { return std::make_unique<Fp32>(); }
-void add(peft::Registry& registry) { registry.precisions.add("fp32", make); }
+void add(peft::Registry& registry) { registry.add<peft::Precision>("fp32", make); }
 
 }  // namespace
 

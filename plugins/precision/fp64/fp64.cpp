@@ -9,7 +9,7 @@ class Fp64 final : public peft::Precision {
 };
 
 std::unique_ptr<peft::Precision> make(peft::Options&) { return std::make_unique<Fp64>(); }
-void add(peft::Registry& registry) { registry.precisions.add("fp64", make); }
+void add(peft::Registry& registry) { registry.add<peft::Precision>("fp64", make); }
 
 }  // namespace
 

@@ -61,7 +61,7 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   return std::make_unique<OneCycle>(std::move(o));
 }
 
-void add(peft::Registry& registry) { registry.schedulers.add("one_cycle", make); }
+void add(peft::Registry& registry) { registry.add<peft::Scheduler>("one_cycle", make); }
 
 }  // namespace
 

@@ -98,7 +98,7 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   return std::make_unique<ReduceOnPlateau>(warmup, std::move(o));
 }
 
-void add(peft::Registry& registry) { registry.schedulers.add("reduce_on_plateau", make); }
+void add(peft::Registry& registry) { registry.add<peft::Scheduler>("reduce_on_plateau", make); }
 
 }  // namespace
 

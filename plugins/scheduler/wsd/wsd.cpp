@@ -44,7 +44,7 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   return std::make_unique<Wsd>(warmup, decay, type, min_lr_ratio);
 }
 
-void add(peft::Registry& registry) { registry.schedulers.add("wsd", make); }
+void add(peft::Registry& registry) { registry.add<peft::Scheduler>("wsd", make); }
 
 }  // namespace
 

@@ -27,7 +27,7 @@ std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
   return std::make_unique<Ceiling>(most);
 }
 
-void add(peft::Registry& registry) { registry.clippings.add("ceiling", make); }
+void add(peft::Registry& registry) { registry.add<peft::GradientClipping>("ceiling", make); }
 
 }  // namespace
 

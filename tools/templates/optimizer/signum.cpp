@@ -65,7 +65,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<Signum>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("signum", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("signum", make); }
 
 }  // namespace
 

@@ -34,7 +34,7 @@ std::unique_ptr<peft::Precision> make(peft::Options& in) {
   return std::make_unique<Halved>(scale);
 }
 
-void add(peft::Registry& registry) { registry.precisions.add("halved", make); }
+void add(peft::Registry& registry) { registry.add<peft::Precision>("halved", make); }
 
 }  // namespace
 

@@ -27,7 +27,7 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   return std::make_unique<Stairs>(count, factor);
 }
 
-void add(peft::Registry& registry) { registry.schedulers.add("stairs", make); }
+void add(peft::Registry& registry) { registry.add<peft::Scheduler>("stairs", make); }
 
 }  // namespace
 

@@ -16,7 +16,7 @@ class PEFT_API Stateful {
   void load_state_dict(const StateDict& state);
 
  protected:
-  virtual StateDict do_state_dict() const;                   ///< default: empty
+  virtual StateDict do_state_dict() const;                  ///< default: empty
   virtual void do_load_state_dict(const StateDict& state);  ///< default: refuses a state that is not empty
 };
 
