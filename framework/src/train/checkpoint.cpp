@@ -13,6 +13,7 @@
 #include "peft/files/atomic_directory.h"
 #include "peft/files/json.h"
 #include "peft/files/manifest.h"
+#include "peft/runtime/state_dict_file.h"
 #include "peft/train/checkpoint.h"
 
 namespace peft {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "peft/adapters/training_hooks.h"
 #include "peft/base/error.h"
 #include "peft/train/plugin_calls.h"
 #include "plugin/plugin_call.h"

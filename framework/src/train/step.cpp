@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "peft/adapters/training_hooks.h"
 #include "peft/base/error.h"
 #include "peft/runtime/profile.h"
 #include "plugin/plugin_call.h"
