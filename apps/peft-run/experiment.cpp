@@ -6,7 +6,7 @@
 
 #include "commands.h"
 #include "fit.h"
-#include "peft/adapters/files.h"
+#include "peft/adapters/adapter_vocabulary.h"
 #include "peft/base/error.h"
 #include "peft/models/load.h"
 #include "peft/pretrained/open.h"

@@ -2,7 +2,8 @@
 
 #include <torch/types.h>
 
-#include "peft/adapters/files.h"
+#include "peft/adapters/adapter_vocabulary.h"
+#include "peft/adapters/hf_files.h"
 #include "peft/models/load.h"
 #include "peft/pretrained/open.h"
 #include "peft/train/train.h"

@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "peft/adapters/files.h"
+#include "peft/adapters/hf_files.h"
 #include "screen.h"
 
 namespace {

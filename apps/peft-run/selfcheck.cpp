@@ -15,9 +15,9 @@ int selfcheck_command(const SelfcheckArguments& arguments) {
   for (const std::string& line : arguments.options) options += line + "\n";
   bool all = true;
   for (const CheckResult& finding : selfcheck_adapter(plugins, arguments.what.substr(kind.size()), options)) {
-    std::cout << (finding.kept ? "ok      " : "BROKEN  ") << finding.promise << ": " << printable(finding.detail, 2000)
+    std::cout << (finding.passed ? "ok      " : "BROKEN  ") << finding.name << ": " << printable(finding.detail, 2000)
               << "\n";
-    all &= finding.kept;
+    all &= finding.passed;
   }
   if (!all) throw PluginError(printable(arguments.what) + " does not keep every promise of an adapter");
   return 0;

@@ -9,7 +9,7 @@
 #include "experiment.h"
 #include "fit.h"
 #include "model_card.h"
-#include "peft/adapters/files.h"
+#include "peft/adapters/adapter_state.h"
 #include "peft/base/error.h"
 #include "peft/files/atomic_directory.h"
 #include "peft/files/directory_lock.h"

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "peft/adapters/training_hooks.h"
 #include "peft/base/error.h"
 #include "peft/runtime/scalar_state.h"
 #include "plugin/plugin_call.h"
@@ -29,8 +30,8 @@ void check_schedule_unchanged(const TrainingSession& run, int64_t done, int64_t 
     throw ConfigError(lengths + "and the schedule has followed the evaluation of the end at step " +
                       std::to_string(evaluated_at) +
                       ", which is none of a longer run's; go on from an earlier checkpoint");
-  for (const Adapter* adapter : run.adapters)
-    if (detail::call_plugin(*adapter, "depends_on_length", [&] { return adapter->depends_on_total_steps(); }))
+  for (Adapter* adapter : run.adapters)
+    if (const TrainingHooks* hooks = adapter->training_hooks(); hooks != nullptr && hooks->depends_on_total_steps())
       throw ConfigError(lengths + "on which the adapter's method depends");
   for (int64_t step = 0; step < done; ++step) {
     const double then = run.scheduler.lr(step, before, 1);

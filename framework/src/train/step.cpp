@@ -4,24 +4,22 @@
 
 #include <cmath>
 
+#include "peft/adapters/training_hooks.h"
 #include "peft/base/error.h"
 #include "peft/runtime/profile.h"
-#include "plugin/plugin_call.h"
 #include "runtime/finite.h"
 
 namespace peft {
 
 namespace {
 
-using detail::call_plugin;
-
 NonFiniteValue fault(const std::string& what, double value, std::optional<std::size_t> micro_batch) {
   return {"the " + what + " is " + text_of(value), micro_batch};
 }
 
 /// The method's own part of the loss, with its gradients.
-double add_auxiliary(const Adapter& adapter, Precision& precision) {
-  const Tensor extra = call_plugin(adapter, "auxiliary loss", [&] { return adapter.auxiliary_loss(); });
+double add_auxiliary(const TrainingHooks& hooks, Precision& precision) {
+  const Tensor extra = hooks.auxiliary_loss();
   if (!extra.defined()) return 0;
   const double value = extra.item<double>();
   if (std::isfinite(value)) precision.backward(extra);
@@ -46,7 +44,8 @@ void add_gradients(TrainingSession& run, const std::vector<Tensor>& parameters, 
     run.precision.backward(part);
     attribute(gradients(parameters), MemoryComponent::gradients);
   }
-  for (const Adapter* adapter : run.adapters) outcome.loss += add_auxiliary(*adapter, run.precision);
+  for (Adapter* adapter : run.adapters)
+    if (const TrainingHooks* hooks = adapter->training_hooks()) outcome.loss += add_auxiliary(*hooks, run.precision);
   if (!std::isfinite(outcome.loss)) outcome.fault = fault("loss with the adapter's own part", outcome.loss, {});
 }
 
@@ -57,7 +56,7 @@ void use_gradients(TrainingSession& run, const std::vector<Tensor>& parameters, 
   if (outcome.overflowed) return;
   PEFT_PROFILE_SCOPE("clipping and optimizer");
   for (Adapter* adapter : run.adapters)
-    call_plugin(*adapter, "after_backward", [&] { adapter->after_backward(position); });
+    if (TrainingHooks* hooks = adapter->training_hooks()) hooks->after_backward(position);
   outcome.norm = run.clipping.clip(run.optimizer.groups());
   if (!std::isfinite(outcome.norm)) {
     outcome.fault = fault("gradient norm", outcome.norm, {});
@@ -65,13 +64,14 @@ void use_gradients(TrainingSession& run, const std::vector<Tensor>& parameters, 
   }
   if (gradient_check.open()) gradient_check.check();
   run.optimizer.step();
-  for (Adapter* adapter : run.adapters) call_plugin(*adapter, "after_step", [&] { adapter->after_step(position); });
+  for (Adapter* adapter : run.adapters)
+    if (TrainingHooks* hooks = adapter->training_hooks()) hooks->after_step(position);
 }
 
 /// Also of a step that will not be taken: its log tells the rate.
 void set_rates(TrainingSession& run, const TrainStep& position) {
   for (ParamGroup& group : run.optimizer.groups())
-    group.lr = run.scheduler.lr(position.step - 1, position.total, *group.initial_lr);
+    group.lr = run.scheduler.lr(position.step - 1, position.total_steps, *group.initial_lr);
 }
 
 }  // namespace

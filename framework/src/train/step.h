@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "peft/adapters/training_hooks.h"
 #include "peft/train/train.h"
 #include "train/gradient_check.h"
 

@@ -99,8 +99,7 @@ class BoftLayer final : public peft::AdapterLayer {
 
 class Boft final : public peft::TargetedAdapter {
  public:
-  explicit Boft(BoftOptions options) : TargetedAdapter("BOFT", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights; }
+  explicit Boft(BoftOptions options) : TargetedAdapter("BOFT", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,

@@ -49,8 +49,7 @@ class HiraLayer final : public peft::DeltaLayer {
 
 class Hira final : public peft::TargetedAdapter {
  public:
-  explicit Hira(HiraOptions options) : TargetedAdapter("HIRA", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights; }
+  explicit Hira(HiraOptions options) : TargetedAdapter("HIRA", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,

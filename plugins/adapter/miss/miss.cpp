@@ -93,8 +93,7 @@ class BatLayer final : public peft::DeltaLayer {
 
 class Miss final : public peft::TargetedAdapter {
  public:
-  explicit Miss(MissOptions options) : TargetedAdapter("MISS", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights != peft::BoolOrString(false); }
+  explicit Miss(MissOptions options) : TargetedAdapter("MISS", options.targets, options.init_weights != peft::BoolOrString(false)), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,

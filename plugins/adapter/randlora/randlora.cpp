@@ -120,8 +120,7 @@ class Drawing {
 class RandLora final : public peft::TargetedAdapter {
  public:
   explicit RandLora(RandLoraOptions options)
-      : TargetedAdapter("RANDLORA", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights; }
+      : TargetedAdapter("RANDLORA", options.targets, options.init_weights), options_(std::move(options)) {}
   peft::StateDict to_hf(const peft::Model& model) const override;
 
  protected:

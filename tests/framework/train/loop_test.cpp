@@ -8,6 +8,8 @@
 
 #include "peft/base/error.h"
 #include "peft/planning/memory_estimate.h"
+#include "peft/adapters/hf_format.h"
+#include "peft/adapters/training_hooks.h"
 #include "peft/train/train.h"
 #include "plugins/load.h"
 #include "selfcheck/tiny_model.h"
@@ -269,21 +271,23 @@ TEST_CASE("fp16: a step whose gradients overflow is skipped and counted, and tra
 
 TEST_CASE("an adapter is told of each step, and may add to the loss") {
   /// Writes down when it is called; its part of the loss is a hundredth of the squares of what trains.
-  struct Diary : Adapter {
-    explicit Diary(const Model& trained) : trained_(trained) {}
-    void attach(Model&, torch::Dtype) override {}
-    nlohmann::ordered_json hf_config(const Model&) const override { return {}; }
-    Tensor auxiliary_loss() const override {
+  struct Diary : Adapter, HfFormat, TrainingHooks {
+    explicit Diary(const Model& trained) : HfFormat(this), trained_(trained) {}
+    const HfFormat& hf_format() const noexcept override { return *this; }
+    TrainingHooks* training_hooks() noexcept override { return this; }
+    void do_attach(Model&, torch::Dtype) override {}
+    nlohmann::ordered_json do_config(const Model&) const override { return {}; }
+    Tensor do_auxiliary_loss() const override {
       Tensor sum = torch::zeros({}, torch::kDouble);
       for (const auto& [name, tensor] : trained_.trainable()) sum = sum + 0.01 * tensor.square().sum();
       added.push_back(sum.item<double>());
       return sum;
     }
-    void after_backward(const TrainStep& at) override { write("gradients", at); }
-    void after_step(const TrainStep& at) override { write("stepped", at); }
+    void do_after_backward(const TrainStep& at) override { write("gradients", at); }
+    void do_after_step(const TrainStep& at) override { write("stepped", at); }
     void write(const std::string& what, const TrainStep& at) {
       CHECK(trained_.trainable().front().second.grad().defined());
-      lines.push_back(what + " " + std::to_string(at.step) + "/" + std::to_string(at.total));
+      lines.push_back(what + " " + std::to_string(at.step) + "/" + std::to_string(at.total_steps));
     }
     const Model& trained_;
     mutable std::vector<double> added;
@@ -412,19 +416,22 @@ TEST_CASE("asked to stop, the step is finished, a snapshot taken and the rest le
 namespace {
 
 /// Spoils one step: the loss, the gradients before clipping, or what the step left.
-struct Spoiler : Adapter {
+struct Spoiler : Adapter, HfFormat, TrainingHooks {
   enum class What { loss, gradient, parameter };
-  Spoiler(const Model& trained, What what, int64_t when) : trained_(trained), what_(what), when_(when) {}
-  void attach(Model&, torch::Dtype) override {}
-  nlohmann::ordered_json hf_config(const Model&) const override { return {}; }
-  Tensor auxiliary_loss() const override {
+  Spoiler(const Model& trained, What what, int64_t when)
+      : HfFormat(this), trained_(trained), what_(what), when_(when) {}
+  const HfFormat& hf_format() const noexcept override { return *this; }
+  TrainingHooks* training_hooks() noexcept override { return this; }
+  void do_attach(Model&, torch::Dtype) override {}
+  nlohmann::ordered_json do_config(const Model&) const override { return {}; }
+  Tensor do_auxiliary_loss() const override {
     if (++losses_ != when_ || what_ != What::loss) return {};
     return trained_.trainable().front().second.sum() * std::numeric_limits<double>::infinity();
   }
-  void after_backward(const TrainStep& at) override {
+  void do_after_backward(const TrainStep& at) override {
     if (at.step == when_ && what_ == What::gradient) first().mutable_grad().fill_(std::nan(""));
   }
-  void after_step(const TrainStep& at) override {
+  void do_after_step(const TrainStep& at) override {
     const torch::NoGradGuard guard;
     if (at.step == when_ && what_ == What::parameter) first().fill_(std::nan(""));
   }

@@ -10,7 +10,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "peft/adapters/files.h"
+#include "peft/adapters/adapter_state.h"
+#include "peft/adapters/hf_files.h"
+#include "peft/runtime/state_dict_file.h"
 #include "peft/adapters/stack.h"
 #include "peft/base/error.h"
 #include "peft/files/manifest.h"
@@ -131,7 +133,7 @@ class Session {
     return train(run);
   }
 
-  StateDict tensors() const { return stack.front().adapter->tensors(*model_); }
+  StateDict tensors() const { return stack.front().adapter->all_tensors(*model_); }
   TrainingOptions options;
   AdapterStack stack;
 

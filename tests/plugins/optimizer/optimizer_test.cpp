@@ -6,7 +6,7 @@
 
 #include <filesystem>
 
-#include "peft/adapters/files.h"
+#include "peft/runtime/state_dict_file.h"
 #include "peft/base/error.h"
 #include "peft/runtime/memory.h"
 #include "peft/train/optimizer.h"
