@@ -11,8 +11,8 @@ import tempfile
 import unittest
 
 # The folders of framework/src, and of framework/include/peft under the same names, lowest layer first. A folder may
-# include folders of lower layers, and others of its own layer as long as no cycle arises. plugins/ and apps/ stand above
-# all of them, may include only public headers (peft/...), and nothing in the framework includes either.
+# include folders of lower layers, and others of its own layer as long as no cycle arises. plugins/ and apps/ are above
+# all of them and may include only public headers (peft/...); nothing in the framework includes either.
 LAYERS = [
     ["base"],
     ["options", "files"],
@@ -195,7 +195,7 @@ class Layering(unittest.TestCase):
         found = violations(pathlib.Path(__file__).resolve().parents[2])
         self.assertFalse(found, "\n" + "\n".join(found))
 
-    def test_a_sound_tree_passes(self):
+    def test_valid_tree(self):
         self.assertEqual(violations(self.root), [])
 
     def test_upward_include(self):
@@ -215,7 +215,7 @@ class Layering(unittest.TestCase):
         self.write("framework/src/files/b.h", '#include "options/a.h"\n')
         self.assert_finds("files -> options -> files", "framework/src/options/a.h:1", "framework/src/files/b.h:1")
 
-    def test_one_way_within_a_layer_passes(self):
+    def test_one_way_within_a_layer(self):
         self.write("framework/src/options/a.h", '#include "files/b.h"\n')
         self.write("framework/src/files/b.h", "#pragma once\n")
         self.assertEqual(violations(self.root), [])
