@@ -74,7 +74,7 @@ void Progress::step(StepReport report, std::size_t example) {
   report.skipped = result_.skipped;
   report.nonfinite = result_.nonfinite;
   report.logged = report.step == 1 || report.step == total_ || report.step % run_.options.log_every == 0;
-  for (TrainingCallback* callback : run_.callbacks) callback->on_step_end(report);
+  for (TrainingCallback* callback : run_.callbacks) callback->on_step_end(report, control_);
   if (report.logged) {
     loss_since_ = 0;
     steps_since_ = tokens_since_ = 0;
@@ -91,7 +91,7 @@ std::string Progress::fault(NonFiniteStep report) {
   report.total_steps = total_;
   report.nonfinite = ++result_.nonfinite;
   if (report.nonfinite == 1) first_fault_ = report.step;
-  for (TrainingCallback* callback : run_.callbacks) callback->on_nonfinite_step(report);
+  for (TrainingCallback* callback : run_.callbacks) callback->on_nonfinite_step(report, control_);
   step_begin_ = Clock::now();
 
   constexpr std::size_t most = 8;
@@ -108,7 +108,7 @@ void Progress::on_evaluate(int64_t step, double epoch, double loss) {
   result_.eval_loss = loss;
   evaluated_at_ = step;
   const EvalReport report{.step = step, .epoch = epoch, .loss = loss, .seconds = seconds(Clock::now() - step_begin_)};
-  for (TrainingCallback* callback : run_.callbacks) callback->on_evaluate(report);
+  for (TrainingCallback* callback : run_.callbacks) callback->on_evaluate(report, control_);
   logged_ += Clock::now() - step_begin_;  // evaluation does not count as training time
   step_begin_ = Clock::now();
 }

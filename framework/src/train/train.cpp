@@ -127,7 +127,7 @@ void require_resumable(const TrainingSession& run) {
 
 TrainingResult train(TrainingSession& run) {
   auto& [model, optimizer, scheduler, clipping, precision, adapters, data, eval_data, packing, max_length, options,
-         memory, callbacks, save, stop, resume] = run;
+         memory, callbacks, save, resume] = run;
   require_evaluations(scheduler, options, eval_data != nullptr);
   const std::vector<Tensor> parameters = parameters_of(optimizer.groups());
   require_all_trained(model, parameters);
@@ -169,7 +169,7 @@ TrainingResult train(TrainingSession& run) {
     const auto every = [&](int64_t steps_between) { return steps_between > 0 && step % steps_between == 0; };
     const bool evaluates = eval_data != nullptr && (last || every(options.eval_every));
     if (every(options.save_every) || (last && options.save_every > 0)) progress.due();
-    stopped = !last && stop();
+    stopped = !last && progress.should_stop();
     if (!evaluates && !progress.is_due() && !stopped && !last) continue;
     EvalWeights weights(optimizer);
     if (evaluates) {
@@ -178,7 +178,7 @@ TrainingResult train(TrainingSession& run) {
       scheduler.on_evaluation(eval_loss);
       progress.on_evaluate(step, plan.epoch, eval_loss);
       model.train();
-      stopped = !last && stop();
+      stopped = !last && progress.should_stop();
     }
     if (last) check_final_step(run, progress.learned(), step);
     // Behind a step that was not finite a checkpoint waits for one that is, unless there will be none.

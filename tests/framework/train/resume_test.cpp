@@ -105,9 +105,12 @@ class Session {
   /// Up to the end, or until `stop` steps are done.
   TrainingResult go(int64_t stop = kSteps) {
     struct Watch : TrainingCallback {
-      void on_step_end(const StepReport& report) override { step = report.step; }
-      int64_t step = 0;
-    } watch;
+      explicit Watch(int64_t last) : last_step(last) {}
+      void on_step_end(const StepReport& report, TrainingControl& control) override {
+        control.should_stop = report.step >= last_step;
+      }
+      int64_t last_step;
+    } watch(stop);
     std::vector<Adapter*> told;
     for (const NamedAdapter& adapter : stack) told.push_back(adapter.adapter.get());
     TrainingSession run{.model = *model_,
@@ -127,7 +130,6 @@ class Session {
                             [&](const Snapshot& snapshot) {
                               write_checkpoint(folder_, snapshot, stack, *model_, nlohmann::ordered_json::object(), {});
                             },
-                        .stop = [&] { return watch.step >= stop; },
                         .resume = from_ ? &from_->states : nullptr};
     if (from_) require_resumable(run);
     return train(run);
