@@ -139,7 +139,7 @@ def test_a_layer_that_throws(run, folder, fixtures, call):
     """In the fused path, in the plain one, and in a backward pass of its own."""
     told = train(run, folder, fixtures, ["adapter.name=falling"], code=4, fixture=call)
     if call == "shape":
-        assert "peft_adapter_falling.so: low_rank failed: A is [2, 7] and B [" in told
+        assert "peft_adapter_falling.so: as_lora failed: A is [2, 7] and B [" in told
     elif call == "autograd":
         assert "peft_precision_fp32.so: backward failed: told by the plugin" in told
     else:
@@ -150,7 +150,7 @@ def test_a_layer_that_does_not_fold(run, folder, fixtures):
     train(run, folder, fixtures, ["adapter.name=falling"], code=0)
     told = run("peft-run", "merge", "--model", folder / "model", "--adapter", folder / "out", "--output", folder / "merged",
                "--plugin-path", fixtures, code=4, env=os.environ | {"PEFT_FIXTURE": "fold"}).stderr
-    assert "peft_adapter_falling.so: fold failed: told by the plugin" in told and not (folder / "merged").exists()
+    assert "peft_adapter_falling.so: merge_into failed: told by the plugin" in told and not (folder / "merged").exists()
 
 
 @pytest.mark.parametrize("call", ["forward", "backward", "unscale_gradients", "base_dtype", "adapter_dtype"])
@@ -161,7 +161,7 @@ def test_a_precision_that_throws(run, folder, fixtures, call):
 
 def test_what_leaves_the_core_within_a_precision_is_not_the_precisions(run, folder, fixtures):
     told = train(run, folder, fixtures, ["precision.name=narrow", "adapter.name=falling"], code=4, fixture="low_rank")
-    assert "peft_adapter_falling.so: low_rank failed: told by the plugin" in told
+    assert "peft_adapter_falling.so: as_lora failed: told by the plugin" in told
 
 
 def test_a_schedule_that_throws(run, folder, fixtures):

@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <string>
 
-#include "peft/models/decoder.h"
+#include "peft/models/model.h"
 
 namespace peft {
 

@@ -8,7 +8,7 @@
 #include "peft/adapters/hf_files.h"
 #include "peft/base/error.h"
 #include "peft/files/atomic_directory.h"
-#include "peft/models/decoder.h"
+#include "peft/models/model.h"
 
 namespace peft {
 

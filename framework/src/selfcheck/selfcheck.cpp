@@ -18,10 +18,10 @@ namespace {
 constexpr double kGradientTolerance = 1e-6;  // central differences in fp64, relative
 constexpr double kLogitTolerance = 1e-12;    // the same computation in another order, relative to the largest logit
 
-std::shared_ptr<Model> small_model() { return test::tiny_model(test::tiny_config(2, true), torch::kDouble); }
+std::shared_ptr<CausalLm> small_model() { return test::tiny_model(test::tiny_config(2, true), torch::kDouble); }
 
 /// Without adapters, of the same layers as `model`.
-std::shared_ptr<Model> base_of(const Model& model) {
+std::shared_ptr<CausalLm> base_of(const Model& model) {
   auto base = small_model();
   std::vector<std::pair<int64_t, int64_t>> layers;
   for (const int64_t layer : model.source_layers()) layers.emplace_back(layer, layer + 1);
@@ -29,13 +29,13 @@ std::shared_ptr<Model> base_of(const Model& model) {
   return base;
 }
 
-Tensor logits(const Model& model) { return model.logits(model.hidden_states(test::tiny_tokens(model, 11))); }
+Tensor logits(const CausalLm& model) { return model.logits(model.hidden_states(test::tiny_tokens(model, 11))); }
 
 /// A scalar that every output element is part of.
-Tensor objective(const Model& model) { return at::sin(logits(model)).sum(); }
+Tensor objective(const CausalLm& model) { return at::sin(logits(model)).sum(); }
 
 /// Batches of random tokens.
-Calibration random_data(const Model& model) {
+Calibration random_data(const CausalLm& model) {
   return {.batches = 3,
           .batch =
               [&model](std::size_t index) {
@@ -120,7 +120,7 @@ class AdapterCheck {
   double slope(const Tensor& parameter, const Tensor& direction) const;
   Plugins& plugins_;
   std::string hash_;
-  std::shared_ptr<Model> model_ = small_model();
+  std::shared_ptr<CausalLm> model_ = small_model();
   std::unique_ptr<Adapter> adapter_;
   Tensor base_logits_;
   std::vector<CheckResult> results_;
@@ -178,7 +178,7 @@ void AdapterCheck::check_gradients() {
   report("every trainable tensor gets a gradient", !trainable.empty() && missing.empty(),
          missing.empty() ? std::to_string(trainable.size()) + " tensors" : "none for" + missing);
   report("gradients match finite differences", worst < kGradientTolerance,
-       "largest difference " + text_of(worst) + ", in " + worst_name);
+         "largest difference " + text_of(worst) + ", in " + worst_name);
 }
 
 void AdapterCheck::check_fusion() {
@@ -195,9 +195,10 @@ void AdapterCheck::check_batching_and_cache() {
   const PackedTokens example = test::tiny_tokens(*model_, 11);
   const Tensor expected = logits(*model_);
   const auto joined = [](const Tensor& t) { return at::cat({t.narrow(0, 0, 4), t}); };
-  const Tensor batched = model_->logits(model_->hidden_states({joined(example.ids), joined(example.positions), {0, 4, 15}}));
-  double change =
-      std::max(distance(batched.narrow(0, 4, 11), expected), distance(batched.narrow(0, 0, 4), expected.narrow(0, 0, 4)));
+  const Tensor batched =
+      model_->logits(model_->hidden_states({joined(example.ids), joined(example.positions), {0, 4, 15}}));
+  double change = std::max(distance(batched.narrow(0, 4, 11), expected),
+                           distance(batched.narrow(0, 0, 4), expected.narrow(0, 0, 4)));
   report("outputs do not depend on other examples", change <= kLogitTolerance, "logits differ by " + text_of(change));
 
   KeyValueCache cache = model_->make_cache(11);
@@ -206,17 +207,18 @@ void AdapterCheck::check_batching_and_cache() {
     parts.push_back(model_->logits(model_->hidden_states(
         {example.ids.narrow(0, first, count), example.positions.narrow(0, first, count), {0, count}}, &cache)));
   change = distance(at::cat(parts), expected);
-  report("decoding with a cache gives the same outputs", change <= kLogitTolerance, "logits differ by " + text_of(change));
+  report("decoding with a cache gives the same outputs", change <= kLogitTolerance,
+         "logits differ by " + text_of(change));
 }
 
 /// A model with the merged weights must give the same outputs without an adapter.
 void AdapterCheck::check_merging() {
   const torch::NoGradGuard no_grad;
-  const auto plain = std::make_shared<Model>(model_->config());
+  const auto plain = std::make_shared<CausalLm>(model_->config());
   for (const Site* site : model_->sites()) {
-    const auto weights = site->merged_weight(site->frozen());
+    const auto weights = site->merged_weight(site->dense_base());
     if (!weights) return report("merging into weights", true, "not supported by this method (" + site->path() + ")");
-    plain->find(site->path())->set_frozen(*weights);
+    plain->find(site->path())->load_base_weight(*weights);
   }
   const double change = distance(logits(*plain), logits(*model_));
   report("merged weights give the same outputs", change <= kLogitTolerance, "logits differ by " + text_of(change));

@@ -25,8 +25,8 @@ CalibrationBatch look_at(const Batch& batch, const Model& model) {
 
 }  // namespace
 
-Calibration calibration(const Model& model, Precision& precision, const Dataset& data, const TrainingOptions& options,
-                        bool packing, int64_t max_length) {
+Calibration calibration(const CausalLm& model, Precision& precision, const Dataset& data,
+                        const TrainingOptions& options, bool packing, int64_t max_length) {
   auto batches =
       epoch_batches(data, options.batch_size, packing, max_length, static_cast<uint64_t>(options.seed), /*epoch=*/0);
   const std::size_t count = batches.size();

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "ops/kernels.h"
+#include "ops/cross_entropy.h"
 #include "peft/base/error.h"
 #include "peft/train/train.h"
 
@@ -25,7 +25,7 @@ double Evaluation::perplexity() const { return std::exp(loss); }
 namespace {
 
 /// [loss summed, tokens right, tokens] of a batch, in fp64; logits exist for a few hundred rows at a time.
-Tensor score(const Model& model, const PackedTokens& input, const Tensor& labels) {
+Tensor score(const CausalLm& model, const PackedTokens& input, const Tensor& labels) {
   const auto [hidden, targets] = model.target_rows(input, labels);
   Tensor sums = at::zeros({3}, hidden.options().dtype(torch::kDouble));
   for (int64_t row = 0; row < hidden.size(0); row += kLogitRows) {
@@ -42,7 +42,7 @@ Tensor score(const Model& model, const PackedTokens& input, const Tensor& labels
 
 }  // namespace
 
-Evaluation evaluate(Model& model, Precision& precision, const Dataset& data, int64_t batch_size) {
+Evaluation evaluate(CausalLm& model, Precision& precision, const Dataset& data, int64_t batch_size) {
   const torch::NoGradGuard no_grad;
   model.eval();
   double loss = 0, right = 0;

@@ -4,14 +4,14 @@
 
 #include <cmath>
 
-#include "ops/kernels.h"
+#include "ops/cross_entropy.h"
 
 namespace peft {
 
 namespace {
 
 /// `labels` with every supervised one drawn anew; logits exist for a few hundred rows at a time.
-Tensor draw_labels(const Model& model, const PackedTokens& input, const Tensor& labels) {
+Tensor draw_labels(const CausalLm& model, const PackedTokens& input, const Tensor& labels) {
   const torch::NoGradGuard no_grad;
   const auto [hidden, targets] = model.target_rows(input, labels);
   const Tensor drawn = at::empty_like(targets);

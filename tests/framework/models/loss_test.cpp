@@ -1,16 +1,16 @@
-// The loss promises: where the head is not the frozen one, it and its gradients are those of all logits at once, though
-// these exist for a few rows at a time.
+// With a trainable head, loss and gradients equal those of all logits at once, although logits exist for a few rows at
+// a time.
 #include <torch/torch.h>
 
-#include "ops/kernels.h"
-#include "peft/models/decoder.h"
+#include "ops/cross_entropy.h"
+#include "peft/models/causal_lm.h"
 #include "selfcheck/tiny_model.h"
 #include "support/test.h"
 
 using namespace peft;
 using torch::Tensor;
 
-TEST_CASE("the loss of a head that trains is the one of all logits") {
+TEST_CASE("the chunked loss of a trainable head equals the loss of all logits") {
   const auto model = test::tiny_model(test::tiny_config(), torch::kDouble);
   const Tensor weight = model->lm_head().make_trainable("weight", torch::kDouble);
   const Tensor norm = model->find("model.norm")->make_trainable("weight", torch::kDouble);

@@ -3,9 +3,14 @@
 // for widths that fill no whole vector, and for inputs that are views.
 #include <torch/torch.h>
 
+#include "ops/attention.h"
 #include "ops/cpu/attention_tiles.h"
 #include "ops/cpu/simd.h"
-#include "ops/kernels.h"
+#include "ops/cross_entropy.h"
+#include "ops/matmul.h"
+#include "ops/rms_norm.h"
+#include "ops/rotary.h"
+#include "ops/swiglu.h"
 #include "support/test.h"
 
 #include <functional>

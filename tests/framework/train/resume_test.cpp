@@ -12,10 +12,10 @@
 
 #include "peft/adapters/adapter_state.h"
 #include "peft/adapters/hf_files.h"
-#include "peft/runtime/state_dict_file.h"
 #include "peft/adapters/stack.h"
 #include "peft/base/error.h"
 #include "peft/files/manifest.h"
+#include "peft/runtime/state_dict_file.h"
 #include "peft/train/resume.h"
 #include "peft/train/train.h"
 #include "plugins/load.h"
@@ -147,7 +147,7 @@ class Session {
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<GradientClipping> clipper_;
-  std::shared_ptr<Model> model_;
+  std::shared_ptr<CausalLm> model_;
   Dataset data_ = test_data(11, 3), eval_data_ = test_data(3, 4);
   MemoryMeter memory_{torch::kCPU};
   bool packing_;

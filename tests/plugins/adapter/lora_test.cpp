@@ -19,7 +19,7 @@ using torch::Tensor;
 namespace {
 
 struct Adapted {
-  std::shared_ptr<Model> model;
+  std::shared_ptr<CausalLm> model;
   std::unique_ptr<Adapter> adapter;
   PackedTokens input;
   Tensor logits() const { return model->logits(model->hidden_states(input)); }
@@ -30,7 +30,7 @@ struct Adapted {
   }
 };
 
-Adapted adapted(const std::string& toml, std::shared_ptr<Model> model, torch::Dtype dtype = torch::kFloat) {
+Adapted adapted(const std::string& toml, std::shared_ptr<CausalLm> model, torch::Dtype dtype = torch::kFloat) {
   Adapted a;
   a.model = std::move(model);
   a.adapter = test::load<Adapter>("lora", toml);
@@ -55,7 +55,7 @@ bool close(const Tensor& a, const Tensor& b, double tolerance = 1e-5) {
   return torch::allclose(a, b, tolerance, tolerance);
 }
 
-std::string error_of(const std::string& toml, std::shared_ptr<Model> model) {
+std::string error_of(const std::string& toml, std::shared_ptr<CausalLm> model) {
   try {
     adapted(toml, std::move(model));
   } catch (const ConfigError& error) {
@@ -121,8 +121,8 @@ TEST_CASE("a linear layer's update is scale · B·A·x, with rsLoRA's scale, pat
     CHECK(B.in_size_limit() == at::IntArrayRef({16, rank}));
     Tensor update = x.mm(A.t()).mm(B.t());
     if (toml.starts_with("lora_bias")) update = update + a.parameter(q0 + "lora_B.bias");
-    const Tensor& weight = site->frozen().weight;
-    CHECK(close(site->forward(x), torch::linear(x, weight, site->frozen().bias) + scale * update));
+    const Tensor weight = site->dense();
+    CHECK(close(site->forward(x), torch::linear(x, weight, site->base_bias()) + scale * update));
   }
 }
 
@@ -171,21 +171,20 @@ TEST_CASE("folded weights give what forward gives") {
   for (std::size_t i = 0; i < folded->sites().size(); ++i) {
     const Site& from = *a.model->sites()[i];
     if (from.layers().empty()) continue;
-    WeightAndBias weights{from.frozen().weight.clone(),
-                          from.frozen().bias.defined() ? from.frozen().bias.clone() : Tensor()};
+    WeightAndBias weights{from.dense().clone(), from.base_bias().defined() ? from.base_bias().clone() : Tensor()};
     CHECK(from.layers().front()->merge_into(weights));
-    CHECK_FALSE(torch::equal(weights.weight, from.frozen().weight));
+    CHECK_FALSE(torch::equal(weights.weight, from.dense()));
     // A place for the bias, where the model has none.
     auto* linear = dynamic_cast<Linear*>(folded->sites()[i]);
-    if (linear != nullptr && weights.bias.defined() && !linear->frozen().bias.defined())
+    if (linear != nullptr && weights.bias.defined() && !linear->base_bias().defined())
       linear->make_trainable("bias", torch::kFloat).set_data(weights.bias);
     const Tensor x = torch::randn({3, 16});
     if (linear != nullptr && linear->in_features() == 16)
       CHECK(close(dynamic_cast<const Linear&>(from).forward(x), torch::linear(x, weights.weight, weights.bias)));
     if (const auto* embedding = dynamic_cast<const Embedding*>(&from))
       CHECK(close(embedding->forward(a.input.ids), weights.weight.index_select(0, a.input.ids)));
-    folded->sites()[i]->frozen().weight.copy_(weights.weight);
-    if (folded->sites()[i]->frozen().bias.defined()) folded->sites()[i]->frozen().bias.copy_(weights.bias);
+    folded->sites()[i]->dense().copy_(weights.weight);
+    if (folded->sites()[i]->base_bias().defined()) folded->sites()[i]->base_bias().copy_(weights.bias);
   }
   CHECK(close(folded->logits(folded->hidden_states(a.input)), expected));
 }
@@ -197,7 +196,7 @@ TEST_CASE("dropout acts on the update's input, only while training, and never on
   const auto* embedding = dynamic_cast<Embedding*>(a.model->find("model.embed_tokens"));
   const Tensor x = torch::randn({4, 16});
   const Tensor A = a.parameter(q0 + "lora_A.weight"), B = a.parameter(q0 + "lora_B.weight");
-  const Tensor base = torch::linear(x, site->frozen().weight, site->frozen().bias);
+  const Tensor base = torch::linear(x, site->dense(), site->base_bias());
   a.model->eval();
   CHECK(site->layers().front()->as_lora().has_value());
   const Tensor evaluated = site->forward(x), rows = embedding->forward(a.input.ids);
@@ -232,16 +231,16 @@ TEST_CASE("a start taken out of the base: dropout leaves it alone, also with DoR
     REQUIRE(A.in_size_limit() == at::IntArrayRef({8, 16}));
     CHECK(torch::equal(A.narrow(0, 0, 4), a.parameter(q0 + "lora_A.weight")));
     const Tensor update = 1.5 * B.narrow(1, 0, 4).mm(A.narrow(0, 0, 4));
-    const Tensor rest = site->frozen().weight + 1.5 * B.narrow(1, 4, 4).mm(A.narrow(0, 4, 4));
+    const Tensor rest = site->dense() + 1.5 * B.narrow(1, 4, 4).mm(A.narrow(0, 4, 4));
     const auto longest = [](const Tensor& matrix) { return at::linalg_svdvals(matrix)[0].item<double>(); };
-    CHECK(longest(rest) < 0.9 * longest(site->frozen().weight));
+    CHECK(longest(rest) < 0.9 * longest(site->dense()));
 
     a.model->train();
     const Tensor x = torch::randn({5, 16}, torch::kDouble);
     torch::manual_seed(3);
     const Tensor y = site->forward(x);
     torch::manual_seed(3);
-    const Tensor kept = torch::dropout(x, 0.5, true), plain = torch::linear(x, rest, site->frozen().bias);
+    const Tensor kept = torch::dropout(x, 0.5, true), plain = torch::linear(x, rest, site->base_bias());
     Tensor expected = plain + kept.mm(update.t());
     if (dora == "true") {
       const Tensor stretch = a.parameter(q0 + "lora_magnitude_vector") / (rest + update).norm(2, 1);
@@ -269,7 +268,7 @@ TEST_CASE("an embedding's update is scale · rows of Aᵀ, times Bᵀ") {
   CHECK(B.std().item<double>() == Approx(1).epsilon(0.3));
   randomize_weights(*a.model);
   const auto& site = a.model->embedding();
-  const Tensor expected = site.frozen().weight + 2 * B.mm(A).t();
+  const Tensor expected = site.dense() + 2 * B.mm(A).t();
   CHECK(close(site.forward(a.input.ids), expected.index_select(0, a.input.ids)));
   site.forward(a.input.ids).sum().backward();
   CHECK(A.grad().abs().sum().item<double>() > 0);
@@ -336,7 +335,7 @@ TEST_CASE("what is saved of the frozen base is apart from what a file fills") {
   const StateDict state = a.adapter->hf_format().to_hf(*a.model), base = a.adapter->hf_format().base_tensors(*a.model);
   for (const Site* site : std::initializer_list<const Site*>{&a.model->embedding(), &a.model->lm_head()}) {
     const std::string key = "base_model.model." + site->path() + ".base_layer.weight";
-    CHECK(torch::equal(base.at(key), site->frozen().weight));
+    CHECK(torch::equal(base.at(key), site->dense()));
     CHECK(!state.contains(key));
   }
   // Everything else is the parameter itself.

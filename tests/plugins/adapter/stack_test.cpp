@@ -38,17 +38,17 @@ struct Stacked {
   Tensor logits() const { return model->logits(model->hidden_states(test::tiny_tokens(*model, 9))); }
   Document document;
   Plugins plugins{Plugins::search_path({})};
-  std::shared_ptr<Model> model = test::tiny_model(test::tiny_config(2, true), torch::kDouble);
+  std::shared_ptr<CausalLm> model = test::tiny_model(test::tiny_config(2, true), torch::kDouble);
   AdapterStack stack;
 };
 
 double distance(const Tensor& a, const Tensor& b) { return ((a - b).abs().max() / b.abs().max()).item<double>(); }
 
-Tensor folded_logits(const Model& model) {
+Tensor folded_logits(const CausalLm& model) {
   const torch::NoGradGuard no_grad;
-  const auto plain = std::make_shared<Model>(model.config());
+  const auto plain = std::make_shared<CausalLm>(model.config());
   for (const Site* site : model.sites())
-    plain->find(site->path())->set_frozen(site->merged_weight(site->frozen()).value());
+    plain->find(site->path())->load_base_weight(site->merged_weight(site->dense_base()).value());
   return plain->logits(plain->hidden_states(test::tiny_tokens(*plain, 9)));
 }
 
@@ -140,7 +140,8 @@ TEST_CASE("what stands inside an adapter that replicates layers sees the deeper 
   const Site* last = s.model->find("model.layers.2.self_attn.k_proj");
   REQUIRE(last != nullptr);
   CHECK(s.stack[1].adapter->layers_on(*last).size() == 1);
-  CHECK(s.stack[1].adapter->hf_format().to_hf(*s.model).contains("base_model.model.model.layers.2.self_attn.k_proj.ia3_l"));
+  CHECK(s.stack[1].adapter->hf_format().to_hf(*s.model).contains(
+      "base_model.model.model.layers.2.self_attn.k_proj.ia3_l"));
   CHECK(s.stack[0].adapter->hf_format().config(*s.model)["layer_replication"].dump() == "[[0,2],[0,1]]");
   CHECK(distance(folded_logits(*s.model), s.logits()) < 1e-12);
   const Stacked again(s.document.resolved());

@@ -11,7 +11,7 @@
 namespace peft {
 
 /// What a method may look at before it is attached: the batches of the run's first pass. All of it outlives the result.
-PEFT_API Calibration calibration(const Model& model, Precision& precision, const Dataset& data,
+PEFT_API Calibration calibration(const CausalLm& model, Precision& precision, const Dataset& data,
                                  const TrainingOptions& options, bool packing, int64_t max_length);
 
 }  // namespace peft

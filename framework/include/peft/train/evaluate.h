@@ -4,7 +4,7 @@
 
 #include "peft/base/export.h"
 #include "peft/data/sampler.h"
-#include "peft/models/decoder.h"
+#include "peft/models/causal_lm.h"
 #include "peft/train/precision.h"
 
 namespace peft {
@@ -17,7 +17,7 @@ struct Evaluation {
   PEFT_API double perplexity() const;  ///< exp(loss)
 };
 /// Without gradients or dropout. Throws InputError where there is no supervised token.
-PEFT_API Evaluation evaluate(Model& model, Precision& precision, const Dataset& data, int64_t batch_size);
+PEFT_API Evaluation evaluate(CausalLm& model, Precision& precision, const Dataset& data, int64_t batch_size);
 
 /// A batch on the model's device.
 PEFT_API PackedTokens to_packed_tokens(const Batch& batch, torch::Device device);

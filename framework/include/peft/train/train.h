@@ -10,7 +10,7 @@
 #include "peft/base/export.h"
 #include "peft/base/format_count.h"
 #include "peft/data/sampler.h"
-#include "peft/models/decoder.h"
+#include "peft/models/causal_lm.h"
 #include "peft/runtime/device.h"
 #include "peft/runtime/memory.h"
 #include "peft/train/calibration_batches.h"
@@ -30,7 +30,7 @@ namespace peft {
 
 /// All that the loop needs; everything outlives it.
 struct TrainingSession {
-  Model& model;
+  CausalLm& model;
   Optimizer& optimizer;  ///< with the adapter's groups added
   Scheduler& scheduler;
   GradientClipping& clipping;
