@@ -63,7 +63,7 @@ class NewPlugin(unittest.TestCase):
             ([], "KIND NAME"),
             (["adapter"], "KIND NAME"),
             (["adapter", "a", "b", "c"], "KIND NAME"),
-            (["adaptor", "mine"], "unknown kind of plugin 'adaptor'; expected one of adapter, clipping"),
+            (["adaptor", "mine"], "unknown kind of plugin 'adaptor'; expected one of adapter, optimizer"),
             (["adapter", "Mine"], "'Mine' is not a valid plugin name"),
             (["adapter", "2nd"], "'2nd' is not a valid plugin name"),
             (["adapter", "my-own"], "'my-own' is not a valid plugin name"),

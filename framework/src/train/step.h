@@ -35,7 +35,4 @@ std::string text_of(double value);
 /// Names of those that hold NaN or infinity, or "".
 std::string not_finite(const std::vector<ParamGroup>& groups);
 
-/// A failure of it names the optimizer's file.
-void zero_grad(Optimizer& optimizer);
-
 }  // namespace peft

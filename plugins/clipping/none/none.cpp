@@ -3,8 +3,8 @@
 namespace {
 
 class None final : public peft::GradientClipping {
- public:
-  double clip(const std::vector<peft::ParamGroup>& groups) override {
+ protected:
+  double do_clip(const std::vector<peft::ParamGroup>& groups) override {
     return peft::global_norm(peft::gradients(peft::parameters_of(groups)));
   }
 };

@@ -8,7 +8,8 @@ class Value final : public peft::GradientClipping {
  public:
   explicit Value(double clip_value) : clip_value_(clip_value) {}
 
-  double clip(const std::vector<peft::ParamGroup>& groups) override {
+ protected:
+  double do_clip(const std::vector<peft::ParamGroup>& groups) override {
     const std::vector<torch::Tensor> gradients = peft::gradients(peft::parameters_of(groups));
     const double norm = peft::global_norm(gradients);
     // No element is larger than the norm.

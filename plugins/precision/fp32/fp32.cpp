@@ -3,8 +3,8 @@
 namespace {
 
 class Fp32 final : public peft::Precision {
- public:
-  torch::Dtype base_dtype() const override { return torch::kFloat32; }
+ protected:
+  torch::Dtype do_base_dtype() const override { return torch::kFloat32; }
 };
 
 std::unique_ptr<peft::Precision> make(peft::Options&) { return std::make_unique<Fp32>(); }

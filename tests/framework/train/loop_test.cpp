@@ -41,9 +41,16 @@ Dataset test_data(std::size_t count, bool masked = false) {
 }
 
 struct Recorder : TrainingCallback {
-  void on_step_end(const StepReport& report) override { steps.push_back(report); }
-  void on_nonfinite_step(const NonFiniteStep& report) override { faults.push_back(report); }
-  void on_evaluate(const EvalReport& report) override { evaluations.push_back(report); }
+  void on_step_end(const StepReport& report, TrainingControl& control) override {
+    steps.push_back(report);
+    control.should_stop |= stop_after > 0 && report.step >= stop_after;
+  }
+  void on_nonfinite_step(const NonFiniteStep& report, TrainingControl& control) override {
+    faults.push_back(report);
+    control.should_stop |= report.step == -stop_after;
+  }
+  void on_evaluate(const EvalReport& report, TrainingControl&) override { evaluations.push_back(report); }
+  int64_t stop_after = 1000;  ///< -n: in step n, which is not finite
   std::vector<StepReport> steps;
   std::vector<NonFiniteStep> faults;
   std::vector<EvalReport> evaluations;
@@ -60,34 +67,28 @@ struct Trainer {
     options.log_every = 1;
     torch::manual_seed(5);
     adapter->attach(*model, precision->adapter_dtype());
-    for (ParamGroup& group : adapter->groups(*model)) optimizer->add(std::move(group));
+    for (ParamGroup& group : adapter->groups(*model)) optimizer->add_param_group(std::move(group));
   }
   TrainingResult run() {
-    TrainingSession all{
-        .model = *model,
-        .optimizer = *optimizer,
-        .scheduler = *scheduler,
-        .clipping = *clipping,
-        .precision = *precision,
-        .adapters = told,
-        .data = data,
-        .eval_data = eval_data ? &*eval_data : nullptr,
-        .packing = packing,
-        .max_length = 64,
-        .options = options,
-        .memory = memory,
-        .callbacks = callbacks,
-        .save =
-            [this](const Snapshot& snapshot) {
-              saved.push_back(snapshot.step);
-              snapshots.push_back(snapshot);
-            },
-        .stop =
-            [this] {
-              const bool faulted = !recorder.faults.empty() && recorder.faults.back().step == -stop_after;
-              return faulted || (!recorder.steps.empty() && stop_after > 0 && recorder.steps.back().step >= stop_after);
-            },
-        .resume = from};
+    TrainingSession all{.model = *model,
+                        .optimizer = *optimizer,
+                        .scheduler = *scheduler,
+                        .clipping = *clipping,
+                        .precision = *precision,
+                        .adapters = told,
+                        .data = data,
+                        .eval_data = eval_data ? &*eval_data : nullptr,
+                        .packing = packing,
+                        .max_length = 64,
+                        .options = options,
+                        .memory = memory,
+                        .callbacks = callbacks,
+                        .save =
+                            [this](const Snapshot& snapshot) {
+                              saved.push_back(snapshot.step);
+                              snapshots.push_back(snapshot);
+                            },
+                        .resume = from};
     return train(all);
   }
   std::vector<Adapter*> told;
@@ -106,7 +107,6 @@ struct Trainer {
   std::vector<TrainingCallback*> callbacks{&recorder};
   std::vector<int64_t> saved;
   std::vector<Snapshot> snapshots;
-  int64_t stop_after = 1000;       ///< -n: in step n, which is at fault
   const RunState* from = nullptr;  ///< a snapshot's states
 };
 
@@ -326,7 +326,8 @@ TEST_CASE(
   Trainer plain, watched;
   for (Trainer* trainer : {&plain, &watched}) {
     trainer->optimizer = test::load<Optimizer>("schedule_free_adamw", "lr = 1e-2");
-    for (ParamGroup& group : trainer->adapter->groups(*trainer->model)) trainer->optimizer->add(std::move(group));
+    for (ParamGroup& group : trainer->adapter->groups(*trainer->model))
+      trainer->optimizer->add_param_group(std::move(group));
     trainer->options.max_steps = 6;
   }
   watched.eval_data = test_data(5);
@@ -381,7 +382,8 @@ TEST_CASE("drawn labels are the model's own: their gradients have mean zero, and
   auto surveyor = std::make_unique<Surveyor>();
   Surveyor& seen = *surveyor;
   trainer.optimizer = std::move(surveyor);
-  for (ParamGroup& group : trainer.adapter->groups(*trainer.model)) trainer.optimizer->add(std::move(group));
+  for (ParamGroup& group : trainer.adapter->groups(*trainer.model))
+    trainer.optimizer->add_param_group(std::move(group));
   trainer.run();
   plain.options.max_steps = 1;
   plain.run();
@@ -401,13 +403,13 @@ TEST_CASE("a step without anything to learn is refused") {
 
 TEST_CASE("asked to stop, the step is finished, a snapshot taken and the rest left") {
   Trainer trainer;
-  trainer.stop_after = 2;
+  trainer.recorder.stop_after = 2;
   const TrainingResult result = trainer.run();
   CHECK(result.stopped);
   CHECK(result.steps == 2);
   CHECK(trainer.saved == std::vector<int64_t>{2});
   Trainer ending;
-  ending.stop_after = 3;  // asked in the last step it has simply ended
+  ending.recorder.stop_after = 3;  // asked in the last step it has simply ended
   CHECK_FALSE(ending.run().stopped);
 }
 
@@ -477,7 +479,7 @@ TEST_CASE(
     trainer.options.save_every = trainer.options.eval_every = 2;
     trainer.options.max_nonfinite_steps = 1;
     trainer.eval_data = test_data(4);
-    trainer.stop_after = stop;
+    trainer.recorder.stop_after = stop;
     trainer.from = from;
     return trainer.run();
   };
@@ -511,7 +513,8 @@ TEST_CASE("what diverged is neither saved nor left") {
   SECTION("a rate far too high: the loss is never finite again") {
     Trainer trainer;
     trainer.optimizer = test::load<Optimizer>("adamw", "lr = 1e200");
-    for (ParamGroup& group : trainer.adapter->groups(*trainer.model)) trainer.optimizer->add(std::move(group));
+    for (ParamGroup& group : trainer.adapter->groups(*trainer.model))
+      trainer.optimizer->add_param_group(std::move(group));
     trainer.options.save_every = 3;
     CHECK(has(message_of<DivergedError>([&] { trainer.run(); }), "after step 3 the loss of data.jsonl:"));
     CHECK(trainer.recorder.faults.size() == 2);
@@ -548,7 +551,7 @@ struct Idle : AdapterLayer {
 /// Writes into the base while the run is on.
 struct Vandal : TrainingCallback {
   explicit Vandal(const Model& model) : model_(model) {}
-  void on_step_end(const StepReport&) override {
+  void on_step_end(const StepReport&, TrainingControl&) override {
     const torch::NoGradGuard guard;
     Tensor(model_.embedding().frozen().weight).select(0, 39).add_(1e-9);
   }
@@ -569,7 +572,7 @@ TEST_CASE("whatever shows that not only the adapter learns stops the run") {
     trainer.optimizer = test::load<Optimizer>("adamw", "lr = 1e-2");
     ParamGroup all;
     all.parameters = trainer.model->trainable();
-    trainer.optimizer->add(std::move(all));
+    trainer.optimizer->add_param_group(std::move(all));
     CHECK(has(message_of<std::logic_error>([&] { trainer.run(); }), "got no gradient"));
   }
   SECTION("the optimizer holds what is not the adapter's") {
@@ -577,7 +580,7 @@ TEST_CASE("whatever shows that not only the adapter learns stops the run") {
     ParamGroup group;
     group.name = "stray";
     group.parameters.emplace_back("stray", torch::zeros({2}, torch::kDouble).requires_grad_());
-    trainer.optimizer->add(std::move(group));
+    trainer.optimizer->add_param_group(std::move(group));
     CHECK(has(message_of<std::logic_error>([&] { trainer.run(); }), "not the adapter's"));
   }
   SECTION("a base tensor asks for a gradient") {

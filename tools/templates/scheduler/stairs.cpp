@@ -8,7 +8,9 @@ namespace {
 class Stairs final : public peft::Scheduler {
  public:
   Stairs(int64_t count, double factor) : count_(count), factor_(factor) {}
-  double lr(int64_t step, int64_t total_steps, double base_lr) const override {
+
+ protected:
+  double do_lr(int64_t step, int64_t total_steps, double base_lr) const override {
     const int64_t stair = step * count_ / total_steps;
     return base_lr * std::pow(factor_, static_cast<double>(stair));
   }
