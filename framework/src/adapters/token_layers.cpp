@@ -122,7 +122,7 @@ std::vector<std::pair<Site*, IntList>> token_sites(const Model& model, const Tok
     const auto before = sites.size();
     for (Site* site : model.sites()) {
       if (name.empty() || !site->path().ends_with(name)) continue;
-      if (std::any_of(sites.begin(), sites.end(), [&](const auto& one) { return one.first == site; }))
+      if (std::any_of(sites.begin(), sites.end(), [&](const auto& item) { return item.first == site; }))
         throw_config_error(option, "two names match '" + printable(site->path()) + "'");
       sites.emplace_back(site, ids);
     }

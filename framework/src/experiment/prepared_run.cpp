@@ -97,7 +97,8 @@ PreparedRun::PreparedRun(Experiment& experiment, const std::string& resume_from)
                                 experiment.data.max_length));
   else
     resume_adapters(resume_from, experiment.adapters, *model, dtype);
-  for (ParamGroup& group : groups_of(experiment.adapters, *model)) experiment.optimizer->add_param_group(std::move(group));
+  for (ParamGroup& group : groups_of(experiment.adapters, *model))
+    experiment.optimizer->add_param_group(std::move(group));
 }
 
 PeakBatches peak_batches(const Experiment& experiment, const PreparedRun& run, const TrainingOptions& options) {

@@ -149,9 +149,9 @@ double AdapterCheck::slope(const Tensor& parameter, const Tensor& direction) con
     parameter.copy_(original + distance * direction);
     return objective(*model_).item<double>();
   };
-  const double ahead = at(step), behind = at(-step);
+  const double above = at(step), below = at(-step);
   parameter.copy_(original);
-  return (ahead - behind) / (2 * step);
+  return (above - below) / (2 * step);
 }
 
 void AdapterCheck::check_gradients() {

@@ -122,7 +122,7 @@ void Lora::do_calibrate(peft::Model& model, const peft::Calibration& data) {
   for (std::size_t i = 0; i < sites.size(); ++i) known_init_.emplace(sites[i]->path(), initializations[i]);
 }
 
-/// Uses EVA's directions and their numbers as ranks; a site with rank 0 is not a target any more.
+/// Uses EVA's directions and their numbers as ranks; a site with rank 0 is no longer a target.
 void Lora::set_eva_directions(const Sites& sites, const std::map<const peft::Site*, torch::Tensor>& directions) {
   const auto ranks = peft::pattern_values(options_.rank_pattern, sites, options_.r, "rank_pattern");
   const auto alphas = peft::pattern_values(options_.alpha_pattern, sites, options_.lora_alpha, "alpha_pattern");

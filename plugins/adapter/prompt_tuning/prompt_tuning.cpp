@@ -5,6 +5,7 @@
 #include <peft/files/pretrained_model.h>
 #include <peft/models/decoder.h>
 #include <peft/plugin.h>
+#include <peft/pretrained/open.h>
 #include <peft/text/text.h>
 
 #include <nlohmann/json.hpp>
