@@ -96,8 +96,8 @@ class LayerIndex {
   explicit LayerIndex(const std::optional<StringOrList>& pattern) {
     StringList expressions;
     if (pattern) {
-      if (const auto* one = std::get_if<std::string>(&*pattern))
-        expressions.push_back(*one);
+      if (const auto* expression = std::get_if<std::string>(&*pattern))
+        expressions.push_back(*expression);
       else
         expressions = std::get<StringList>(*pattern);
     }
