@@ -44,7 +44,8 @@ Calibration random_data(const Model& model) {
               },
           .loss =
               [&model](const CalibrationBatch& batch) {
-                return model.loss_sum(batch.input, batch.labels) / static_cast<double>(batch.num_target_tokens);
+                return Pass(model, batch.input, batch.labels).cross_entropy_sum() /
+                       static_cast<double>(batch.num_target_tokens);
               }};
 }
 
@@ -178,7 +179,7 @@ void AdapterCheck::check_gradients() {
   report("every trainable tensor gets a gradient", !trainable.empty() && missing.empty(),
          missing.empty() ? std::to_string(trainable.size()) + " tensors" : "none for" + missing);
   report("gradients match finite differences", worst < kGradientTolerance,
-       "largest difference " + text_of(worst) + ", in " + worst_name);
+         "largest difference " + text_of(worst) + ", in " + worst_name);
 }
 
 void AdapterCheck::check_fusion() {
@@ -195,9 +196,10 @@ void AdapterCheck::check_batching_and_cache() {
   const PackedTokens example = test::tiny_tokens(*model_, 11);
   const Tensor expected = logits(*model_);
   const auto joined = [](const Tensor& t) { return at::cat({t.narrow(0, 0, 4), t}); };
-  const Tensor batched = model_->logits(model_->hidden_states({joined(example.ids), joined(example.positions), {0, 4, 15}}));
-  double change =
-      std::max(distance(batched.narrow(0, 4, 11), expected), distance(batched.narrow(0, 0, 4), expected.narrow(0, 0, 4)));
+  const Tensor batched =
+      model_->logits(model_->hidden_states({joined(example.ids), joined(example.positions), {0, 4, 15}}));
+  double change = std::max(distance(batched.narrow(0, 4, 11), expected),
+                           distance(batched.narrow(0, 0, 4), expected.narrow(0, 0, 4)));
   report("outputs do not depend on other examples", change <= kLogitTolerance, "logits differ by " + text_of(change));
 
   KeyValueCache cache = model_->make_cache(11);
@@ -206,7 +208,8 @@ void AdapterCheck::check_batching_and_cache() {
     parts.push_back(model_->logits(model_->hidden_states(
         {example.ids.narrow(0, first, count), example.positions.narrow(0, first, count), {0, count}}, &cache)));
   change = distance(at::cat(parts), expected);
-  report("decoding with a cache gives the same outputs", change <= kLogitTolerance, "logits differ by " + text_of(change));
+  report("decoding with a cache gives the same outputs", change <= kLogitTolerance,
+         "logits differ by " + text_of(change));
 }
 
 /// A model with the merged weights must give the same outputs without an adapter.
