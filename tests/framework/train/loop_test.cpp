@@ -525,7 +525,7 @@ TEST_CASE("what diverged is neither saved nor left") {
     Trainer trainer;
     Spoiler spoiler(*trainer.model, Spoiler::What::parameter, 1);
     trainer.told = {&spoiler};
-    CHECK(has(message_of<DivergedError>([&] { trainer.run(); }), "the steps before left NaN or infinity in 'model."));
+    CHECK(has(message_of<DivergedError>([&] { trainer.run(); }), "earlier steps left NaN or infinity in 'model."));
   }
   SECTION("or none, since the run ends") {
     Trainer trainer;
