@@ -60,6 +60,11 @@ class Words(unittest.TestCase):
     def test_marker(self):
         self.assertEqual(self.found("told  // words: ok\ntold\n"), [(2, "told")])
 
+    def test_code_in_markdown(self):
+        text = words.read(words.ROOT / "docs" / "style.md")
+        self.assertNotIn("cu_seqlens", text)
+        self.assertIn("is told", text)
+
     def test_files(self):
         names = {str(name) for name in words.files(words.TREE)}
         self.assertLessEqual({"tools/setup", "CMakeLists.txt", "tests/CMakeLists.txt", "framework/include/peft/site.h"}, names)
