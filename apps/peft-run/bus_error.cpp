@@ -6,7 +6,7 @@
 #include <atomic>
 #include <cstring>
 
-#include "peft/error.h"
+#include "peft/base/error.h"
 #include "peft/files/mapped_path.h"
 
 namespace {

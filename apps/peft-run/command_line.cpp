@@ -6,8 +6,8 @@
 #include <filesystem>
 #include <sstream>
 
-#include "peft/abi.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
+#include "peft/plugin/abi.h"
 
 namespace {
 

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "peft/combine.h"
-#include "peft/options.h"
+#include "peft/export/combine.h"
+#include "peft/options/options.h"
 
 struct TrainArguments {
   std::string experiment;             ///< path of the TOML file

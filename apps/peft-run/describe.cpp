@@ -4,8 +4,8 @@
 #include <iostream>
 
 #include "commands.h"
-#include "peft/error.h"
-#include "peft/plugin.h"
+#include "peft/base/error.h"
+#include "peft/plugin/plugins.h"
 
 namespace {
 

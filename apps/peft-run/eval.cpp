@@ -6,8 +6,8 @@
 #include "commands.h"
 #include "experiment.h"
 #include "inference.h"
-#include "peft/error.h"
-#include "peft/train.h"
+#include "peft/base/error.h"
+#include "peft/train/train.h"
 #include "token_ids.h"
 
 namespace {

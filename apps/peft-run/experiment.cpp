@@ -6,10 +6,11 @@
 
 #include "commands.h"
 #include "fit.h"
-#include "peft/adapter_files.h"
-#include "peft/error.h"
-#include "peft/model/load.h"
-#include "peft/plugin_calls.h"
+#include "peft/adapters/files.h"
+#include "peft/base/error.h"
+#include "peft/models/load.h"
+#include "peft/pretrained/open.h"
+#include "peft/train/plugin_calls.h"
 #include "token_ids.h"
 
 namespace {
@@ -27,18 +28,18 @@ ModelOptions read_model_options(Options& in) {
 }
 
 /// The files, with the tokens that the experiment adds, or with the text of an adapter that it goes on from.
-std::shared_ptr<const Checkpoint> open_base(const Experiment& experiment) {
-  const auto files = Checkpoint::open(experiment.model.path);
+std::shared_ptr<const PretrainedModel> open_base(const Experiment& experiment) {
+  const auto files = open_pretrained(experiment.model.path);
   StringList folders;
   for (const NamedAdapter& one : experiment.adapters)
     if (!one.init_from.empty()) folders.push_back(one.init_from);
-  VocabularyChange change = saved_text(*files, folders);
+  VocabularyOverlay change = adapter_tokenizer_changes(*files, folders);
   std::vector<AddedToken> own;
   for (const std::string& content : experiment.model.added_tokens) own.push_back({.content = content});
   if (!own.empty() && !change.tokens.empty() && own != change.tokens)
     throw ConfigError("[model] added_tokens: init_from brings others; leave them out here");
   if (!own.empty()) change.tokens = std::move(own);
-  return base_for(files, std::move(change), folders);
+  return base_with_vocabulary(files, std::move(change), folders);
 }
 
 StringList read_plugin_options(Options& in) {
@@ -92,7 +93,7 @@ Experiment::Experiment(const std::string& path, const StringList& sets) : docume
   adapters = read_adapters(document, *plugins);
   optimizer = make<Optimizer>(document, *plugins, "adamw");
   scheduler = make<Scheduler>(document, *plugins, "linear");
-  clipper = make<GradientClipper>(document, *plugins, "norm");
+  clipping = make<GradientClipping>(document, *plugins, "norm");
   precision = make<Precision>(document, *plugins, "fp32");
   if (training.load_best_model_at_end && data.eval.empty() && data.eval_split <= 0)
     document.table("training").error("load_best_model_at_end", "needs evaluation data: [data] eval or eval_split");
@@ -131,14 +132,14 @@ Workload::Workload(Experiment& experiment, const std::string& resume_from)
 
 namespace {
 
-void take_in(LargestBatch& most, const Batch& batch, bool behind_virtual) {
+void take_in(PeakBatch& most, const Batch& batch, bool behind_virtual) {
   most.tokens = std::max(most.tokens, static_cast<int64_t>(batch.ids.size()));
-  most.supervised = std::max(most.supervised, batch.supervised(behind_virtual));
-  most.examples = std::max(most.examples, static_cast<int64_t>(batch.starts.size()) - 1);
+  most.num_target_tokens = std::max(most.num_target_tokens, batch.num_target_tokens(behind_virtual));
+  most.examples = std::max(most.examples, static_cast<int64_t>(batch.cu_seqlens.size()) - 1);
 }
 
-LargestBatch largest_evaluation(const Workload& work, const TrainingOptions& options) {
-  LargestBatch most;
+PeakBatch largest_evaluation(const Workload& work, const TrainingOptions& options) {
+  PeakBatch most;
   if (work.eval_data)
     for (const auto& examples : evaluation_batches(*work.eval_data, options.batch_size))
       take_in(most, make_batch(*work.eval_data, examples), work.model->virtual_tokens() > 0);
@@ -148,18 +149,18 @@ LargestBatch largest_evaluation(const Workload& work, const TrainingOptions& opt
 /// Of so many passes over the data at most.
 StepCounts count_passes(const Experiment& experiment, const Workload& work, const TrainingOptions& options,
                         double passes) {
-  Steps steps(work.data, options, experiment.data.packing, experiment.data.max_length);
+  StepSampler steps(work.data, options, experiment.data.packing, experiment.data.max_length);
   StepCounts counts{.steps = steps.total()};
   counts.largest.evaluated = largest_evaluation(work, options);
   const bool behind_virtual = work.model->virtual_tokens() > 0;
   double epoch = 0;
   for (int64_t i = 0; i < steps.total() && epoch < passes; ++i) {
-    const Steps::Step step = steps.next();
+    const StepSampler::Step step = steps.next();
     epoch = step.epoch;
     for (const auto& examples : step.batches) {
       const Batch batch = make_batch(work.data, examples);
       counts.tokens += static_cast<int64_t>(batch.ids.size());
-      counts.supervised += batch.supervised(behind_virtual);
+      counts.num_target_tokens += batch.num_target_tokens(behind_virtual);
       take_in(counts.largest.trained, batch, behind_virtual);
     }
   }
@@ -179,11 +180,11 @@ LargestBatches largest_batches(const Experiment& experiment, const Workload& wor
 
 std::string arranged_memory(const Experiment& experiment, const Workload& work, const LargestBatches& largest) {
   Model& model = *work.model;
-  arrange_memory(model, *experiment.optimizer, largest.trained, largest.evaluated, experiment.memory);
+  choose_activation_checkpointing(model, *experiment.optimizer, largest.trained, largest.evaluated, experiment.memory);
   int64_t selective = 0, full = 0;
-  for (const Checkpointing keeping : model.checkpointing()) {
-    selective += keeping == Checkpointing::selective;
-    full += keeping == Checkpointing::full;
+  for (const ActivationCheckpointing keeping : model.checkpointing()) {
+    selective += keeping == ActivationCheckpointing::selective;
+    full += keeping == ActivationCheckpointing::full;
   }
   if (selective + full == 0) return "";
   return "activation checkpointing: of " + std::to_string(model.checkpointing().size()) + " layers " +
@@ -193,8 +194,8 @@ std::string arranged_memory(const Experiment& experiment, const Workload& work, 
 std::string tokens_text(const Workload& work) {
   const AddedVocabulary* added = work.checkpoint->added();
   if (added == nullptr || !added->other_tokens()) return "";
-  std::string text = "vocabulary: " + grouped(added->stored_rows) + " rows";
-  if (added->rows != added->stored_rows) text += ", now " + grouped(added->rows);
+  std::string text = "vocabulary: " + format_count(added->stored_rows) + " rows";
+  if (added->rows != added->stored_rows) text += ", now " + format_count(added->rows);
   for (std::size_t i = 0; i < added->tokens.size(); ++i)
     text += (i == 0 ? "; added '" : ", '") + printable(added->tokens[i].content) + "' " +
             std::to_string(added->first_id + static_cast<int64_t>(i));
@@ -202,11 +203,12 @@ std::string tokens_text(const Workload& work) {
 }
 
 std::string data_counts(const Dataset& data) {
-  std::string text = grouped(static_cast<int64_t>(data.examples.size())) + " examples (" + data.format + "), " +
-                     grouped(data.tokens) + " tokens, " + grouped(data.supervised) + " supervised";
+  std::string text = format_count(static_cast<int64_t>(data.examples.size())) + " examples (" + data.format + "), " +
+                     format_count(data.tokens) + " tokens, " + format_count(data.num_target_tokens) + " supervised";
   if (data.truncated > 0)
-    text += "; " + grouped(data.truncated) + " cut at max_length, " + grouped(data.dropped_tokens) + " tokens lost";
-  if (data.skipped > 0) text += "; " + grouped(data.skipped) + " skipped: nothing left to learn";
+    text += "; " + format_count(data.truncated) + " cut at max_length, " + format_count(data.truncated_tokens) +
+            " tokens lost";
+  if (data.skipped > 0) text += "; " + format_count(data.skipped) + " skipped: nothing left to learn";
   if (data.cached) text += "; tokens from the cache";
   return text + "\n";
 }
@@ -222,6 +224,7 @@ std::string adapters_text(const AdapterStack& adapters) {
 std::string data_text(const Workload& work) {
   std::string text = "data: " + data_counts(work.data);
   if (work.eval_data) text += "eval: " + data_counts(*work.eval_data);
-  const std::string& why = work.data.not_kept.empty() && work.eval_data ? work.eval_data->not_kept : work.data.not_kept;
+  const std::string& why =
+      work.data.cache_error.empty() && work.eval_data ? work.eval_data->cache_error : work.data.cache_error;
   return text + (why.empty() ? "" : "the tokens could not be kept for the next run: " + why + "\n");
 }

@@ -4,13 +4,13 @@
 #include <optional>
 #include <string>
 
-#include "peft/adapter_stack.h"
+#include "peft/adapters/stack.h"
 #include "peft/data/token_cache.h"
-#include "peft/estimate.h"
-#include "peft/files/checkpoint.h"
-#include "peft/plugin.h"
+#include "peft/files/pretrained_model.h"
+#include "peft/planning/memory_estimate.h"
+#include "peft/plugin/plugins.h"
 #include "peft/text/text.h"
-#include "peft/train.h"
+#include "peft/train/train.h"
 
 /// The [model] table.
 struct ModelOptions {
@@ -32,7 +32,7 @@ struct Experiment {
   peft::AdapterStack adapters;
   std::unique_ptr<peft::Optimizer> optimizer;
   std::unique_ptr<peft::Scheduler> scheduler;
-  std::unique_ptr<peft::GradientClipper> clipper;
+  std::unique_ptr<peft::GradientClipping> clipping;
   std::unique_ptr<peft::Precision> precision;
 };
 
@@ -43,7 +43,7 @@ struct Workload {
 
   torch::Device device;
   peft::MemoryMeter memory;
-  std::shared_ptr<const peft::Checkpoint> checkpoint;
+  std::shared_ptr<const peft::PretrainedModel> checkpoint;
   peft::LazyText text;
   peft::Dataset data;
   std::optional<peft::Dataset> eval_data;
@@ -52,12 +52,12 @@ struct Workload {
 
 /// The largest batch of a run's steps, and that of its evaluations.
 struct LargestBatches {
-  peft::LargestBatch trained, evaluated;
+  peft::PeakBatch trained, evaluated;
 };
 
 /// What the run's steps hold, and the largest of its micro-batches.
 struct StepCounts {
-  int64_t steps = 0, tokens = 0, supervised = 0;
+  int64_t steps = 0, tokens = 0, num_target_tokens = 0;
   LargestBatches largest = {};
 };
 StepCounts count_steps(const Experiment& experiment, const Workload& work);

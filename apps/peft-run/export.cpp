@@ -1,8 +1,8 @@
 #include <iostream>
 
 #include "commands.h"
-#include "peft/error.h"
-#include "peft/gguf.h"
+#include "peft/base/error.h"
+#include "peft/export/gguf.h"
 #include "receipt.h"
 #include "start.h"
 
@@ -30,7 +30,7 @@ int export_command(const ExportArguments& arguments) {
     peft::GgufModelOptions options{
         .model = from.model, .adapters = from.adapters, .output = arguments.output, .any_base = from.any_base};
     if (!arguments.type.empty()) options.type = arguments.type;
-    const peft::MergeReceipt receipt = peft::export_gguf_model(options, plugins);
+    const peft::MergeReport receipt = peft::export_gguf_model(options, plugins);
     if (!receipt.modules.empty()) print_receipt(receipt, "--type f32");
     note_unknown_bases(receipt.unknown_bases);
     written(arguments.output, "model.gguf in " + options.type + ", Modelfile");

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <string_view>
 
-#include "peft/error.h"
+#include "peft/base/error.h"
 #include "screen.h"
 
 namespace {
@@ -38,12 +38,12 @@ class Search {
 
   /// Each alternative with what it needs; "" where there is none.
   std::string text() {
-    const bool is_full =
-        std::all_of(kept_.begin(), kept_.end(), [](Checkpointing one) { return one == Checkpointing::full; });
+    const bool is_full = std::all_of(kept_.begin(), kept_.end(),
+                                     [](ActivationCheckpointing one) { return one == ActivationCheckpointing::full; });
     const std::string full = "memory.activation_checkpointing = \"full\"";
     add_smaller("");
     if (is_full) return found_;
-    work_.model->set_checkpointing(std::vector<Checkpointing>(kept_.size(), Checkpointing::full));
+    work_.model->set_checkpointing(std::vector<ActivationCheckpointing>(kept_.size(), ActivationCheckpointing::full));
     if (fits(largest_))
       add(full, largest_);
     else if (found_.empty())
@@ -82,9 +82,9 @@ class Search {
 
   /// A bound on the largest micro-batch of examples that were cut at `length`.
   LargestBatches cut(int64_t length) const {
-    const auto of = [&](LargestBatch largest, int64_t rows) {
+    const auto of = [&](PeakBatch largest, int64_t rows) {
       largest.tokens = std::min(largest.tokens, rows * length);
-      largest.supervised = std::min(largest.supervised, largest.tokens);
+      largest.num_target_tokens = std::min(largest.num_target_tokens, largest.tokens);
       return largest;
     };
     const auto& [trained, evaluated] = largest_;
@@ -96,7 +96,7 @@ class Search {
   const Workload& work_;
   const LargestBatches& largest_;
   uint64_t bytes_;
-  std::vector<Checkpointing> kept_;
+  std::vector<ActivationCheckpointing> kept_;
   std::string found_;
 };
 
@@ -138,11 +138,11 @@ void require_fit(const Experiment& experiment, const Workload& work, const Large
   const std::string evaluated =
       largest.evaluated.tokens == 0
           ? ""
-          : " and evaluations by batches of " + grouped(largest.evaluated.tokens) + ", whichever need more";
+          : " and evaluations by batches of " + format_count(largest.evaluated.tokens) + ", whichever need more";
   const std::string found = Search(experiment, work, largest, bound.bytes).text();
   throw ResourceError(
       bound.name + ": " + bytes_text(bound.bytes) + " do not hold this run: " + bytes_text(estimate.resident()) +
-      " are expected for micro-batches of " + grouped(largest.trained.tokens) + " tokens" + evaluated + " (" +
+      " are expected for micro-batches of " + format_count(largest.trained.tokens) + " tokens" + evaluated + " (" +
       estimate_text(estimate) + ", the program " + bytes_text(estimate.program) + "); " +
       (found.empty()
            ? "no smaller batch, shorter examples or activation checkpointing make it fit; a narrower precision or "

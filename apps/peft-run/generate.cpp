@@ -4,15 +4,15 @@
 
 #include "commands.h"
 #include "inference.h"
-#include "peft/error.h"
-#include "peft/model/generate.h"
+#include "peft/base/error.h"
+#include "peft/models/generate.h"
 #include "token_ids.h"
 
 namespace {
 
 using namespace peft;
 
-std::vector<int64_t> prompt_ids(const GenerateArguments& arguments, const Text& text) {
+std::vector<int64_t> prompt_ids(const GenerateArguments& arguments, const TextPipeline& text) {
   if (arguments.raw || text.chat_template == nullptr) {
     if (arguments.system)
       throw ConfigError("--system: " + printable(arguments.model, 4096) + " has no chat template to put it into");
@@ -55,7 +55,7 @@ class Typewriter {
 int generate_command(const GenerateArguments& arguments) {
   Inference inference(arguments.model, arguments.adapters, arguments.precision, arguments.device,
                       arguments.plugin_paths);
-  const Text& text = inference.text();
+  const TextPipeline& text = inference.text();
   const auto adapted = inference.load(arguments.adapters, arguments.any_base);
   const std::vector<int64_t> prompt = prompt_ids(arguments, text);
   require_rows(prompt, *adapted.model, "--prompt");

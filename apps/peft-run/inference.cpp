@@ -2,10 +2,11 @@
 
 #include <torch/types.h>
 
-#include "peft/adapter_files.h"
-#include "peft/model/load.h"
-#include "peft/plugin_calls.h"
-#include "peft/train.h"
+#include "peft/adapters/files.h"
+#include "peft/models/load.h"
+#include "peft/pretrained/open.h"
+#include "peft/train/plugin_calls.h"
+#include "peft/train/train.h"
 #include "receipt.h"
 #include "start.h"
 
@@ -29,12 +30,12 @@ Inference::Inference(const std::string& model, const peft::StringList& adapters,
     : plugins_(searched(plugin_paths)),
       precision_(make_precision(plugins_, precision)),
       device_(peft::choose_device(device)),
-      checkpoint_(peft::Checkpoint::open(model)),
-      change_(peft::saved_text(*checkpoint_, adapters)),
-      text_(peft::load_text(*peft::base_for(checkpoint_, change_, {}))) {}
+      checkpoint_(peft::open_pretrained(model)),
+      change_(peft::adapter_tokenizer_changes(*checkpoint_, adapters)),
+      text_(peft::load_text(*peft::base_with_vocabulary(checkpoint_, change_, {}))) {}
 
 Inference::Adapted Inference::load(const peft::StringList& folders, bool any_base) {
-  const auto base = peft::base_for(checkpoint_, change_, folders);
+  const auto base = peft::base_with_vocabulary(checkpoint_, change_, folders);
   Adapted out{peft::load_model(base, peft::base_dtype(*precision_), device_), {}};
   for (const std::string& folder : folders) {
     auto loaded = peft::load_adapter(folder, plugins_, *out.model, peft::adapter_dtype(*precision_), any_base);

@@ -4,12 +4,12 @@
 #include <string>
 #include <vector>
 
-#include "peft/adapter.h"
-#include "peft/files/checkpoint.h"
-#include "peft/model/decoder.h"
-#include "peft/plugin.h"
+#include "peft/adapters/adapter.h"
+#include "peft/files/pretrained_model.h"
+#include "peft/models/decoder.h"
+#include "peft/plugin/plugins.h"
+#include "peft/pretrained/vocabulary_overlay.h"
 #include "peft/text/text.h"
-#include "peft/text/vocabulary.h"
 
 /// A base and what it takes to run it with adapters.
 class Inference {
@@ -18,7 +18,7 @@ class Inference {
   Inference(const std::string& model, const peft::StringList& adapters, const std::string& precision,
             const std::string& device, const peft::StringList& plugin_paths);
   /// With the tokens and the chat template that the adapters bring.
-  const peft::Text& text() const { return text_; }
+  const peft::TextPipeline& text() const { return text_; }
   peft::Precision& precision() { return *precision_; }
 
   struct Adapted {
@@ -32,7 +32,7 @@ class Inference {
   peft::Plugins plugins_;
   std::unique_ptr<peft::Precision> precision_;
   torch::Device device_;
-  std::shared_ptr<const peft::Checkpoint> checkpoint_;
-  peft::VocabularyChange change_;
-  peft::Text text_;
+  std::shared_ptr<const peft::PretrainedModel> checkpoint_;
+  peft::VocabularyOverlay change_;
+  peft::TextPipeline text_;
 };

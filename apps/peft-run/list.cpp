@@ -4,7 +4,7 @@
 #include <iostream>
 
 #include "commands.h"
-#include "peft/plugin.h"
+#include "peft/plugin/plugins.h"
 
 namespace {
 

@@ -8,8 +8,8 @@
 
 #include "bus_error.h"
 #include "command_line.h"
-#include "peft/error.h"
-#include "peft/memory.h"
+#include "peft/base/error.h"
+#include "peft/runtime/memory.h"
 
 namespace {
 

@@ -1,10 +1,10 @@
-#include "peft/merge.h"
+#include "peft/export/merge.h"
 
 #include <iostream>
 
 #include "commands.h"
-#include "peft/bytes.h"
-#include "peft/error.h"
+#include "peft/base/bytes.h"
+#include "peft/base/error.h"
 #include "receipt.h"
 #include "start.h"
 
@@ -29,7 +29,7 @@ int merge_command(const MergeArguments& arguments) {
                              .any_base = arguments.any_base,
                              .dtype = arguments.dtype,
                              .max_shard_size = bytes_of(arguments.max_shard_size)};
-  const MergeReceipt receipt = merge(options, plugins);
+  const MergeReport receipt = merge(options, plugins);
   print_receipt(receipt, "--dtype float32");
   note_unknown_bases(receipt.unknown_bases);
   std::cout << "written: " << printable(arguments.output, 4096) << " (" << receipt.files.size()

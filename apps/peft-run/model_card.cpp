@@ -4,14 +4,14 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "peft/adapter_files.h"
+#include "peft/adapters/files.h"
 #include "screen.h"
 
 namespace {
 
 /// Not HF's line: its bars would end the cells of a table.
-std::string parameters(const peft::Census& census) {
-  return grouped(census.trainable) + " trained of " + grouped(census.all);
+std::string parameters(const peft::ParameterCounts& census) {
+  return format_count(census.trainable) + " trained of " + format_count(census.all);
 }
 
 /// Of several, each works with the others only.
@@ -44,10 +44,10 @@ std::string model_card(const Experiment& experiment, const Workload& work, const
       << "\nlibrary_name: peft\npipeline_tag: text-generation\n"
       << "tags:\n- peft\n"
       << tags << "---\n\n# " << method << " adapter of " << peft::printable(base) << "\n\n"
-      << "Trained with peft (C++) on " << grouped(static_cast<int64_t>(work.data.examples.size())) << " examples ("
-      << work.data.format << ", " << grouped(work.data.supervised) << " of " << grouped(work.data.tokens)
-      << " tokens supervised).\n\n| | |\n|---|---|\n"
-      << "| parameters | " << parameters(peft::census(*work.model)) << " |\n"
+      << "Trained with peft (C++) on " << format_count(static_cast<int64_t>(work.data.examples.size())) << " examples ("
+      << work.data.format << ", " << format_count(work.data.num_target_tokens) << " of "
+      << format_count(work.data.tokens) << " tokens supervised).\n\n| | |\n|---|---|\n"
+      << "| parameters | " << parameters(peft::count_parameters(*work.model)) << " |\n"
       << "| steps | " << result.steps << " (" << result.epochs << " epochs) |\n"
       << "| mean training loss | " << result.loss << " |\n";
   if (result.eval_loss)

@@ -8,7 +8,7 @@
 #include "commands.h"
 #include "experiment.h"
 #include "fit.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
 #include "screen.h"
 #include "start.h"
 
@@ -49,15 +49,16 @@ void print_groups(Optimizer& optimizer) {
   for (const ParamGroup& group : optimizer.groups()) {
     int64_t elements = 0;
     for (const auto& [name, tensor] : group.parameters) elements += tensor.numel();
-    std::cout << "group '" << group.name << "': " << grouped(elements) << " parameters, "
+    std::cout << "group '" << group.name << "': " << format_count(elements) << " parameters, "
               << (group.parameters.empty() ? "" : c10::toString(group.parameters.front().second.scalar_type()))
               << ", lr " << *group.initial_lr << ", weight_decay " << *group.weight_decay << "\n";
   }
 }
 
 void print_steps(const Experiment& experiment, const StepCounts& counts) {
-  std::cout << "steps: " << counts.steps << ", " << grouped(counts.tokens) << " tokens, " << grouped(counts.supervised)
-            << " supervised; largest micro-batch " << grouped(counts.largest.trained.tokens) << " tokens\nlr:";
+  std::cout << "steps: " << counts.steps << ", " << format_count(counts.tokens) << " tokens, "
+            << format_count(counts.num_target_tokens) << " supervised; largest micro-batch "
+            << format_count(counts.largest.trained.tokens) << " tokens\nlr:";
   const double base = *experiment.optimizer->groups().front().initial_lr;
   for (const int64_t step : std::set<int64_t>{0, counts.steps / 4, counts.steps / 2, counts.steps - 1})
     std::cout << " step " << step + 1 << " " << learning_rate(*experiment.scheduler, step, counts.steps, base);
@@ -97,7 +98,7 @@ int plan_command(const PlanArguments& arguments) {
             << ", " << c10::toString(model.dtype()) << ", " << work.device << ")\n";
   std::cout << tokens_text(work) << data_text(work);
   print_modules(model);
-  std::cout << adapters_text(experiment.adapters) << census(model).text() << "\n";
+  std::cout << adapters_text(experiment.adapters) << count_parameters(model).text() << "\n";
   print_groups(*experiment.optimizer);
   const StepCounts counts = count_steps(experiment, work);
   print_steps(experiment, counts);

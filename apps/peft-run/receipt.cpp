@@ -4,7 +4,7 @@
 #include <iostream>
 #include <map>
 
-#include "peft/error.h"
+#include "peft/base/error.h"
 
 namespace {
 
@@ -12,7 +12,7 @@ constexpr double kTooMuch = 0.1;  // of the adapter's change, lost by rounding
 
 }  // namespace
 
-void print_receipt(const peft::MergeReceipt& receipt, const std::string& wider) {
+void print_receipt(const peft::MergeReport& receipt, const std::string& wider) {
   struct Row {
     int64_t modules = 0, weights = 0, unchanged = 0;
     double worst = 0;

@@ -11,12 +11,12 @@
 #include <set>
 #include <sstream>
 
-#include "peft/abi.h"
-#include "peft/error.h"
+#include "peft/architecture/config_fields.h"
+#include "peft/base/error.h"
 #include "peft/files/json.h"
 #include "peft/files/manifest.h"
-#include "peft/model/config_fields.h"
-#include "peft/plugin_calls.h"
+#include "peft/plugin/abi.h"
+#include "peft/train/plugin_calls.h"
 
 using namespace peft;
 using json = nlohmann::ordered_json;
@@ -120,10 +120,10 @@ json about_run(const Experiment& experiment, const Workload& work) {
           {"eval_data", work.eval_data ? data_hash(*work.eval_data) : ""}};
 }
 
-std::optional<ReadCheckpoint> find_checkpoint(const std::string& from, const std::string& output_dir) {
+std::optional<TrainingCheckpoint> find_checkpoint(const std::string& from, const std::string& output_dir) {
   if (!from.empty()) return read_checkpoint(without_slash(from));
-  const std::vector<CheckpointFolder> all = checkpoints_in(output_dir);
-  for (const CheckpointFolder& folder : all) {
+  const std::vector<CheckpointDirectory> all = checkpoints_in(output_dir);
+  for (const CheckpointDirectory& folder : all) {
     try {
       return read_checkpoint(folder.path);
     } catch (const InputError& error) {
@@ -134,7 +134,7 @@ std::optional<ReadCheckpoint> find_checkpoint(const std::string& from, const std
   throw InputError(printable(output_dir, 4096) + ": no checkpoint is whole, so there is nothing to go on from");
 }
 
-Best best_of(const ReadCheckpoint& checkpoint) {
+Best best_of(const TrainingCheckpoint& checkpoint) {
   const auto progress = checkpoint.states.find("progress");
   if (progress == checkpoint.states.end()) return std::nullopt;  // the loop says what it lacks
   const auto step = progress->second.find("best_step"), loss = progress->second.find("best_loss");
@@ -158,7 +158,7 @@ void require_best(const Best& best, const std::string& output_dir) {
   }
 }
 
-void require_same_run(const ReadCheckpoint& checkpoint, const Experiment& experiment) {
+void require_same_run(const TrainingCheckpoint& checkpoint, const Experiment& experiment) {
   const std::string path = (std::filesystem::path(checkpoint.path) / "resolved.toml").string();
   const auto before = keys_of(read_text(path), path), now = keys_of(experiment.document.resolved(), "[resolved]");
   std::set<std::string> keys;
@@ -175,7 +175,7 @@ void require_same_run(const ReadCheckpoint& checkpoint, const Experiment& experi
                       "\na run that goes on must be the same; [adapter] init_from begins another one from its adapter");
 }
 
-void require_same_ground(const ReadCheckpoint& checkpoint, const json& about) {
+void require_same_ground(const TrainingCheckpoint& checkpoint, const json& about) {
   const nlohmann::json &then = *checkpoint.about, now = about;
   if (then.value("init_from", nlohmann::json()) != now["init_from"])
     throw InputError(printable(checkpoint.path, 4096) +

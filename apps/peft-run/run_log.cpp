@@ -3,7 +3,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "peft/error.h"
+#include "peft/base/error.h"
 #include "peft/files/json.h"
 
 using json = nlohmann::ordered_json;
@@ -28,7 +28,7 @@ std::string lines_until(int64_t step, const std::string& path) {
 
 }  // namespace
 
-json logged_state(const peft::ReadCheckpoint& from) {
+json logged_state(const peft::TrainingCheckpoint& from) {
   const std::string path = from.path + "/trainer_state.json", name = peft::printable(path, 4096);
   const json state = peft::parse_json(peft::read_text(path), name);
   const auto of = [&](const char* key) { return state.is_object() ? state.value(key, json()) : json(); };
@@ -76,14 +76,14 @@ void RunLog::require_written() const {
                               ": cannot be written: " + (errno == 0 ? "the file is closed" : std::strerror(errno)));
 }
 
-void RunLog::stepped(const peft::StepReport& r) {
+void RunLog::on_step_end(const peft::StepReport& r) {
   last_ = r;
   if (!r.logged) return;
   json line = {
       {"epoch", r.epoch}, {"grad_norm", r.grad_norm}, {"learning_rate", r.lr}, {"loss", r.mean_loss}, {"step", r.step}};
   json metrics = line;
   metrics.update(json{{"tokens", r.tokens},
-                      {"supervised", r.supervised},
+                      {"supervised", r.num_target_tokens},
                       {"seconds", r.seconds},
                       {"tokens_per_second", r.tokens_per_second},
                       {"allocated_bytes", r.memory.allocated},
@@ -95,13 +95,13 @@ void RunLog::stepped(const peft::StepReport& r) {
 }
 
 /// In metrics.jsonl alone: trainer_state.json has no word for it.
-void RunLog::faulted(const peft::FaultReport& r) {
+void RunLog::on_nonfinite_step(const peft::NonFiniteStep& r) {
   last_.step = r.step, last_.epoch = r.epoch, last_.total_steps = r.total_steps;
   write(
       {{"epoch", r.epoch}, {"step", r.step}, {"fault", r.what}, {"examples", r.examples}, {"nonfinite", r.nonfinite}});
 }
 
-void RunLog::evaluated(const peft::EvalReport& r) {
+void RunLog::on_evaluate(const peft::EvalReport& r) {
   const json line = {{"epoch", r.epoch}, {"eval_loss", r.loss}, {"eval_runtime", r.seconds}, {"step", r.step}};
   add(line, line);
 }

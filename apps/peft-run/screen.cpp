@@ -19,8 +19,8 @@ std::string format(const char* pattern, Values... values) {
 
 std::string figures(const peft::StepReport& r, double loss) {
   std::string text = format("loss %.4f  lr %.2e  grad %.3f  %s tok/s  mem %s of %s", loss, r.lr, r.grad_norm,
-                            grouped(std::llround(r.tokens_per_second)).c_str(), bytes_text(r.memory.allocated).c_str(),
-                            bytes_text(r.memory.reserved).c_str());
+                            format_count(std::llround(r.tokens_per_second)).c_str(),
+                            bytes_text(r.memory.allocated).c_str(), bytes_text(r.memory.reserved).c_str());
   if (r.skipped > 0) text += format("  skipped %lld", static_cast<long long>(r.skipped));
   return text + "  left " + time_text(r.seconds_left);
 }
@@ -55,7 +55,7 @@ std::string time_text(double seconds) {
 
 Screen::Screen() : terminal_(isatty(STDOUT_FILENO) != 0) {}
 
-void Screen::stepped(const peft::StepReport& r) {
+void Screen::on_step_end(const peft::StepReport& r) {
   const std::string at = "step " + std::to_string(r.step) + "/" + std::to_string(r.total_steps);
   if (!terminal_) {
     if (r.logged) std::cout << at << format("  epoch %.2f  ", r.epoch) << figures(r, r.mean_loss) << std::endl;
@@ -68,14 +68,14 @@ void Screen::stepped(const peft::StepReport& r) {
   open_ = true;
 }
 
-void Screen::faulted(const peft::FaultReport& r) {
+void Screen::on_nonfinite_step(const peft::NonFiniteStep& r) {
   close();
   std::cout << "step " << r.step << " skipped: " << r.what << ", on " << r.examples.front();
   if (r.examples.size() > 1) std::cout << " and " << r.examples.size() - 1 << " more";
   std::cout << "; " << r.nonfinite << " so far" << std::endl;
 }
 
-void Screen::evaluated(const peft::EvalReport& r) {
+void Screen::on_evaluate(const peft::EvalReport& r) {
   close();
   std::cout << "step " << r.step
             << format("  epoch %.2f  eval loss %.4f  perplexity %.3f", r.epoch, r.loss, std::exp(r.loss)) << std::endl;

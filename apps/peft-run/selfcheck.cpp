@@ -1,9 +1,9 @@
-#include "peft/selfcheck.h"
+#include "peft/selfcheck/selfcheck.h"
 
 #include <iostream>
 
 #include "commands.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
 
 int selfcheck_command(const SelfcheckArguments& arguments) {
   using namespace peft;
@@ -14,7 +14,7 @@ int selfcheck_command(const SelfcheckArguments& arguments) {
   std::string options;
   for (const std::string& line : arguments.options) options += line + "\n";
   bool all = true;
-  for (const Finding& finding : selfcheck_adapter(plugins, arguments.what.substr(kind.size()), options)) {
+  for (const CheckResult& finding : selfcheck_adapter(plugins, arguments.what.substr(kind.size()), options)) {
     std::cout << (finding.kept ? "ok      " : "BROKEN  ") << finding.promise << ": " << printable(finding.detail, 2000)
               << "\n";
     all &= finding.kept;

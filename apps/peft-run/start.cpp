@@ -6,7 +6,7 @@
 #include <thread>
 #include <vector>
 
-#include "peft/memory.h"
+#include "peft/runtime/memory.h"
 
 void start_torch() {
   peft::install_cpu_allocator();

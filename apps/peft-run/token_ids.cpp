@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "peft/error.h"
+#include "peft/base/error.h"
 
 using namespace peft;
 

@@ -9,13 +9,13 @@
 #include "experiment.h"
 #include "fit.h"
 #include "model_card.h"
-#include "peft/adapter_files.h"
-#include "peft/error.h"
-#include "peft/files/draft_folder.h"
-#include "peft/files/folder_lock.h"
+#include "peft/adapters/files.h"
+#include "peft/base/error.h"
+#include "peft/files/atomic_directory.h"
+#include "peft/files/directory_lock.h"
 #include "peft/files/json.h"
 #include "peft/files/manifest.h"
-#include "peft/resume.h"
+#include "peft/train/resume.h"
 #include "resume.h"
 #include "run_log.h"
 #include "screen.h"
@@ -52,7 +52,7 @@ void require_kept(const AdapterStack& adapters, const std::string& output_dir) {
   for (const NamedAdapter& one : adapters) {
     if (one.init_from.empty()) continue;
     const std::string from = fs::canonical(one.init_from, error).string();
-    for (const CheckpointFolder& folder : checkpoints_in(output_dir))
+    for (const CheckpointDirectory& folder : checkpoints_in(output_dir))
       if ((from + "/").starts_with(fs::canonical(folder.path, error).string() + "/"))
         throw ConfigError("[adapter] init_from: " + printable(one.init_from, 4096) +
                           " is in a checkpoint of training.output_dir, which this run would delete; name another "
@@ -82,7 +82,7 @@ void make_output(const TrainingOptions& options) {
 void thin_out(const TrainingOptions& options, const Best& best) {
   if (!options.save_total_limit) return;
   const bool spares = options.load_best_model_at_end && best;
-  delete_checkpoints(options.output_dir, *options.save_total_limit, spares ? std::optional(best->step) : std::nullopt);
+  rotate_checkpoints(options.output_dir, *options.save_total_limit, spares ? std::optional(best->step) : std::nullopt);
 }
 
 /// The oldest go before the new one comes, of which only the next step shows that it can be gone on from. `best` is
@@ -112,20 +112,20 @@ bool is_in(const std::string& output_dir, const std::string& checkpoint) {
 }
 
 /// The folder as this run needs it: nothing half written, and nothing of another course.
-void tidy_output(const Experiment& experiment, const std::optional<ReadCheckpoint>& from) {
+void tidy_output(const Experiment& experiment, const std::optional<TrainingCheckpoint>& from) {
   const TrainingOptions& options = experiment.training;
   clean_output(options.output_dir, experiment.adapters);
   if (!from || !is_in(options.output_dir, from->path)) {
     std::error_code error;
     fs::remove(fs::path(options.output_dir) / "metrics.jsonl", error);
-    return delete_checkpoints(options.output_dir, 0, std::nullopt);
+    return rotate_checkpoints(options.output_dir, 0, std::nullopt);
   }
-  for (const std::string& path : set_aside_after(options.output_dir, from->step))
+  for (const std::string& path : archive_checkpoints_after(options.output_dir, from->step))
     std::cerr << "set aside: " << printable(path, 4096) << "\n";
 }
 
 /// Where `--resume` says to go on; nothing: from the beginning.
-std::optional<ReadCheckpoint> start_of(const TrainArguments& arguments, const Experiment& experiment) {
+std::optional<TrainingCheckpoint> start_of(const TrainArguments& arguments, const Experiment& experiment) {
   if (!arguments.resume) {
     check_output(experiment.training, experiment.adapters);
     return std::nullopt;
@@ -154,7 +154,7 @@ void print_start(const Experiment& experiment, const Workload& work) {
             << ", " << c10::toString(model.dtype()) << ", " << work.device << ", " << at::get_num_threads()
             << " threads)\n";
   std::cout << tokens_text(work) << data_text(work);
-  std::cout << adapters_text(experiment.adapters) << census(model).text() << std::endl;
+  std::cout << adapters_text(experiment.adapters) << count_parameters(model).text() << std::endl;
 }
 
 /// Where the time of the steps went, in shares of all of it.
@@ -214,11 +214,11 @@ int tell_stopped(const Signals& signals, const TrainingResult& result, const std
 }
 
 /// train(); where it diverges, the message tells of what is left.
-TrainingResult trained(Run& run, const TrainingOptions& options) {
+TrainingResult trained(TrainingSession& run, const TrainingOptions& options) {
   try {
     return train(run);
   } catch (const DivergedError& error) {
-    const std::vector<CheckpointFolder> all = checkpoints_in(options.output_dir);
+    const std::vector<CheckpointDirectory> all = checkpoints_in(options.output_dir);
     if (all.empty()) throw;
     throw DivergedError(std::string(error.what()) + "; no adapter was written, the last checkpoint is " +
                         printable(all.front().path, 4096));
@@ -266,7 +266,7 @@ int train_command(const TrainArguments& arguments) {
   Experiment experiment(arguments.experiment, arguments.sets);
   start_torch();
   const TrainingOptions& options = experiment.training;
-  std::optional<FolderLock> lock;
+  std::optional<DirectoryLock> lock;
   std::error_code none;
   if (fs::is_directory(options.output_dir, none)) lock.emplace(options.output_dir);
   const auto from = start_of(arguments, experiment);  // before minutes are spent on what could not be kept
@@ -277,21 +277,21 @@ int train_command(const TrainArguments& arguments) {
   const LargestBatches largest = largest_batches(experiment, work, options);
   const std::string arranged = arranged_memory(experiment, work, largest);
   require_fit(experiment, work, largest);
-  Run run{.model = *work.model,
-          .optimizer = *experiment.optimizer,
-          .scheduler = *experiment.scheduler,
-          .clipper = *experiment.clipper,
-          .precision = *experiment.precision,
-          .adapters = pointers(experiment.adapters),
-          .data = work.data,
-          .eval_data = work.eval_data ? &*work.eval_data : nullptr,
-          .packing = experiment.data.packing,
-          .max_length = experiment.data.max_length,
-          .options = options,
-          .memory = work.memory,
-          .observers = {},
-          .stop = [&] { return signals.asked(); },
-          .resume = from ? &from->states : nullptr};
+  TrainingSession run{.model = *work.model,
+                      .optimizer = *experiment.optimizer,
+                      .scheduler = *experiment.scheduler,
+                      .clipping = *experiment.clipping,
+                      .precision = *experiment.precision,
+                      .adapters = pointers(experiment.adapters),
+                      .data = work.data,
+                      .eval_data = work.eval_data ? &*work.eval_data : nullptr,
+                      .packing = experiment.data.packing,
+                      .max_length = experiment.data.max_length,
+                      .options = options,
+                      .memory = work.memory,
+                      .callbacks = {},
+                      .stop = [&] { return signals.asked(); },
+                      .resume = from ? &from->states : nullptr};
   if (from) require_resumable(run);
 
   make_output(options);
@@ -306,7 +306,7 @@ int train_command(const TrainArguments& arguments) {
   write_file(options.output_dir + "/resolved.toml", experiment.document.resolved());
   Screen screen;
   RunLog log = from ? RunLog(options.output_dir, options, from->step, log_so_far) : RunLog(options.output_dir, options);
-  run.observers = {&screen, &log};
+  run.callbacks = {&screen, &log};
   Best best = from ? best_of(*from) : std::nullopt;
   run.save = [&](const Snapshot& snapshot) { save_checkpoint(snapshot, experiment, work, log, about, best); };
   signals.begin();

@@ -1,8 +1,8 @@
 #pragma once
 
 #include <ATen/CPUGeneratorImpl.h>
-#include <peft/error.h>
-#include <peft/targeted_adapter.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/base/error.h>
 #include <torch/types.h>
 
 #include <algorithm>

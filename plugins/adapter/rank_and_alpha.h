@@ -1,6 +1,6 @@
 #pragma once
 
-#include <peft/targeted_adapter.h>
+#include <peft/adapters/targeted_adapter.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -17,21 +17,22 @@ struct RankAndAlpha {
 };
 
 inline void read_rank_and_alpha(peft::Options& in, RankAndAlpha& o) {
-  in.get("r", o.r, "rank of a factor that is a product itself").size(o.r);
+  in.get("r", o.r, "rank of a factor that is a product itself").in_size_limit(o.r);
   in.get("alpha", o.alpha, "the update is scaled by alpha / r");
   for (const char* dropout : {"rank_dropout", "module_dropout"}) {
     double probability = 0;
     in.get(dropout, probability, "0: not supported").require(probability == 0, "is not supported here: must be 0");
   }
   peft::read_targets(in, o.targets);
-  in.get("rank_pattern", o.rank_pattern, "other ranks: regex of a module name's end = rank").sizes(o.rank_pattern);
+  in.get("rank_pattern", o.rank_pattern, "other ranks: regex of a module name's end = rank")
+      .in_size_limit(o.rank_pattern);
   in.get("alpha_pattern", o.alpha_pattern, "other alphas: regex of a module name's end = alpha");
 }
 
 /// A method whose layer is of a rank and a scale.
 class RankedAdapter : public peft::TargetedAdapter {
  public:
-  bool starts_as_base() const override { return options_.init_weights; }
+  bool is_identity_at_init() const override { return options_.init_weights; }
 
  protected:
   RankedAdapter(const std::string& peft_type, const RankAndAlpha& options)

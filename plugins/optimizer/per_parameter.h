@@ -1,8 +1,8 @@
 #pragma once
 
-#include <peft/error.h>
-#include <peft/memory.h>
+#include <peft/base/error.h>
 #include <peft/plugin.h>
+#include <peft/runtime/memory.h>
 #include <torch/torch.h>
 
 #include <map>
@@ -10,8 +10,8 @@
 
 /// What an optimizer keeps of one parameter.
 struct Kept {
-  int64_t step = 0;     ///< steps with a gradient, the running one among them
-  peft::State tensors;  ///< by their torch names, e.g. "exp_avg"
+  int64_t step = 0;         ///< steps with a gradient, the running one among them
+  peft::StateDict tensors;  ///< by their torch names, e.g. "exp_avg"
   torch::Tensor& operator[](const char* name) { return tensors.at(name); }
 };
 
@@ -32,16 +32,16 @@ class PerParameter : public peft::Optimizer {
       }
   }
 
-  peft::State state() const override {
-    peft::State state;
+  peft::StateDict state_dict() const override {
+    peft::StateDict state;
     for (const auto& [name, kept] : kept_) add(state, name, kept);
     return state;
   }
 
-  void load(const peft::State& state) override {
+  void load_state_dict(const peft::StateDict& state) override {
     const torch::NoGradGuard no_grad;
     std::map<std::string, Kept> loaded;
-    peft::State wanted;
+    peft::StateDict wanted;
     for (const peft::ParamGroup& group : groups_)
       for (const auto& [name, parameter] : group.parameters) {
         const auto step = state.find(name + ".step");
@@ -50,7 +50,7 @@ class PerParameter : public peft::Optimizer {
         if (step->second.numel() == 1) kept.step = step->second.item<int64_t>();
         add(wanted, name, kept);
       }
-    const std::string problems = peft::misfits(wanted, state);
+    const std::string problems = peft::describe_mismatch(wanted, state);
     if (!problems.empty()) throw peft::InputError(name_ + ": the saved state is not of these parameters:" + problems);
     for (auto& [name, kept] : loaded)
       for (auto& [key, tensor] : kept.tensors) tensor.copy_(state.at(name + "." + key));
@@ -60,14 +60,14 @@ class PerParameter : public peft::Optimizer {
   uint64_t state_bytes(const torch::Tensor& parameter) const override {
     const torch::NoGradGuard no_grad;
     uint64_t sum = 0;
-    const torch::Tensor shape = at::empty(parameter.sizes(), parameter.options().device(torch::kMeta));
+    const torch::Tensor shape = at::empty(parameter.in_size_limit(), parameter.options().device(torch::kMeta));
     for (const auto& [key, tensor] : make_state(shape)) sum += tensor.nbytes();
     return sum;
   }
 
  protected:
   /// The state before the first step, on the parameter's device (which may be meta).
-  virtual peft::State make_state(const torch::Tensor& parameter) const = 0;
+  virtual peft::StateDict make_state(const torch::Tensor& parameter) const = 0;
   /// One step of one parameter.
   virtual void update(torch::Tensor parameter, const torch::Tensor& gradient, Kept& kept,
                       const peft::ParamGroup& group) = 0;
@@ -83,7 +83,7 @@ class PerParameter : public peft::Optimizer {
     const peft::MemoryScope scope(peft::MemoryComponent::optimizer);
     return {0, make_state(parameter.detach())};
   }
-  static void add(peft::State& state, const std::string& name, const Kept& kept) {
+  static void add(peft::StateDict& state, const std::string& name, const Kept& kept) {
     state[name + ".step"] = torch::tensor(kept.step, torch::kLong);
     for (const auto& [key, tensor] : kept.tensors) state[name + "." + key] = tensor;
   }

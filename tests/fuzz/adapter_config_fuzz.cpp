@@ -3,7 +3,8 @@
 
 #include "json_tree.h"
 #include "peft/files/json.h"
-#include "peft/options.h"
+#include "peft/options/document.h"
+#include "peft/options/options.h"
 #include "target.h"
 
 namespace peft::fuzz {

@@ -3,8 +3,8 @@
 #include <nlohmann/json.hpp>
 
 #include "json_tree.h"
+#include "peft/architecture/config.h"
 #include "peft/files/json.h"
-#include "peft/model/config.h"
 #include "target.h"
 
 namespace peft::fuzz {

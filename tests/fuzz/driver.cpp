@@ -20,7 +20,7 @@
 #include <vector>
 
 #include "coverage.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
 #include "target.h"
 
 // One allocation of 256 MiB ends the program; what was freed is kept apart only for a while.

@@ -3,12 +3,12 @@
 #include <nlohmann/json.hpp>
 
 #include "bytes.h"
-#include "files/gguf.h"
-#include "files/gguf_types.h"
 #include "gguf_image.h"
-#include "peft/files/checkpoint.h"
-#include "peft/model/config.h"
-#include "peft/text/tokenizer.h"
+#include "peft/architecture/config.h"
+#include "peft/files/pretrained_model.h"
+#include "peft/text/tokenizer/tokenizer.h"
+#include "pretrained/gguf/gguf_model.h"
+#include "pretrained/gguf/types.h"
 #include "target.h"
 
 namespace peft::fuzz {
@@ -18,7 +18,7 @@ namespace {
 using Pair = GgufImage::Pair;
 using Tensor = GgufImage::Tensor;
 
-void check_tensor(const Checkpoint& checkpoint, const StoredTensor& tensor, std::size_t file_size) {
+void check_tensor(const PretrainedModel& checkpoint, const StoredTensor& tensor, std::size_t file_size) {
   uint64_t elements = 1;
   for (const int64_t size : tensor.shape) {
     promise(size > 0, "a size that is not positive");

@@ -2,7 +2,7 @@
 
 #include <cstring>
 
-#include "files/gguf_types.h"
+#include "pretrained/gguf/types.h"
 
 namespace peft::fuzz {
 

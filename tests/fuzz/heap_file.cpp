@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "files/mapped_file.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
 #include "target.h"
 
 namespace peft {

@@ -1,9 +1,9 @@
 // Promises that an index names nothing but *.safetensors files beside it.
 #include <nlohmann/json.hpp>
 
-#include "files/shard_index.h"
 #include "json_tree.h"
 #include "peft/files/json.h"
+#include "pretrained/shard_index.h"
 #include "target.h"
 
 namespace peft::fuzz {

@@ -1,9 +1,9 @@
 // Promises that a tokenizer.json that is taken can be used: any text gives ids within bounds, and they a text, or an
 // InputError tells why not; within the time and memory of every input.
 #include "json_tree.h"
-#include "peft/text/tokenizer.h"
+#include "peft/text/tokenizer/tokenizer.h"
 #include "target.h"
-#include "text/bpe.h"
+#include "text/tokenizer/bpe.h"
 #include "text/unicode.h"
 
 namespace peft::fuzz {

@@ -4,7 +4,8 @@
 #include <vector>
 
 #include "bytes.h"
-#include "peft/options.h"
+#include "peft/options/document.h"
+#include "peft/options/options.h"
 #include "target.h"
 
 namespace peft::fuzz {

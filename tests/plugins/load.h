@@ -3,7 +3,7 @@
 #include <memory>
 #include <string>
 
-#include "peft/plugin.h"
+#include "peft/plugin/plugins.h"
 
 namespace peft::test {
 

@@ -7,7 +7,8 @@
 
 #include "peft/data/dataset.h"
 #include "peft/data/sampler.h"
-#include "peft/files/checkpoint.h"
+#include "peft/files/pretrained_model.h"
+#include "peft/pretrained/open.h"
 
 using namespace peft;
 
@@ -19,7 +20,7 @@ int main() {
     DataOptions options;
     options.format = request.at("format");
     options.max_length = request.at("max_length");
-    const Text text = load_text(*Checkpoint::open(request.at("model")));
+    const TextPipeline text = load_text(*open_pretrained(request.at("model")));
     auto out = nlohmann::json::array();
     const Dataset data = load_dataset(request.at("files"), options, text);
     for (const Example& example : data.examples)

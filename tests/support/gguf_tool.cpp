@@ -1,13 +1,14 @@
 // Lets tests/parity/test_gguf.py compare with Python: `gguf_tool FILE` opens a GGUF file and writes one line of JSON
-// (what the Checkpoint says, load_text included), then every tensor as fp32, one after the other.
+// (what the PretrainedModel says, load_text included), then every tensor as fp32, one after the other.
 // `gguf_tool FILE --time` writes the seconds that opening and reading all tensors took instead.
 #include <chrono>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "peft/error.h"
-#include "peft/files/checkpoint.h"
+#include "peft/base/error.h"
+#include "peft/files/pretrained_model.h"
+#include "peft/pretrained/open.h"
 #include "peft/text/text.h"
 
 namespace {
@@ -20,7 +21,7 @@ int64_t elements(const peft::StoredTensor& tensor) {
   return product;
 }
 
-json describe(const peft::Checkpoint& checkpoint) {
+json describe(const peft::PretrainedModel& checkpoint) {
   json tensors = json::array();
   for (const peft::StoredTensor& tensor : checkpoint.tensors())
     tensors.push_back({{"name", tensor.name}, {"shape", tensor.shape}, {"direct", checkpoint.is_direct(tensor)}});
@@ -29,14 +30,14 @@ json describe(const peft::Checkpoint& checkpoint) {
               {"generation_config", checkpoint.generation_config()},
               {"tensors", tensors}};
   if (!checkpoint.tokenizer_config().contains("chat_template")) return out;
-  const peft::Text text = peft::load_text(checkpoint);
+  const peft::TextPipeline text = peft::load_text(checkpoint);
   out["eos_ids"] = text.eos_ids;
   out["rendered"] = text.chat_template->render({{"user", "Hello, 1 2!"}}, true);
   out["ids"] = text.tokenizer->encode(out["rendered"].get<std::string>(), false);
   return out;
 }
 
-void write_all(const peft::Checkpoint& checkpoint) {
+void write_all(const peft::PretrainedModel& checkpoint) {
   std::cout << describe(checkpoint).dump() << "\n";
   std::vector<float> values;
   for (const peft::StoredTensor& tensor : checkpoint.tensors()) {
@@ -50,7 +51,7 @@ void write_all(const peft::Checkpoint& checkpoint) {
 void time_all(const std::string& path) {
   const auto begin = std::chrono::steady_clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
-  const auto checkpoint = peft::Checkpoint::open(path);
+  const auto checkpoint = peft::open_pretrained(path);
   const double opened = seconds();
   int64_t total = 0;
   for (const peft::StoredTensor& tensor : checkpoint->tensors()) {
@@ -68,7 +69,7 @@ int main(int count, char** arguments) {
     if (count == 3 && std::string(arguments[2]) == "--time")
       time_all(arguments[1]);
     else
-      write_all(*peft::Checkpoint::open(arguments[1]));
+      write_all(*peft::open_pretrained(arguments[1]));
     return 0;
   } catch (const std::exception& error) {
     std::cerr << error.what() << "\n";

@@ -8,11 +8,12 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "peft/adapter_files.h"
-#include "peft/error.h"
-#include "peft/memory.h"
-#include "peft/model/load.h"
-#include "peft/train.h"
+#include "peft/adapters/files.h"
+#include "peft/base/error.h"
+#include "peft/models/load.h"
+#include "peft/pretrained/open.h"
+#include "peft/runtime/memory.h"
+#include "peft/train/train.h"
 
 using namespace peft;
 
@@ -34,8 +35,8 @@ void answer(const nlohmann::json& request) {
   Options none;
   const auto precision = plugins.make<Precision>(request.at("precision"), none);
   const auto folders = request.at("adapters").get<StringList>();
-  const auto files = Checkpoint::open(request.at("model"));
-  const auto base = base_for(files, saved_text(*files, folders), folders);
+  const auto files = open_pretrained(request.at("model"));
+  const auto base = base_with_vocabulary(files, adapter_tokenizer_changes(*files, folders), folders);
   const auto model = load_model(base, precision->base_dtype(), torch::kCPU);
   std::vector<std::unique_ptr<Adapter>> adapters;
   for (const std::string& folder : folders)
@@ -47,21 +48,21 @@ void answer(const nlohmann::json& request) {
   std::vector<std::size_t> all(data.examples.size());
   for (std::size_t i = 0; i < all.size(); ++i) all[i] = i;
   const Batch batch = make_batch(data, all);
-  const Input input = to_input(batch, torch::kCPU);
-  State out;
+  const PackedTokens input = to_packed_tokens(batch, torch::kCPU);
+  StateDict out;
   {
     const torch::NoGradGuard no_grad;
-    out["logits"] = model->logits(model->hidden(input));
+    out["logits"] = model->logits(model->hidden_states(input));
   }
-  const auto supervised = static_cast<double>(batch.supervised(model->virtual_tokens() > 0));
-  const Tensor loss = model->loss_sum(input, to_labels(batch, torch::kCPU)) / supervised;
+  const auto num_target_tokens = static_cast<double>(batch.num_target_tokens(model->virtual_tokens() > 0));
+  const Tensor loss = model->loss_sum(input, to_labels(batch, torch::kCPU)) / num_target_tokens;
   out["loss"] = loss.detach();
   if (adapters.size() == 1 && loss.requires_grad()) {  // an encoder of which a file has what it makes does not train
     const Adapter& adapter = *adapters.front();
     loss.backward();
     adapters.front()->after_backward({1, 1});
-    State trained = adapter.hf_state(*model);
-    trained.merge(adapter.training_state(*model));
+    StateDict trained = adapter.to_hf(*model);
+    trained.merge(adapter.encoder_state_dict(*model));
     for (const auto& [key, tensor] : trained)
       if (tensor.grad().defined()) out["grad." + key] = tensor.grad();
   }

@@ -11,10 +11,10 @@
 #include <nlohmann/json.hpp>
 
 #include "options/value.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
 #include "peft/files/json.h"
 #include "peft/files/safetensors.h"
-#include "peft/text/tokenizer.h"
+#include "peft/text/tokenizer/tokenizer.h"
 
 namespace {
 

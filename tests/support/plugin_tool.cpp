@@ -1,4 +1,4 @@
-// What tests/parity asks of optimizers, schedulers, clippers and loss scaling. One JSON line in, one out:
+// What tests/parity asks of optimizers, schedulers, clippings and loss scaling. One JSON line in, one out:
 //   {"kind": "scheduler", "name", "options": TOML, "total", "base_lr"}             → [lr of each step]
 //     "losses": [number or null]: what is observed after each step
 //   {"kind": "optimizer", "name", "options", "start": [[...]], "gradients": [[[...] or null] of each step]}
@@ -39,7 +39,7 @@ json rates(const json& request) {
   for (int64_t step = 0; step < total; ++step) {
     out.push_back(scheduler->lr(step, total, request.at("base_lr")));
     if (const auto at = static_cast<std::size_t>(step); at < losses.size() && !losses[at].is_null())
-      scheduler->observe(losses[at]);
+      scheduler->on_evaluation(losses[at]);
   }
   return out;
 }
@@ -81,9 +81,9 @@ json steps(const json& request) {
   for (const json& gradients : request.at("gradients")) {
     ParamGroup& all = optimizer->groups().front();
     all.lr = *all.initial_lr * (request.contains("rates") ? request.at("rates")[out.size()].get<double>() : 1);
-    if (optimizer->wants_sampled_gradients()) {
+    if (optimizer->needs_sampled_label_gradients()) {
       trained.set_gradients(request.at("sampled").at(shown++));
-      optimizer->observe_sampled_gradients(request.at("tokens"));
+      optimizer->on_sampled_label_gradients(request.at("tokens"));
       optimizer->zero_grad();
     }
     trained.set_gradients(gradients);
@@ -107,7 +107,7 @@ std::vector<Tensor> matrices(const json& all) {
 }
 
 json clipped(const json& request) {
-  const auto clipper = test::load<GradientClipper>(request.at("name"), request.at("options"));
+  const auto clipping = test::load<GradientClipping>(request.at("name"), request.at("options"));
   const std::vector<Tensor> parameters = matrices(request.at("parameters"));
   std::vector<ParamGroup> groups;
   std::vector<std::size_t> all(parameters.size());
@@ -120,7 +120,7 @@ json clipped(const json& request) {
   for (const json& step : request.at("steps")) {
     const std::vector<Tensor> gradients = matrices(step);
     for (std::size_t i = 0; i < parameters.size(); ++i) Tensor(parameters[i]).mutable_grad() = gradients[i];
-    json after = {{"norm", clipper->clip(groups)}, {"gradients", json::array()}};
+    json after = {{"norm", clipping->clip(groups)}, {"gradients", json::array()}};
     for (const Tensor& parameter : parameters) after["gradients"].push_back(values(parameter.grad()));
     out.push_back(after);
   }
@@ -134,9 +134,9 @@ json scaled(const json& request) {
   for (const json& gradient : request.at("gradients")) {
     const Tensor factor = tensor(gradient).to(torch::kFloat), parameter = torch::ones_like(factor).requires_grad_();
     precision->backward((parameter * factor).sum());
-    const bool ready = precision->ready({parameter});
+    const bool ready = precision->unscale_gradients({parameter});
     out.push_back({{"ready", ready},
-                   {"scale", precision->state().at("scale").item<double>()},
+                   {"scale", precision->state_dict().at("scale").item<double>()},
                    {"gradient", values(parameter.grad().to(torch::kDouble))}});
   }
   return out;

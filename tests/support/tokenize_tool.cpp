@@ -6,10 +6,10 @@
 #include <iterator>
 #include <nlohmann/json.hpp>
 
-#include "peft/error.h"
-#include "peft/text/chat_template.h"
-#include "peft/text/gguf_vocabulary.h"
-#include "peft/text/tokenizer.h"
+#include "peft/base/error.h"
+#include "peft/pretrained/gguf/vocabulary.h"
+#include "peft/text/chat_template/chat_template.h"
+#include "peft/text/tokenizer/tokenizer.h"
 
 namespace {
 

@@ -1,5 +1,5 @@
-"""Promises of tools/new-plugin and of the page that shows its templates. That what it makes builds and works is
-tests/consumer's to show."""
+"""Promises of tools/new-plugin and of the page that shows its templates. tests/consumer shows that the plugins it creates
+build and work."""
 
 import pathlib
 import shutil
@@ -13,7 +13,7 @@ KINDS = ["adapter", "clipping", "optimizer", "precision", "scheduler"]
 
 
 def everything(folder):
-    """Each file below a folder and what is in it."""
+    """All files below a folder, with their contents."""
     return {file.relative_to(folder): file.read_text() for file in folder.rglob("*") if file.is_file()}
 
 
@@ -22,7 +22,7 @@ class NewPlugin(unittest.TestCase):
         scratch = tempfile.TemporaryDirectory(prefix="peft_new_plugin_")
         self.addCleanup(scratch.cleanup)
         self.folder = pathlib.Path(scratch.name)
-        # A tree of its own, so that a plugin may become part of it.
+        # A copy of the repository, to which a plugin can be added.
         self.tree = self.folder / "tree"
         shutil.copytree(ROOT / "tools", self.tree / "tools")
         (self.tree / "plugins" / "optimizer" / "sgd").mkdir(parents=True)
@@ -61,17 +61,17 @@ class NewPlugin(unittest.TestCase):
             ([], "KIND NAME"),
             (["adapter"], "KIND NAME"),
             (["adapter", "a", "b", "c"], "KIND NAME"),
-            (["adaptor", "mine"], "no kind of plugin 'adaptor'; there are adapter, clipping"),
-            (["adapter", "Mine"], "'Mine' is no name"),
-            (["adapter", "2nd"], "'2nd' is no name"),
-            (["adapter", "my-own"], "'my-own' is no name"),
-            (["adapter", "../up"], "'../up' is no name"),
-            (["adapter", ""], "'' is no name"),
-            (["optimizer", "sgd", "elsewhere"], "optimizer/sgd already"),
-            (["adapter", "mine", "there"], "nothing is written over"),
-            (["adapter", "mine", "file"], "nothing is written over"),
-            (["adapter", "mine", "file/below"], "cannot be made"),
-            (["adapter", "mine", self.tree / "docs" / "mine"], "inside peft's tree"),
+            (["adaptor", "mine"], "unknown kind of plugin 'adaptor'; expected one of adapter, clipping"),
+            (["adapter", "Mine"], "'Mine' is not a valid plugin name"),
+            (["adapter", "2nd"], "'2nd' is not a valid plugin name"),
+            (["adapter", "my-own"], "'my-own' is not a valid plugin name"),
+            (["adapter", "../up"], "'../up' is not a valid plugin name"),
+            (["adapter", ""], "'' is not a valid plugin name"),
+            (["optimizer", "sgd", "elsewhere"], "optimizer/sgd already exists"),
+            (["adapter", "mine", "there"], "not overwriting it"),
+            (["adapter", "mine", "file"], "not overwriting it"),
+            (["adapter", "mine", "file/below"], "cannot create"),
+            (["adapter", "mine", self.tree / "docs" / "mine"], "inside this repository"),
         ):
             with self.subTest(words=words):
                 self.assertIn(part, self.make(*words, code=2))
@@ -79,7 +79,7 @@ class NewPlugin(unittest.TestCase):
                 self.assertFalse(list(self.folder.rglob(".new-plugin-*")))
 
     def test_page_shows_the_templates(self):
-        """The page's code is the templates'; and a page that differs would be told."""
+        """The page's code equals the templates, and --check reports a page that differs."""
         page = ROOT / "docs" / "write-a-plugin.md"
         check = [sys.executable, ROOT / "tools" / "snippets.py", "--check"]
         subprocess.run([*check, page], check=True)

@@ -1,4 +1,4 @@
-#include "peft/bytes.h"
+#include "peft/base/bytes.h"
 
 #include <cmath>
 #include <cstdlib>

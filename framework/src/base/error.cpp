@@ -1,4 +1,4 @@
-#include "peft/error.h"
+#include "peft/base/error.h"
 
 #include <cstdio>
 

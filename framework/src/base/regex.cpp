@@ -8,7 +8,7 @@
 #include <mutex>
 #include <new>
 
-#include "peft/error.h"
+#include "peft/base/error.h"
 
 namespace peft {
 

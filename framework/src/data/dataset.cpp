@@ -4,10 +4,10 @@
 #include <cmath>
 #include <set>
 
-#include "data/passages.h"
 #include "data/records.h"
+#include "data/rendering.h"
+#include "peft/base/error.h"
 #include "peft/data/sampler.h"
-#include "peft/error.h"
 
 namespace peft {
 
@@ -41,7 +41,7 @@ void Dataset::add(Example example, int64_t max_length) {
   const auto length = static_cast<int64_t>(example.ids.size());
   if (length > max_length) {
     ++truncated;
-    dropped_tokens += length - max_length;
+    truncated_tokens += length - max_length;
     example.ids.resize(static_cast<std::size_t>(max_length));
     example.labels.resize(static_cast<std::size_t>(max_length));
   }
@@ -54,7 +54,7 @@ void Dataset::add(Example example, int64_t max_length) {
     return;
   }
   tokens += static_cast<int64_t>(example.ids.size());
-  supervised += learned;
+  num_target_tokens += learned;
   examples.push_back(std::move(example));
 }
 
@@ -62,7 +62,7 @@ std::string Dataset::source(const Example& example) const {
   return files.at(static_cast<std::size_t>(example.file)) + ":" + std::to_string(example.line);
 }
 
-Dataset load_dataset(const StringList& files, const DataOptions& options, const Text& text) {
+Dataset load_dataset(const StringList& files, const DataOptions& options, const TextPipeline& text) {
   Dataset set;
   set.format = options.format == "auto" ? "" : options.format;
   const data::Encoder encoder(text);
@@ -73,10 +73,10 @@ Dataset load_dataset(const StringList& files, const DataOptions& options, const 
       const nlohmann::json record = file.parse(i);
       const std::string where = file.where(i);
       if (set.format.empty()) set.format = data::detect_format(record, where);
-      const data::Item item = data::read_record(record, set.format, options, text.chat_template != nullptr, where);
-      const auto passages = data::make_passages(item, text.chat_template.get());
+      const data::Record item = data::read_record(record, set.format, options, text.chat_template != nullptr, where);
+      const auto passages = data::render_record(item, text.chat_template.get());
       if (passages.empty()) ++set.skipped;
-      for (const data::Passage& passage : passages) {
+      for (const data::RenderedExample& passage : passages) {
         Example example = encoder.encode(passage);
         example.file = static_cast<int64_t>(set.files.size()) - 1, example.line = file.line(i);
         set.add(std::move(example), options.max_length);
@@ -104,8 +104,8 @@ Dataset split_dataset(Dataset& train, double eval_split, uint64_t seed) {
   rest.format = eval.format = train.format;
   rest.files = eval.files = train.files;
   for (std::size_t i = 0; i < all; ++i) (chosen.contains(i) ? eval : rest).add(std::move(train.examples[i]));
-  rest.truncated = train.truncated, rest.dropped_tokens = train.dropped_tokens, rest.skipped = train.skipped;
-  rest.cached = eval.cached = train.cached, rest.not_kept = train.not_kept;
+  rest.truncated = train.truncated, rest.truncated_tokens = train.truncated_tokens, rest.skipped = train.skipped;
+  rest.cached = eval.cached = train.cached, rest.cache_error = train.cache_error;
   train = std::move(rest);
   return eval;
 }

@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include "data/passages.h"
-#include "peft/error.h"
+#include "data/rendering.h"
+#include "peft/base/error.h"
 
 namespace peft::data {
 namespace {
@@ -14,13 +14,13 @@ bool starts_with(const Ids& ids, const Ids& prefix) {
 
 }  // namespace
 
-Encoder::Encoder(const Text& text) : text_(text) {
+Encoder::Encoder(const TextPipeline& text) : text_(text) {
   if (text.eos_ids.empty())
     throw InputError("the checkpoint names no end token (eos_token_id), so no answer could be taught to end");
   const Ids plain = text.tokenizer->encode("a", false), full = text.tokenizer->encode("a", true);
   const auto at = std::search(full.begin(), full.end(), plain.begin(), plain.end());
   if (at == full.end()) throw InputError("the tokenizer's special tokens do not stand around a text");
-  front_.assign(full.begin(), at);
+  bos_ids_.assign(full.begin(), at);
 }
 
 bool Encoder::is_end(int64_t id) const {
@@ -70,8 +70,8 @@ Encoder::Encoded Encoder::encode_segments(const std::vector<Segment>& segments) 
   return whole;
 }
 
-Example Encoder::encode(const Passage& passage) const {
-  Encoded encoded = encode_segments(passage.segments);
+Example Encoder::encode(const RenderedExample& rendered) const {
+  Encoded encoded = encode_segments(rendered.segments);
   Example example{.ids = std::move(encoded.ids), .labels = {}};
   example.labels.assign(example.ids.size(), ignored_label);
   std::size_t begin = 0;
@@ -79,7 +79,7 @@ Example Encoder::encode(const Passage& passage) const {
   for (std::size_t s = 0; s < encoded.ends.size(); ++s) {
     std::size_t end = encoded.ends[s];
     ended = false;
-    if (passage.segments[s].supervised) {
+    if (rendered.segments[s].is_target) {
       // What a template writes after the end token (a newline) the model never has to say.
       for (std::size_t i = end; i > begin && !ended; --i)
         if (is_end(example.ids[i - 1])) end = i, ended = true;
@@ -87,15 +87,15 @@ Example Encoder::encode(const Passage& passage) const {
     }
     begin = encoded.ends[s];
   }
-  if (!ended && passage.segments.back().supervised) {
+  if (!ended && rendered.segments.back().is_target) {
     example.ids.push_back(text_.eos_ids[0]);
     example.labels.push_back(text_.eos_ids[0]);
   }
-  if (passage.specials && !starts_with(example.ids, front_)) {
-    const bool first = passage.segments.front().supervised;  // a prompt's BOS is prompt
-    example.ids.insert(example.ids.begin(), front_.begin(), front_.end());
-    example.labels.insert(example.labels.begin(), front_.begin(), front_.end());
-    if (!first) std::fill_n(example.labels.begin(), front_.size(), ignored_label);
+  if (rendered.add_special_tokens && !starts_with(example.ids, bos_ids_)) {
+    const bool first = rendered.segments.front().is_target;  // a prompt's BOS is prompt
+    example.ids.insert(example.ids.begin(), bos_ids_.begin(), bos_ids_.end());
+    example.labels.insert(example.labels.begin(), bos_ids_.begin(), bos_ids_.end());
+    if (!first) std::fill_n(example.labels.begin(), bos_ids_.size(), ignored_label);
   }
   return example;
 }

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "data/values.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
 
 namespace peft::data {
 namespace {
@@ -59,8 +59,8 @@ void refuse_unused(const json& record, const std::string& where) {
   }
 }
 
-std::vector<Turn> read_messages(const Values& values, const std::string& key, bool supervise) {
-  std::vector<Turn> turns;
+std::vector<ChatTurn> read_messages(const Values& values, const std::string& key, bool supervise) {
+  std::vector<ChatTurn> turns;
   for (const Values& message : values.objects(key)) {
     const std::string role = message.text("role");
     static const StringList known = {"system", "developer", "user", "assistant", "tool"};
@@ -74,8 +74,8 @@ std::vector<Turn> read_messages(const Values& values, const std::string& key, bo
   return turns;
 }
 
-std::vector<Turn> read_sharegpt(const Values& values) {
-  std::vector<Turn> turns;
+std::vector<ChatTurn> read_sharegpt(const Values& values) {
+  std::vector<ChatTurn> turns;
   if (const std::string system = values.optional_text("system"); !system.empty())
     turns.push_back({{"system", system}, false});
   for (const Values& message : values.objects("conversations")) {
@@ -96,8 +96,8 @@ std::vector<Turn> read_sharegpt(const Values& values) {
   return turns;
 }
 
-std::vector<Turn> alpaca_turns(const Values& values, const std::string& instruction, const std::string& input) {
-  std::vector<Turn> turns;
+std::vector<ChatTurn> alpaca_turns(const Values& values, const std::string& instruction, const std::string& input) {
+  std::vector<ChatTurn> turns;
   if (const std::string system = values.optional_text("system"); !system.empty())
     turns.push_back({{"system", system}, false});
   for (const auto& [question, answer] : values.pairs("history")) {
@@ -121,7 +121,7 @@ std::string alpaca_prompt(std::string system, const std::string& instruction, co
   return prompt + "\n\n### Response:\n";
 }
 
-void read_alpaca(const Values& values, const DataOptions& options, bool has_chat_template, Item& item) {
+void read_alpaca(const Values& values, const DataOptions& options, bool has_chat_template, Record& item) {
   const std::string instruction = values.text("instruction"), input = values.optional_text("input");
   if (has_chat_template) {
     item.turns = alpaca_turns(values, instruction, input);
@@ -134,12 +134,12 @@ void read_alpaca(const Values& values, const DataOptions& options, bool has_chat
   item.completion = values.text("output");
 }
 
-void read_prompt_completion(const Values& values, Item& item) {
+void read_prompt_completion(const Values& values, Record& item) {
   if (values.is_list("prompt") != values.is_list("completion"))
     values.fail("completion", "must be a string if 'prompt' is one, a list of messages if 'prompt' is one");
   if (values.is_list("prompt")) {
     item.turns = read_messages(values, "prompt", false);
-    for (Turn& turn : read_messages(values, "completion", true)) item.turns.push_back(std::move(turn));
+    for (ChatTurn& turn : read_messages(values, "completion", true)) item.turns.push_back(std::move(turn));
   } else {
     item.prompt = values.text("prompt");
     item.completion = values.text("completion");
@@ -157,8 +157,8 @@ std::string detect_format(const json& record, const std::string& where) {
   throw InputError(where + ": has " + keys_of(record) + ", which is no known format (" + known_formats() + ")");
 }
 
-Item read_record(const json& record, const std::string& format, const DataOptions& options, bool has_chat_template,
-                 const std::string& where) {
+Record read_record(const json& record, const std::string& format, const DataOptions& options, bool has_chat_template,
+                   const std::string& where) {
   for (const Format& known : formats())
     if (format == known.name && !has_keys(record, known))
       throw InputError(where + ": has " + keys_of(record) + ", but format " + format + " was " +
@@ -166,7 +166,7 @@ Item read_record(const json& record, const std::string& format, const DataOption
                        known_formats() + ")");
   if (options.format == "auto") refuse_unused(record, where);
   const Values values(record, where, "");
-  Item item;
+  Record item;
   item.source = where;
   if (format == "messages")
     item.turns = read_messages(values, "messages", true);

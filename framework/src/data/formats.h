@@ -5,18 +5,18 @@
 #include <vector>
 
 #include "peft/data/dataset.h"
-#include "peft/text/chat_template.h"
+#include "peft/text/chat_template/chat_template.h"
 
 namespace peft::data {
 
-struct Turn {
+struct ChatTurn {
   Message message;
-  bool supervised;
+  bool is_target;
 };
 
 /// A record, whatever its format: turns for the chat template, or else a plain prompt (maybe empty) and completion.
-struct Item {
-  std::vector<Turn> turns;
+struct Record {
+  std::vector<ChatTurn> turns;
   std::string prompt, completion;
   std::string source;  ///< "file:line"
 };
@@ -25,7 +25,7 @@ struct Item {
 std::string detect_format(const nlohmann::json& record, const std::string& where);
 
 /// Reads one record of a known format. Throws InputError naming place and key.
-Item read_record(const nlohmann::json& record, const std::string& format, const DataOptions& options,
-                 bool has_chat_template, const std::string& where);
+Record read_record(const nlohmann::json& record, const std::string& format, const DataOptions& options,
+                   bool has_chat_template, const std::string& where);
 
 }  // namespace peft::data

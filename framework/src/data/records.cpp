@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "base/strict_json.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
 #include "peft/files/json.h"
 
 namespace peft::data {

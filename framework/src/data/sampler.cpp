@@ -30,10 +30,10 @@ class Random {
 
 }  // namespace
 
-int64_t Batch::supervised(bool behind_virtual) const {
+int64_t Batch::num_target_tokens(bool behind_virtual) const {
   int64_t count = 0;
-  for (std::size_t e = 0; e + 1 < starts.size(); ++e)
-    for (int64_t i = starts[e] + (behind_virtual ? 0 : 1); i < starts[e + 1]; ++i)
+  for (std::size_t e = 0; e + 1 < cu_seqlens.size(); ++e)
+    for (int64_t i = cu_seqlens[e] + (behind_virtual ? 0 : 1); i < cu_seqlens[e + 1]; ++i)
       count += labels[static_cast<std::size_t>(i)] != ignored_label;
   return count;
 }
@@ -75,13 +75,13 @@ std::vector<std::vector<std::size_t>> evaluation_batches(const Dataset& data, in
 
 Batch make_batch(const Dataset& data, const std::vector<std::size_t>& examples) {
   Batch batch;
-  batch.starts.push_back(0);
+  batch.cu_seqlens.push_back(0);
   for (const std::size_t index : examples) {
     const Example& example = data.examples.at(index);
     batch.ids.insert(batch.ids.end(), example.ids.begin(), example.ids.end());
     batch.labels.insert(batch.labels.end(), example.labels.begin(), example.labels.end());
     for (std::size_t i = 0; i < example.ids.size(); ++i) batch.positions.push_back(static_cast<int64_t>(i));
-    batch.starts.push_back(static_cast<int64_t>(batch.ids.size()));
+    batch.cu_seqlens.push_back(static_cast<int64_t>(batch.ids.size()));
   }
   return batch;
 }

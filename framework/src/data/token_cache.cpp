@@ -8,7 +8,7 @@
 #include "base/digest.h"
 #include "data/token_file.h"
 #include "files/mapped_file.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
 
 namespace peft {
 
@@ -103,7 +103,7 @@ Dataset TokenCache::load(const StringList& files, const DataOptions& options, co
   if (key_of(files, options, fingerprint) == key) try {
       keep(path, key, set);
     } catch (const ResourceError& error) {
-      set.not_kept = error.what();
+      set.cache_error = error.what();
     }
   return set;
 }

@@ -11,7 +11,7 @@
 #include "base/digest.h"
 #include "files/atomic_file.h"
 #include "files/mapped_file.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
 
 namespace peft::data {
 
@@ -25,7 +25,7 @@ struct Header {
   char key[32];
   char format[24];
   uint64_t examples, tokens;
-  int64_t truncated, dropped_tokens, skipped;
+  int64_t truncated, truncated_tokens, skipped;
 };
 static_assert(sizeof(Header) == 136);
 constexpr std::size_t signed_from = offsetof(Header, key);
@@ -96,7 +96,7 @@ uint64_t write_token_file(const std::string& path, const std::string& key, const
   const uint64_t size = file_size(header.examples, header.tokens);
   if (size > limit) return 0;
   put(header.magic, magic), put(header.key, key), put(header.format, set.format);
-  header.truncated = set.truncated, header.dropped_tokens = set.dropped_tokens, header.skipped = set.skipped;
+  header.truncated = set.truncated, header.truncated_tokens = set.truncated_tokens, header.skipped = set.skipped;
 
   std::vector<Origin> origins;
   std::vector<int32_t> tokens;
@@ -134,7 +134,7 @@ std::optional<Dataset> read_token_file(const std::string& path, const std::strin
   Dataset set;
   if (bytes.empty() || !read_examples(bytes, header, static_cast<int64_t>(files), set)) return std::nullopt;
   set.format.assign(header.format, strnlen(header.format, sizeof header.format));
-  set.truncated = header.truncated, set.dropped_tokens = header.dropped_tokens, set.skipped = header.skipped;
+  set.truncated = header.truncated, set.truncated_tokens = header.truncated_tokens, set.skipped = header.skipped;
   return set;
 }
 

@@ -1,6 +1,6 @@
 #include "data/values.h"
 
-#include "peft/error.h"
+#include "peft/base/error.h"
 
 namespace peft::data {
 

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "files/descriptor.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
 
 namespace peft {
 

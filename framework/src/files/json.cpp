@@ -11,7 +11,7 @@
 #include "base/strict_json.h"
 #include "files/atomic_file.h"
 #include "files/descriptor.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
 
 namespace peft {
 

@@ -11,7 +11,7 @@
 
 #include "base/sha256.h"
 #include "files/descriptor.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
 #include "peft/files/json.h"
 
 namespace peft {

@@ -8,7 +8,7 @@
 #include <mutex>
 
 #include "files/descriptor.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
 #include "peft/files/mapped_path.h"
 
 namespace peft {

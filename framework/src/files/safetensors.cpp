@@ -8,7 +8,7 @@
 
 #include "files/atomic_file.h"
 #include "files/mapped_file.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
 #include "peft/files/json.h"
 
 namespace peft {
@@ -190,7 +190,7 @@ void to_float(const StoredTensor& tensor, float* out) {
   }
 }
 
-uint64_t TensorForm::bytes() const {
+uint64_t TensorInfo::bytes() const {
   uint64_t bytes = type_name(type).size;
   for (const int64_t size : shape) bytes *= static_cast<uint64_t>(size);
   return bytes;
@@ -198,17 +198,17 @@ uint64_t TensorForm::bytes() const {
 
 SafetensorsWriter::~SafetensorsWriter() = default;
 
-SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<TensorForm> tensors,
+SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<TensorInfo> tensors,
                                      const std::map<std::string, std::string>& metadata)
     : tensors_(std::move(tensors)) {
-  std::sort(tensors_.begin(), tensors_.end(), [](const TensorForm& a, const TensorForm& b) {
+  std::sort(tensors_.begin(), tensors_.end(), [](const TensorInfo& a, const TensorInfo& b) {
     const uint64_t left = type_name(a.type).size, right = type_name(b.type).size;
     return left != right ? left > right : a.name < b.name;
   });
   nlohmann::ordered_json header = nlohmann::ordered_json::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   uint64_t offset = 0;
-  for (const TensorForm& tensor : tensors_) {
+  for (const TensorInfo& tensor : tensors_) {
     if (header.contains(tensor.name)) throw std::logic_error("two tensors named " + tensor.name);
     const uint64_t end = offset + tensor.bytes();
     header[tensor.name] = {

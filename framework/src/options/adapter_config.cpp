@@ -4,8 +4,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "options/document.h"
-#include "peft/error.h"
+#include "options/document_state.h"
+#include "peft/base/error.h"
 
 namespace peft {
 namespace {

@@ -5,7 +5,7 @@
 #include <string>
 
 #include "options/value.h"
-#include "peft/options.h"
+#include "peft/options/options.h"
 
 namespace peft::detail {
 

@@ -4,9 +4,9 @@
 
 #include "base/first_lines.h"
 #include "options/codec.h"
-#include "options/document.h"
+#include "options/document_state.h"
 #include "options/table.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
 
 namespace peft {
 

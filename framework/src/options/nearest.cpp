@@ -1,7 +1,7 @@
 #include <algorithm>
 #include <cctype>
 
-#include "peft/options.h"
+#include "peft/options/options.h"
 
 namespace peft {
 namespace {

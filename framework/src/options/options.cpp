@@ -1,9 +1,9 @@
-#include "peft/options.h"
+#include "peft/options/options.h"
 
 #include "base/utf8.h"
 #include "options/codec.h"
 #include "options/table.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
 
 namespace peft {
 namespace {
@@ -23,21 +23,21 @@ std::string without_articles(std::string phrase) {
 
 }  // namespace
 
-Check& Check::require(bool ok, std::string_view message) {
+OptionRule& OptionRule::require(bool ok, std::string_view message) {
   if (!ok && readable_) options_.error(key_, message);
   return *this;
 }
 
-Check& Check::size(int64_t value, int64_t most) {
+OptionRule& OptionRule::in_size_limit(int64_t value, int64_t most) {
   require(value > 0, "must be positive");
   return require(value <= most, "must be at most " + std::to_string(most));
 }
 
-Check& Check::sizes(const IntMap& values) {
+OptionRule& OptionRule::in_size_limit(const IntMap& values) {
   for (const auto& [key, value] : values)
-    if (value < 1 || value > kMostSize)
-      return require(
-          false, value < 1 ? "must give positive ranks" : "must give ranks of at most " + std::to_string(kMostSize));
+    if (value < 1 || value > kMaxSize)
+      return require(false,
+                     value < 1 ? "must give positive ranks" : "must give ranks of at most " + std::to_string(kMaxSize));
   return *this;
 }
 
@@ -116,7 +116,7 @@ Options::Options(Options&&) noexcept = default;
 Options& Options::operator=(Options&&) noexcept = default;
 
 template <class T>
-Check Options::read(std::string_view key, T& value, std::string_view help) {
+OptionRule Options::read(std::string_view key, T& value, std::string_view help) {
   OptionInfo info{std::string(key), without_articles(detail::type_name(value)), detail::write(value),
                   std::string(help)};
   bool readable = true;
@@ -133,50 +133,64 @@ Check Options::read(std::string_view key, T& value, std::string_view help) {
   return {*this, std::string(key), readable};
 }
 
-Check Options::get(std::string_view key, bool& value, std::string_view help) { return read(key, value, help); }
-Check Options::get(std::string_view key, int64_t& value, std::string_view help) { return read(key, value, help); }
-Check Options::get(std::string_view key, double& value, std::string_view help) { return read(key, value, help); }
-Check Options::get(std::string_view key, std::string& value, std::string_view help) { return read(key, value, help); }
-Check Options::get(std::string_view key, StringList& value, std::string_view help) { return read(key, value, help); }
-Check Options::get(std::string_view key, IntList& value, std::string_view help) { return read(key, value, help); }
-Check Options::get(std::string_view key, IntPairList& value, std::string_view help) { return read(key, value, help); }
-Check Options::get(std::string_view key, StringOrList& value, std::string_view help) { return read(key, value, help); }
-Check Options::get(std::string_view key, BoolOrString& value, std::string_view help) { return read(key, value, help); }
-Check Options::get(std::string_view key, IntMap& value, std::string_view help) { return read(key, value, help); }
-Check Options::get(std::string_view key, NumberMap& value, std::string_view help) { return read(key, value, help); }
-Check Options::get(std::string_view key, BoolListMap& value, std::string_view help) { return read(key, value, help); }
-Check Options::get(std::string_view key, std::optional<int64_t>& value, std::string_view help) {
+OptionRule Options::get(std::string_view key, bool& value, std::string_view help) { return read(key, value, help); }
+OptionRule Options::get(std::string_view key, int64_t& value, std::string_view help) { return read(key, value, help); }
+OptionRule Options::get(std::string_view key, double& value, std::string_view help) { return read(key, value, help); }
+OptionRule Options::get(std::string_view key, std::string& value, std::string_view help) {
   return read(key, value, help);
 }
-Check Options::get(std::string_view key, std::optional<double>& value, std::string_view help) {
+OptionRule Options::get(std::string_view key, StringList& value, std::string_view help) {
   return read(key, value, help);
 }
-Check Options::get(std::string_view key, std::optional<std::string>& value, std::string_view help) {
+OptionRule Options::get(std::string_view key, IntList& value, std::string_view help) { return read(key, value, help); }
+OptionRule Options::get(std::string_view key, IntPairList& value, std::string_view help) {
   return read(key, value, help);
 }
-Check Options::get(std::string_view key, std::optional<StringList>& value, std::string_view help) {
+OptionRule Options::get(std::string_view key, StringOrList& value, std::string_view help) {
   return read(key, value, help);
 }
-Check Options::get(std::string_view key, std::optional<StringOrList>& value, std::string_view help) {
+OptionRule Options::get(std::string_view key, BoolOrString& value, std::string_view help) {
   return read(key, value, help);
 }
-Check Options::get(std::string_view key, std::optional<IntList>& value, std::string_view help) {
+OptionRule Options::get(std::string_view key, IntMap& value, std::string_view help) { return read(key, value, help); }
+OptionRule Options::get(std::string_view key, NumberMap& value, std::string_view help) {
   return read(key, value, help);
 }
-Check Options::get(std::string_view key, std::optional<IntListOrMap>& value, std::string_view help) {
+OptionRule Options::get(std::string_view key, BoolListMap& value, std::string_view help) {
+  return read(key, value, help);
+}
+OptionRule Options::get(std::string_view key, std::optional<int64_t>& value, std::string_view help) {
+  return read(key, value, help);
+}
+OptionRule Options::get(std::string_view key, std::optional<double>& value, std::string_view help) {
+  return read(key, value, help);
+}
+OptionRule Options::get(std::string_view key, std::optional<std::string>& value, std::string_view help) {
+  return read(key, value, help);
+}
+OptionRule Options::get(std::string_view key, std::optional<StringList>& value, std::string_view help) {
+  return read(key, value, help);
+}
+OptionRule Options::get(std::string_view key, std::optional<StringOrList>& value, std::string_view help) {
+  return read(key, value, help);
+}
+OptionRule Options::get(std::string_view key, std::optional<IntList>& value, std::string_view help) {
+  return read(key, value, help);
+}
+OptionRule Options::get(std::string_view key, std::optional<IntListOrMap>& value, std::string_view help) {
   return read(key, value, help);
 }
 
-Check Options::get_path(std::string_view key, std::string& value, std::string_view help) {
-  Check check = read(key, value, help);
+OptionRule Options::get_path(std::string_view key, std::string& value, std::string_view help) {
+  OptionRule check = read(key, value, help);
   value = table_->absolute(key, value);
   table_->retell(key, "path", detail::write(value));
   return check;
 }
 
-Check Options::get_paths(std::string_view key, StringList& value, std::string_view help) {
+OptionRule Options::get_paths(std::string_view key, StringList& value, std::string_view help) {
   StringOrList given = value;
-  Check check = read(key, given, help);
+  OptionRule check = read(key, given, help);
   value = given.index() == 0 ? StringList{std::get<std::string>(given)} : std::get<StringList>(given);
   std::erase(value, "");  // "" is how a path option is left open
   for (std::string& path : value) path = table_->absolute(key, path);

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "options/value.h"
-#include "peft/options.h"
+#include "peft/options/options.h"
 
 namespace peft {
 namespace detail {

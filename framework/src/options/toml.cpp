@@ -12,7 +12,7 @@
 #include <algorithm>
 
 #include "options/value.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
 
 namespace peft::detail {
 namespace {

@@ -6,7 +6,7 @@
 #include <cerrno>
 #include <cstring>
 
-#include "peft/error.h"
+#include "peft/base/error.h"
 #include "plugin/trusted_path.h"
 
 // Boost.DLL's library_info would list symbols and sections, but follows whatever offsets a file claims, and finds

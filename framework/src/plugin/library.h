@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "peft/plugin.h"
+#include "peft/plugin/plugin_info.h"
 
 namespace peft::detail {
 

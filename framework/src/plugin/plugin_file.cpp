@@ -2,7 +2,7 @@
 
 #include <vector>
 
-#include "peft/error.h"
+#include "peft/base/error.h"
 #include "plugin/elf_file.h"
 
 namespace peft::detail {

@@ -5,10 +5,10 @@
 #include <filesystem>
 #include <set>
 
-#include "peft/error.h"
-#include "peft/plugin.h"
-#include "plugin/in_plugin.h"
+#include "peft/base/error.h"
+#include "peft/plugin/plugins.h"
 #include "plugin/library.h"
+#include "plugin/plugin_call.h"
 #include "plugin/plugin_file.h"
 #include "plugin/trusted_path.h"
 
@@ -18,7 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 
 const StringList kinds = {Kind<Adapter>::name, Kind<Optimizer>::name, Kind<Scheduler>::name,
-                          Kind<GradientClipper>::name, Kind<Precision>::name};
+                          Kind<GradientClipping>::name, Kind<Precision>::name};
 
 std::string joined(const StringList& list, const char* separator = ", ") {
   std::string out;
@@ -66,7 +66,7 @@ StringList registered(const Registry& registry) {
   append(Kind<Adapter>::name, registry.adapters.names());
   append(Kind<Optimizer>::name, registry.optimizers.names());
   append(Kind<Scheduler>::name, registry.schedulers.names());
-  append(Kind<GradientClipper>::name, registry.clippers.names());
+  append(Kind<GradientClipping>::name, registry.clippings.names());
   append(Kind<Precision>::name, registry.precisions.names());
   return all;
 }
@@ -205,8 +205,8 @@ std::vector<OptionInfo> Plugins::describe(const std::string& kind, const std::st
     make<Optimizer>(name, options);
   else if (kind == Kind<Scheduler>::name)
     make<Scheduler>(name, options);
-  else if (kind == Kind<GradientClipper>::name)
-    make<GradientClipper>(name, options);
+  else if (kind == Kind<GradientClipping>::name)
+    make<GradientClipping>(name, options);
   else if (kind == Kind<Precision>::name)
     make<Precision>(name, options);
   else

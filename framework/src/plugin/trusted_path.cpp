@@ -7,7 +7,7 @@
 #include <deque>
 #include <filesystem>
 
-#include "peft/error.h"
+#include "peft/base/error.h"
 
 namespace peft::detail {
 namespace {

@@ -1,4 +1,4 @@
-#include "peft/selfcheck.h"
+#include "peft/selfcheck/selfcheck.h"
 
 #include <torch/torch.h>
 
@@ -6,9 +6,9 @@
 #include <filesystem>
 #include <sstream>
 
-#include "peft/adapter_files.h"
-#include "peft/error.h"
-#include "peft/train.h"
+#include "peft/adapters/files.h"
+#include "peft/base/error.h"
+#include "peft/train/train.h"
 #include "selfcheck/tiny_model.h"
 
 namespace peft {
@@ -24,12 +24,12 @@ std::shared_ptr<Model> small_model() { return test::tiny_model(test::tiny_config
 std::shared_ptr<Model> base_of(const Model& model) {
   auto base = small_model();
   std::vector<std::pair<int64_t, int64_t>> layers;
-  for (const int64_t layer : model.stored_layers()) layers.emplace_back(layer, layer + 1);
+  for (const int64_t layer : model.source_layers()) layers.emplace_back(layer, layer + 1);
   if (model.replicated()) base->replicate_layers(layers);
   return base;
 }
 
-Tensor logits(const Model& model) { return model.logits(model.hidden(test::tiny_input(model, 11))); }
+Tensor logits(const Model& model) { return model.logits(model.hidden_states(test::tiny_tokens(model, 11))); }
 
 /// A scalar that every output element is part of.
 Tensor objective(const Model& model) { return at::sin(logits(model)).sum(); }
@@ -39,12 +39,12 @@ Calibration random_data(const Model& model) {
   return {.batches = 3,
           .batch =
               [&model](std::size_t index) {
-                const Input input = test::tiny_input(model, 24 + static_cast<int64_t>(index));
-                return CalibrationBatch{input, input.ids, input.ids.size(0) - 1, input.starts, input.ids};
+                const PackedTokens input = test::tiny_tokens(model, 24 + static_cast<int64_t>(index));
+                return CalibrationBatch{input, input.ids, input.ids.size(0) - 1, input.cu_seqlens, input.ids};
               },
           .loss =
               [&model](const CalibrationBatch& batch) {
-                return model.loss_sum(batch.input, batch.labels) / static_cast<double>(batch.supervised);
+                return model.loss_sum(batch.input, batch.labels) / static_cast<double>(batch.num_target_tokens);
               }};
 }
 
@@ -58,14 +58,14 @@ double distance(const Tensor& a, const Tensor& b) {
   return ((a - b).abs().max() / b.abs().max().clamp_min(1e-300)).item<double>();
 }
 
-class FolderForNow {
+class TempDirectory {
  public:
-  FolderForNow() {
+  TempDirectory() {
     std::string path = (std::filesystem::temp_directory_path() / "peft-selfcheck-XXXXXX").string();
     if (::mkdtemp(path.data()) == nullptr) throw ResourceError("no temporary folder can be made: " + path);
     path_ = path;
   }
-  ~FolderForNow() {
+  ~TempDirectory() {
     std::error_code error;
     std::filesystem::remove_all(path_, error);
   }
@@ -75,9 +75,9 @@ class FolderForNow {
   std::string path_;
 };
 
-class Examination {
+class AdapterCheck {
  public:
-  Examination(Plugins& plugins, const std::string& name, const std::string& options) : plugins_(plugins) {
+  AdapterCheck(Plugins& plugins, const std::string& name, const std::string& options) : plugins_(plugins) {
     Document document = Document::from_text("[adapter]\n" + options + "\n", "selfcheck");
     Options table = document.table("adapter");
     adapter_ = plugins.make<Adapter>(name, table);
@@ -91,12 +91,12 @@ class Examination {
     model_->eval();  // dropout would make every answer another one
   }
 
-  std::vector<Finding> run() {
+  std::vector<CheckResult> run() {
     start();
-    disturb();
+    randomize_weights();
     gradients();
     fusion();
-    arrangement();
+    check_batching_and_cache();
     folding();
     files();
     disabled();
@@ -109,10 +109,10 @@ class Examination {
     findings_.push_back({promise, kept, detail});
   }
   void start();
-  void disturb();
+  void randomize_weights();
   void gradients();
   void fusion();
-  void arrangement();
+  void check_batching_and_cache();
   void folding();
   void files();
   void disabled();
@@ -123,25 +123,25 @@ class Examination {
   std::shared_ptr<Model> model_ = small_model();
   std::unique_ptr<Adapter> adapter_;
   Tensor base_logits_;
-  std::vector<Finding> findings_;
+  std::vector<CheckResult> findings_;
 };
 
-void Examination::start() {
+void AdapterCheck::start() {
   const double change = distance(logits(*model_), base_logits_);
-  if (adapter_->starts_as_base())
+  if (adapter_->is_identity_at_init())
     tell("attached, it changes nothing yet", change <= kSame, "logits move by " + text_of(change));
   else
     tell("it declares that it starts elsewhere than at the base", true, "logits move by " + text_of(change));
 }
 
 /// Away from starting values that hide errors: a B of zeros gives A no gradient.
-void Examination::disturb() {
+void AdapterCheck::randomize_weights() {
   const torch::NoGradGuard no_grad;
   for (const auto& [name, tensor] : model_->trainable()) Tensor(tensor).add_(torch::randn_like(tensor), 0.1);
 }
 
 /// Central difference of the objective along `direction`.
-double Examination::slope(const Tensor& parameter, const Tensor& direction) const {
+double AdapterCheck::slope(const Tensor& parameter, const Tensor& direction) const {
   const torch::NoGradGuard no_grad;
   constexpr double step = 1e-5;
   const Tensor kept = parameter.clone();
@@ -154,7 +154,7 @@ double Examination::slope(const Tensor& parameter, const Tensor& direction) cons
   return (ahead - behind) / (2 * step);
 }
 
-void Examination::gradients() {
+void AdapterCheck::gradients() {
   objective(*model_).backward();
   double worst = 0;
   std::string where = "none", silent;
@@ -179,7 +179,7 @@ void Examination::gradients() {
        "largest difference " + text_of(worst) + ", in " + where);
 }
 
-void Examination::fusion() {
+void AdapterCheck::fusion() {
   model_->enable_fusion(false);
   const Tensor plain = logits(*model_);
   model_->enable_fusion(true);
@@ -188,12 +188,12 @@ void Examination::fusion() {
 }
 
 /// The example beside another one, and in two parts and then token by token, as generation does.
-void Examination::arrangement() {
+void AdapterCheck::check_batching_and_cache() {
   const torch::NoGradGuard no_grad;
-  const Input one = test::tiny_input(*model_, 11);
+  const PackedTokens one = test::tiny_tokens(*model_, 11);
   const Tensor whole = logits(*model_);
   const auto joined = [](const Tensor& t) { return at::cat({t.narrow(0, 0, 4), t}); };
-  const Tensor beside = model_->logits(model_->hidden({joined(one.ids), joined(one.positions), {0, 4, 15}}));
+  const Tensor beside = model_->logits(model_->hidden_states({joined(one.ids), joined(one.positions), {0, 4, 15}}));
   double change =
       std::max(distance(beside.narrow(0, 4, 11), whole), distance(beside.narrow(0, 0, 4), whole.narrow(0, 0, 4)));
   tell("beside another example it computes the same", change <= kSame, "logits differ by " + text_of(change));
@@ -201,27 +201,27 @@ void Examination::arrangement() {
   KeyValueCache cache = model_->make_cache(11);
   std::vector<Tensor> parts;
   for (const auto& [first, count] : {std::pair{0, 5}, {5, 4}, {9, 1}, {10, 1}})
-    parts.push_back(model_->logits(
-        model_->hidden({one.ids.narrow(0, first, count), one.positions.narrow(0, first, count), {0, count}}, &cache)));
+    parts.push_back(model_->logits(model_->hidden_states(
+        {one.ids.narrow(0, first, count), one.positions.narrow(0, first, count), {0, count}}, &cache)));
   change = distance(at::cat(parts), whole);
   tell("token by token with a cache it computes the same", change <= kSame, "logits differ by " + text_of(change));
 }
 
 /// A model whose weights are the folded ones must compute the same without any adapter.
-void Examination::folding() {
+void AdapterCheck::folding() {
   const torch::NoGradGuard no_grad;
   const auto plain = std::make_shared<Model>(model_->config());
   for (const Site* site : model_->sites()) {
-    const auto affine = site->folded(site->frozen());
-    if (!affine) return tell("folding into weights", true, "says that no weights express it (" + site->path() + ")");
-    plain->find(site->path())->set_frozen(*affine);
+    const auto weights = site->merged_weight(site->frozen());
+    if (!weights) return tell("folding into weights", true, "says that no weights express it (" + site->path() + ")");
+    plain->find(site->path())->set_frozen(*weights);
   }
   const double change = distance(logits(*plain), logits(*model_));
   tell("folded into weights it computes the same", change <= kSame, "logits differ by " + text_of(change));
 }
 
-void Examination::files() {
-  const FolderForNow folder;
+void AdapterCheck::files() {
+  const TempDirectory folder;
   save_adapter(folder.path(), *adapter_, *model_);
   const auto fresh = small_model();
   std::string detail = "bit-equal logits";
@@ -237,14 +237,14 @@ void Examination::files() {
   tell("saved and loaded it is the same", same, detail);
 }
 
-void Examination::disabled() {
+void AdapterCheck::disabled() {
   model_->enable_adapters(false);
   const bool same = torch::equal(logits(*model_), base_logits_);
   model_->enable_adapters(true);
   tell("disabled it leaves the base", same, same ? "bit-equal logits" : "logits differ");
 }
 
-void Examination::base() {
+void AdapterCheck::base() {
   for (const auto& [name, tensor] : model_->frozen())
     if (tensor.requires_grad() || tensor.grad().defined()) return tell("the base is untouched", false, name);
   tell("the base is untouched", base_hash(*model_) == hash_, "hash " + hash_);
@@ -252,8 +252,8 @@ void Examination::base() {
 
 }  // namespace
 
-std::vector<Finding> selfcheck_adapter(Plugins& plugins, const std::string& name, const std::string& options) {
-  return Examination(plugins, name, options).run();
+std::vector<CheckResult> selfcheck_adapter(Plugins& plugins, const std::string& name, const std::string& options) {
+  return AdapterCheck(plugins, name, options).run();
 }
 
 }  // namespace peft

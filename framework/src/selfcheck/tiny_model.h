@@ -2,7 +2,7 @@
 
 #include <torch/torch.h>
 
-#include "peft/model/decoder.h"
+#include "peft/models/decoder.h"
 
 namespace peft::test {
 
@@ -29,26 +29,26 @@ inline std::shared_ptr<Model> tiny_model(const DecoderConfig& config, torch::Dty
   auto generator = at::detail::createCPUGenerator(1);
   const auto random = [&](at::IntArrayRef shape) { return (0.3 * torch::randn(shape, generator)).to(dtype); };
   for (Site* site : model->sites()) {
-    Affine affine;
+    WeightAndBias weights;
     if (const auto* linear = dynamic_cast<Linear*>(site)) {
       const auto names = site->parameter_names();
-      if (config.tie_word_embeddings && site == &model->head())
-        affine.weight = model->embedding().frozen().weight;
+      if (config.tie_word_embeddings && site == &model->lm_head())
+        weights.weight = model->embedding().frozen().weight;
       else
-        affine.weight = random({linear->out_features(), linear->in_features()});
-      if (std::find(names.begin(), names.end(), "bias") != names.end()) affine.bias = random({linear->out_features()});
+        weights.weight = random({linear->out_features(), linear->in_features()});
+      if (std::find(names.begin(), names.end(), "bias") != names.end()) weights.bias = random({linear->out_features()});
     } else if (const auto* embedding = dynamic_cast<Embedding*>(site)) {
-      affine.weight = random({embedding->rows(), embedding->hidden()});
+      weights.weight = random({embedding->rows(), embedding->hidden()});
     } else if (const auto* norm = dynamic_cast<Norm*>(site)) {
-      affine.weight = 1 + random({norm->hidden()});
+      weights.weight = 1 + random({norm->hidden()});
     }
-    site->set_frozen(affine);
+    site->set_frozen(weights);
   }
   return model;
 }
 
 /// One example of random tokens.
-inline Input tiny_input(const Model& model, int64_t tokens) {
+inline PackedTokens tiny_tokens(const Model& model, int64_t tokens) {
   auto generator = at::detail::createCPUGenerator(2);
   return {
       torch::randint(model.config().vocab_size, {tokens}, generator, torch::kLong), torch::arange(tokens), {0, tokens}};

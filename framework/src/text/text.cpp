@@ -4,9 +4,9 @@
 #include <nlohmann/json.hpp>
 
 #include "base/digest.h"
-#include "peft/error.h"
-#include "peft/files/checkpoint.h"
-#include "text/tokenizer_config.h"
+#include "peft/base/error.h"
+#include "peft/files/pretrained_model.h"
+#include "text/tokenizer/tokenizer_config.h"
 
 namespace peft {
 
@@ -30,7 +30,8 @@ bool add_eos_ids(const json& config, const char* file, const std::string& path, 
   return !all.empty();
 }
 
-std::vector<int64_t> eos_ids(const Checkpoint& checkpoint, const Tokenizer& tokenizer, const std::string& eos_token) {
+std::vector<int64_t> eos_ids(const PretrainedModel& checkpoint, const Tokenizer& tokenizer,
+                             const std::string& eos_token) {
   const std::string path = printable(checkpoint.path(), 4096);
   std::vector<int64_t> ids;
   if (!eos_token.empty()) {
@@ -45,10 +46,10 @@ std::vector<int64_t> eos_ids(const Checkpoint& checkpoint, const Tokenizer& toke
 
 }  // namespace
 
-Text load_text(const Checkpoint& checkpoint) {
+TextPipeline load_text(const PretrainedModel& checkpoint) {
   const json& config = checkpoint.tokenizer_config();
   const std::string path = printable(checkpoint.path(), 4096);
-  Text text;
+  TextPipeline text;
   text.tokenizer = Tokenizer::from_json(checkpoint.tokenizer_json(), path + ": tokenizer");
   const std::string bos_token = special_token(config, "bos_token", path);
   const std::string eos_token = special_token(config, "eos_token", path);
@@ -62,7 +63,7 @@ Text load_text(const Checkpoint& checkpoint) {
   return text;
 }
 
-const Text& LazyText::get() const {
+const TextPipeline& LazyText::get() const {
   if (!text_) text_ = load_text(*checkpoint_);
   return *text_;
 }

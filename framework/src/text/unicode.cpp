@@ -8,7 +8,7 @@
 #include <utility>
 #include <vector>
 
-#include "peft/error.h"
+#include "peft/base/error.h"
 
 namespace peft::text {
 

@@ -3,18 +3,18 @@
 #include <algorithm>
 #include <cmath>
 
-#include "model/kernels.h"
-#include "peft/error.h"
-#include "peft/train.h"
+#include "ops/kernels.h"
+#include "peft/base/error.h"
+#include "peft/train/train.h"
 #include "train/in_precision.h"
 
 namespace peft {
 
-Input to_input(const Batch& batch, torch::Device device) {
+PackedTokens to_packed_tokens(const Batch& batch, torch::Device device) {
   const auto tensor = [&](const std::vector<int64_t>& values) {
     return torch::tensor(values, torch::kLong).to(device);
   };
-  return {tensor(batch.ids), tensor(batch.positions), batch.starts};
+  return {tensor(batch.ids), tensor(batch.positions), batch.cu_seqlens};
 }
 
 Tensor to_labels(const Batch& batch, torch::Device device) {
@@ -26,8 +26,8 @@ double Evaluation::perplexity() const { return std::exp(loss); }
 namespace {
 
 /// [loss summed, tokens right, tokens] of a batch, in fp64; logits exist for a few hundred rows at a time.
-Tensor score(const Model& model, const Input& input, const Tensor& labels) {
-  const auto [hidden, targets] = model.supervised(input, labels);
+Tensor score(const Model& model, const PackedTokens& input, const Tensor& labels) {
+  const auto [hidden, targets] = model.target_rows(input, labels);
   Tensor sums = at::zeros({3}, hidden.options().dtype(torch::kDouble));
   for (int64_t row = 0; row < hidden.size(0); row += kLogitRows) {
     const MemoryScope scope(MemoryComponent::logits);
@@ -50,7 +50,7 @@ Evaluation evaluate(Model& model, Precision& precision, const Dataset& data, int
   Evaluation result;
   for (const auto& examples : evaluation_batches(data, batch_size)) {
     const Batch batch = make_batch(data, examples);
-    const Input input = to_input(batch, model.device());
+    const PackedTokens input = to_packed_tokens(batch, model.device());
     const Tensor labels = to_labels(batch, model.device());
     const Tensor sums = forward_in(precision, [&] { return score(model, input, labels); });
     loss += sums[0].item<double>();

@@ -4,14 +4,14 @@
 #include <cmath>
 #include <utility>
 
-#include "peft/error.h"
-#include "peft/plugin_calls.h"
-#include "plugin/in_plugin.h"
-#include "train/parts.h"
+#include "peft/base/error.h"
+#include "peft/train/plugin_calls.h"
+#include "plugin/plugin_call.h"
+#include "train/stateful.h"
 
 namespace peft {
 
-Observer::~Observer() = default;
+TrainingCallback::~TrainingCallback() = default;
 
 namespace {
 
@@ -19,7 +19,8 @@ double seconds(std::chrono::steady_clock::duration duration) { return std::chron
 
 /// A longer or shorter run may go on only from a point that it would have reached itself, and not at its own end: that
 /// has an evaluation and a line of the log that are not made afterwards.
-void require_same_course(const Run& run, int64_t done, int64_t before, int64_t now, int64_t evaluated_at) {
+void check_schedule_unchanged(const TrainingSession& run, int64_t done, int64_t before, int64_t now,
+                              int64_t evaluated_at) {
   const std::string lengths =
       "the run had " + std::to_string(before) + " steps and now has " + std::to_string(now) + ", ";
   if (done == now)
@@ -30,7 +31,7 @@ void require_same_course(const Run& run, int64_t done, int64_t before, int64_t n
                       std::to_string(evaluated_at) +
                       ", which is none of a longer run's; go on from an earlier checkpoint");
   for (const Adapter* adapter : run.adapters)
-    if (detail::in_plugin(*adapter, "depends_on_length", [&] { return adapter->depends_on_length(); }))
+    if (detail::call_plugin(*adapter, "depends_on_length", [&] { return adapter->depends_on_total_steps(); }))
       throw ConfigError(lengths + "on which the adapter's method depends");
   for (int64_t step = 0; step < done; ++step) {
     const double then = learning_rate(run.scheduler, step, before, 1);
@@ -44,7 +45,7 @@ void require_same_course(const Run& run, int64_t done, int64_t before, int64_t n
 
 }  // namespace
 
-Progress::Progress(const Run& run, int64_t total_steps)
+Progress::Progress(const TrainingSession& run, int64_t total_steps)
     : run_(run), total_(total_steps), begin_(Clock::now()), step_begin_(begin_), logged_(begin_) {}
 
 void Progress::step(StepReport report, std::size_t example) {
@@ -73,7 +74,7 @@ void Progress::step(StepReport report, std::size_t example) {
   report.skipped = result_.skipped;
   report.nonfinite = result_.nonfinite;
   report.logged = report.step == 1 || report.step == total_ || report.step % run_.options.log_every == 0;
-  for (Observer* observer : run_.observers) observer->stepped(report);
+  for (TrainingCallback* callback : run_.callbacks) callback->on_step_end(report);
   if (report.logged) {
     loss_since_ = 0;
     steps_since_ = tokens_since_ = 0;
@@ -82,7 +83,7 @@ void Progress::step(StepReport report, std::size_t example) {
   step_begin_ = Clock::now();
 }
 
-std::string Progress::fault(FaultReport report) {
+std::string Progress::fault(NonFiniteStep report) {
   tokens_since_ += report.tokens;
   result_.steps = report.step;
   result_.tokens += report.tokens;
@@ -90,7 +91,7 @@ std::string Progress::fault(FaultReport report) {
   report.total_steps = total_;
   report.nonfinite = ++result_.nonfinite;
   if (report.nonfinite == 1) first_fault_ = report.step;
-  for (Observer* observer : run_.observers) observer->faulted(report);
+  for (TrainingCallback* callback : run_.callbacks) callback->on_nonfinite_step(report);
   step_begin_ = Clock::now();
 
   constexpr std::size_t most = 8;
@@ -103,11 +104,11 @@ std::string Progress::fault(FaultReport report) {
          std::to_string(first_fault_);
 }
 
-void Progress::evaluated(int64_t step, double epoch, double loss) {
+void Progress::on_evaluate(int64_t step, double epoch, double loss) {
   result_.eval_loss = loss;
   evaluated_at_ = step;
   const EvalReport report{.step = step, .epoch = epoch, .loss = loss, .seconds = seconds(Clock::now() - step_begin_)};
-  for (Observer* observer : run_.observers) observer->evaluated(report);
+  for (TrainingCallback* callback : run_.callbacks) callback->on_evaluate(report);
   logged_ += Clock::now() - step_begin_;  // evaluation does not count as training time
   step_begin_ = Clock::now();
 }
@@ -120,7 +121,7 @@ void Progress::snapshot() {
   result_.best = {evaluated_at_, *result_.eval_loss};
 }
 
-State Progress::state() const {
+StateDict Progress::state_dict() const {
   Numbers out;
   out.put("steps", static_cast<double>(result_.steps));
   out.put("total_steps", static_cast<double>(total_));
@@ -148,7 +149,7 @@ State Progress::state() const {
   return out.state;
 }
 
-void Progress::load(const State& state) {
+void Progress::load_state_dict(const StateDict& state) {
   const Numbers in{state};
   result_.steps = in.count("steps");
   if (result_.steps > total_)
@@ -159,7 +160,7 @@ void Progress::load(const State& state) {
     evaluated_at_ = in.count("evaluated_at");
   }
   if (const int64_t before = in.count("total_steps"); before != total_)
-    require_same_course(run_, result_.steps, before, total_, evaluated_at_);
+    check_schedule_unchanged(run_, result_.steps, before, total_, evaluated_at_);
   result_.skipped = in.count("skipped");
   result_.nonfinite = in.count("nonfinite");
   first_fault_ = in.count("first_fault");

@@ -2,23 +2,23 @@
 
 #include <chrono>
 
-#include "peft/train.h"
+#include "peft/train/train.h"
 
 namespace peft {
 
 /// The run's bookkeeping: means, rates, the best so far, and what the observers are told.
 class Progress {
  public:
-  Progress(const Run& run, int64_t total_steps);
+  Progress(const TrainingSession& run, int64_t total_steps);
   void skip() { ++result_.skipped; }
   /// Of a step that was not taken: `report` holds step, epoch, what, examples and tokens. What to say of it.
-  std::string fault(FaultReport report);
+  std::string fault(NonFiniteStep report);
   /// `report` holds step, epoch, loss, grad_norm, tokens and supervised; the rest is filled in. `example` is one of the
   /// run's data that the step learned from.
   void step(StepReport report, std::size_t example);
   /// The example of the last step that was finite, in this process or before.
   std::optional<std::size_t> learned() const { return learned_; }
-  void evaluated(int64_t step, double epoch, double loss);
+  void on_evaluate(int64_t step, double epoch, double loss);
   /// A snapshot is to be taken, behind the next step that is finite.
   void due() { due_ = true; }
   bool is_due() const { return due_; }
@@ -26,13 +26,13 @@ class Progress {
   void snapshot();
   TrainingResult result() const;
 
-  State state() const;
+  StateDict state_dict() const;
   /// Throws ConfigError where the run now has another length, and would have had other rates so far or ended here.
-  void load(const State& state);
+  void load_state_dict(const StateDict& state);
 
  private:
   using Clock = std::chrono::steady_clock;
-  const Run& run_;
+  const TrainingSession& run_;
   int64_t total_;
   Clock::time_point begin_, step_begin_, logged_;
   double loss_since_ = 0, loss_sum_ = 0;

@@ -4,40 +4,40 @@
 
 #include <cmath>
 
-#include "model/finite.h"
-#include "peft/error.h"
-#include "peft/profile.h"
-#include "plugin/in_plugin.h"
+#include "peft/base/error.h"
+#include "peft/runtime/profile.h"
+#include "plugin/plugin_call.h"
+#include "runtime/finite.h"
 #include "train/in_precision.h"
 
 namespace peft {
 
 namespace {
 
-using detail::in_plugin;
+using detail::call_plugin;
 
-Fault fault(const std::string& what, double value, std::optional<std::size_t> micro_batch) {
+NonFiniteValue fault(const std::string& what, double value, std::optional<std::size_t> micro_batch) {
   return {"the " + what + " is " + text_of(value), micro_batch};
 }
 
 /// The method's own part of the loss, with its gradients.
 double add_auxiliary(const Adapter& adapter, Precision& precision) {
-  const Tensor extra = in_plugin(adapter, "auxiliary loss", [&] { return adapter.auxiliary_loss(); });
+  const Tensor extra = call_plugin(adapter, "auxiliary loss", [&] { return adapter.auxiliary_loss(); });
   if (!extra.defined()) return 0;
   const double value = extra.item<double>();
   if (std::isfinite(value)) backward_in(precision, extra);
   return value;
 }
 
-void add_gradients(Run& run, const std::vector<Tensor>& parameters, const std::vector<Batch>& batches,
-                   int64_t supervised, StepOutcome& outcome) {
+void add_gradients(TrainingSession& run, const std::vector<Tensor>& parameters, const std::vector<Batch>& batches,
+                   int64_t num_target_tokens, StepResult& outcome) {
   for (std::size_t i = 0; i < batches.size(); ++i) {
     run.memory.phase(MemoryPhase::forward);
-    const Input input = to_input(batches[i], run.model.device());
+    const PackedTokens input = to_packed_tokens(batches[i], run.model.device());
     const Tensor labels = to_labels(batches[i], run.model.device());
     // Divided by the whole step's tokens, so that micro-batches add up to one large batch.
-    const Tensor part =
-        forward_in(run.precision, [&] { return run.model.loss_sum(input, labels) / static_cast<double>(supervised); });
+    const Tensor part = forward_in(
+        run.precision, [&] { return run.model.loss_sum(input, labels) / static_cast<double>(num_target_tokens); });
     outcome.loss += part.item<double>();
     if (!std::isfinite(outcome.loss)) {
       outcome.fault = fault("loss", outcome.loss, i);
@@ -51,48 +51,49 @@ void add_gradients(Run& run, const std::vector<Tensor>& parameters, const std::v
   if (!std::isfinite(outcome.loss)) outcome.fault = fault("loss with the adapter's own part", outcome.loss, {});
 }
 
-void use_gradients(Run& run, const std::vector<Tensor>& parameters, const StepPosition& position, GradientProof& proof,
-                   StepOutcome& outcome) {
+void use_gradients(TrainingSession& run, const std::vector<Tensor>& parameters, const TrainStep& position,
+                   GradientCheck& gradient_check, StepResult& outcome) {
   run.memory.phase(MemoryPhase::optimizer);
-  outcome.overflowed = !in_plugin(run.precision, "ready", [&] { return run.precision.ready(parameters); });
+  outcome.overflowed =
+      !call_plugin(run.precision, "ready", [&] { return run.precision.unscale_gradients(parameters); });
   if (outcome.overflowed) return;
-  PEFT_PART("clipping and optimizer");
+  PEFT_PROFILE_SCOPE("clipping and optimizer");
   for (Adapter* adapter : run.adapters)
-    in_plugin(*adapter, "after_backward", [&] { adapter->after_backward(position); });
-  outcome.norm = in_plugin(run.clipper, "clip", [&] { return run.clipper.clip(run.optimizer.groups()); });
+    call_plugin(*adapter, "after_backward", [&] { adapter->after_backward(position); });
+  outcome.norm = call_plugin(run.clipping, "clip", [&] { return run.clipping.clip(run.optimizer.groups()); });
   if (!std::isfinite(outcome.norm)) {
     outcome.fault = fault("gradient norm", outcome.norm, {});
     return;
   }
-  if (proof.open()) proof.check();
-  in_plugin(run.optimizer, "step", [&] { run.optimizer.step(); });
-  for (Adapter* adapter : run.adapters) in_plugin(*adapter, "after_step", [&] { adapter->after_step(position); });
+  if (gradient_check.open()) gradient_check.check();
+  call_plugin(run.optimizer, "step", [&] { run.optimizer.step(); });
+  for (Adapter* adapter : run.adapters) call_plugin(*adapter, "after_step", [&] { adapter->after_step(position); });
 }
 
 /// Also of a step that will not be taken: its log tells the rate.
-void set_rates(Run& run, const StepPosition& position) {
+void set_rates(TrainingSession& run, const TrainStep& position) {
   for (ParamGroup& group : run.optimizer.groups())
     group.lr = learning_rate(run.scheduler, position.step - 1, position.total, *group.initial_lr);
 }
 
 }  // namespace
 
-StepOutcome take_step(Run& run, const std::vector<Tensor>& parameters, const std::vector<Batch>& batches,
-                      int64_t supervised, const StepPosition& position, GradientProof& proof) {
-  StepOutcome outcome;
+StepResult take_step(TrainingSession& run, const std::vector<Tensor>& parameters, const std::vector<Batch>& batches,
+                     int64_t num_target_tokens, const TrainStep& position, GradientCheck& gradient_check) {
+  StepResult outcome;
   set_rates(run, position);
-  add_gradients(run, parameters, batches, supervised, outcome);
-  if (!outcome.fault) use_gradients(run, parameters, position, proof, outcome);
+  add_gradients(run, parameters, batches, num_target_tokens, outcome);
+  if (!outcome.fault) use_gradients(run, parameters, position, gradient_check, outcome);
   zero_grad(run.optimizer);
   return outcome;
 }
 
 double learning_rate(const Scheduler& scheduler, int64_t step, int64_t total_steps, double base_lr) {
-  return in_plugin(scheduler, "lr", [&] { return scheduler.lr(step, total_steps, base_lr); });
+  return call_plugin(scheduler, "lr", [&] { return scheduler.lr(step, total_steps, base_lr); });
 }
 
 void zero_grad(Optimizer& optimizer) {
-  in_plugin(optimizer, "zero_grad", [&] { optimizer.zero_grad(); });
+  call_plugin(optimizer, "zero_grad", [&] { optimizer.zero_grad(); });
 }
 
 std::string text_of(double value) { return std::isnan(value) ? "nan" : std::to_string(value); }

@@ -1,55 +1,56 @@
 // The training loop. It reads from top to bottom; what it calls is in the files beside it.
-#include "peft/train.h"
+#include "peft/train/train.h"
 
 #include <torch/torch.h>
 
 #include <cmath>
 
-#include "model/finite.h"
-#include "peft/error.h"
-#include "peft/plugin_calls.h"
-#include "peft/profile.h"
-#include "peft/resume.h"
-#include "plugin/in_plugin.h"
-#include "train/parts.h"
+#include "peft/base/error.h"
+#include "peft/runtime/profile.h"
+#include "peft/train/plugin_calls.h"
+#include "peft/train/resume.h"
+#include "plugin/plugin_call.h"
+#include "runtime/finite.h"
+#include "train/gradient_check.h"
 #include "train/progress.h"
-#include "train/proof.h"
-#include "train/sampled_gradients.h"
+#include "train/sampled_labels.h"
+#include "train/stateful.h"
 #include "train/step.h"
 
 namespace peft {
 
 namespace {
 
-using detail::in_plugin;
+using detail::call_plugin;
 
 constexpr const char* kAdvice = "; try a lower learning rate, gradient clipping or a wider precision";
 
 struct StepTokens {
-  int64_t tokens = 0, supervised = 0;
+  int64_t tokens = 0, num_target_tokens = 0;
 };
 
 StepTokens count(const std::vector<Batch>& batches, int64_t step, const Model& model) {
   StepTokens sum;
   for (const Batch& batch : batches) {
     sum.tokens += static_cast<int64_t>(batch.ids.size());
-    sum.supervised += batch.supervised(model.virtual_tokens() > 0);
+    sum.num_target_tokens += batch.num_target_tokens(model.virtual_tokens() > 0);
   }
-  if (sum.supervised == 0)
+  if (sum.num_target_tokens == 0)
     throw InputError("step " + std::to_string(step) + ": all labels are masked, there is nothing to learn from");
   return sum;
 }
 
 /// All that a resumed run must find as it was. The adapters are in files of their own.
-std::vector<Part> parts_of(Run& run, Steps& steps, Progress& progress) {
-  return {part("progress", progress),     part("position", steps),       part("optimizer", run.optimizer),
-          scheduler_part(run.scheduler),  part("clipping", run.clipper), part("precision", run.precision),
+std::vector<Part> parts_of(TrainingSession& run, StepSampler& steps, Progress& progress) {
+  return {part("progress", progress),     part("position", steps),        part("optimizer", run.optimizer),
+          scheduler_part(run.scheduler),  part("clipping", run.clipping), part("precision", run.precision),
           random_part(run.model.device())};
 }
 
 /// Tells of a step that was not taken. Throws DivergedError where there were too many, or none can be taken any more.
-void bear(Run& run, Progress& progress, const Fault& fault, const Steps::Step& plan, int64_t step, int64_t tokens) {
-  FaultReport report;
+void handle_nonfinite_step(TrainingSession& run, Progress& progress, const NonFiniteValue& fault,
+                           const StepSampler::Step& plan, int64_t step, int64_t tokens) {
+  NonFiniteStep report;
   report.step = step, report.epoch = plan.epoch, report.what = fault.what, report.tokens = tokens;
   for (std::size_t i = 0; i < plan.batches.size(); ++i)
     if (!fault.micro_batch || *fault.micro_batch == i)
@@ -65,7 +66,7 @@ void bear(Run& run, Progress& progress, const Fault& fault, const Steps::Step& p
 
 /// Nothing that diverged is saved or left: throws DivergedError where what trains, or what the optimizer keeps, is not
 /// finite.
-void require_finite(const Run& run, const State& kept, int64_t step) {
+void require_finite(const TrainingSession& run, const StateDict& kept, int64_t step) {
   std::string names = not_finite(run.optimizer.groups());
   for (const auto& [name, tensor] : kept)
     if (!all_finite(tensor)) names += (names.empty() ? "'" : ", '") + printable(name) + "'";
@@ -75,7 +76,7 @@ void require_finite(const Run& run, const State& kept, int64_t step) {
 
 /// The last step of all is followed by none that would show what it did: an example that could be learned from before
 /// must still have a finite loss.
-void require_sound(Run& run, std::optional<std::size_t> learned, int64_t step) {
+void check_final_step(TrainingSession& run, std::optional<std::size_t> learned, int64_t step) {
   require_finite(run, {}, step);
   if (!learned) return;
   Dataset one;
@@ -91,7 +92,7 @@ void require_sound(Run& run, std::optional<std::size_t> learned, int64_t step) {
 class EvalWeights {
  public:
   explicit EvalWeights(Optimizer& optimizer) : optimizer_(optimizer) {
-    in_plugin(optimizer, "eval", [&] { optimizer.eval(); });
+    call_plugin(optimizer, "eval", [&] { optimizer.eval(); });
   }
   ~EvalWeights() {
     try {
@@ -101,7 +102,7 @@ class EvalWeights {
   }
   void done() {
     done_ = true;
-    in_plugin(optimizer_, "train", [&] { optimizer_.train(); });
+    call_plugin(optimizer_, "train", [&] { optimizer_.train(); });
   }
   EvalWeights(const EvalWeights&) = delete;
   EvalWeights& operator=(const EvalWeights&) = delete;
@@ -123,25 +124,25 @@ void require_evaluations(const Scheduler& scheduler, const TrainingOptions& opti
         "[scheduler] follows the evaluation loss, but there is no evaluation before the end; set training.eval_every");
 }
 
-void require_resumable(const Run& run) {
+void require_resumable(const TrainingSession& run) {
   const auto saved = run.resume->find("progress");
-  const Steps steps(run.data, run.options, run.packing, run.max_length);
-  Progress(run, steps.total()).load(saved == run.resume->end() ? State{} : saved->second);
+  const StepSampler steps(run.data, run.options, run.packing, run.max_length);
+  Progress(run, steps.total()).load(saved == run.resume->end() ? StateDict{} : saved->second);
 }
 
-TrainingResult train(Run& run) {
-  auto& [model, optimizer, scheduler, clipper, precision, adapters, data, eval_data, packing, max_length, options,
-         memory, observers, save, stop, resume] = run;
+TrainingResult train(TrainingSession& run) {
+  auto& [model, optimizer, scheduler, clipping, precision, adapters, data, eval_data, packing, max_length, options,
+         memory, callbacks, save, stop, resume] = run;
   require_evaluations(scheduler, options, eval_data != nullptr);
   const std::vector<Tensor> parameters = parameters_of(optimizer.groups());
   require_all_trained(model, parameters);
   const std::string hash = base_hash(model);
-  GradientProof proof(model);
-  Steps steps(data, options, packing, max_length);
+  GradientCheck gradient_check(model);
+  StepSampler steps(data, options, packing, max_length);
   Progress progress(run, steps.total());
   model.enable_fusion(options.fused);
   model.train();
-  in_plugin(optimizer, "train", [&] { optimizer.train(); });
+  call_plugin(optimizer, "train", [&] { optimizer.train(); });
   zero_grad(optimizer);
   const std::vector<Part> parts = parts_of(run, steps, progress);
   if (resume != nullptr) load_states(parts, *resume);
@@ -152,21 +153,21 @@ TrainingResult train(Run& run) {
   bool stopped = false;
   for (int64_t step = done + 1; step <= total && !stopped; ++step) {
     if (profile && step == done + 2) profile->reset();  // the first step takes its memory besides
-    const Steps::Step plan = steps.next();
+    const StepSampler::Step plan = steps.next();
     std::vector<Batch> batches;
     for (const auto& examples : plan.batches) batches.push_back(make_batch(data, examples));
-    const auto [tokens, supervised] = count(batches, step, model);
+    const auto [tokens, num_target_tokens] = count(batches, step, model);
 
-    if (in_plugin(optimizer, "wants_sampled_gradients", [&] { return optimizer.wants_sampled_gradients(); }))
-      show_sampled_gradients(run, batches, supervised);
-    const StepOutcome outcome = take_step(run, parameters, batches, supervised, {step, total}, proof);
+    if (call_plugin(optimizer, "wants_sampled_gradients", [&] { return optimizer.needs_sampled_label_gradients(); }))
+      run_sampled_label_pass(run, batches, num_target_tokens);
+    const StepResult outcome = take_step(run, parameters, batches, num_target_tokens, {step, total}, gradient_check);
     if (outcome.overflowed) progress.skip();
     if (outcome.fault) {
-      bear(run, progress, *outcome.fault, plan, step, tokens);
+      handle_nonfinite_step(run, progress, *outcome.fault, plan, step, tokens);
     } else {
       StepReport report;
       report.step = step, report.epoch = plan.epoch, report.loss = outcome.loss, report.grad_norm = outcome.norm;
-      report.tokens = tokens, report.supervised = supervised;
+      report.tokens = tokens, report.num_target_tokens = num_target_tokens;
       progress.step(report, plan.batches.front().front());
     }
 
@@ -180,12 +181,12 @@ TrainingResult train(Run& run) {
     if (evaluates) {
       memory.phase(MemoryPhase::evaluate);
       const double eval_loss = evaluate(model, precision, *eval_data, options.batch_size).loss;
-      in_plugin(scheduler, "observe", [&] { scheduler.observe(eval_loss); });
-      progress.evaluated(step, plan.epoch, eval_loss);
+      call_plugin(scheduler, "observe", [&] { scheduler.on_evaluation(eval_loss); });
+      progress.on_evaluate(step, plan.epoch, eval_loss);
       model.train();
       stopped = !last && stop();
     }
-    if (last) require_sound(run, progress.learned(), step);
+    if (last) check_final_step(run, progress.learned(), step);
     // Behind a step that was not finite a checkpoint waits for one that is, unless there will be none.
     const bool saves = progress.is_due() && (!outcome.fault || last);
     if (saves || stopped) {
@@ -198,7 +199,7 @@ TrainingResult train(Run& run) {
     weights.done();
   }
 
-  in_plugin(optimizer, "eval", [&] { optimizer.eval(); });
+  call_plugin(optimizer, "eval", [&] { optimizer.eval(); });
   require_unchanged(model, hash);
   TrainingResult result = progress.result();
   if (!stopped && result.steps == result.skipped + result.nonfinite)

@@ -1,10 +1,10 @@
 // AdaLoRA: Adaptive Budget Allocation (Zhang et al. 2023, arXiv 2303.10512): ΔW = s · B·diag(E)·A, like a singular
 // value decomposition, whose ranks move to where they count while it trains.
-#include <peft/error.h>
-#include <peft/factored_layer.h>
-#include <peft/init.h>
+#include <peft/adapters/factored_layer.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/base/error.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -64,13 +64,13 @@ AdaLoraOptions read(peft::Options& in) {
 
 class AdaLoraLayer final : public peft::FactoredLayer {
  public:
-  AdaLoraLayer(const peft::Linear& site, int64_t rank, const AdaLoraOptions& o, const at::TensorOptions& form)
+  AdaLoraLayer(const peft::Linear& site, int64_t rank, const AdaLoraOptions& o, const at::TensorOptions& tensor_options)
       : FactoredLayer(o.lora_dropout), scale_(o.lora_alpha / (static_cast<double>(o.schedule.init_r) + 1e-5)) {
     const double std = o.init_lora_weights ? 0.02 : 1;
-    A_ = register_parameter("lora_A", peft::init::normal({rank, site.in_features()}, std, form));
-    B_ = register_parameter("lora_B", peft::init::normal({site.out_features(), rank}, std, form));
-    E_ = register_parameter(
-        "lora_E", o.init_lora_weights ? peft::init::zeros({rank, 1}, form) : peft::init::normal({rank, 1}, 1, form));
+    A_ = register_parameter("lora_A", peft::init::normal({rank, site.in_features()}, std, tensor_options));
+    B_ = register_parameter("lora_B", peft::init::normal({site.out_features(), rank}, std, tensor_options));
+    E_ = register_parameter("lora_E", o.init_lora_weights ? peft::init::zeros({rank, 1}, tensor_options)
+                                                          : peft::init::normal({rank, 1}, 1, tensor_options));
   }
   adalora::Triplets triplets() const { return {A_, B_, E_}; }
   /// Which triplets an allocation has left, [r]; undefined: all. An optimizer that evaluates a mean of its steps has
@@ -95,19 +95,19 @@ class AdaLora final : public peft::TargetedAdapter {
  public:
   explicit AdaLora(AdaLoraOptions options)
       : TargetedAdapter("ADALORA", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_lora_weights; }
+  bool is_identity_at_init() const override { return options_.init_lora_weights; }
   Tensor auxiliary_loss() const override;
   void attach(peft::Model& model, torch::Dtype dtype) override;
-  void after_step(const peft::StepPosition& position) override;
-  bool depends_on_length() const override { return !options_.total_step && options_.rank_pattern.empty(); }
-  peft::State state() const override;
-  void load(const peft::State& state) override { saved_ = state; }
-  peft::State hf_state(const peft::Model& model) const override;
+  void after_step(const peft::TrainStep& position) override;
+  bool depends_on_total_steps() const override { return !options_.total_step && options_.rank_pattern.empty(); }
+  peft::StateDict state_dict() const override;
+  void load_state_dict(const peft::StateDict& state) override { saved_ = state; }
+  peft::StateDict to_hf(const peft::Model& model) const override;
 
  protected:
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override;
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t index,
-                                          const at::TensorOptions& form) override;
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t index,
+                                                 const at::TensorOptions& tensor_options) override;
   void write_config(nlohmann::ordered_json& config) const override;
 
  private:
@@ -118,8 +118,8 @@ class AdaLora final : public peft::TargetedAdapter {
   std::vector<std::string> paths_;
   std::vector<std::shared_ptr<AdaLoraLayer>> layers_;
   std::optional<adalora::Budget> budget_;
-  int64_t run_ = 0;    // steps of the run, once it is known
-  peft::State saved_;  // of a checkpoint, until there are layers
+  int64_t run_ = 0;        // steps of the run, once it is known
+  peft::StateDict saved_;  // of a checkpoint, until there are layers
 };
 
 std::string key_of(const std::string& path) { return path + ".lora_E"; }
@@ -139,11 +139,12 @@ void AdaLora::prepare(const peft::Model&, const std::vector<peft::Site*>& sites,
   }
 }
 
-std::shared_ptr<peft::Layer> AdaLora::make_layer(const peft::Linear& site, std::size_t, const at::TensorOptions& form) {
+std::shared_ptr<peft::AdapterLayer> AdaLora::make_layer(const peft::Linear& site, std::size_t,
+                                                        const at::TensorOptions& tensor_options) {
   int64_t rank = options_.schedule.init_r;
   if (const auto mask = options_.rank_pattern.find(key_of(site.path())); mask != options_.rank_pattern.end())
     rank = std::count(mask->second.begin(), mask->second.end(), true);
-  return layers_.emplace_back(std::make_shared<AdaLoraLayer>(site, rank, options_, form));
+  return layers_.emplace_back(std::make_shared<AdaLoraLayer>(site, rank, options_, tensor_options));
 }
 
 Tensor AdaLora::auxiliary_loss() const {
@@ -166,9 +167,9 @@ void AdaLora::keep_masks() {
 
 constexpr const char* kRun = "run";
 
-peft::State AdaLora::state() const {
+peft::StateDict AdaLora::state_dict() const {
   if (!budget_) return {};
-  peft::State state = budget_->state();
+  peft::StateDict state = budget_->state_dict();
   state[kRun] = torch::tensor(run_, torch::kLong);
   return state;
 }
@@ -186,7 +187,7 @@ void AdaLora::attach(peft::Model& model, torch::Dtype dtype) {
   saved_.clear();
 }
 
-void AdaLora::after_step(const peft::StepPosition& position) {
+void AdaLora::after_step(const peft::TrainStep& position) {
   if (!options_.rank_pattern.empty()) return;
   run_ = options_.total_step.value_or(position.total);
   if (!budget_) {
@@ -199,8 +200,8 @@ void AdaLora::after_step(const peft::StepPosition& position) {
 }
 
 /// What the budget has left: the other triplets count as zero.
-peft::State AdaLora::hf_state(const peft::Model& model) const {
-  peft::State state = TargetedAdapter::hf_state(model);
+peft::StateDict AdaLora::to_hf(const peft::Model& model) const {
+  peft::StateDict state = TargetedAdapter::to_hf(model);
   if (!budget_ || budget_->masks().empty()) return state;
   for (std::size_t i = 0; i < paths_.size(); ++i) {
     const std::string prefix = "base_model.model." + paths_[i] + ".";

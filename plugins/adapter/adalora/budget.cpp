@@ -1,6 +1,6 @@
 #include "budget.h"
 
-#include <peft/error.h>
+#include <peft/base/error.h>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -87,8 +87,8 @@ constexpr std::array<std::pair<const char*, const char*>, 3> kNames = {
 
 }  // namespace
 
-peft::State Budget::state() const {
-  peft::State state{{kSettled, torch::tensor(settled_)}};
+peft::StateDict Budget::state_dict() const {
+  peft::StateDict state{{kSettled, torch::tensor(settled_)}};
   for (std::size_t i = 0; i < updates_.size(); ++i) {
     if (!masks_.empty()) state[name_of(i, "mask")] = masks_[i];
     for (std::size_t which = 0; which < kNames.size(); ++which) {
@@ -101,9 +101,9 @@ peft::State Budget::state() const {
   return state;
 }
 
-void Budget::load(const peft::State& state) {
+void Budget::load_state_dict(const peft::StateDict& state) {
   const bool watched = state.contains(name_of(0, kNames[0].first)), masked = state.contains(name_of(0, "mask"));
-  peft::State wanted{{kSettled, torch::empty({}, torch::kBool)}};
+  peft::StateDict wanted{{kSettled, torch::empty({}, torch::kBool)}};
   for (std::size_t i = 0; i < updates_.size(); ++i) {
     const auto& [A, B, E] = updates_[i];
     const std::array<Tensor, 3> parameters{A, B, E};
@@ -111,7 +111,7 @@ void Budget::load(const peft::State& state) {
     for (std::size_t which = 0; watched && which < kNames.size(); ++which)
       wanted[name_of(i, kNames[which].first)] = wanted[name_of(i, kNames[which].second)] = parameters[which];
   }
-  if (const std::string problems = peft::misfits(wanted, state); !problems.empty())
+  if (const std::string problems = peft::describe_mismatch(wanted, state); !problems.empty())
     throw peft::InputError("adalora: the saved budget is not of these updates:" + problems);
   settled_ = state.at(kSettled).item<bool>();
   if (settled_ && !masked) throw peft::InputError("adalora: the saved budget is settled, but has no masks");

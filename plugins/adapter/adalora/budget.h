@@ -1,6 +1,6 @@
 #pragma once
 
-#include <peft/tensors.h>
+#include <peft/runtime/tensors.h>
 
 #include <array>
 #include <string>
@@ -37,8 +37,8 @@ class Budget {
   /// By update, which triplets are kept, [r] bool; empty before the first allocation.
   const std::vector<torch::Tensor>& masks() const { return masks_; }
   /// Importances, masks and whether they are settled; and back. Throws InputError for those of other updates.
-  peft::State state() const;
-  void load(const peft::State& state);
+  peft::StateDict state_dict() const;
+  void load_state_dict(const peft::StateDict& state);
 
  private:
   struct Importance {

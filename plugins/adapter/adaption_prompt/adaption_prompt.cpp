@@ -1,11 +1,11 @@
 // LLaMA-Adapter: in the last layers each token also attends to a trained prompt, through a gate that starts closed
 // (Zhang et al. 2023, arXiv 2303.16199).
-#include <peft/init.h>
-#include <peft/memory.h>
-#include <peft/model/decoder.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/models/decoder.h>
+#include <peft/nn/virtual_tokens.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
-#include <peft/virtual_tokens.h>
+#include <peft/runtime/memory.h>
 
 #include <nlohmann/json.hpp>
 
@@ -22,9 +22,9 @@ struct AdaptionOptions {
 
 AdaptionOptions read(peft::Options& in) {
   AdaptionOptions o;
-  in.get("adapter_len", o.adapter_len, "tokens of the prompt").size(o.adapter_len);
+  in.get("adapter_len", o.adapter_len, "tokens of the prompt").in_size_limit(o.adapter_len);
   in.get("adapter_layers", o.adapter_layers, "how many of the last layers have a prompt; all where it is left out")
-      .size(o.adapter_layers.value_or(1));
+      .in_size_limit(o.adapter_layers.value_or(1));
   in.get("target_modules", o.target_modules, "\"self_attn\": where the prompts are")
       .require(o.target_modules == "self_attn", "must be \"self_attn\"");
   return o;
@@ -34,11 +34,11 @@ AdaptionOptions read(peft::Options& in) {
 class AdaptionLayer final : public peft::VirtualKeys {
  public:
   AdaptionLayer(const peft::Linear& k_proj, const peft::Linear& v_proj, const AdaptionOptions& o, int64_t head_dim,
-                const at::TensorOptions& form)
+                const at::TensorOptions& tensor_options)
       : k_proj_(k_proj), v_proj_(v_proj), head_dim_(head_dim) {
-    prompt_ =
-        register_parameter("adaption_prompt", peft::init::normal({1, o.adapter_len, k_proj.in_features()}, 1, form));
-    gate_ = register_parameter("adaption_gate", peft::init::zeros({1}, form));
+    prompt_ = register_parameter("adaption_prompt",
+                                 peft::init::normal({1, o.adapter_len, k_proj.in_features()}, 1, tensor_options));
+    gate_ = register_parameter("adaption_gate", peft::init::zeros({1}, tensor_options));
   }
   int64_t count() const override { return prompt_.size(1); }
   Tensor gate() const override { return gate_; }
@@ -57,11 +57,11 @@ class AdaptionLayer final : public peft::VirtualKeys {
 class AdaptionPrompt final : public peft::Adapter {
  public:
   explicit AdaptionPrompt(AdaptionOptions options) : options_(std::move(options)) {}
-  bool starts_as_base() const override { return !biased_; }
+  bool is_identity_at_init() const override { return !biased_; }
 
   void attach(peft::Model& model, torch::Dtype dtype) override {
     const peft::MemoryScope scope(peft::MemoryComponent::adapter);
-    const at::TensorOptions form = at::TensorOptions().dtype(dtype).device(model.device());
+    const at::TensorOptions tensor_options = at::TensorOptions().dtype(dtype).device(model.device());
     const std::vector<peft::Site*> attentions = model.attentions();
     const auto wanted = static_cast<std::size_t>(layers_of(model));
     if (wanted > attentions.size())
@@ -72,9 +72,9 @@ class AdaptionPrompt final : public peft::Adapter {
       const auto projection = [&](const char* name) -> const peft::Linear& {
         return dynamic_cast<const peft::Linear&>(*model.find(attentions[layer]->path() + name));
       };
-      place(*attentions[layer], "adaption_prompt",
-            std::make_shared<AdaptionLayer>(projection(".k_proj"), projection(".v_proj"), options_,
-                                            model.config().head_dim, form));
+      add_layer(*attentions[layer], "adaption_prompt",
+                std::make_shared<AdaptionLayer>(projection(".k_proj"), projection(".v_proj"), options_,
+                                                model.config().head_dim, tensor_options));
     }
   }
 

@@ -1,8 +1,8 @@
 // BEFT: Bias-Efficient Fine-Tuning (arXiv 2509.15974): what trains is a bias that is added to the chosen layers'
 // output.
-#include <peft/init.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 
 #include <nlohmann/json.hpp>
 
@@ -13,7 +13,8 @@ using torch::Tensor;
 /// HF PEFT's BeftConfig: its names, and its defaults for Llama.
 struct BeftOptions {
   bool init_weights = true;
-  peft::Targets targets{.target_modules = peft::StringList{"v_proj"}, .can_exclude = false, .by_layer = false};
+  peft::Targets targets{
+      .target_modules = peft::StringList{"v_proj"}, .has_exclude_modules = false, .has_layer_filter = false};
 };
 
 BeftOptions read(peft::Options& in) {
@@ -23,21 +24,21 @@ BeftOptions read(peft::Options& in) {
   return o;
 }
 
-class BeftLayer final : public peft::Layer {
+class BeftLayer final : public peft::AdapterLayer {
  public:
-  BeftLayer(const peft::Linear& site, bool zeros, const at::TensorOptions& form) {
+  BeftLayer(const peft::Linear& site, bool zeros, const at::TensorOptions& tensor_options) {
     const std::vector<int64_t> shape{1, site.out_features()};
-    bias_ =
-        register_parameter("beft_bias", zeros ? peft::init::zeros(shape, form) : peft::init::normal(shape, 1, form));
+    bias_ = register_parameter(
+        "beft_bias", zeros ? peft::init::zeros(shape, tensor_options) : peft::init::normal(shape, 1, tensor_options));
   }
   Tensor forward(const Tensor& x, const peft::Next& next) override {
     const Tensor y = next(x);
     return y + bias_.flatten().to(y.scalar_type());
   }
-  bool fold(peft::Affine& affine) const override {
+  bool merge_into(peft::WeightAndBias& weights) const override {
     const torch::NoGradGuard no_grad;
-    const Tensor own = bias_.flatten().to(affine.weight.scalar_type());
-    affine.bias = affine.bias.defined() ? affine.bias + own : own.clone();
+    const Tensor own = bias_.flatten().to(weights.weight.scalar_type());
+    weights.bias = weights.bias.defined() ? weights.bias + own : own.clone();
     return true;
   }
 
@@ -48,12 +49,12 @@ class BeftLayer final : public peft::Layer {
 class Beft final : public peft::TargetedAdapter {
  public:
   explicit Beft(BeftOptions options) : TargetedAdapter("BEFT", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_weights; }
+  bool is_identity_at_init() const override { return options_.init_weights; }
 
  protected:
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t,
-                                          const at::TensorOptions& form) override {
-    return std::make_shared<BeftLayer>(site, options_.init_weights, form);
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
+                                                 const at::TensorOptions& tensor_options) override {
+    return std::make_shared<BeftLayer>(site, options_.init_weights, tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override { config["init_weights"] = options_.init_weights; }
 

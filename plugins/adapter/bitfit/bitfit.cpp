@@ -1,9 +1,9 @@
 // BitFit: train the biases alone (Ben Zaken et al. 2021, arXiv 2106.10199).
-#include <peft/error.h>
-#include <peft/memory.h>
-#include <peft/model/decoder.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/base/error.h>
+#include <peft/models/decoder.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
+#include <peft/runtime/memory.h>
 
 #include <nlohmann/json.hpp>
 
@@ -23,14 +23,14 @@ class BitFit final : public peft::Adapter {
     bool any = false;
     for (peft::Site* site : peft::select_sites(model, options_.targets)) {
       if (!site->frozen().bias.defined()) continue;
-      train_copy(*site, "bias", dtype);
+      make_trainable(*site, "bias", dtype);
       any = true;
     }
     if (!any)
       throw peft::ConfigError(
           "[adapter] target_modules: no module among them has a bias, so there is nothing to train; "
           "'beft' adds biases to modules that have none");
-    train_whole(peft::sites_to_save(model, options_.targets), dtype);
+    train_modules_to_save(peft::sites_to_save(model, options_.targets), dtype);
   }
 
   nlohmann::ordered_json hf_config(const peft::Model& model) const override {

@@ -1,9 +1,9 @@
 // BOFT: Parameter-Efficient Orthogonal Finetuning via Butterfly Factorization (Liu et al. 2023, arXiv 2311.06243): the
 // input is rotated by a product of block-diagonal rotations, each in another order of the features.
-#include <peft/error.h>
-#include <peft/init.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/base/error.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 #include <torch/torch.h>
 
 #include <nlohmann/json.hpp>
@@ -47,18 +47,18 @@ Tensor butterfly(int64_t features, int64_t size, int64_t factor) {
   return halves.transpose(1, 2).reshape({features});
 }
 
-class BoftLayer final : public peft::Layer {
+class BoftLayer final : public peft::AdapterLayer {
  public:
-  BoftLayer(const peft::Linear& site, int64_t block, const BoftOptions& o, const at::TensorOptions& form)
+  BoftLayer(const peft::Linear& site, int64_t block, const BoftOptions& o, const at::TensorOptions& tensor_options)
       : site_(site) {
     const int64_t in = site.in_features(), factors = o.boft_n_butterfly_factor;
     const std::vector<int64_t> shape{factors, in / block, block, block}, outputs{site.out_features(), 1};
-    R_ = register_parameter("boft_R",
-                            o.init_weights ? peft::init::zeros(shape, form) : peft::init::normal(shape, 0.1, form));
-    s_ = register_parameter("boft_s",
-                            o.init_weights ? torch::ones(outputs, form) : 1 + peft::init::normal(outputs, 0.1, form));
+    R_ = register_parameter("boft_R", o.init_weights ? peft::init::zeros(shape, tensor_options)
+                                                     : peft::init::normal(shape, 0.1, tensor_options));
+    s_ = register_parameter("boft_s", o.init_weights ? torch::ones(outputs, tensor_options)
+                                                     : 1 + peft::init::normal(outputs, 0.1, tensor_options));
     for (int64_t factor = 0; factor < factors; ++factor) {
-      order_.push_back(butterfly(in, block, factor).to(form.device()));
+      order_.push_back(butterfly(in, block, factor).to(tensor_options.device()));
       back_.push_back(order_.back().argsort());
     }
   }
@@ -69,10 +69,10 @@ class BoftLayer final : public peft::Layer {
     return bias.defined() ? y * s + bias.to(y.scalar_type()) * (1 - s) : y * s;
   }
   /// (x·T)·Wᵀ = x·(W·Tᵀ)ᵀ, with T the rotation of each feature.
-  bool fold(peft::Affine& affine) const override {
+  bool merge_into(peft::WeightAndBias& weights) const override {
     const torch::NoGradGuard no_grad;
-    const Tensor T = rotated(torch::eye(affine.weight.size(1), affine.weight.options()));
-    affine.weight = at::mm(affine.weight, T.t()) * s_.to(affine.weight.scalar_type());
+    const Tensor T = rotated(torch::eye(weights.weight.size(1), weights.weight.options()));
+    weights.weight = at::mm(weights.weight, T.t()) * s_.to(weights.weight.scalar_type());
     return true;
   }
 
@@ -100,12 +100,12 @@ class BoftLayer final : public peft::Layer {
 class Boft final : public peft::TargetedAdapter {
  public:
   explicit Boft(BoftOptions options) : TargetedAdapter("BOFT", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_weights; }
+  bool is_identity_at_init() const override { return options_.init_weights; }
 
  protected:
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t,
-                                          const at::TensorOptions& form) override {
-    return std::make_shared<BoftLayer>(site, block_of(site), options_, form);
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
+                                                 const at::TensorOptions& tensor_options) override {
+    return std::make_shared<BoftLayer>(site, block_of(site), options_, tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override {
     config["bias"] = "none";

@@ -1,10 +1,10 @@
 // Bottleneck adapters: a small network after, or beside, the attention and the MLP of each layer (Houlsby et al. 2019,
 // arXiv 1902.00751; Pfeiffer et al. 2021, arXiv 2005.00247; He et al. 2022, arXiv 2110.04366).
-#include <peft/init.h>
-#include <peft/memory.h>
-#include <peft/model/decoder.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/models/decoder.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
+#include <peft/runtime/memory.h>
 
 #include <algorithm>
 #include <map>
@@ -51,7 +51,7 @@ BottleneckOptions read(peft::Options& in) {
          "the bottleneck has hidden size / reduction_factor units, rounded down")
       .require(o.reduction_factor >= 0.01, "must be at least 0.01");
   in.get("bottleneck_size", o.bottleneck_size, "units of the bottleneck, in place of reduction_factor")
-      .size(o.bottleneck_size.value_or(1));
+      .in_size_limit(o.bottleneck_size.value_or(1));
   in.get("non_linearity", o.non_linearity, "in the bottleneck: \"relu\", \"gelu\", \"swish\", \"tanh\" or \"linear\"")
       .require(activations.contains(o.non_linearity), R"(must be "relu", "gelu", "swish", "tanh" or "linear")");
   in.get("scaling", o.scaling, "factor of what the adapter adds");
@@ -64,22 +64,22 @@ BottleneckOptions read(peft::Options& in) {
 }
 
 /// h + scaling · up(act(down(h))) for h = next(x); parallel: next(x) + scaling · up(act(down(x))).
-class BottleneckLayer final : public peft::Layer {
+class BottleneckLayer final : public peft::AdapterLayer {
  public:
-  BottleneckLayer(int64_t hidden, const BottleneckOptions& o, const at::TensorOptions& form)
+  BottleneckLayer(int64_t hidden, const BottleneckOptions& o, const at::TensorOptions& tensor_options)
       : act_(activations.at(o.non_linearity)), scaling_(o.scaling), dropout_(o.dropout), parallel_(o.parallel()) {
     const int64_t width = o.width(hidden);
     const auto child = [&](const char* name, const Tensor& weight) {
       const auto holder = register_module(name, std::make_shared<torch::nn::Module>());
       return Map{holder->register_parameter("weight", weight),
-                 holder->register_parameter("bias", peft::init::zeros({weight.size(0)}, form))};
+                 holder->register_parameter("bias", peft::init::zeros({weight.size(0)}, tensor_options))};
     };
     if (o.init_weights) {
-      down_ = child("adapter_down", peft::init::kaiming_uniform({width, hidden}, form));
-      up_ = child("adapter_up", peft::init::zeros({hidden, width}, form));
+      down_ = child("adapter_down", peft::init::kaiming_uniform({width, hidden}, tensor_options));
+      up_ = child("adapter_up", peft::init::zeros({hidden, width}, tensor_options));
     } else {
-      down_ = child("adapter_down", peft::init::normal({width, hidden}, 0.02, form));
-      up_ = child("adapter_up", peft::init::normal({hidden, width}, 0.02, form));
+      down_ = child("adapter_down", peft::init::normal({width, hidden}, 0.02, tensor_options));
+      up_ = child("adapter_up", peft::init::normal({hidden, width}, 0.02, tensor_options));
     }
   }
 
@@ -106,15 +106,15 @@ class BottleneckLayer final : public peft::Layer {
 class Bottleneck final : public peft::Adapter {
  public:
   explicit Bottleneck(BottleneckOptions options) : options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_weights; }
+  bool is_identity_at_init() const override { return options_.init_weights; }
 
   void attach(peft::Model& model, torch::Dtype dtype) override {
     const peft::MemoryScope scope(peft::MemoryComponent::adapter);
-    const at::TensorOptions form = at::TensorOptions().dtype(dtype).device(model.device());
+    const at::TensorOptions tensor_options = at::TensorOptions().dtype(dtype).device(model.device());
     const std::vector<peft::Site*> attentions = model.attentions(), mlps = model.mlps();
     for (const std::size_t layer : chosen_layers(mlps.size())) {
-      if (options_.variant == "houlsby") adapt(*attentions[layer], model, form);
-      adapt(*mlps[layer], model, form);
+      if (options_.variant == "houlsby") adapt(*attentions[layer], model, tensor_options);
+      adapt(*mlps[layer], model, tensor_options);
     }
   }
 
@@ -147,8 +147,9 @@ class Bottleneck final : public peft::Adapter {
     if (chosen.empty()) throw peft::ConfigError("[adapter] layers_to_transform: names no layer");
     return chosen;
   }
-  void adapt(peft::Site& site, const peft::Model& model, const at::TensorOptions& form) {
-    place(site, "bottleneck", std::make_shared<BottleneckLayer>(model.config().hidden_size, options_, form));
+  void adapt(peft::Site& site, const peft::Model& model, const at::TensorOptions& tensor_options) {
+    add_layer(site, "bottleneck",
+              std::make_shared<BottleneckLayer>(model.config().hidden_size, options_, tensor_options));
   }
   BottleneckOptions options_;
 };

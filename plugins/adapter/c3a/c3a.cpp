@@ -1,8 +1,8 @@
 // C³A: Circular Convolution Adaptation (Chen et al. 2024, arXiv 2407.19342): ΔW is made of circulant blocks.
-#include <peft/error.h>
-#include <peft/init.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/base/error.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 
 #include <algorithm>
 #include <cmath>
@@ -17,13 +17,14 @@ struct C3aOptions {
   int64_t block_size = 256;
   peft::IntMap block_size_pattern;
   peft::BoolOrString init_weights = std::string("xavier_uniform");
-  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}, .can_exclude = false};
+  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}, .has_exclude_modules = false};
   bool is(const char* name) const { return init_weights == peft::BoolOrString(std::string(name)); }
 };
 
 C3aOptions read(peft::Options& in) {
   C3aOptions o;
-  in.get("block_size", o.block_size, "size of the circulant blocks; must divide inputs and outputs").size(o.block_size);
+  in.get("block_size", o.block_size, "size of the circulant blocks; must divide inputs and outputs")
+      .in_size_limit(o.block_size);
   peft::read_targets(in, o.targets);
   in.get("block_size_pattern", o.block_size_pattern, "other sizes: regex of a module name's end = block_size")
       .require(std::all_of(o.block_size_pattern.begin(), o.block_size_pattern.end(),
@@ -37,23 +38,24 @@ C3aOptions read(peft::Options& in) {
   return o;
 }
 
-class C3aLayer final : public peft::Layer {
+class C3aLayer final : public peft::AdapterLayer {
  public:
-  C3aLayer(const peft::Linear& site, int64_t block, const C3aOptions& o, const at::TensorOptions& form) {
+  C3aLayer(const peft::Linear& site, int64_t block, const C3aOptions& o, const at::TensorOptions& tensor_options) {
     const auto in = static_cast<double>(site.in_features()), out = static_cast<double>(site.out_features());
     const std::vector<int64_t> shape{site.out_features() / block, site.in_features() / block, block};
-    const Tensor start = o.init_weights == peft::BoolOrString(true) ? peft::init::zeros(shape, form)
-                         : o.is("gaussian")                         ? peft::init::normal(shape, 1, form)
-                         : o.is("kaiming_uniform") ? peft::init::uniform(shape, std::sqrt(1 / in), form)
-                                                   : peft::init::uniform(shape, std::sqrt(6 / (in + out)), form);
+    const Tensor start = o.init_weights == peft::BoolOrString(true) ? peft::init::zeros(shape, tensor_options)
+                         : o.is("gaussian")                         ? peft::init::normal(shape, 1, tensor_options)
+                         : o.is("kaiming_uniform")
+                             ? peft::init::uniform(shape, std::sqrt(1 / in), tensor_options)
+                             : peft::init::uniform(shape, std::sqrt(6 / (in + out)), tensor_options);
     kernel_ = register_parameter("c3a_kernel", start);
   }
   Tensor forward(const Tensor& x, const peft::Next& next) override {
     return next(x) + convolved(x).to(x.scalar_type());
   }
-  bool fold(peft::Affine& affine) const override {
+  bool merge_into(peft::WeightAndBias& weights) const override {
     const torch::NoGradGuard no_grad;
-    affine.weight += convolved(torch::eye(affine.weight.size(1), affine.weight.options())).t();
+    weights.weight += convolved(torch::eye(weights.weight.size(1), weights.weight.options())).t();
     return true;
   }
 
@@ -71,20 +73,20 @@ class C3aLayer final : public peft::Layer {
 class C3a final : public peft::TargetedAdapter {
  public:
   explicit C3a(C3aOptions options) : TargetedAdapter("C3A", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_weights == peft::BoolOrString(true); }
+  bool is_identity_at_init() const override { return options_.init_weights == peft::BoolOrString(true); }
 
  protected:
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override {
     blocks_ = peft::pattern_values(options_.block_size_pattern, sites, options_.block_size, "block_size_pattern");
   }
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t index,
-                                          const at::TensorOptions& form) override {
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t index,
+                                                 const at::TensorOptions& tensor_options) override {
     if (site.in_features() % blocks_[index] != 0 || site.out_features() % blocks_[index] != 0)
       throw peft::ConfigError("[adapter] block_size: " + std::to_string(blocks_[index]) + " does not divide the " +
                               std::to_string(site.in_features()) + " inputs and " +
                               std::to_string(site.out_features()) + " outputs of '" + peft::printable(site.path()) +
                               "'");
-    return std::make_shared<C3aLayer>(site, blocks_[index], options_, form);
+    return std::make_shared<C3aLayer>(site, blocks_[index], options_, tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override {
     config["bias"] = "none";

@@ -1,9 +1,9 @@
 // DeLoRA: Decoupling Angles and Strength in Low-rank Adaptation (Bini et al. 2025, arXiv 2503.18225):
 // ΔW = λ/r · Σ_i b_i·a_i / (‖b_i‖‖a_i‖), with the columns of the result as long as those of W are.
-#include <peft/factored_layer.h>
-#include <peft/init.h>
+#include <peft/adapters/factored_layer.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -25,12 +25,13 @@ struct DeloraOptions {
 
 DeloraOptions read(peft::Options& in) {
   DeloraOptions o;
-  in.get("r", o.r, "rank of the update").size(o.r);
+  in.get("r", o.r, "rank of the update").in_size_limit(o.r);
   in.get("delora_lambda", o.delora_lambda, "start value of the update's trained strength");
   in.get("module_dropout", o.module_dropout, "probability of dropping an element of the update's input while training")
       .require(o.module_dropout >= 0 && o.module_dropout < 1, "must be at least 0 and below 1");
   peft::read_targets(in, o.targets);
-  in.get("rank_pattern", o.rank_pattern, "other ranks: regex of a module name's end = rank").sizes(o.rank_pattern);
+  in.get("rank_pattern", o.rank_pattern, "other ranks: regex of a module name's end = rank")
+      .in_size_limit(o.rank_pattern);
   in.get("lambda_pattern", o.lambda_pattern, "other strengths: regex of a module name's end = delora_lambda");
   in.get("init_weights", o.init_weights, "true: A uniform, B zero; false: both random, for tests");
   return o;
@@ -38,14 +39,15 @@ DeloraOptions read(peft::Options& in) {
 
 class DeloraLayer final : public peft::FactoredLayer {
  public:
-  DeloraLayer(const peft::Linear& site, int64_t r, double lambda, const DeloraOptions& o, const at::TensorOptions& form)
+  DeloraLayer(const peft::Linear& site, int64_t r, double lambda, const DeloraOptions& o,
+              const at::TensorOptions& tensor_options)
       : FactoredLayer(o.module_dropout) {
     const int64_t in = site.in_features(), out = site.out_features();
-    A_ = register_parameter("delora_A", peft::init::kaiming_uniform({r, in}, form));
-    B_ = register_parameter(
-        "delora_B", o.init_weights ? peft::init::zeros({out, r}, form) : peft::init::kaiming_uniform({out, r}, form));
-    lambda_ = register_parameter("delora_lambda", torch::full({1}, lambda, form));
-    lengths_ = register_buffer("delora_w_norm", site.frozen().weight.to(form.dtype()).norm(2, 0));
+    A_ = register_parameter("delora_A", peft::init::kaiming_uniform({r, in}, tensor_options));
+    B_ = register_parameter("delora_B", o.init_weights ? peft::init::zeros({out, r}, tensor_options)
+                                                       : peft::init::kaiming_uniform({out, r}, tensor_options));
+    lambda_ = register_parameter("delora_lambda", torch::full({1}, lambda, tensor_options));
+    lengths_ = register_buffer("delora_w_norm", site.frozen().weight.to(tensor_options.dtype()).norm(2, 0));
   }
 
  protected:
@@ -62,16 +64,16 @@ class DeloraLayer final : public peft::FactoredLayer {
 class Delora final : public peft::TargetedAdapter {
  public:
   explicit Delora(DeloraOptions options) : TargetedAdapter("DELORA", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_weights; }
+  bool is_identity_at_init() const override { return options_.init_weights; }
 
  protected:
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override {
     ranks_ = peft::pattern_values(options_.rank_pattern, sites, options_.r, "rank_pattern");
     lambdas_ = peft::pattern_values(options_.lambda_pattern, sites, options_.delora_lambda, "lambda_pattern");
   }
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t index,
-                                          const at::TensorOptions& form) override {
-    return std::make_shared<DeloraLayer>(site, ranks_[index], lambdas_[index], options_, form);
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t index,
+                                                 const at::TensorOptions& tensor_options) override {
+    return std::make_shared<DeloraLayer>(site, ranks_[index], lambdas_[index], options_, tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override {
     config["bias"] = "none";

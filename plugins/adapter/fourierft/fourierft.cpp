@@ -1,7 +1,7 @@
 // FourierFT: Parameter-Efficient Fine-Tuning with Discrete Fourier Transform (Gao et al. 2024, arXiv 2405.03003): ΔW is
 // the real part of the inverse transform of a spectrum with n trained entries, at places drawn once.
-#include <peft/delta_layer.h>
-#include <peft/init.h>
+#include <peft/adapters/delta_layer.h>
+#include <peft/adapters/init.h>
 #include <peft/plugin.h>
 
 #include "../frequencies.h"
@@ -20,11 +20,11 @@ FrequencyOptions read(peft::Options& in) {
 
 class FourierLayer final : public peft::DeltaLayer {
  public:
-  FourierLayer(const peft::Linear& site, int64_t n, const FrequencyOptions& o, const at::TensorOptions& form)
+  FourierLayer(const peft::Linear& site, int64_t n, const FrequencyOptions& o, const at::TensorOptions& tensor_options)
       : scaling_(o.scaling), out_(site.out_features()), in_(site.in_features()) {
-    places_ = drawn_places(site, n, o.random_loc_seed).to(form.device());
-    spectrum_ = register_parameter("fourierft_spectrum",
-                                   o.init_weights ? peft::init::zeros({n}, form) : peft::init::normal({n}, 1, form));
+    places_ = drawn_places(site, n, o.random_loc_seed).to(tensor_options.device());
+    spectrum_ = register_parameter("fourierft_spectrum", o.init_weights ? peft::init::zeros({n}, tensor_options)
+                                                                        : peft::init::normal({n}, 1, tensor_options));
   }
 
  protected:
@@ -46,15 +46,15 @@ class FourierFt final : public peft::TargetedAdapter {
  public:
   explicit FourierFt(FrequencyOptions options)
       : TargetedAdapter("FOURIERFT", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_weights; }
+  bool is_identity_at_init() const override { return options_.init_weights; }
 
  protected:
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override {
     counts_ = frequencies_of(options_, sites);
   }
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t index,
-                                          const at::TensorOptions& form) override {
-    return std::make_shared<FourierLayer>(site, counts_[index], options_, form);
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t index,
+                                                 const at::TensorOptions& tensor_options) override {
+    return std::make_shared<FourierLayer>(site, counts_[index], options_, tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override { write_frequencies(options_, config); }
 

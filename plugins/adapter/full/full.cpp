@@ -1,8 +1,8 @@
 // Full fine-tuning: the chosen modules' own weights and biases train, all of the model's unless told otherwise.
-#include <peft/memory.h>
-#include <peft/model/decoder.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/models/decoder.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
+#include <peft/runtime/memory.h>
 
 #include <nlohmann/json.hpp>
 
@@ -21,11 +21,11 @@ class Full final : public peft::Adapter {
     const peft::MemoryScope scope(peft::MemoryComponent::adapter);
     for (peft::Site* site : peft::select_sites(model, options_.targets)) {
       // A tied head and its embedding are one matrix: chosen by either name it trains once.
-      const bool tied = model.config().tie_word_embeddings && (site == &model.head() || site == &model.embedding());
-      if (tied) model.head().follow(model.embedding());
-      train_whole({tied ? &model.embedding() : site}, dtype);
+      const bool tied = model.config().tie_word_embeddings && (site == &model.lm_head() || site == &model.embedding());
+      if (tied) model.lm_head().tie_weight_to(model.embedding());
+      train_modules_to_save({tied ? &model.embedding() : site}, dtype);
     }
-    train_whole(peft::sites_to_save(model, options_.targets), dtype);
+    train_modules_to_save(peft::sites_to_save(model, options_.targets), dtype);
   }
 
   nlohmann::ordered_json hf_config(const peft::Model& model) const override {

@@ -1,10 +1,10 @@
 // GraLoRA: Granular Low-Rank Adaptation (Jung et al. 2025, arXiv 2505.20355): the weight in k × k blocks, each with a
 // low-rank update of its own.
-#include <peft/error.h>
-#include <peft/factored_layer.h>
-#include <peft/init.h>
+#include <peft/adapters/factored_layer.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/base/error.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 
 #include <nlohmann/json.hpp>
 
@@ -18,12 +18,12 @@ struct GraloraOptions {
   double alpha = 64;
   double gralora_dropout = 0;
   bool init_weights = true;
-  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}, .can_exclude = false};
+  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}, .has_exclude_modules = false};
 };
 
 GraloraOptions read(peft::Options& in) {
   GraloraOptions o;
-  in.get("r", o.r, "rank of each row of blocks").size(o.r);
+  in.get("r", o.r, "rank of each row of blocks").in_size_limit(o.r);
   in.get("hybrid_r", o.hybrid_r, "rank of a plain LoRA beside the blocks")
       .require(o.hybrid_r >= 0, "must not be negative")
       .size(std::max<int64_t>(o.hybrid_r, 1));
@@ -31,7 +31,7 @@ GraloraOptions read(peft::Options& in) {
   in.get("gralora_dropout", o.gralora_dropout,
          "probability of dropping an element of the update's input while training")
       .require(o.gralora_dropout >= 0 && o.gralora_dropout < 1, "must be at least 0 and below 1");
-  in.get("gralora_k", o.gralora_k, "blocks in each direction").size(o.gralora_k);
+  in.get("gralora_k", o.gralora_k, "blocks in each direction").in_size_limit(o.gralora_k);
   if (o.gralora_k > 0 && o.r % o.gralora_k != 0) in.error("r", "must be a multiple of gralora_k");
   peft::read_targets(in, o.targets);
   in.get("init_weights", o.init_weights, "true: A uniform, B zero; false: both random, for tests");
@@ -39,27 +39,28 @@ GraloraOptions read(peft::Options& in) {
 }
 
 /// k draws of [rows, columns], transposed: [k, columns, rows].
-Tensor stacked(int64_t k, int64_t rows, int64_t columns, bool zero, const at::TensorOptions& form) {
+Tensor stacked(int64_t k, int64_t rows, int64_t columns, bool zero, const at::TensorOptions& tensor_options) {
   std::vector<Tensor> parts;
   for (int64_t i = 0; i < k; ++i)
-    parts.push_back(zero ? peft::init::zeros({rows, columns}, form)
-                         : peft::init::kaiming_uniform({rows, columns}, form));
+    parts.push_back(zero ? peft::init::zeros({rows, columns}, tensor_options)
+                         : peft::init::kaiming_uniform({rows, columns}, tensor_options));
   return at::stack(parts).transpose(1, 2).contiguous();
 }
 
 class GraloraLayer final : public peft::FactoredLayer {
  public:
-  GraloraLayer(const peft::Linear& site, const GraloraOptions& o, const at::TensorOptions& form)
+  GraloraLayer(const peft::Linear& site, const GraloraOptions& o, const at::TensorOptions& tensor_options)
       : FactoredLayer(o.gralora_dropout), scale_(o.alpha / static_cast<double>(o.r + o.hybrid_r)) {
     const int64_t in = site.in_features(), out = site.out_features(), k = o.gralora_k;
-    A_ = register_parameter("gralora_A", stacked(k, o.r, in / k, false, form));
-    B_ = register_parameter("gralora_B", stacked(k, out / k, o.r, o.init_weights, form));
+    A_ = register_parameter("gralora_A", stacked(k, o.r, in / k, false, tensor_options));
+    B_ = register_parameter("gralora_B", stacked(k, out / k, o.r, o.init_weights, tensor_options));
     if (o.hybrid_r == 0) return;
     auto a = register_module("gralora_A_general", std::make_shared<torch::nn::Module>());
     auto b = register_module("gralora_B_general", std::make_shared<torch::nn::Module>());
-    general_A_ = a->register_parameter("weight", peft::init::kaiming_uniform({o.hybrid_r, in}, form));
-    general_B_ = b->register_parameter("weight", o.init_weights ? peft::init::zeros({out, o.hybrid_r}, form)
-                                                                : peft::init::kaiming_uniform({out, o.hybrid_r}, form));
+    general_A_ = a->register_parameter("weight", peft::init::kaiming_uniform({o.hybrid_r, in}, tensor_options));
+    general_B_ = b->register_parameter("weight", o.init_weights
+                                                     ? peft::init::zeros({out, o.hybrid_r}, tensor_options)
+                                                     : peft::init::kaiming_uniform({out, o.hybrid_r}, tensor_options));
   }
 
  protected:
@@ -83,17 +84,17 @@ class Gralora final : public peft::TargetedAdapter {
  public:
   explicit Gralora(GraloraOptions options)
       : TargetedAdapter("GRALORA", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_weights; }
+  bool is_identity_at_init() const override { return options_.init_weights; }
 
  protected:
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t,
-                                          const at::TensorOptions& form) override {
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
+                                                 const at::TensorOptions& tensor_options) override {
     if (site.in_features() % options_.gralora_k != 0 || site.out_features() % options_.gralora_k != 0)
       throw peft::ConfigError("[adapter] gralora_k: " + std::to_string(options_.gralora_k) + " does not divide the " +
                               std::to_string(site.in_features()) + " inputs and " +
                               std::to_string(site.out_features()) + " outputs of '" + peft::printable(site.path()) +
                               "'");
-    return std::make_shared<GraloraLayer>(site, options_, form);
+    return std::make_shared<GraloraLayer>(site, options_, tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override {
     config["alpha"] = peft::config_number(options_.alpha);

@@ -1,8 +1,8 @@
 // HiRA: Parameter-Efficient Hadamard High-Rank Adaptation (Huang et al. 2025, ICLR): ΔW = W ⊙ (B·A).
-#include <peft/delta_layer.h>
-#include <peft/init.h>
+#include <peft/adapters/delta_layer.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 
 #include <nlohmann/json.hpp>
 
@@ -20,7 +20,7 @@ struct HiraOptions {
 
 HiraOptions read(peft::Options& in) {
   HiraOptions o;
-  in.get("r", o.r, "rank of what the weight is multiplied with").size(o.r);
+  in.get("r", o.r, "rank of what the weight is multiplied with").in_size_limit(o.r);
   in.get("hira_dropout", o.hira_dropout, "probability of dropping an element of the update's input while training")
       .require(o.hira_dropout >= 0 && o.hira_dropout < 1, "must be at least 0 and below 1");
   peft::read_targets(in, o.targets);
@@ -30,12 +30,12 @@ HiraOptions read(peft::Options& in) {
 
 class HiraLayer final : public peft::DeltaLayer {
  public:
-  HiraLayer(const peft::Linear& site, const HiraOptions& o, const at::TensorOptions& form)
+  HiraLayer(const peft::Linear& site, const HiraOptions& o, const at::TensorOptions& tensor_options)
       : DeltaLayer(o.hira_dropout), weight_(site.frozen().weight) {
     const int64_t in = site.in_features(), out = site.out_features(), r = o.r;
-    A_ = register_parameter("hira_A", peft::init::kaiming_uniform({r, in}, form));
-    B_ = register_parameter(
-        "hira_B", o.init_weights ? peft::init::zeros({out, r}, form) : peft::init::kaiming_uniform({out, r}, form));
+    A_ = register_parameter("hira_A", peft::init::kaiming_uniform({r, in}, tensor_options));
+    B_ = register_parameter("hira_B", o.init_weights ? peft::init::zeros({out, r}, tensor_options)
+                                                     : peft::init::kaiming_uniform({out, r}, tensor_options));
   }
 
   bool innermost() const override { return true; }
@@ -50,12 +50,12 @@ class HiraLayer final : public peft::DeltaLayer {
 class Hira final : public peft::TargetedAdapter {
  public:
   explicit Hira(HiraOptions options) : TargetedAdapter("HIRA", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_weights; }
+  bool is_identity_at_init() const override { return options_.init_weights; }
 
  protected:
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t,
-                                          const at::TensorOptions& form) override {
-    return std::make_shared<HiraLayer>(site, options_, form);
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
+                                                 const at::TensorOptions& tensor_options) override {
+    return std::make_shared<HiraLayer>(site, options_, tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override {
     config["fan_in_fan_out"] = false;

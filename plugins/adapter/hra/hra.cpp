@@ -1,9 +1,9 @@
 // HRA: Householder Reflection Adaptation (Yuan et al. 2024, arXiv 2405.17484): W becomes W·Π(I − 2·u·uᵀ), each u of
 // length 1.
-#include <peft/error.h>
-#include <peft/init.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/base/error.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 
 #include <nlohmann/json.hpp>
 
@@ -20,18 +20,19 @@ struct HraOptions {
 
 HraOptions read(peft::Options& in) {
   HraOptions o;
-  in.get("r", o.r, "number of reflections; even ones start in pairs that undo each other").size(o.r);
+  in.get("r", o.r, "number of reflections; even ones start in pairs that undo each other").in_size_limit(o.r);
   peft::read_targets(in, o.targets);
   in.get("init_weights", o.init_weights, "true: in equal pairs; false: all random, for tests");
   return o;
 }
 
-class HraLayer final : public peft::Layer {
+class HraLayer final : public peft::AdapterLayer {
  public:
-  HraLayer(const peft::Linear& site, int64_t r, bool paired, const at::TensorOptions& form) {
+  HraLayer(const peft::Linear& site, int64_t r, bool paired, const at::TensorOptions& tensor_options) {
     const int64_t in = site.in_features();
-    u_ = register_parameter("hra_u", paired ? peft::init::kaiming_uniform({in, r / 2}, form).repeat_interleave(2, 1)
-                                            : peft::init::kaiming_uniform({in, r}, form));
+    u_ = register_parameter("hra_u",
+                            paired ? peft::init::kaiming_uniform({in, r / 2}, tensor_options).repeat_interleave(2, 1)
+                                   : peft::init::kaiming_uniform({in, r}, tensor_options));
   }
   Tensor forward(const Tensor& x, const peft::Next& next) override {
     const auto [U, T] = reflections();
@@ -39,11 +40,11 @@ class HraLayer final : public peft::Layer {
     const Tensor shift = at::matmul(at::matmul(at::matmul(x, U.to(dtype)), T.t().to(dtype)), U.t().to(dtype));
     return next(x - shift);
   }
-  bool fold(peft::Affine& affine) const override {
+  bool merge_into(peft::WeightAndBias& weights) const override {
     const torch::NoGradGuard no_grad;
-    const auto dtype = affine.weight.scalar_type();
+    const auto dtype = weights.weight.scalar_type();
     const auto [U, T] = reflections();
-    affine.weight -= at::mm(at::mm(at::mm(affine.weight, U.to(dtype)), T.to(dtype)), U.t().to(dtype));
+    weights.weight -= at::mm(at::mm(at::mm(weights.weight, U.to(dtype)), T.to(dtype)), U.t().to(dtype));
     return true;
   }
 
@@ -60,12 +61,12 @@ class HraLayer final : public peft::Layer {
 class Hra final : public peft::TargetedAdapter {
  public:
   explicit Hra(HraOptions options) : TargetedAdapter("HRA", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return paired(); }
+  bool is_identity_at_init() const override { return paired(); }
 
  protected:
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t,
-                                          const at::TensorOptions& form) override {
-    return std::make_shared<HraLayer>(site, options_.r, paired(), form);
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
+                                                 const at::TensorOptions& tensor_options) override {
+    return std::make_shared<HraLayer>(site, options_.r, paired(), tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override {
     config["apply_GS"] = false;

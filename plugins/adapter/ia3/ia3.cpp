@@ -1,7 +1,7 @@
 // (IA)³: Infused Adapter by Inhibiting and Amplifying Inner Activations (Liu et al. 2022, arXiv 2205.05638).
-#include <peft/init.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -13,7 +13,7 @@ using torch::Tensor;
 
 /// HF PEFT's IA3Config: its names, and its defaults for Llama.
 struct Ia3Options {
-  peft::Targets targets{.target_modules = peft::StringList{"k_proj", "v_proj", "down_proj"}, .by_layer = false};
+  peft::Targets targets{.target_modules = peft::StringList{"k_proj", "v_proj", "down_proj"}, .has_layer_filter = false};
   peft::StringOrList feedforward_modules = peft::StringList{"down_proj"};
   bool init_ia3_weights = true;
 };
@@ -39,22 +39,23 @@ Ia3Options read(peft::Options& in) {
 }
 
 /// The output, or the input of a feed-forward module, times a trained vector.
-class Ia3Layer final : public peft::Layer {
+class Ia3Layer final : public peft::AdapterLayer {
  public:
-  Ia3Layer(const peft::Linear& site, bool scales_input, bool ones, const at::TensorOptions& form)
+  Ia3Layer(const peft::Linear& site, bool scales_input, bool ones, const at::TensorOptions& tensor_options)
       : scales_input_(scales_input) {
     const std::vector<int64_t> shape =
         scales_input ? std::vector<int64_t>{1, site.in_features()} : std::vector<int64_t>{site.out_features(), 1};
-    l_ = register_parameter("ia3_l", ones ? torch::ones(shape, form) : peft::init::normal(shape, 1, form));
+    l_ = register_parameter("ia3_l",
+                            ones ? torch::ones(shape, tensor_options) : peft::init::normal(shape, 1, tensor_options));
   }
   Tensor forward(const Tensor& x, const peft::Next& next) override {
     const Tensor l = l_.flatten().to(x.scalar_type());
     return scales_input_ ? next(x * l) : next(x) * l;
   }
-  bool fold(peft::Affine& affine) const override {
+  bool merge_into(peft::WeightAndBias& weights) const override {
     const torch::NoGradGuard no_grad;
-    affine.weight *= l_.to(affine.weight.scalar_type());
-    if (!scales_input_ && affine.bias.defined()) affine.bias *= l_.flatten().to(affine.bias.scalar_type());
+    weights.weight *= l_.to(weights.weight.scalar_type());
+    if (!scales_input_ && weights.bias.defined()) weights.bias *= l_.flatten().to(weights.bias.scalar_type());
     return true;
   }
 
@@ -66,7 +67,7 @@ class Ia3Layer final : public peft::Layer {
 class Ia3 final : public peft::TargetedAdapter {
  public:
   explicit Ia3(Ia3Options options) : TargetedAdapter("IA3", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_ia3_weights; }
+  bool is_identity_at_init() const override { return options_.init_ia3_weights; }
 
  protected:
   void prepare(const peft::Model& model, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override {
@@ -77,9 +78,10 @@ class Ia3 final : public peft::TargetedAdapter {
     const auto chosen = peft::select_sites(model, fed);
     feedforward_.insert(chosen.begin(), chosen.end());
   }
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t index,
-                                          const at::TensorOptions& form) override {
-    return std::make_shared<Ia3Layer>(site, feedforward_.contains(sites_[index]), options_.init_ia3_weights, form);
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t index,
+                                                 const at::TensorOptions& tensor_options) override {
+    return std::make_shared<Ia3Layer>(site, feedforward_.contains(sites_[index]), options_.init_ia3_weights,
+                                      tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override {
     config["fan_in_fan_out"] = false;

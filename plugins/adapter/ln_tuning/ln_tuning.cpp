@@ -1,8 +1,8 @@
 // LN-tuning: train the norms' weights alone (Zhao et al. 2023, arXiv 2312.11420; Qi et al. 2022, arXiv 2211.08682).
-#include <peft/memory.h>
-#include <peft/model/decoder.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/models/decoder.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
+#include <peft/runtime/memory.h>
 
 #include <nlohmann/json.hpp>
 #include <set>
@@ -12,7 +12,7 @@ namespace {
 /// HF PEFT's LNTuningConfig: its names, and its defaults for Llama.
 struct LnOptions {
   peft::Targets targets{.target_modules = peft::StringList{"input_layernorm", "post_attention_layernorm", "norm"},
-                        .by_layer = false,
+                        .has_layer_filter = false,
                         .sites = peft::Targets::Sites::norm};
 };
 
@@ -24,10 +24,10 @@ class LnTuning final : public peft::Adapter {
   void attach(peft::Model& model, torch::Dtype dtype) override {
     const peft::MemoryScope scope(peft::MemoryComponent::adapter);
     for (peft::Site* site : peft::select_sites(model, options_.targets)) {
-      train_copy(*site, "weight", dtype);
+      make_trainable(*site, "weight", dtype);
       tuned_.insert(site);
     }
-    train_whole(peft::sites_to_save(model, options_.targets), dtype);
+    train_modules_to_save(peft::sites_to_save(model, options_.targets), dtype);
   }
 
   nlohmann::ordered_json hf_config(const peft::Model& model) const override {
@@ -36,10 +36,10 @@ class LnTuning final : public peft::Adapter {
     return peft::sorted_config(config);
   }
 
-  peft::State hf_state(const peft::Model& model) const override {
-    peft::State state;
+  peft::StateDict to_hf(const peft::Model& model) const override {
+    peft::StateDict state;
     for (const peft::Site* site : model.sites())
-      for (const auto& [name, copy] : copies_on(*site))
+      for (const auto& [name, copy] : trainable_copies(*site))
         state.emplace("base_model.model." + site->path() + (tuned_.contains(site) ? ".ln_tuning_layers." : ".") + name,
                       copy);
     return state;

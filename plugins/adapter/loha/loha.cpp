@@ -1,7 +1,7 @@
 // LoHa: low-rank Hadamard product (Hyeon-Woo et al. 2021, FedPara, arXiv 2108.06098; Yeh et al. 2023, LyCORIS, arXiv
 // 2309.14859): ΔW = alpha/r · (w1_a·w1_b) ⊙ (w2_a·w2_b).
-#include <peft/factored_layer.h>
-#include <peft/init.h>
+#include <peft/adapters/factored_layer.h>
+#include <peft/adapters/init.h>
 #include <peft/plugin.h>
 
 #include "../rank_and_alpha.h"
@@ -20,14 +20,14 @@ RankAndAlpha read(peft::Options& in) {
 
 class LohaLayer final : public peft::FactoredLayer {
  public:
-  LohaLayer(const peft::Linear& site, int64_t r, double scale, bool zero, const at::TensorOptions& form)
+  LohaLayer(const peft::Linear& site, int64_t r, double scale, bool zero, const at::TensorOptions& tensor_options)
       : scale_(scale) {
     const int64_t in = site.in_features(), out = site.out_features();
-    const auto drawn = [&](at::IntArrayRef shape) { return peft::init::kaiming_uniform(shape, form); };
+    const auto drawn = [&](at::IntArrayRef shape) { return peft::init::kaiming_uniform(shape, tensor_options); };
     w1_a_ = register_parameter("hada_w1_a", drawn({out, r}));
     w1_b_ = register_parameter("hada_w1_b", drawn({r, in}));
     w2_a_ = register_parameter("hada_w2_a", drawn({out, r}));
-    w2_b_ = register_parameter("hada_w2_b", zero ? peft::init::zeros({r, in}, form) : drawn({r, in}));
+    w2_b_ = register_parameter("hada_w2_b", zero ? peft::init::zeros({r, in}, tensor_options) : drawn({r, in}));
   }
 
  protected:
@@ -48,9 +48,9 @@ class Loha final : public RankedAdapter {
   explicit Loha(const RankAndAlpha& options) : RankedAdapter("LOHA", options) {}
 
  protected:
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t index,
-                                          const at::TensorOptions& form) override {
-    return std::make_shared<LohaLayer>(site, rank(index), scale(index), starts_as_base(), form);
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t index,
+                                                 const at::TensorOptions& tensor_options) override {
+    return std::make_shared<LohaLayer>(site, rank(index), scale(index), is_identity_at_init(), tensor_options);
   }
 };
 

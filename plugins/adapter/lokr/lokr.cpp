@@ -1,6 +1,6 @@
 // LoKr: low-rank Kronecker product (Edalati et al. 2022, KronA, arXiv 2212.10650; Yeh et al. 2023, LyCORIS, arXiv
 // 2309.14859): ΔW = alpha/r · w1 ⊗ w2, where either may be a product of rank r itself.
-#include <peft/init.h>
+#include <peft/adapters/init.h>
 #include <peft/plugin.h>
 
 #include <algorithm>
@@ -43,15 +43,16 @@ std::pair<int64_t, int64_t> factorization(int64_t dimension, int64_t factor) {
   return {std::min(m, n), std::max(m, n)};
 }
 
-class LokrLayer final : public peft::Layer {
+class LokrLayer final : public peft::AdapterLayer {
  public:
-  LokrLayer(const peft::Linear& site, int64_t r, double scale, const LokrOptions& o, const at::TensorOptions& form)
+  LokrLayer(const peft::Linear& site, int64_t r, double scale, const LokrOptions& o,
+            const at::TensorOptions& tensor_options)
       : scale_(scale) {
     const auto [out1, out2] = factorization(site.out_features(), o.decompose_factor);
     const auto [in1, in2] = factorization(site.in_features(), o.decompose_factor);
-    const auto drawn = [&](at::IntArrayRef shape) { return peft::init::kaiming_uniform(shape, form); };
+    const auto drawn = [&](at::IntArrayRef shape) { return peft::init::kaiming_uniform(shape, tensor_options); };
     const auto first = [&](at::IntArrayRef shape) {
-      return o.init_weights ? peft::init::zeros(shape, form) : drawn(shape);
+      return o.init_weights ? peft::init::zeros(shape, tensor_options) : drawn(shape);
     };
     if (o.decompose_both && 2 * r < std::max(out1, in1)) {
       w1_ = register_parameter("lokr_w1_a", first({out1, r}));
@@ -74,10 +75,10 @@ class LokrLayer final : public peft::Layer {
     const Tensor X = x.unflatten(-1, {w1.size(1), w2.size(1)});
     return next(x).add(at::matmul(w1, at::linear(X, w2)).flatten(-2), scale_);
   }
-  bool fold(peft::Affine& affine) const override {
+  bool merge_into(peft::WeightAndBias& weights) const override {
     const torch::NoGradGuard no_grad;
-    const auto dtype = affine.weight.scalar_type();
-    affine.weight.add_(at::kron(whole(w1_, w1_b_).to(dtype), whole(w2_, w2_b_).to(dtype)), scale_);
+    const auto dtype = weights.weight.scalar_type();
+    weights.weight.add_(at::kron(whole(w1_, w1_b_).to(dtype), whole(w2_, w2_b_).to(dtype)), scale_);
     return true;
   }
 
@@ -92,9 +93,9 @@ class Lokr final : public RankedAdapter {
   explicit Lokr(LokrOptions options) : RankedAdapter("LOKR", options), options_(std::move(options)) {}
 
  protected:
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t index,
-                                          const at::TensorOptions& form) override {
-    return std::make_shared<LokrLayer>(site, rank(index), scale(index), options_, form);
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t index,
+                                                 const at::TensorOptions& tensor_options) override {
+    return std::make_shared<LokrLayer>(site, rank(index), scale(index), options_, tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override {
     RankedAdapter::write_config(config);

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <peft/calibration.h>
+#include <peft/adapters/calibration.h>
 
 #include "options.h"
 

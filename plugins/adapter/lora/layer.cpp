@@ -1,6 +1,6 @@
 #include "layer.h"
 
-#include <peft/init.h>
+#include <peft/adapters/init.h>
 
 namespace lora {
 
@@ -8,7 +8,7 @@ using torch::Tensor;
 
 LinearLayer::LinearLayer(const peft::Linear& site, const Settings& s, const Start& start)
     : scale_(s.scale), dropout_(s.dropout) {
-  const auto placed = [&](const Tensor& tensor) { return tensor.to(s.form).contiguous(); };
+  const auto placed = [&](const Tensor& tensor) { return tensor.to(s.tensor_options).contiguous(); };
   auto a = register_module("lora_A", std::make_shared<torch::nn::Module>());
   auto b = register_module("lora_B", std::make_shared<torch::nn::Module>());
   A_ = a->register_parameter("weight", placed(start.A), /*requires_grad=*/!s.frozen_A);
@@ -20,8 +20,8 @@ LinearLayer::LinearLayer(const peft::Linear& site, const Settings& s, const Star
   if (!s.bias) return;
   const double bound = 1 / std::sqrt(static_cast<double>(s.rank));
   const int64_t out = site.out_features();
-  bias_ = b->register_parameter(
-      "bias", s.init == Init::random ? peft::init::uniform({out}, bound, s.form) : peft::init::zeros({out}, s.form));
+  bias_ = b->register_parameter("bias", s.init == Init::random ? peft::init::uniform({out}, bound, s.tensor_options)
+                                                               : peft::init::zeros({out}, s.tensor_options));
 }
 
 peft::LowRank LinearLayer::factors() const {
@@ -61,19 +61,19 @@ Tensor LinearLayer::forward(const Tensor& x, const peft::Next& next) {
   return undropped(next(x).add(update, scale), x, kept);
 }
 
-bool LinearLayer::fold(peft::Affine& affine) const {
+bool LinearLayer::merge_into(peft::WeightAndBias& weights) const {
   const torch::NoGradGuard guard;
-  const auto dtype = affine.weight.scalar_type();
+  const auto dtype = weights.weight.scalar_type();
   const auto [A, B, scale] = factors();
-  affine.weight.addmm_(B.to(dtype), A.to(dtype), 1, scale);
+  weights.weight.addmm_(B.to(dtype), A.to(dtype), 1, scale);
   if (bias_.defined()) {
     const Tensor bias = bias_.to(dtype) * scale_;
-    affine.bias = affine.bias.defined() ? affine.bias + bias : bias;
+    weights.bias = weights.bias.defined() ? weights.bias + bias : bias;
   }
   return true;
 }
 
-std::optional<peft::LowRank> LinearLayer::low_rank() const {
+std::optional<peft::LowRank> LinearLayer::as_lora() const {
   if (drops() || bias_.defined()) return std::nullopt;
   return factors();
 }
@@ -108,19 +108,19 @@ Tensor DoraLayer::forward(const Tensor& x, const peft::Next& next) {
   return undropped(y + (stretch - 1) * base + stretch * update * scale, x, kept);
 }
 
-bool DoraLayer::fold(peft::Affine& affine) const {
-  LinearLayer::fold(affine);
+bool DoraLayer::merge_into(peft::WeightAndBias& weights) const {
+  LinearLayer::merge_into(weights);
   const torch::NoGradGuard no_grad;
-  const Tensor stretch = magnitude_.to(affine.weight.scalar_type()) / affine.weight.norm(2, 1);
-  affine.weight *= stretch.unsqueeze(1);
+  const Tensor stretch = magnitude_.to(weights.weight.scalar_type()) / weights.weight.norm(2, 1);
+  weights.weight *= stretch.unsqueeze(1);
   return true;
 }
 
 EmbeddingLayer::EmbeddingLayer(const peft::Embedding& site, const Settings& s) : scale_(s.scale) {
   A_ = register_parameter("lora_embedding_A", s.init == Init::random
-                                                  ? peft::init::normal({s.rank, site.rows()}, 1, s.form)
-                                                  : peft::init::zeros({s.rank, site.rows()}, s.form));
-  B_ = register_parameter("lora_embedding_B", peft::init::normal({site.hidden(), s.rank}, 1, s.form));
+                                                  ? peft::init::normal({s.rank, site.rows()}, 1, s.tensor_options)
+                                                  : peft::init::zeros({s.rank, site.rows()}, s.tensor_options));
+  B_ = register_parameter("lora_embedding_B", peft::init::normal({site.hidden(), s.rank}, 1, s.tensor_options));
 }
 
 Tensor EmbeddingLayer::forward(const Tensor& ids, const peft::Next& next) {
@@ -129,10 +129,10 @@ Tensor EmbeddingLayer::forward(const Tensor& ids, const peft::Next& next) {
   return y.add(at::linear(rows, B_.to(y.scalar_type())), scale_);
 }
 
-bool EmbeddingLayer::fold(peft::Affine& affine) const {
+bool EmbeddingLayer::merge_into(peft::WeightAndBias& weights) const {
   const torch::NoGradGuard guard;
-  const auto dtype = affine.weight.scalar_type();
-  affine.weight.addmm_(A_.t().to(dtype), B_.t().to(dtype), 1, scale_);
+  const auto dtype = weights.weight.scalar_type();
+  weights.weight.addmm_(A_.t().to(dtype), B_.t().to(dtype), 1, scale_);
   return true;
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include <peft/site.h>
+#include <peft/nn/site.h>
 
 #include "start.h"
 
@@ -9,12 +9,12 @@ namespace lora {
 /// next(x) + scale · (B·A·dropout(x) + bias) (Hu et al. 2021). A and B are kept in `form`'s dtype and used in x's.
 /// Where the start is of the base, A0 and B0 keep it and next(x) − scale · B0·A0·x stands for the base without it:
 /// exact, and no weight is copied.
-class LinearLayer : public peft::Layer {
+class LinearLayer : public peft::AdapterLayer {
  public:
   LinearLayer(const peft::Linear& site, const Settings& settings, const Start& start);
   torch::Tensor forward(const torch::Tensor& x, const peft::Next& next) override;
-  bool fold(peft::Affine& affine) const override;
-  std::optional<peft::LowRank> low_rank() const override;
+  bool merge_into(peft::WeightAndBias& weights) const override;
+  std::optional<peft::LowRank> as_lora() const override;
 
   /// All of the update to the loaded weight: A and B, or [A; A0] and [B, −B0], of twice the rank.
   peft::LowRank factors() const;
@@ -43,8 +43,8 @@ class DoraLayer final : public LinearLayer {
   /// `site` owns this layer, and so outlives it.
   DoraLayer(const peft::Linear& site, const Settings& settings, const Start& start);
   torch::Tensor forward(const torch::Tensor& x, const peft::Next& next) override;
-  bool fold(peft::Affine& affine) const override;
-  std::optional<peft::LowRank> low_rank() const override { return std::nullopt; }
+  bool merge_into(peft::WeightAndBias& weights) const override;
+  std::optional<peft::LowRank> as_lora() const override { return std::nullopt; }
   bool innermost() const override { return true; }
 
  private:
@@ -54,12 +54,12 @@ class DoraLayer final : public LinearLayer {
 };
 
 /// next(ids) + scale · (rows of Aᵀ)·Bᵀ. Dropout has no meaning for ids.
-class EmbeddingLayer final : public peft::Layer {
+class EmbeddingLayer final : public peft::AdapterLayer {
  public:
   EmbeddingLayer(const peft::Embedding& site, const Settings& settings);
   torch::Tensor forward(const torch::Tensor& ids, const peft::Next& next) override;
-  bool fold(peft::Affine& affine) const override;
-  std::optional<peft::LowRank> low_rank() const override { return peft::LowRank{A_, B_, scale_}; }
+  bool merge_into(peft::WeightAndBias& weights) const override;
+  std::optional<peft::LowRank> as_lora() const override { return peft::LowRank{A_, B_, scale_}; }
 
  private:
   torch::Tensor A_, B_;  // [r, rows], [hidden, r]

@@ -1,9 +1,9 @@
 // LoRA: Low-Rank Adaptation (Hu et al. 2021, arXiv 2106.09685).
-#include <peft/error.h>
-#include <peft/memory.h>
-#include <peft/model/decoder.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/base/error.h>
+#include <peft/models/decoder.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
+#include <peft/runtime/memory.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
@@ -21,22 +21,23 @@ class Lora final : public peft::TargetedAdapter {
   explicit Lora(lora::Options options) : TargetedAdapter("LORA", options.targets), options_(std::move(options)) {}
   void calibrate(peft::Model& model, const peft::Calibration& data) override;
   void attach(peft::Model& model, torch::Dtype dtype) override;
-  bool starts_as_base() const override { return options_.init != lora::Init::random; }
+  bool is_identity_at_init() const override { return options_.init != lora::Init::random; }
   std::vector<peft::ParamGroup> groups(const peft::Model& model) const override;
-  void after_backward(const peft::StepPosition&) override;
-  peft::State state() const override;
-  void load(const peft::State& state) override;
-  peft::State hf_state(const peft::Model& model) const override;
-  peft::State completed(const peft::Model& model, peft::State file) const override;
-  void load_hf_state(const peft::Model& model, const peft::State& file) const override;
-  peft::State hf_base_state(const peft::Model& model) const override;
+  void after_backward(const peft::TrainStep&) override;
+  peft::StateDict state_dict() const override;
+  void load_state_dict(const peft::StateDict& state) override;
+  peft::StateDict to_hf(const peft::Model& model) const override;
+  peft::StateDict add_derived_tensors(const peft::Model& model, peft::StateDict file) const override;
+  void from_hf(const peft::Model& model, const peft::StateDict& file) const override;
+  peft::StateDict base_tensors_saved_by_hf(const peft::Model& model) const override;
 
  protected:
-  void prepare(const peft::Model& model, const std::vector<peft::Site*>& sites, const at::TensorOptions& form) override;
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t index,
-                                          const at::TensorOptions& form) override;
-  std::shared_ptr<peft::Layer> make_embedding_layer(const peft::Embedding& site, std::size_t index,
-                                                    const at::TensorOptions& form) override;
+  void prepare(const peft::Model& model, const std::vector<peft::Site*>& sites,
+               const at::TensorOptions& tensor_options) override;
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t index,
+                                                 const at::TensorOptions& tensor_options) override;
+  std::shared_ptr<peft::AdapterLayer> make_embedding_layer(const peft::Embedding& site, std::size_t index,
+                                                           const at::TensorOptions& tensor_options) override;
   void write_config(nlohmann::ordered_json& config) const override { lora::write_config(options_, config); }
 
  private:
@@ -45,7 +46,7 @@ class Lora final : public peft::TargetedAdapter {
     int64_t rank;
     double alpha;
   };
-  std::vector<lora::Settings> settings_of(const Sites& sites, const at::TensorOptions& form) const;
+  std::vector<lora::Settings> settings_of(const Sites& sites, const at::TensorOptions& tensor_options) const;
   void redistribute(const Sites& sites, const std::map<const peft::Site*, torch::Tensor>& directions);
   void take_ranks();
   lora::Start start_of(const peft::Linear& site, const lora::Settings& settings);
@@ -63,7 +64,7 @@ class Lora final : public peft::TargetedAdapter {
   std::set<const peft::Site*> with_tokens_;                            ///< some of whose rows are trained
 };
 
-std::vector<lora::Settings> Lora::settings_of(const Sites& sites, const at::TensorOptions& form) const {
+std::vector<lora::Settings> Lora::settings_of(const Sites& sites, const at::TensorOptions& tensor_options) const {
   const auto ranks = peft::pattern_values(options_.rank_pattern, sites, options_.r, "rank_pattern");
   const auto alphas = peft::pattern_values(options_.alpha_pattern, sites, options_.lora_alpha, "alpha_pattern");
   std::vector<lora::Settings> all;
@@ -76,7 +77,7 @@ std::vector<lora::Settings> Lora::settings_of(const Sites& sites, const at::Tens
                    .init = options_.init,
                    .niter = options_.niter,
                    .loftq = options_.loftq,
-                   .form = form});
+                   .tensor_options = tensor_options});
   return all;
 }
 
@@ -98,7 +99,7 @@ void Lora::calibrate(peft::Model& model, const peft::Calibration& data) {
   std::vector<int64_t> ranks;
   for (std::size_t i = 0; i < chosen.size(); ++i) {
     if (dynamic_cast<const peft::Linear*>(chosen[i]) == nullptr) continue;
-    if (chosen[i] == &model.head())
+    if (chosen[i] == &model.lm_head())
       throw peft::ConfigError("[adapter] init_lora_weights: '" + chosen[i]->path() +
                               "' sees only the tokens that are learned; take a start that is not of the data");
     sites.push_back(chosen[i]), settings.push_back(all[i]), ranks.push_back(all[i].rank);
@@ -109,10 +110,11 @@ void Lora::calibrate(peft::Model& model, const peft::Calibration& data) {
     for (std::size_t i = 0; i < sites.size(); ++i) of_site.emplace(sites[i], directions[i]);
     return redistribute(chosen, of_site);
   }
-  const auto starts = options_.init == Init::corda
-                          ? corda_starts(sites, settings, options_.corda, options_.calibration_batches, data)
-                          : lora_ga_starts(sites, settings, options_.lora_ga, options_.calibration_batches, data);
-  for (std::size_t i = 0; i < sites.size(); ++i) found_.emplace(sites[i]->path(), starts[i]);
+  const auto initial_factors =
+      options_.init == Init::corda
+          ? corda_starts(sites, settings, options_.corda, options_.calibration_batches, data)
+          : lora_ga_starts(sites, settings, options_.lora_ga, options_.calibration_batches, data);
+  for (std::size_t i = 0; i < sites.size(); ++i) found_.emplace(sites[i]->path(), initial_factors[i]);
 }
 
 /// Takes over EVA's directions, and as many ranks: sites without any are no longer targets.
@@ -149,11 +151,12 @@ void Lora::take_ranks() {
   set_targets(options_.targets);
 }
 
-void Lora::prepare(const peft::Model&, const Sites& sites, const at::TensorOptions& form) {
-  settings_ = settings_of(sites, form);
+void Lora::prepare(const peft::Model&, const Sites& sites, const at::TensorOptions& tensor_options) {
+  settings_ = settings_of(sites, tensor_options);
 }
 
-std::shared_ptr<peft::Layer> Lora::make_layer(const peft::Linear& site, std::size_t index, const at::TensorOptions&) {
+std::shared_ptr<peft::AdapterLayer> Lora::make_layer(const peft::Linear& site, std::size_t index,
+                                                     const at::TensorOptions&) {
   const lora::Settings& settings = settings_[index];
   const lora::Start start = start_of(site, settings);
   const auto layer = options_.use_dora ? std::make_shared<lora::DoraLayer>(site, settings, start)
@@ -170,8 +173,8 @@ lora::Start Lora::start_of(const peft::Linear& site, const lora::Settings& setti
                             "that was converted to \"init_lora_weights\": true");
   if (!found) return lora::make_start(site, settings);
   const lora::Start& start = found.mapped();
-  if (start.A.sizes() != at::IntArrayRef{settings.rank, site.in_features()} ||
-      start.B.sizes() != at::IntArrayRef{site.out_features(), settings.rank})
+  if (start.A.in_size_limit() != at::IntArrayRef{settings.rank, site.in_features()} ||
+      start.B.in_size_limit() != at::IntArrayRef{site.out_features(), settings.rank})
     throw peft::InputError("lora: the saved start of '" + peft::printable(site.path()) + "' is not of this experiment");
   return start;
 }
@@ -179,8 +182,8 @@ lora::Start Lora::start_of(const peft::Linear& site, const lora::Settings& setti
 constexpr const char *kA = "start_A:", *kB = "start_B:", *kShare = "share:", *kLeftOut = "left_out";
 
 /// Starts that are taken out of the base, and how EVA shared out the ranks.
-peft::State Lora::state() const {
-  peft::State state;
+peft::StateDict Lora::state_dict() const {
+  peft::StateDict state;
   for (const auto& [path, layer] : linears_) {
     if (!layer->starts_of_base()) continue;
     const lora::Start start = layer->start();
@@ -192,13 +195,13 @@ peft::State Lora::state() const {
   return state;
 }
 
-void Lora::load(const peft::State& state) {
+void Lora::load_state_dict(const peft::StateDict& state) {
   for (const auto& [name, tensor] : state) {
     const auto path = [&](const char* beginning) { return name.substr(std::string(beginning).size()); };
     const auto B = name.starts_with(kA) ? state.find(kB + path(kA)) : state.end();
     if (B != state.end())
       found_[path(kA)] = {tensor, B->second, /*of_base=*/true};
-    else if (name.starts_with(kShare) && tensor.sizes() == at::IntArrayRef{2} && tensor[0].item<double>() >= 1)
+    else if (name.starts_with(kShare) && tensor.in_size_limit() == at::IntArrayRef{2} && tensor[0].item<double>() >= 1)
       shares_[path(kShare)] = {static_cast<int64_t>(tensor[0].item<double>()), tensor[1].item<double>()};
     else if (name == kLeftOut)
       left_out_ = true;
@@ -209,8 +212,8 @@ void Lora::load(const peft::State& state) {
   if (!shares_.empty()) take_ranks();
 }
 
-std::shared_ptr<peft::Layer> Lora::make_embedding_layer(const peft::Embedding& site, std::size_t index,
-                                                        const at::TensorOptions&) {
+std::shared_ptr<peft::AdapterLayer> Lora::make_embedding_layer(const peft::Embedding& site, std::size_t index,
+                                                               const at::TensorOptions&) {
   for (const auto& [on, option] :
        {std::pair(options_.lora_bias, "lora_bias"), std::pair(options_.use_dora, "use_dora"),
         std::pair(options_.use_lorafa, "use_lorafa"), std::pair(options_.takes_from_base(), "init_lora_weights")})
@@ -227,19 +230,19 @@ void Lora::attach(peft::Model& model, torch::Dtype dtype) {
   for (peft::Site* site : model.sites())
     if (site->frozen().bias.defined() &&
         (options_.bias == "all" || (options_.bias == "lora_only" && !layers_on(*site).empty())))
-      train_copy(*site, "bias", dtype);
+      make_trainable(*site, "bias", dtype);
   if (!options_.trainable_token_indices) return;
   const std::string option = "trainable_token_indices";
-  const peft::TokenRowsForm form{option, "token_adapter", false,
-                                 at::TensorOptions().dtype(dtype).device(model.device())};
-  for (auto& [site, layer] :
-       peft::token_rows(model, peft::token_sites(model, *options_.trainable_token_indices, option), form)) {
-    place(*site, "tokens", std::move(layer));
+  const peft::TokenLayerOptions tensor_options{option, "token_adapter", false,
+                                               at::TensorOptions().dtype(dtype).device(model.device())};
+  for (auto& [site, layer] : peft::make_token_layers(
+           model, peft::token_sites(model, *options_.trainable_token_indices, option), tensor_options)) {
+    add_layer(*site, "tokens", std::move(layer));
     with_tokens_.insert(site);
   }
 }
 
-void Lora::after_backward(const peft::StepPosition&) {
+void Lora::after_backward(const peft::TrainStep&) {
   if (!options_.use_lorafa) return;
   for (const auto& [path, layer] : linears_) layer->correct_gradient();
 }
@@ -254,9 +257,9 @@ std::map<std::string, lora::LinearLayer*> Lora::of_base(const peft::Model& model
 }
 
 /// Where the start is of the base, an update to the base as it was loaded: PEFT's conversion to an ordinary LoRA.
-peft::State Lora::hf_state(const peft::Model& model) const {
+peft::StateDict Lora::to_hf(const peft::Model& model) const {
   const torch::NoGradGuard no_grad;
-  peft::State state = TargetedAdapter::hf_state(model);
+  peft::StateDict state = TargetedAdapter::to_hf(model);
   for (const auto& [key, layer] : of_base(model)) {
     const peft::LowRank update = layer->factors();
     state.insert_or_assign(key + "A.weight", update.A);
@@ -267,8 +270,8 @@ peft::State Lora::hf_state(const peft::Model& model) const {
 
 /// A file of PEFT's that was not converted holds A and B alone: their start is computed anew, as PEFT does, where that
 /// gives the same one again.
-peft::State Lora::completed(const peft::Model& model, peft::State file) const {
-  peft::State state = peft::without_tied_rows(model, std::move(file));
+peft::StateDict Lora::add_derived_tensors(const peft::Model& model, peft::StateDict file) const {
+  peft::StateDict state = peft::without_tied_keys(model, std::move(file));
   const bool again = options_.init == lora::Init::olora || (options_.init == lora::Init::pissa && options_.niter == 0);
   for (const auto& [key, layer] : of_base(model)) {
     if (!again) break;
@@ -283,8 +286,8 @@ peft::State Lora::completed(const peft::Model& model, peft::State file) const {
   return state;
 }
 
-void Lora::load_hf_state(const peft::Model& model, const peft::State& state) const {
-  Adapter::load_hf_state(model, state);  // all but these, whose tensors in hf_state are copies
+void Lora::from_hf(const peft::Model& model, const peft::StateDict& state) const {
+  Adapter::from_hf(model, state);  // all but these, whose tensors in to_hf are copies
   for (const auto& [key, layer] : of_base(model)) layer->take(state.at(key + "A.weight"), state.at(key + "B.weight"));
 }
 
@@ -315,10 +318,10 @@ bool Lora::names_embedding() const {
 }
 
 /// An adapted embedding or head is saved along, but where tokens are trained: then PEFT leaves it to the base's folder.
-peft::State Lora::hf_base_state(const peft::Model& model) const {
-  peft::State state = TargetedAdapter::hf_base_state(model);
+peft::StateDict Lora::base_tensors_saved_by_hf(const peft::Model& model) const {
+  peft::StateDict state = TargetedAdapter::base_tensors_saved_by_hf(model);
   const bool saves_adapted = names_embedding() && !options_.trainable_token_indices;
-  for (const peft::Site* site : std::initializer_list<const peft::Site*>{&model.embedding(), &model.head()}) {
+  for (const peft::Site* site : std::initializer_list<const peft::Site*>{&model.embedding(), &model.lm_head()}) {
     const std::string base = "base_model.model." + site->path() + ".";
     if (auto found = state.extract(base + "base_layer.weight"); !found.empty()) {
       if (with_tokens_.contains(site)) found.key() = base + "token_adapter.base_layer.weight";
@@ -326,7 +329,7 @@ peft::State Lora::hf_base_state(const peft::Model& model) const {
     }
     if (!saves_adapted || layers_on(*site).empty()) continue;
     state.emplace(base + "base_layer.weight", site->frozen().weight);
-    if (site->frozen().bias.defined() && !copies_on(*site).contains("bias"))
+    if (site->frozen().bias.defined() && !trainable_copies(*site).contains("bias"))
       state.emplace(base + "base_layer.bias", site->frozen().bias);
   }
   return state;

@@ -1,6 +1,6 @@
 #include "of_data.h"
 
-#include <peft/error.h>
+#include <peft/base/error.h>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -41,19 +41,20 @@ std::vector<Tensor> covariances(const std::vector<peft::Site*>& sites, std::size
     const Tensor weight = site->frozen().weight;
     sums.push_back(at::zeros({weight.size(1), weight.size(1)}, widened(weight.narrow(0, 0, 1)).options()));
   }
-  std::vector<int64_t> starts;
+  std::vector<int64_t> cu_seqlens;
   int64_t examples = 0;
   const peft::InputProbe probe(sites, [&](std::size_t i, const Tensor& x) {
     const Tensor rows = x.reshape({-1, x.size(-1)}).to(sums[i].scalar_type());
-    for (std::size_t e = 0; e + 1 < starts.size(); ++e) {
-      const Tensor own = rows.narrow(0, starts[e], starts[e + 1] - starts[e]), measured = own / own.max().abs();
+    for (std::size_t e = 0; e + 1 < cu_seqlens.size(); ++e) {
+      const Tensor own = rows.narrow(0, cu_seqlens[e], cu_seqlens[e + 1] - cu_seqlens[e]),
+                   measured = own / own.max().abs();
       sums[i].addmm_(measured.t(), measured);
     }
   });
   for (std::size_t i = 0; i < batches; ++i) {
     const peft::CalibrationBatch batch = data.batch(i);
-    starts = batch.row_starts;
-    examples += static_cast<int64_t>(starts.size()) - 1;
+    cu_seqlens = batch.row_cu_seqlens;
+    examples += static_cast<int64_t>(cu_seqlens.size()) - 1;
     data.loss(batch);
   }
   for (Tensor& sum : sums) sum /= static_cast<double>(examples);
@@ -126,13 +127,14 @@ std::vector<Start> corda_starts(const std::vector<peft::Site*>& sites, const std
   const torch::NoGradGuard no_grad;
   std::vector<int64_t> elements;
   for (const peft::Site* site : sites) elements.push_back(linear(*site).in_features() * linear(*site).in_features());
-  std::vector<Start> starts;
+  std::vector<Start> initial_factors;
   in_parts(sites, elements, [&](std::size_t begin, const std::vector<peft::Site*>& part) {
     const auto all = covariances(part, std::min(static_cast<std::size_t>(batches), data.batches), data);
     for (std::size_t i = 0; i < part.size(); ++i)
-      starts.push_back(corda_start(linear(*part[i]), settings[begin + i], all[i], options.corda_method == "kpm"));
+      initial_factors.push_back(
+          corda_start(linear(*part[i]), settings[begin + i], all[i], options.corda_method == "kpm"));
   });
-  return starts;
+  return initial_factors;
 }
 
 std::vector<Start> lora_ga_starts(const std::vector<peft::Site*>& sites, const std::vector<Settings>& settings,
@@ -140,15 +142,15 @@ std::vector<Start> lora_ga_starts(const std::vector<peft::Site*>& sites, const s
   const std::size_t losses = std::min(static_cast<std::size_t>(batches), data.batches);
   std::vector<int64_t> elements;
   for (const peft::Site* site : sites) elements.push_back(site->frozen().weight.numel());
-  std::vector<Start> starts;
+  std::vector<Start> initial_factors;
   in_parts(sites, elements, [&](std::size_t begin, const std::vector<peft::Site*>& part) {
     const auto sums = peft::weight_gradients(part, losses, [&](std::size_t i) { return data.loss(data.batch(i)); });
     const torch::NoGradGuard no_grad;
     for (std::size_t i = 0; i < part.size(); ++i)
-      starts.push_back(
+      initial_factors.push_back(
           lora_ga_start(linear(*part[i]), settings[begin + i], sums[i] / static_cast<double>(losses), options));
   });
-  return starts;
+  return initial_factors;
 }
 
 }  // namespace lora

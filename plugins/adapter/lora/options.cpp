@@ -87,7 +87,7 @@ void read_nested(peft::Options& in, Options& o) {
   peft::Options loftq = in.table("loftq_config");
   loftq.get("loftq_bits", o.loftq.loftq_bits, "bits of the quantisation whose error A and B begin with")
       .require(o.loftq.loftq_bits == 4 || o.loftq.loftq_bits == 8, "must be 4 or 8");
-  loftq.get("loftq_iter", o.loftq.loftq_iter, "rounds of quantisation and SVD").size(o.loftq.loftq_iter, 1000);
+  loftq.get("loftq_iter", o.loftq.loftq_iter, "rounds of quantisation and SVD").in_size_limit(o.loftq.loftq_iter, 1000);
 }
 
 }  // namespace
@@ -111,12 +111,13 @@ bool Options::takes_from_base() const {
 
 Options read(peft::Options& in) {
   Options o;
-  in.get("r", o.r, "rank of the update").size(o.r);
+  in.get("r", o.r, "rank of the update").in_size_limit(o.r);
   in.get("lora_alpha", o.lora_alpha, "the update is scaled by lora_alpha / r");
   in.get("lora_dropout", o.lora_dropout, "probability of dropping an element of the update's input while training")
       .require(o.lora_dropout >= 0 && o.lora_dropout < 1, "must be at least 0 and below 1");
   peft::read_targets(in, o.targets);
-  in.get("rank_pattern", o.rank_pattern, "other ranks: regex of a module name's end = rank").sizes(o.rank_pattern);
+  in.get("rank_pattern", o.rank_pattern, "other ranks: regex of a module name's end = rank")
+      .in_size_limit(o.rank_pattern);
   in.get("alpha_pattern", o.alpha_pattern, "other alphas: regex of a module name's end = lora_alpha");
   in.get("use_rslora", o.use_rslora, "scale by lora_alpha / sqrt(r) (rank-stabilized LoRA)");
   in.get("bias", o.bias, "biases of the model to train: \"none\", \"all\", or \"lora_only\" (of adapted modules)")

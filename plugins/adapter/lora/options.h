@@ -1,8 +1,8 @@
 #pragma once
 
-#include <peft/site.h>
-#include <peft/targets.h>
-#include <peft/token_rows.h>
+#include <peft/adapters/targets.h>
+#include <peft/adapters/token_layers.h>
+#include <peft/nn/site.h>
 
 #include <nlohmann/json_fwd.hpp>
 

@@ -1,7 +1,7 @@
 #include "start.h"
 
-#include <peft/error.h>
-#include <peft/init.h>
+#include <peft/adapters/init.h>
+#include <peft/base/error.h>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -64,10 +64,11 @@ Start loftq(const peft::Linear& site, const Settings& s) {
 
 Start drawn(const peft::Linear& site, const Settings& s) {
   const int64_t in = site.in_features(), out = site.out_features();
-  const Tensor A = s.init == Init::gaussian ? peft::init::normal({s.rank, in}, 1 / static_cast<double>(s.rank), s.form)
-                                            : peft::init::kaiming_uniform({s.rank, in}, s.form);
-  return {A, s.init == Init::random ? peft::init::kaiming_uniform({out, s.rank}, s.form)
-                                    : peft::init::zeros({out, s.rank}, s.form)};
+  const Tensor A = s.init == Init::gaussian
+                       ? peft::init::normal({s.rank, in}, 1 / static_cast<double>(s.rank), s.tensor_options)
+                       : peft::init::kaiming_uniform({s.rank, in}, s.tensor_options);
+  return {A, s.init == Init::random ? peft::init::kaiming_uniform({out, s.rank}, s.tensor_options)
+                                    : peft::init::zeros({out, s.rank}, s.tensor_options)};
 }
 
 }  // namespace

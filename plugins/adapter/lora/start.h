@@ -1,6 +1,6 @@
 #pragma once
 
-#include <peft/site.h>
+#include <peft/nn/site.h>
 
 #include "options.h"
 
@@ -16,7 +16,7 @@ struct Settings {
   Init init;
   int64_t niter;
   LoftqOptions loftq;
-  at::TensorOptions form;  ///< dtype and device of A and B
+  at::TensorOptions tensor_options;  ///< dtype and device of A and B
 };
 
 /// What a linear layer's A and B begin as.

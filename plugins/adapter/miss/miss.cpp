@@ -1,10 +1,10 @@
 // MiSS: Matrix Shard Sharing (Kang & Yin 2024, arXiv 2409.15371): one block D is shared by all shards of the input.
-#include <peft/delta_layer.h>
-#include <peft/error.h>
-#include <peft/factored_layer.h>
-#include <peft/init.h>
+#include <peft/adapters/delta_layer.h>
+#include <peft/adapters/factored_layer.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/base/error.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 
 #include <nlohmann/json.hpp>
 
@@ -23,8 +23,9 @@ struct MissOptions {
 
 MissOptions read(peft::Options& in) {
   MissOptions o;
-  in.get("r", o.r, "size of the shards of the input, and rank of the update").size(o.r);
-  in.get("mini_r", o.mini_r, "columns of the block that are trained, with init_weights = \"mini\"").size(o.mini_r);
+  in.get("r", o.r, "size of the shards of the input, and rank of the update").in_size_limit(o.r);
+  in.get("mini_r", o.mini_r, "columns of the block that are trained, with init_weights = \"mini\"")
+      .in_size_limit(o.mini_r);
   in.get("miss_dropout", o.miss_dropout, "probability of dropping an element of the update's input while training")
       .require(o.miss_dropout >= 0 && o.miss_dropout < 1, "must be at least 0 and below 1");
   peft::read_targets(in, o.targets);
@@ -47,16 +48,16 @@ MissOptions read(peft::Options& in) {
 /// Δy = (sum of x's shards of r) · D, as a product whose A is the same identity for each shard.
 class MissLayer final : public peft::FactoredLayer {
  public:
-  MissLayer(const peft::Linear& site, const MissOptions& o, const at::TensorOptions& form)
+  MissLayer(const peft::Linear& site, const MissOptions& o, const at::TensorOptions& tensor_options)
       : FactoredLayer(o.miss_dropout), out_(site.out_features()) {
     const int64_t in = site.in_features();
     if (o.r > in) refuse(site, "r is more than the inputs");
     if (o.is("mini") && out_ % o.mini_r != 0) refuse(site, "mini_r does not divide the outputs");
     const std::vector<int64_t> shape{o.r, o.is("mini") ? o.mini_r : out_};
     const bool random = o.init_weights == peft::BoolOrString(false);
-    block_ = register_parameter("miss_block",
-                                random ? peft::init::kaiming_uniform(shape, form) : peft::init::zeros(shape, form));
-    shards_ = torch::eye(o.r, form).repeat({1, (in + o.r - 1) / o.r}).slice(1, 0, in).contiguous();
+    block_ = register_parameter("miss_block", random ? peft::init::kaiming_uniform(shape, tensor_options)
+                                                     : peft::init::zeros(shape, tensor_options));
+    shards_ = torch::eye(o.r, tensor_options).repeat({1, (in + o.r - 1) / o.r}).slice(1, 0, in).contiguous();
   }
 
  protected:
@@ -72,9 +73,10 @@ class MissLayer final : public peft::FactoredLayer {
 /// "bat": each block W_k of r × r becomes W_k + W_k·M + M.
 class BatLayer final : public peft::DeltaLayer {
  public:
-  BatLayer(const peft::Linear& site, int64_t r, const at::TensorOptions& form) : weight_(site.frozen().weight) {
+  BatLayer(const peft::Linear& site, int64_t r, const at::TensorOptions& tensor_options)
+      : weight_(site.frozen().weight) {
     if (site.in_features() % r != 0 || site.out_features() % r != 0) refuse(site, "r divides not both");
-    block_ = register_parameter("miss_block", peft::init::zeros({site.out_features() / r, r, r}, form));
+    block_ = register_parameter("miss_block", peft::init::zeros({site.out_features() / r, r, r}, tensor_options));
   }
   bool innermost() const override { return true; }
 
@@ -92,13 +94,13 @@ class BatLayer final : public peft::DeltaLayer {
 class Miss final : public peft::TargetedAdapter {
  public:
   explicit Miss(MissOptions options) : TargetedAdapter("MISS", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_weights != peft::BoolOrString(false); }
+  bool is_identity_at_init() const override { return options_.init_weights != peft::BoolOrString(false); }
 
  protected:
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t,
-                                          const at::TensorOptions& form) override {
-    if (options_.is("bat")) return std::make_shared<BatLayer>(site, options_.r, form);
-    return std::make_shared<MissLayer>(site, options_, form);
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
+                                                 const at::TensorOptions& tensor_options) override {
+    if (options_.is("bat")) return std::make_shared<BatLayer>(site, options_.r, tensor_options);
+    return std::make_shared<MissLayer>(site, options_, tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override {
     config["bias"] = "none";

@@ -1,9 +1,9 @@
 // OFT: Orthogonal Finetuning (Qiu et al. 2023, arXiv 2306.07280), on the input's side (Qiu et al. 2025, OFTv2, arXiv
 // 2506.19847): y = W·(R·x) with a block-diagonal R that is a rotation.
-#include <peft/error.h>
-#include <peft/init.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/base/error.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 
 #include <nlohmann/json.hpp>
 
@@ -34,7 +34,7 @@ OftOptions read(peft::Options& in) {
   in.get("block_share", o.block_share, "one rotation for all blocks of a layer");
   in.get("use_cayley_neumann", o.use_cayley_neumann, "a series in place of the inverse of the Cayley transform");
   in.get("num_cayley_neumann_terms", o.num_cayley_neumann_terms, "terms of that series")
-      .size(o.num_cayley_neumann_terms, 1000);
+      .in_size_limit(o.num_cayley_neumann_terms, 1000);
   in.get("init_weights", o.init_weights, "true: no rotation; false: random ones, for tests");
   return o;
 }
@@ -48,27 +48,27 @@ int64_t nearest_divisor(int64_t in, int64_t wanted) {
   return wanted - below <= above - wanted ? below : above;
 }
 
-class OftLayer final : public peft::Layer {
+class OftLayer final : public peft::AdapterLayer {
  public:
-  OftLayer(const peft::Linear& site, const OftOptions& o, const at::TensorOptions& form)
+  OftLayer(const peft::Linear& site, const OftOptions& o, const at::TensorOptions& tensor_options)
       : terms_(o.use_cayley_neumann ? o.num_cayley_neumann_terms : 0) {
     const int64_t in = site.in_features();
     block_ = o.r == 0 ? nearest_divisor(in, o.oft_block_size) : in / nearest_divisor(in, o.r);
     const std::vector<int64_t> shape{o.block_share ? 1 : in / block_, block_ * (block_ - 1) / 2};
     auto holder = register_module("oft_R", std::make_shared<torch::nn::Module>());
-    upper_ = holder->register_parameter(
-        "weight", o.init_weights ? peft::init::zeros(shape, form) : peft::init::normal(shape, 0.1, form));
+    upper_ = holder->register_parameter("weight", o.init_weights ? peft::init::zeros(shape, tensor_options)
+                                                                 : peft::init::normal(shape, 0.1, tensor_options));
     const Tensor above = at::triu_indices(block_, block_, 1);
-    places_ = (above[0] * block_ + above[1]).to(form.device());
+    places_ = (above[0] * block_ + above[1]).to(tensor_options.device());
   }
   Tensor forward(const Tensor& x, const peft::Next& next) override {
     const Tensor X = x.unflatten(-1, {-1, block_});
     return next(at::einsum("...nk,nkc->...nc", {X, rotations(x.size(-1)).to(x.scalar_type())}).flatten(-2));
   }
-  bool fold(peft::Affine& affine) const override {
+  bool merge_into(peft::WeightAndBias& weights) const override {
     const torch::NoGradGuard no_grad;
-    const Tensor W = affine.weight.unflatten(1, {-1, block_});
-    affine.weight = at::einsum("onc,nkc->onk", {W, rotations(affine.weight.size(1)).to(W.scalar_type())}).flatten(1);
+    const Tensor W = weights.weight.unflatten(1, {-1, block_});
+    weights.weight = at::einsum("onc,nkc->onk", {W, rotations(weights.weight.size(1)).to(W.scalar_type())}).flatten(1);
     return true;
   }
 
@@ -102,12 +102,12 @@ class OftLayer final : public peft::Layer {
 class Oft final : public peft::TargetedAdapter {
  public:
   explicit Oft(OftOptions options) : TargetedAdapter("OFT", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_weights; }
+  bool is_identity_at_init() const override { return options_.init_weights; }
 
  protected:
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t,
-                                          const at::TensorOptions& form) override {
-    return std::make_shared<OftLayer>(site, options_, form);
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
+                                                 const at::TensorOptions& tensor_options) override {
+    return std::make_shared<OftLayer>(site, options_, tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override {
     config["bias"] = "none";

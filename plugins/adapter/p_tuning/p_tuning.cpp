@@ -1,8 +1,8 @@
 // P-tuning: virtual tokens in front of each example, made by a small network (Liu et al. 2021, arXiv 2103.10385).
-#include <peft/init.h>
-#include <peft/model/decoder.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/prompt_adapter.h>
+#include <peft/models/decoder.h>
 #include <peft/plugin.h>
-#include <peft/prompt_adapter.h>
 #include <torch/torch.h>
 
 #include <cmath>
@@ -30,8 +30,8 @@ PTuningOptions read(peft::Options& in) {
          "the network: \"MLP\", three layers; \"LSTM\", in both directions, then two layers")
       .require(o.encoder_reparameterization_type == "MLP" || o.lstm(), R"(must be "MLP" or "LSTM")");
   in.get("encoder_hidden_size", o.encoder_hidden_size, "its width; the model's hidden size where it is left out")
-      .size(o.encoder_hidden_size.value_or(1));
-  in.get("encoder_num_layers", o.encoder_num_layers, "layers of the LSTM").size(o.encoder_num_layers, 100);
+      .in_size_limit(o.encoder_hidden_size.value_or(1));
+  in.get("encoder_num_layers", o.encoder_num_layers, "layers of the LSTM").in_size_limit(o.encoder_num_layers, 100);
   in.get("encoder_dropout", o.encoder_dropout, "probability of dropping a number between layers of the LSTM")
       .require(o.encoder_dropout >= 0 && o.encoder_dropout < 1, "must be at least 0 and below 1");
   return o;
@@ -77,12 +77,12 @@ class Encoder final : public peft::PromptEncoder {
       for (Tensor& parameter : layer.ptr()->parameters()) {
         const auto* linear = dynamic_cast<const torch::nn::LinearImpl*>(layer.ptr().get());
         const double bound = 1 / std::sqrt(static_cast<double>(linear->weight.size(1)));
-        parameter.copy_(peft::init::uniform(parameter.sizes(), bound, parameter.options()));
+        parameter.copy_(peft::init::uniform(parameter.in_size_limit(), bound, parameter.options()));
       }
     if (!lstm_) return;
     const double bound = 1 / std::sqrt(static_cast<double>(width));
     for (Tensor& parameter : lstm_->parameters())
-      parameter.copy_(peft::init::uniform(parameter.sizes(), bound, parameter.options()));
+      parameter.copy_(peft::init::uniform(parameter.in_size_limit(), bound, parameter.options()));
   }
 
   torch::nn::LSTM lstm_{nullptr};
@@ -94,8 +94,10 @@ class PTuning final : public peft::PromptAdapter {
   explicit PTuning(PTuningOptions options) : PromptAdapter("P_TUNING", options.prompt), options_(std::move(options)) {}
 
  protected:
-  std::shared_ptr<peft::PromptEncoder> make_encoder(const peft::Model& model, const at::TensorOptions& form) override {
-    const Tensor embedding = peft::init::normal({prompt().num_virtual_tokens, model.config().hidden_size}, 1, form);
+  std::shared_ptr<peft::PromptEncoder> make_encoder(const peft::Model& model,
+                                                    const at::TensorOptions& tensor_options) override {
+    const Tensor embedding =
+        peft::init::normal({prompt().num_virtual_tokens, model.config().hidden_size}, 1, tensor_options);
     return std::make_shared<Encoder>(embedding, width(model), options_);
   }
 

@@ -1,9 +1,9 @@
 // Prefix tuning: trained keys and values in front of each example's own, in every layer (Li & Liang 2021, arXiv
 // 2101.00190; Liu et al. 2022, arXiv 2110.07602).
-#include <peft/init.h>
-#include <peft/model/decoder.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/prompt_adapter.h>
+#include <peft/models/decoder.h>
 #include <peft/plugin.h>
-#include <peft/prompt_adapter.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>
@@ -26,7 +26,7 @@ PrefixOptions read(peft::Options& in) {
   in.get("prefix_projection", o.prefix_projection, "true: the prefix is made of narrower embeddings by a network");
   in.get("encoder_hidden_size", o.encoder_hidden_size,
          "width of that network; that of all keys of a token where it is left out")
-      .size(o.encoder_hidden_size.value_or(1));
+      .in_size_limit(o.encoder_hidden_size.value_or(1));
   in.get("init_weights", o.init_weights, "\"zero\": keys and values begin as zeros; left out: normal")
       .require(!o.init_weights || *o.init_weights == "zero", "must be \"zero\"");
   return o;
@@ -97,21 +97,23 @@ class PrefixTuning final : public peft::PromptAdapter {
     return {keys, c.num_key_value_heads, 2 * c.num_hidden_layers * keys};
   }
 
-  std::shared_ptr<peft::PromptEncoder> make_encoder(const peft::Model& model, const at::TensorOptions& form) override {
+  std::shared_ptr<peft::PromptEncoder> make_encoder(const peft::Model& model,
+                                                    const at::TensorOptions& tensor_options) override {
     const auto [token_dim, heads, width] = shape(model);
     const int64_t n = prompt().num_virtual_tokens;
     const bool zero = options_.init_weights.has_value();
     if (options_.prefix_projection)
-      return std::make_shared<Projection>(peft::init::normal({n, token_dim}, 1, form), hidden(model), width, zero);
-    return std::make_shared<peft::PromptEncoder>(zero ? peft::init::zeros({n, width}, form)
-                                                      : peft::init::normal({n, width}, 1, form));
+      return std::make_shared<Projection>(peft::init::normal({n, token_dim}, 1, tensor_options), hidden(model), width,
+                                          zero);
+    return std::make_shared<peft::PromptEncoder>(zero ? peft::init::zeros({n, width}, tensor_options)
+                                                      : peft::init::normal({n, width}, 1, tensor_options));
   }
 
   void place_encoder(peft::Model& model, const std::shared_ptr<peft::PromptEncoder>& encoder) override {
     const std::vector<peft::Site*> attentions = model.attentions();
     for (std::size_t layer = 0; layer < attentions.size(); ++layer)
-      place(*attentions[layer], name(),
-            std::make_shared<PrefixLayer>(encoder, static_cast<int64_t>(layer), model.config()));
+      add_layer(*attentions[layer], name(),
+                std::make_shared<PrefixLayer>(encoder, static_cast<int64_t>(layer), model.config()));
   }
 
   void write_config(const peft::Model& model, nlohmann::ordered_json& config) const override {

@@ -1,10 +1,10 @@
 // Prompt tuning: virtual tokens, trained as embeddings, in front of each example (Lester et al. 2021, arXiv
 // 2104.08691).
-#include <peft/files/checkpoint.h>
-#include <peft/init.h>
-#include <peft/model/decoder.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/prompt_adapter.h>
+#include <peft/files/pretrained_model.h>
+#include <peft/models/decoder.h>
 #include <peft/plugin.h>
-#include <peft/prompt_adapter.h>
 #include <peft/text/text.h>
 
 #include <nlohmann/json.hpp>
@@ -43,16 +43,17 @@ class PromptTuning final : public peft::PromptAdapter {
       : PromptAdapter("PROMPT_TUNING", options.prompt), options_(std::move(options)) {}
 
  protected:
-  std::shared_ptr<peft::PromptEncoder> make_encoder(const peft::Model& model, const at::TensorOptions& form) override {
+  std::shared_ptr<peft::PromptEncoder> make_encoder(const peft::Model& model,
+                                                    const at::TensorOptions& tensor_options) override {
     const int64_t n = prompt().num_virtual_tokens, hidden = model.config().hidden_size;
-    if (from_file() || options_.prompt_tuning_init == "RANDOM")
-      return std::make_shared<peft::PromptEncoder>(peft::init::normal({n, hidden}, 1, form));
+    if (will_be_loaded() || options_.prompt_tuning_init == "RANDOM")
+      return std::make_shared<peft::PromptEncoder>(peft::init::normal({n, hidden}, 1, tensor_options));
     const Tensor ids = options_.prompt_tuning_init == "TEXT"
                            ? text_ids(model, n)
                            : torch::randint(model.config().vocab_size, {n}, torch::kLong);
     const torch::NoGradGuard no_grad;
     const Tensor rows = at::embedding(model.embedding().frozen().weight, ids.to(model.device()));
-    return std::make_shared<peft::PromptEncoder>(rows.to(form.dtype(), false, /*copy=*/true));
+    return std::make_shared<peft::PromptEncoder>(rows.to(tensor_options.dtype(), false, /*copy=*/true));
   }
 
   void write_config(const peft::Model& model, nlohmann::ordered_json& config) const override {
@@ -75,7 +76,7 @@ class PromptTuning final : public peft::PromptAdapter {
     if (path.empty()) throw peft::ConfigError("[adapter] tokenizer_name_or_path: must be given for this model");
     const auto& base = model.origin().checkpoint;  // with the tokens that were added to it
     const bool own = !options_.tokenizer_name_or_path && base != nullptr;
-    const auto tokenizer = peft::load_text(own ? *base : *peft::Checkpoint::open(path)).tokenizer;
+    const auto tokenizer = peft::load_text(own ? *base : *peft::open_pretrained(path)).tokenizer;
     const std::vector<int64_t> text = tokenizer->encode(*options_.prompt_tuning_init_text, true);
     if (text.empty()) throw peft::ConfigError("[adapter] prompt_tuning_init_text: has no token");
     std::vector<int64_t> ids;

@@ -1,10 +1,10 @@
 // RandLoRA: Full-rank parameter-efficient fine-tuning (Albert et al. 2025, arXiv 2502.00987): a sum of low-rank updates
 // with random factors that all layers share; their mixture is trained.
 #include <ATen/CPUGeneratorImpl.h>
-#include <peft/factored_layer.h>
-#include <peft/init.h>
+#include <peft/adapters/factored_layer.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -25,12 +25,12 @@ struct RandLoraOptions {
   bool very_sparse = false;
   double randlora_dropout = 0;
   bool init_weights = true;
-  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}, .can_exclude = false};
+  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}, .has_exclude_modules = false};
 };
 
 RandLoraOptions read(peft::Options& in) {
   RandLoraOptions o;
-  in.get("r", o.r, "rank of each base; a smaller one means more bases and more that trains").size(o.r);
+  in.get("r", o.r, "rank of each base; a smaller one means more bases and more that trains").in_size_limit(o.r);
   in.get("randlora_alpha", o.randlora_alpha, "the update is scaled by randlora_alpha / r");
   in.get("projection_prng_key", o.projection_prng_key, "seed of the shared bases")
       .require(o.projection_prng_key >= 0, "must not be negative");
@@ -55,7 +55,8 @@ struct Bases {
 
 class RandLoraLayer final : public peft::FactoredLayer {
  public:
-  RandLoraLayer(const peft::Linear& site, const Bases& shared, const RandLoraOptions& o, const at::TensorOptions& form)
+  RandLoraLayer(const peft::Linear& site, const Bases& shared, const RandLoraOptions& o,
+                const at::TensorOptions& tensor_options)
       : FactoredLayer(o.randlora_dropout),
         narrow_input_(site.in_features() <= site.out_features()),
         scale_(o.randlora_alpha / static_cast<double>(o.r)) {
@@ -64,9 +65,11 @@ class RandLoraLayer final : public peft::FactoredLayer {
     A_ = shared.A.slice(2, 0, fewer);
     B_ = shared.B.slice(0, 0, more).slice(1, 0, bases);
     const int64_t share = o.init_weights ? std::max(bases, fewer) : more;
-    lambda_ = register_parameter("randlora_lambda", o.init_weights ? peft::init::zeros({o.r, bases}, form)
-                                                                   : peft::init::normal({o.r, bases}, 1, form));
-    gamma_ = register_parameter("randlora_gamma", torch::full({bases, fewer}, 1 / static_cast<double>(share), form));
+    lambda_ =
+        register_parameter("randlora_lambda", o.init_weights ? peft::init::zeros({o.r, bases}, tensor_options)
+                                                             : peft::init::normal({o.r, bases}, 1, tensor_options));
+    gamma_ = register_parameter("randlora_gamma",
+                                torch::full({bases, fewer}, 1 / static_cast<double>(share), tensor_options));
   }
 
  protected:
@@ -118,14 +121,15 @@ class RandLora final : public peft::TargetedAdapter {
  public:
   explicit RandLora(RandLoraOptions options)
       : TargetedAdapter("RANDLORA", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_weights; }
-  peft::State hf_state(const peft::Model& model) const override;
+  bool is_identity_at_init() const override { return options_.init_weights; }
+  peft::StateDict to_hf(const peft::Model& model) const override;
 
  protected:
-  void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions& form) override;
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t,
-                                          const at::TensorOptions& form) override {
-    return std::make_shared<RandLoraLayer>(site, bases_, options_, form);
+  void prepare(const peft::Model&, const std::vector<peft::Site*>& sites,
+               const at::TensorOptions& tensor_options) override;
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
+                                                 const at::TensorOptions& tensor_options) override {
+    return std::make_shared<RandLoraLayer>(site, bases_, options_, tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override;
 
@@ -135,7 +139,8 @@ class RandLora final : public peft::TargetedAdapter {
   Bases bases_;
 };
 
-void RandLora::prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions& form) {
+void RandLora::prepare(const peft::Model&, const std::vector<peft::Site*>& sites,
+                       const at::TensorOptions& tensor_options) {
   int64_t in = 0, out = 0;
   for (const peft::Site* site : sites) {
     paths_.push_back(site->path());
@@ -150,12 +155,13 @@ void RandLora::prepare(const peft::Model&, const std::vector<peft::Site*>& sites
     bases_ = drawing.sparse(options_.r, fewest, most, 3);
   else
     bases_ = drawing.dense(options_.r, fewest, most);
-  bases_ = {bases_.A.to(form.device(), form.dtype()), bases_.B.to(form.device(), form.dtype())};
+  bases_ = {bases_.A.to(tensor_options.device(), tensor_options.dtype()),
+            bases_.B.to(tensor_options.device(), tensor_options.dtype())};
 }
 
 /// PEFT repeats the bases for every layer.
-peft::State RandLora::hf_state(const peft::Model& model) const {
-  peft::State state = TargetedAdapter::hf_state(model);
+peft::StateDict RandLora::to_hf(const peft::Model& model) const {
+  peft::StateDict state = TargetedAdapter::to_hf(model);
   if (!options_.save_projection) return state;
   std::vector<std::string> holders{"base_model."};
   for (const std::string& path : paths_) holders.push_back("base_model.model." + path + ".");

@@ -1,9 +1,9 @@
 // RoAd: 3-in-1: 2D Rotary Adaptation (Liao & Monz 2024, arXiv 2409.00119): the outputs, in pairs, are turned and
 // stretched.
-#include <peft/error.h>
-#include <peft/init.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/base/error.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 
 #include <nlohmann/json.hpp>
 
@@ -17,7 +17,7 @@ struct RoadOptions {
   int64_t group_size = 64;
   bool init_weights = true;
   peft::Targets targets{
-      .target_modules = peft::StringList{"q_proj", "v_proj"}, .can_exclude = false, .by_layer = false};
+      .target_modules = peft::StringList{"q_proj", "v_proj"}, .has_exclude_modules = false, .has_layer_filter = false};
 };
 
 RoadOptions read(peft::Options& in) {
@@ -33,23 +33,23 @@ RoadOptions read(peft::Options& in) {
   return o;
 }
 
-class RoadLayer final : public peft::Layer {
+class RoadLayer final : public peft::AdapterLayer {
  public:
-  RoadLayer(const peft::Linear& site, const RoadOptions& o, const at::TensorOptions& form)
+  RoadLayer(const peft::Linear& site, const RoadOptions& o, const at::TensorOptions& tensor_options)
       : variant_(o.variant), group_(o.group_size) {
     const int64_t out = site.out_features(), size = variant_ == "road_1"   ? out / 2
                                                     : variant_ == "road_2" ? out
                                                                            : 2 * out;
-    theta_ = register_parameter(
-        "road_theta", o.init_weights ? peft::init::zeros({size}, form) : peft::init::normal({size}, 0.5, form));
-    alpha_ = register_parameter("road_alpha",
-                                o.init_weights ? torch::ones({size}, form) : peft::init::normal({size}, 0.5, form) + 1);
+    theta_ = register_parameter("road_theta", o.init_weights ? peft::init::zeros({size}, tensor_options)
+                                                             : peft::init::normal({size}, 0.5, tensor_options));
+    alpha_ = register_parameter("road_alpha", o.init_weights ? torch::ones({size}, tensor_options)
+                                                             : peft::init::normal({size}, 0.5, tensor_options) + 1);
   }
   Tensor forward(const Tensor& x, const peft::Next& next) override { return turned(next(x)); }
-  bool fold(peft::Affine& affine) const override {
+  bool merge_into(peft::WeightAndBias& weights) const override {
     const torch::NoGradGuard no_grad;
-    affine.weight = turned(affine.weight.t()).t().contiguous();
-    if (affine.bias.defined()) affine.bias = turned(affine.bias);
+    weights.weight = turned(weights.weight.t()).t().contiguous();
+    if (weights.bias.defined()) weights.bias = turned(weights.bias);
     return true;
   }
 
@@ -83,16 +83,16 @@ class RoadLayer final : public peft::Layer {
 class Road final : public peft::TargetedAdapter {
  public:
   explicit Road(RoadOptions options) : TargetedAdapter("ROAD", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_weights; }
+  bool is_identity_at_init() const override { return options_.init_weights; }
 
  protected:
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t,
-                                          const at::TensorOptions& form) override {
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
+                                                 const at::TensorOptions& tensor_options) override {
     if (site.out_features() % options_.group_size != 0)
       throw peft::ConfigError("[adapter] group_size: " + std::to_string(options_.group_size) + " does not divide the " +
                               std::to_string(site.out_features()) + " outputs of '" + peft::printable(site.path()) +
                               "'");
-    return std::make_shared<RoadLayer>(site, options_, form);
+    return std::make_shared<RoadLayer>(site, options_, tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override {
     config["group_size"] = options_.group_size;

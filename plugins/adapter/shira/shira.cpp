@@ -1,11 +1,11 @@
 // SHiRA: Sparse High Rank Adapters (Bhardwaj et al. 2024, arXiv 2406.13175): a few entries of the weight, drawn at
 // random, are trained.
 #include <ATen/CPUGeneratorImpl.h>
-#include <peft/delta_layer.h>
-#include <peft/error.h>
-#include <peft/init.h>
+#include <peft/adapters/delta_layer.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/base/error.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 
 #include <nlohmann/json.hpp>
 
@@ -19,12 +19,12 @@ struct ShiraOptions {
   std::optional<int64_t> random_seed;
   bool init_weights = true;
   peft::Targets targets{
-      .target_modules = peft::StringList{"q_proj", "v_proj"}, .can_exclude = false, .by_layer = false};
+      .target_modules = peft::StringList{"q_proj", "v_proj"}, .has_exclude_modules = false, .has_layer_filter = false};
 };
 
 ShiraOptions read(peft::Options& in) {
   ShiraOptions o;
-  in.get("r", o.r, "as many entries are trained as a LoRA of this rank would have").size(o.r);
+  in.get("r", o.r, "as many entries are trained as a LoRA of this rank would have").in_size_limit(o.r);
   std::string mask = "random";
   in.get("mask_type", mask, "how entries are chosen: \"random\"").require(mask == "random", "must be \"random\"");
   in.get("random_seed", o.random_seed, "seed of the entries' places; absent: the run's")
@@ -36,17 +36,17 @@ ShiraOptions read(peft::Options& in) {
 
 class ShiraLayer final : public peft::DeltaLayer {
  public:
-  ShiraLayer(const peft::Linear& site, const ShiraOptions& o, const at::TensorOptions& form)
+  ShiraLayer(const peft::Linear& site, const ShiraOptions& o, const at::TensorOptions& tensor_options)
       : out_(site.out_features()), in_(site.in_features()) {
     const int64_t count = o.r * (in_ + out_);
     const Tensor order = o.random_seed ? at::randperm(out_ * in_, seeded(*o.random_seed), torch::kLong)
                                        : at::randperm(out_ * in_, torch::kLong);
     const Tensor chosen = std::get<0>(order.slice(0, 0, count).sort());
-    weight_ = register_parameter(
-        "shira_weight", o.init_weights ? peft::init::zeros({count}, form) : peft::init::normal({count}, 1, form));
+    weight_ = register_parameter("shira_weight", o.init_weights ? peft::init::zeros({count}, tensor_options)
+                                                                : peft::init::normal({count}, 1, tensor_options));
     indices_ = register_buffer(
         "shira_indices",
-        at::stack({at::floor_divide(chosen, in_), chosen.remainder(in_)}).to(form.device(), torch::kInt));
+        at::stack({at::floor_divide(chosen, in_), chosen.remainder(in_)}).to(tensor_options.device(), torch::kInt));
   }
 
  protected:
@@ -65,16 +65,16 @@ class ShiraLayer final : public peft::DeltaLayer {
 class Shira final : public peft::TargetedAdapter {
  public:
   explicit Shira(ShiraOptions options) : TargetedAdapter("SHIRA", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_weights; }
+  bool is_identity_at_init() const override { return options_.init_weights; }
 
  protected:
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t,
-                                          const at::TensorOptions& form) override {
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
+                                                 const at::TensorOptions& tensor_options) override {
     const int64_t in = site.in_features(), out = site.out_features();
     if (options_.r * (in + out) > in * out)
       throw peft::ConfigError("[adapter] r: " + std::to_string(options_.r) + " makes more entries than the " +
                               std::to_string(in * out) + " of '" + peft::printable(site.path()) + "'");
-    return std::make_shared<ShiraLayer>(site, options_, form);
+    return std::make_shared<ShiraLayer>(site, options_, tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override {
     config["fan_in_fan_out"] = false;

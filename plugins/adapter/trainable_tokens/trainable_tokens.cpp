@@ -1,9 +1,9 @@
 // Trainable tokens: train the embedding's rows of a few tokens (HF PEFT's TrainableTokensModel).
-#include <peft/memory.h>
-#include <peft/model/decoder.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/adapters/token_layers.h>
+#include <peft/models/decoder.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
-#include <peft/token_rows.h>
+#include <peft/runtime/memory.h>
 
 #include <nlohmann/json.hpp>
 
@@ -13,8 +13,10 @@ namespace {
 struct TokensOptions {
   peft::IntList token_indices;
   bool init_weights = true;
-  peft::Targets targets{
-      .target_modules = "model.embed_tokens", .can_exclude = false, .by_layer = false, .can_save = false};
+  peft::Targets targets{.target_modules = "model.embed_tokens",
+                        .has_exclude_modules = false,
+                        .has_layer_filter = false,
+                        .has_modules_to_save = false};
 };
 
 class TrainableTokens final : public peft::Adapter {
@@ -26,18 +28,19 @@ class TrainableTokens final : public peft::Adapter {
     std::vector<std::pair<peft::Site*, peft::IntList>> sites;
     for (peft::Site* site : peft::select_sites(model, options_.targets))
       sites.emplace_back(site, options_.token_indices);
-    const peft::TokenRowsForm form{"token_indices", "", !options_.init_weights,
-                                   at::TensorOptions().dtype(dtype).device(model.device())};
-    for (auto& [site, layer] : peft::token_rows(model, sites, form)) place(*site, "tokens", std::move(layer));
+    const peft::TokenLayerOptions tensor_options{"token_indices", "", !options_.init_weights,
+                                                 at::TensorOptions().dtype(dtype).device(model.device())};
+    for (auto& [site, layer] : peft::make_token_layers(model, sites, tensor_options))
+      add_layer(*site, "tokens", std::move(layer));
   }
 
-  bool starts_as_base() const override { return options_.init_weights; }
+  bool is_identity_at_init() const override { return options_.init_weights; }
 
   /// PEFT saves the rows of a tied head, too, which are the embedding's.
-  peft::State hf_state(const peft::Model& model) const override { return with_head(model, Adapter::hf_state(model)); }
+  peft::StateDict to_hf(const peft::Model& model) const override { return with_head(model, Adapter::to_hf(model)); }
 
-  peft::State completed(const peft::Model& model, peft::State file) const override {
-    return with_head(model, peft::without_tied_rows(model, std::move(file)));
+  peft::StateDict add_derived_tensors(const peft::Model& model, peft::StateDict file) const override {
+    return with_head(model, peft::without_tied_keys(model, std::move(file)));
   }
 
   nlohmann::ordered_json hf_config(const peft::Model& model) const override {
@@ -49,8 +52,8 @@ class TrainableTokens final : public peft::Adapter {
   }
 
  private:
-  peft::State with_head(const peft::Model& model, peft::State state) const {
-    for (const auto& [key, repeated] : peft::tied_rows(model, state)) state.emplace(repeated, state.at(key));
+  peft::StateDict with_head(const peft::Model& model, peft::StateDict state) const {
+    for (const auto& [key, repeated] : peft::tied_keys(model, state)) state.emplace(repeated, state.at(key));
     return state;
   }
 

@@ -1,10 +1,10 @@
 // VB-LoRA: Extreme Parameter Efficient Fine-Tuning with Vector Banks (Li et al. 2024, arXiv 2405.15179): every piece of
 // A's rows and B's columns is a mixture of a few vectors of one bank that all layers share.
-#include <peft/error.h>
-#include <peft/factored_layer.h>
-#include <peft/init.h>
+#include <peft/adapters/factored_layer.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
+#include <peft/base/error.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 #include <torch/torch.h>
 
 #include <limits>
@@ -29,10 +29,10 @@ struct VbLoraOptions {
 
 VbLoraOptions read(peft::Options& in) {
   VbLoraOptions o;
-  in.get("r", o.r, "rank of the update").size(o.r);
-  in.get("num_vectors", o.num_vectors, "vectors in the bank").size(o.num_vectors);
+  in.get("r", o.r, "rank of the update").in_size_limit(o.r);
+  in.get("num_vectors", o.num_vectors, "vectors in the bank").in_size_limit(o.num_vectors);
   in.get("vector_length", o.vector_length, "their length, which divides each layer's inputs and outputs")
-      .size(o.vector_length);
+      .in_size_limit(o.vector_length);
   in.get("topk", o.topk, "vectors that are mixed into each piece")
       .require(o.topk > 0 && o.topk <= o.num_vectors, "must be positive and at most num_vectors");
   in.get("save_only_topk_weights", o.save_only_topk_weights,
@@ -49,11 +49,14 @@ VbLoraOptions read(peft::Options& in) {
 
 class VbLoraLayer final : public peft::FactoredLayer {
  public:
-  VbLoraLayer(const peft::Linear& site, const Tensor& bank, const VbLoraOptions& o, const at::TensorOptions& form)
+  VbLoraLayer(const peft::Linear& site, const Tensor& bank, const VbLoraOptions& o,
+              const at::TensorOptions& tensor_options)
       : FactoredLayer(o.vblora_dropout), topk_(o.topk), bank_(bank) {
     const int64_t in = site.in_features() / o.vector_length, out = site.out_features() / o.vector_length;
-    A_ = register_parameter("vblora_logits_A", peft::init::normal({o.r, in, o.num_vectors}, o.init_logits_std, form));
-    B_ = register_parameter("vblora_logits_B", peft::init::normal({out, o.r, o.num_vectors}, o.init_logits_std, form));
+    A_ = register_parameter("vblora_logits_A",
+                            peft::init::normal({o.r, in, o.num_vectors}, o.init_logits_std, tensor_options));
+    B_ = register_parameter("vblora_logits_B",
+                            peft::init::normal({out, o.r, o.num_vectors}, o.init_logits_std, tensor_options));
   }
   /// The bank trains once: as one layer's parameter.
   void own_bank() { bank_ = register_parameter("vblora_vector_bank", bank_); }
@@ -77,35 +80,37 @@ class VbLoraLayer final : public peft::FactoredLayer {
 class VbLora final : public peft::TargetedAdapter {
  public:
   explicit VbLora(VbLoraOptions options) : TargetedAdapter("VBLORA", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return false; }
+  bool is_identity_at_init() const override { return false; }
   std::vector<peft::ParamGroup> groups(const peft::Model& model) const override;
-  peft::State hf_state(const peft::Model& model) const override;
-  void load_hf_state(const peft::Model& model, const peft::State& file) const override;
+  peft::StateDict to_hf(const peft::Model& model) const override;
+  void from_hf(const peft::Model& model, const peft::StateDict& file) const override;
 
  protected:
-  void prepare(const peft::Model&, const std::vector<peft::Site*>&, const at::TensorOptions& form) override {
-    bank_ = peft::init::uniform({options_.num_vectors, options_.vector_length}, options_.init_vector_bank_bound, form);
+  void prepare(const peft::Model&, const std::vector<peft::Site*>&, const at::TensorOptions& tensor_options) override {
+    bank_ = peft::init::uniform({options_.num_vectors, options_.vector_length}, options_.init_vector_bank_bound,
+                                tensor_options);
   }
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t index,
-                                          const at::TensorOptions& form) override;
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t index,
+                                                 const at::TensorOptions& tensor_options) override;
   void write_config(nlohmann::ordered_json& config) const override;
 
  private:
-  peft::State whole_state(const peft::Model& model) const;
+  peft::StateDict whole_state(const peft::Model& model) const;
   VbLoraOptions options_;
   std::string owner_;  // path of the site whose layer holds the bank
   std::vector<std::shared_ptr<VbLoraLayer>> layers_;
   Tensor bank_;  // [vectors, length]
 };
 
-std::shared_ptr<peft::Layer> VbLora::make_layer(const peft::Linear& site, std::size_t, const at::TensorOptions& form) {
+std::shared_ptr<peft::AdapterLayer> VbLora::make_layer(const peft::Linear& site, std::size_t,
+                                                       const at::TensorOptions& tensor_options) {
   for (const auto& [what, features] :
        {std::pair("inputs", site.in_features()), std::pair("outputs", site.out_features())})
     if (features % options_.vector_length != 0)
       throw peft::ConfigError("[adapter] vector_length: " + std::to_string(options_.vector_length) +
                               " does not divide the " + std::to_string(features) + " " + what + " of '" +
                               peft::printable(site.path()) + "'");
-  const auto layer = layers_.emplace_back(std::make_shared<VbLoraLayer>(site, bank_, options_, form));
+  const auto layer = layers_.emplace_back(std::make_shared<VbLoraLayer>(site, bank_, options_, tensor_options));
   if (layers_.size() == 1) {
     layer->own_bank();
     owner_ = site.path();
@@ -130,8 +135,8 @@ bool are_logits(const std::string& key) {
 }
 
 /// All that trains, with the bank where PEFT has it.
-peft::State VbLora::whole_state(const peft::Model& model) const {
-  peft::State state = TargetedAdapter::hf_state(model);
+peft::StateDict VbLora::whole_state(const peft::Model& model) const {
+  peft::StateDict state = TargetedAdapter::to_hf(model);
   auto bank = state.extract("base_model.model." + owner_ + ".vblora_vector_bank");
   bank.key() = kBank;
   state.insert(std::move(bank));
@@ -140,13 +145,13 @@ peft::State VbLora::whole_state(const peft::Model& model) const {
 
 /// Where only the mixtures are saved: their vectors' indices in the smallest type, and all weights but the last, which
 /// is what they lack of 1.
-peft::State VbLora::hf_state(const peft::Model& model) const {
-  const peft::State whole = whole_state(model);
+peft::StateDict VbLora::to_hf(const peft::Model& model) const {
+  const peft::StateDict whole = whole_state(model);
   if (!options_.save_only_topk_weights) return whole;
   const int64_t n = options_.num_vectors;
   const auto index = n < (1 << 8) ? torch::kByte : n < (1 << 15) ? torch::kShort : torch::kInt;
   const torch::NoGradGuard no_grad;
-  peft::State state;
+  peft::StateDict state;
   for (const auto& [key, tensor] : whole) {
     if (!are_logits(key)) {
       state.emplace(key, tensor);
@@ -160,7 +165,7 @@ peft::State VbLora::hf_state(const peft::Model& model) const {
 }
 
 /// Logits whose softmax are the saved weights; of all other vectors, -infinity.
-void VbLora::load_hf_state(const peft::Model& model, const peft::State& file) const {
+void VbLora::from_hf(const peft::Model& model, const peft::StateDict& file) const {
   const torch::NoGradGuard no_grad;
   for (const auto& [key, tensor] : whole_state(model)) {
     if (!options_.save_only_topk_weights || !are_logits(key)) {

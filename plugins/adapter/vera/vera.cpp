@@ -1,10 +1,10 @@
 // VeRA: Vector-based Random Matrix Adaptation (Kopiczko et al. 2023, arXiv 2310.11454): ΔW = diag(b)·B·diag(d)·A, with
 // random A and B that all layers share and nobody trains.
 #include <ATen/CPUGeneratorImpl.h>
-#include <peft/factored_layer.h>
-#include <peft/init.h>
+#include <peft/adapters/factored_layer.h>
+#include <peft/adapters/init.h>
+#include <peft/adapters/targeted_adapter.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 
 #include <algorithm>
 #include <cmath>
@@ -22,12 +22,12 @@ struct VeraOptions {
   double vera_dropout = 0;
   double d_initial = 0.1;
   bool init_weights = true;
-  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}, .can_exclude = false};
+  peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}, .has_exclude_modules = false};
 };
 
 VeraOptions read(peft::Options& in) {
   VeraOptions o;
-  in.get("r", o.r, "rank of the shared matrices").size(o.r);
+  in.get("r", o.r, "rank of the shared matrices").in_size_limit(o.r);
   in.get("projection_prng_key", o.projection_prng_key, "seed of the shared matrices")
       .require(o.projection_prng_key >= 0, "must not be negative");
   in.get("save_projection", o.save_projection, "save the shared matrices; else whoever loads draws them again");
@@ -42,12 +42,12 @@ VeraOptions read(peft::Options& in) {
 class VeraLayer final : public peft::FactoredLayer {
  public:
   VeraLayer(const peft::Linear& site, const Tensor& A, const Tensor& B, const VeraOptions& o,
-            const at::TensorOptions& form)
+            const at::TensorOptions& tensor_options)
       : FactoredLayer(o.vera_dropout), A_(A.slice(1, 0, site.in_features())), B_(B.slice(0, 0, site.out_features())) {
-    b_ = register_parameter("vera_lambda_b", o.init_weights ? peft::init::zeros({site.out_features()}, form)
-                                                            : torch::ones({site.out_features()}, form));
-    d_ = register_parameter(
-        "vera_lambda_d", o.init_weights ? torch::full({o.r}, o.d_initial, form) : peft::init::normal({o.r}, 1, form));
+    b_ = register_parameter("vera_lambda_b", o.init_weights ? peft::init::zeros({site.out_features()}, tensor_options)
+                                                            : torch::ones({site.out_features()}, tensor_options));
+    d_ = register_parameter("vera_lambda_d", o.init_weights ? torch::full({o.r}, o.d_initial, tensor_options)
+                                                            : peft::init::normal({o.r}, 1, tensor_options));
   }
 
  protected:
@@ -60,13 +60,14 @@ class VeraLayer final : public peft::FactoredLayer {
 class Vera final : public peft::TargetedAdapter {
  public:
   explicit Vera(VeraOptions options) : TargetedAdapter("VERA", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_weights; }
+  bool is_identity_at_init() const override { return options_.init_weights; }
 
  protected:
-  void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions& form) override;
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t,
-                                          const at::TensorOptions& form) override {
-    return std::make_shared<VeraLayer>(site, A_, B_, options_, form);
+  void prepare(const peft::Model&, const std::vector<peft::Site*>& sites,
+               const at::TensorOptions& tensor_options) override;
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
+                                                 const at::TensorOptions& tensor_options) override {
+    return std::make_shared<VeraLayer>(site, A_, B_, options_, tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override {
     config["bias"] = "none";
@@ -86,7 +87,7 @@ class Vera final : public peft::TargetedAdapter {
 
 /// To the bit as PEFT draws them (_kaiming_init: uniform in ±√(6 / columns), one CPU generator, A first): a file
 /// without them, as save_projection = false makes it, means these.
-void Vera::prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions& form) {
+void Vera::prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions& tensor_options) {
   int64_t in = 0, out = 0;
   for (const peft::Site* site : sites)
     if (const auto* linear = dynamic_cast<const peft::Linear*>(site))
@@ -96,7 +97,7 @@ void Vera::prepare(const peft::Model&, const std::vector<peft::Site*>& sites, co
     const double bound = std::sqrt(3.0) * (std::sqrt(2.0) / std::sqrt(static_cast<double>(columns)));
     return torch::empty({rows, columns}, torch::kFloat)
         .uniform_(-bound, bound, generator)
-        .to(form.device(), form.dtype());
+        .to(tensor_options.device(), tensor_options.dtype());
   };
   A_ = drawn(options_.r, in);
   B_ = drawn(out, options_.r);

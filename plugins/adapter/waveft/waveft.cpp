@@ -1,7 +1,7 @@
 // WaveFT: Wavelet Fine-Tuning (Bilican et al. 2025, arXiv 2505.12532): ΔW is the inverse wavelet transform of a matrix
 // with n trained entries, at places drawn once.
-#include <peft/delta_layer.h>
-#include <peft/init.h>
+#include <peft/adapters/delta_layer.h>
+#include <peft/adapters/init.h>
 #include <peft/plugin.h>
 #include <torch/torch.h>
 
@@ -86,16 +86,16 @@ class Synthesis {
 
 class WaveLayer final : public peft::DeltaLayer {
  public:
-  WaveLayer(const peft::Linear& site, int64_t n, const WaveOptions& o, const at::TensorOptions& form)
+  WaveLayer(const peft::Linear& site, int64_t n, const WaveOptions& o, const at::TensorOptions& tensor_options)
       : scaling_(o.scaling), out_(site.out_features()), in_(site.in_features()) {
     places_ = drawn_places(site, n, o.random_loc_seed);
     if (o.use_idwt) {
       synthesis_.emplace(filters.at(o.wavelet_family), out_, in_);
       places_ = synthesis_->padded_places(places_);
     }
-    places_ = places_.to(form.device());
-    spectrum_ = register_parameter("waveft_spectrum",
-                                   o.init_weights ? peft::init::zeros({n}, form) : peft::init::normal({n}, 0.01, form));
+    places_ = places_.to(tensor_options.device());
+    spectrum_ = register_parameter("waveft_spectrum", o.init_weights ? peft::init::zeros({n}, tensor_options)
+                                                                     : peft::init::normal({n}, 0.01, tensor_options));
   }
 
  protected:
@@ -118,13 +118,13 @@ class WaveLayer final : public peft::DeltaLayer {
 class WaveFt final : public peft::TargetedAdapter {
  public:
   explicit WaveFt(WaveOptions options) : TargetedAdapter("WAVEFT", options.targets), options_(std::move(options)) {}
-  bool starts_as_base() const override { return options_.init_weights; }
+  bool is_identity_at_init() const override { return options_.init_weights; }
 
  protected:
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override;
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t index,
-                                          const at::TensorOptions& form) override {
-    return std::make_shared<WaveLayer>(site, counts_[index], options_, form);
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t index,
+                                                 const at::TensorOptions& tensor_options) override {
+    return std::make_shared<WaveLayer>(site, counts_[index], options_, tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override {
     write_frequencies(options_, config);

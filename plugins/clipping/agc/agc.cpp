@@ -19,7 +19,7 @@ torch::Tensor unit_norms(const torch::Tensor& x) {
   return at::linalg_vector_norm(x, 2, inner, true, dtype);
 }
 
-class Agc final : public peft::GradientClipper {
+class Agc final : public peft::GradientClipping {
  public:
   explicit Agc(AgcOptions options) : options_(options) {}
 
@@ -42,7 +42,7 @@ class Agc final : public peft::GradientClipper {
   AgcOptions options_;
 };
 
-std::unique_ptr<peft::GradientClipper> make(peft::Options& in) {
+std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
   AgcOptions o;
   in.get("clipping", o.clipping, "most that a row's gradient may be of the row's own norm")
       .require(o.clipping > 0, "must be positive");
@@ -50,7 +50,7 @@ std::unique_ptr<peft::GradientClipper> make(peft::Options& in) {
       .require(o.eps > 0, "must be positive");
   return std::make_unique<Agc>(o);
 }
-void add(peft::Registry& registry) { registry.clippers.add("agc", make); }
+void add(peft::Registry& registry) { registry.clippings.add("agc", make); }
 
 }  // namespace
 

@@ -2,15 +2,15 @@
 
 namespace {
 
-class None final : public peft::GradientClipper {
+class None final : public peft::GradientClipping {
  public:
   double clip(const std::vector<peft::ParamGroup>& groups) override {
     return peft::global_norm(peft::gradients(peft::parameters_of(groups)));
   }
 };
 
-std::unique_ptr<peft::GradientClipper> make(peft::Options&) { return std::make_unique<None>(); }
-void add(peft::Registry& registry) { registry.clippers.add("none", make); }
+std::unique_ptr<peft::GradientClipping> make(peft::Options&) { return std::make_unique<None>(); }
+void add(peft::Registry& registry) { registry.clippings.add("none", make); }
 
 }  // namespace
 

@@ -12,7 +12,7 @@ struct NormOptions {
   std::string per = "all";
 };
 
-class Norm final : public peft::GradientClipper {
+class Norm final : public peft::GradientClipping {
  public:
   explicit Norm(NormOptions options) : options_(std::move(options)) {}
 
@@ -40,7 +40,7 @@ class Norm final : public peft::GradientClipper {
   NormOptions options_;
 };
 
-std::unique_ptr<peft::GradientClipper> make(peft::Options& in) {
+std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
   NormOptions o;
   in.get("max_norm", o.max_norm, "longer gradients are shortened to this norm")
       .require(o.max_norm > 0, "must be positive; clipping 'none' turns clipping off");
@@ -51,7 +51,7 @@ std::unique_ptr<peft::GradientClipper> make(peft::Options& in) {
   return std::make_unique<Norm>(std::move(o));
 }
 
-void add(peft::Registry& registry) { registry.clippers.add("norm", make); }
+void add(peft::Registry& registry) { registry.clippings.add("norm", make); }
 
 }  // namespace
 

@@ -4,7 +4,7 @@
 
 namespace {
 
-class Value final : public peft::GradientClipper {
+class Value final : public peft::GradientClipping {
  public:
   explicit Value(double clip_value) : clip_value_(clip_value) {}
 
@@ -22,13 +22,13 @@ class Value final : public peft::GradientClipper {
   double clip_value_;
 };
 
-std::unique_ptr<peft::GradientClipper> make(peft::Options& in) {
+std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
   double clip_value = 1;
   in.get("clip_value", clip_value, "elements beyond ± this are set to it")
       .require(clip_value > 0, "must be positive; clipping 'none' turns clipping off");
   return std::make_unique<Value>(clip_value);
 }
-void add(peft::Registry& registry) { registry.clippers.add("value", make); }
+void add(peft::Registry& registry) { registry.clippings.add("value", make); }
 
 }  // namespace
 

@@ -16,7 +16,7 @@ struct ZclipOptions {
   bool skip_update_on_spike = false;
 };
 
-class Zclip final : public peft::GradientClipper {
+class Zclip final : public peft::GradientClipping {
  public:
   explicit Zclip(ZclipOptions options) : options_(std::move(options)) {}
 
@@ -36,19 +36,19 @@ class Zclip final : public peft::GradientClipper {
     return norm;
   }
 
-  peft::State state() const override {
-    peft::State state{{"norms", torch::tensor(norms_, torch::kDouble)}};
+  peft::StateDict state_dict() const override {
+    peft::StateDict state{{"norms", torch::tensor(norms_, torch::kDouble)}};
     if (started_) state["mean"] = torch::tensor(mean_, torch::kDouble);
     if (started_) state["variance"] = torch::tensor(variance_, torch::kDouble);
     return state;
   }
 
-  void load(const peft::State& state) override {
+  void load_state_dict(const peft::StateDict& state) override {
     const auto norms = state.find("norms");
     const bool started = state.contains("mean");
-    peft::State wanted{{"norms", norms == state.end() ? torch::empty({0}) : torch::empty({norms->second.numel()})}};
+    peft::StateDict wanted{{"norms", norms == state.end() ? torch::empty({0}) : torch::empty({norms->second.numel()})}};
     if (started) wanted["mean"] = wanted["variance"] = torch::empty({});
-    const std::string problems = peft::misfits(wanted, state);
+    const std::string problems = peft::describe_mismatch(wanted, state);
     if (!problems.empty()) throw peft::InputError("zclip: the saved state does not fit:" + problems);
     const torch::Tensor saved = norms->second.to(torch::kCPU, torch::kDouble).contiguous();
     norms_.assign(saved.data_ptr<double>(), saved.data_ptr<double>() + saved.numel());
@@ -87,7 +87,7 @@ class Zclip final : public peft::GradientClipper {
   bool started_ = false;
 };
 
-std::unique_ptr<peft::GradientClipper> make(peft::Options& in) {
+std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
   ZclipOptions o;
   double max_norm = 1;
   in.get("alpha", o.alpha, "decay of the norms' mean and variance")
@@ -114,7 +114,7 @@ std::unique_ptr<peft::GradientClipper> make(peft::Options& in) {
   return std::make_unique<Zclip>(std::move(o));
 }
 
-void add(peft::Registry& registry) { registry.clippers.add("zclip", make); }
+void add(peft::Registry& registry) { registry.clippings.add("zclip", make); }
 
 }  // namespace
 

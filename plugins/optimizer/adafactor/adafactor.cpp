@@ -22,8 +22,8 @@ class Adafactor final : public PerParameter {
  protected:
   double default_lr() const override { return options_.lr; }
   double default_weight_decay() const override { return options_.weight_decay; }
-  peft::State make_state(const Tensor& parameter) const override {
-    peft::State state;
+  peft::StateDict make_state(const Tensor& parameter) const override {
+    peft::StateDict state;
     if (parameter.dim() >= 2) {
       state["exp_avg_sq_row"] = at::zeros_like(parameter.select(-1, 0));
       state["exp_avg_sq_col"] = at::zeros_like(parameter.select(-2, 0));

@@ -1,7 +1,7 @@
 // AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv 1711.05101).
-#include <peft/error.h>
-#include <peft/memory.h>
+#include <peft/base/error.h>
 #include <peft/plugin.h>
+#include <peft/runtime/memory.h>
 #include <torch/torch.h>
 
 #include "../common_options.h"
@@ -18,8 +18,8 @@ class AdamW final : public peft::Optimizer {
  public:
   explicit AdamW(AdamWOptions options) : options_(options) {}
   void step() override;
-  peft::State state() const override;
-  void load(const peft::State& state) override;
+  peft::StateDict state_dict() const override;
+  void load_state_dict(const peft::StateDict& state) override;
   uint64_t state_bytes(const Tensor& parameter) const override { return 2 * parameter.nbytes(); }
 
  protected:
@@ -48,7 +48,7 @@ void AdamW::make_moments() {
     int64_t at = 0;
     for (const auto& [name, parameter] : group.parameters) {
       const auto window = [&](const Tensor& flat) {
-        return flat.narrow(0, at, parameter.numel()).view(parameter.sizes());
+        return flat.narrow(0, at, parameter.numel()).view(parameter.in_size_limit());
       };
       const Tensor step = torch::zeros({}, options.dtype(torch::kFloat));
       if (!moments_.emplace(name, Moments{window(first), window(second), step}).second)
@@ -78,8 +78,8 @@ void AdamW::step() {
   }
 }
 
-peft::State AdamW::state() const {
-  peft::State state;
+peft::StateDict AdamW::state_dict() const {
+  peft::StateDict state;
   for (const auto& [name, moments] : moments_) {
     state[name + ".exp_avg"] = moments.exp_avg;
     state[name + ".exp_avg_sq"] = moments.exp_avg_sq;
@@ -88,11 +88,11 @@ peft::State AdamW::state() const {
   return state;
 }
 
-void AdamW::load(const peft::State& state) {
+void AdamW::load_state_dict(const peft::StateDict& state) {
   const torch::NoGradGuard no_grad;
   if (moments_.empty()) make_moments();
-  const peft::State own = this->state();
-  const std::string problems = peft::misfits(own, state);
+  const peft::StateDict own = this->state_dict();
+  const std::string problems = peft::describe_mismatch(own, state);
   if (!problems.empty()) throw peft::InputError("adamw: the saved state is not of these parameters:" + problems);
   for (const auto& [name, tensor] : own) Tensor(tensor).copy_(state.at(name));
 }

@@ -41,7 +41,11 @@ class Map {
   /// codes as they lie, in blocks of 256 with a largest magnitude each → values [codes' shape] of `dtype`.
   Tensor read(const Tensor& codes, const Tensor& absmax, torch::Dtype dtype) const {
     const Tensor values = values_.to(codes.device()).index_select(0, codes.flatten().to(torch::kInt));
-    return (blocks(values) * absmax.unsqueeze(1)).flatten().narrow(0, 0, codes.numel()).view(codes.sizes()).to(dtype);
+    return (blocks(values) * absmax.unsqueeze(1))
+        .flatten()
+        .narrow(0, 0, codes.numel())
+        .view(codes.in_size_limit())
+        .to(dtype);
   }
   void write(const Tensor& values, Tensor codes, Tensor absmax) const {
     const Tensor rows = blocks(values.flatten().to(torch::kFloat));
@@ -49,7 +53,7 @@ class Map {
     // A block of zeros must not become 0/0.
     const Tensor shares = rows * absmax.clamp_min(std::numeric_limits<float>::min()).reciprocal().unsqueeze(1);
     const Tensor nearest = at::bucketize(shares, middles_.to(codes.device()), /*out_int32=*/true);
-    codes.copy_(nearest.flatten().narrow(0, 0, codes.numel()).view(codes.sizes()));
+    codes.copy_(nearest.flatten().narrow(0, 0, codes.numel()).view(codes.in_size_limit()));
   }
 
  private:
@@ -67,10 +71,10 @@ class AdamW8bit final : public PerParameter {
  protected:
   double default_lr() const override { return options_.lr; }
   double default_weight_decay() const override { return options_.weight_decay; }
-  peft::State make_state(const Tensor& parameter) const override {
+  peft::StateDict make_state(const Tensor& parameter) const override {
     if (parameter.numel() < options_.min_8bit_size)
       return {{"exp_avg", at::zeros_like(parameter)}, {"exp_avg_sq", at::zeros_like(parameter)}};
-    const auto codes = [&] { return at::zeros(parameter.sizes(), parameter.options().dtype(torch::kByte)); };
+    const auto codes = [&] { return at::zeros(parameter.in_size_limit(), parameter.options().dtype(torch::kByte)); };
     const auto largest = [&] {
       return at::zeros({(parameter.numel() + kBlock - 1) / kBlock}, parameter.options().dtype(torch::kFloat));
     };

@@ -20,7 +20,7 @@ class Galore final : public PerParameter {
  protected:
   double default_lr() const override { return options_.lr; }
   double default_weight_decay() const override { return options_.weight_decay; }
-  peft::State make_state(const Tensor& parameter) const override;
+  peft::StateDict make_state(const Tensor& parameter) const override;
   void update(Tensor parameter, const Tensor& gradient, Kept& kept, const peft::ParamGroup& group) override;
 
  private:
@@ -34,7 +34,7 @@ class Galore final : public PerParameter {
 
 bool tall(const Tensor& matrix) { return matrix.size(0) >= matrix.size(1); }
 
-peft::State Galore::make_state(const Tensor& parameter) const {
+peft::StateDict Galore::make_state(const Tensor& parameter) const {
   if (!projects(parameter)) return {{"exp_avg", at::zeros_like(parameter)}, {"exp_avg_sq", at::zeros_like(parameter)}};
   const int64_t rows = parameter.size(0), cols = parameter.size(1), rank = options_.rank;
   const auto zeros = [&](int64_t m, int64_t n) { return at::zeros({m, n}, parameter.options()); };

@@ -18,7 +18,7 @@ class Lamb final : public PerParameter {
  protected:
   double default_lr() const override { return options_.lr; }
   double default_weight_decay() const override { return options_.weight_decay; }
-  peft::State make_state(const torch::Tensor& parameter) const override {
+  peft::StateDict make_state(const torch::Tensor& parameter) const override {
     return {{"exp_avg", at::zeros_like(parameter)}, {"exp_avg_sq", at::zeros_like(parameter)}};
   }
   void update(torch::Tensor parameter, const torch::Tensor& gradient, Kept& kept,

@@ -38,7 +38,7 @@ class Muon final : public PerParameter {
  protected:
   double default_lr() const override { return options_.lr; }
   double default_weight_decay() const override { return options_.weight_decay; }
-  peft::State make_state(const Tensor& parameter) const override {
+  peft::StateDict make_state(const Tensor& parameter) const override {
     if (parameter.dim() == 2) return {{"momentum_buffer", at::zeros_like(parameter)}};
     return {{"exp_avg", at::zeros_like(parameter)}, {"exp_avg_sq", at::zeros_like(parameter)}};
   }

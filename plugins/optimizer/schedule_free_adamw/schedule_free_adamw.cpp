@@ -24,13 +24,13 @@ class ScheduleFree final : public PerParameter {
   void step() override;
   void eval() override;
   void train() override;
-  peft::State state() const override;
-  void load(const peft::State& state) override;
+  peft::StateDict state_dict() const override;
+  void load_state_dict(const peft::StateDict& state) override;
 
  protected:
   double default_lr() const override { return options_.lr; }
   double default_weight_decay() const override { return options_.weight_decay; }
-  peft::State make_state(const Tensor& parameter) const override {
+  peft::StateDict make_state(const Tensor& parameter) const override {
     return {{"z", parameter.clone()}, {"exp_avg_sq", at::zeros_like(parameter)}};
   }
   void update(Tensor y, const Tensor& gradient, Kept& kept, const peft::ParamGroup& group) override;
@@ -93,8 +93,8 @@ void ScheduleFree::train() {
 }
 
 /// With y itself: computed back from x and z it would not have the same bits.
-peft::State ScheduleFree::state() const {
-  peft::State state = PerParameter::state();
+peft::StateDict ScheduleFree::state_dict() const {
+  peft::StateDict state = PerParameter::state_dict();
   for (const peft::ParamGroup& group : groups_)
     for (const auto& [name, parameter] : group.parameters)
       if (state.contains(name + ".step")) state[name + ".y"] = y_.contains(name) ? y_.at(name) : parameter.detach();
@@ -106,12 +106,12 @@ peft::State ScheduleFree::state() const {
   return state;
 }
 
-void ScheduleFree::load(const peft::State& state) {
+void ScheduleFree::load_state_dict(const peft::StateDict& state) {
   const torch::NoGradGuard no_grad;
-  peft::State rest = state;
+  peft::StateDict rest = state;
   const auto take = [&](const std::string& name, at::IntArrayRef shape) {
     const auto node = rest.extract(name);
-    if (!node || node.mapped().sizes() != shape)
+    if (!node || node.mapped().in_size_limit() != shape)
       throw peft::InputError("schedule_free_adamw: the saved state does not hold '" + peft::printable(name) +
                              "' as these parameters need it");
     return node.mapped();
@@ -123,7 +123,7 @@ void ScheduleFree::load(const peft::State& state) {
   std::vector<std::pair<Tensor, Tensor>> trained;
   for (const peft::ParamGroup& group : groups_)
     for (const auto& [name, parameter] : group.parameters)
-      if (state.contains(name + ".step")) trained.emplace_back(parameter, take(name + ".y", parameter.sizes()));
+      if (state.contains(name + ".step")) trained.emplace_back(parameter, take(name + ".y", parameter.in_size_limit()));
   PerParameter::load(rest);
   y_.clear();
   averages_ = averages;

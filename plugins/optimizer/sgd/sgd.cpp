@@ -1,7 +1,7 @@
 // Stochastic gradient descent with momentum, as torch.optim.SGD defines it.
-#include <peft/error.h>
-#include <peft/memory.h>
+#include <peft/base/error.h>
 #include <peft/plugin.h>
+#include <peft/runtime/memory.h>
 #include <torch/torch.h>
 
 #include "../common_options.h"
@@ -19,8 +19,8 @@ class Sgd final : public peft::Optimizer {
  public:
   explicit Sgd(SgdOptions options) : options_(options) {}
   void step() override;
-  peft::State state() const override { return momentum_; }
-  void load(const peft::State& state) override;
+  peft::StateDict state_dict() const override { return momentum_; }
+  void load_state_dict(const peft::StateDict& state) override;
   uint64_t state_bytes(const Tensor& parameter) const override {
     return options_.momentum > 0 ? parameter.nbytes() : 0;
   }
@@ -31,7 +31,7 @@ class Sgd final : public peft::Optimizer {
 
  private:
   SgdOptions options_;
-  peft::State momentum_;  ///< by parameter name, from a parameter's first gradient on
+  peft::StateDict momentum_;  ///< by parameter name, from a parameter's first gradient on
 };
 
 void Sgd::step() {
@@ -58,13 +58,13 @@ void Sgd::step() {
   }
 }
 
-void Sgd::load(const peft::State& state) {
+void Sgd::load_state_dict(const peft::StateDict& state) {
   std::map<std::string, Tensor> known;
   for (const peft::ParamGroup& group : groups_) known.insert(group.parameters.begin(), group.parameters.end());
-  peft::State loaded;
+  peft::StateDict loaded;
   for (const auto& [name, tensor] : state) {
     const auto it = known.find(name);
-    if (it == known.end() || it->second.sizes() != tensor.sizes() || options_.momentum == 0)
+    if (it == known.end() || it->second.in_size_limit() != tensor.in_size_limit() || options_.momentum == 0)
       throw peft::InputError("sgd: the saved state '" + peft::printable(name) + "' is not of these parameters");
     loaded[name] = tensor.to(it->second.options().requires_grad(false), false, /*copy=*/true);
   }

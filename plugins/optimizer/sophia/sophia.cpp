@@ -16,12 +16,12 @@ class Sophia final : public PerParameter {
   explicit Sophia(SophiaOptions options) : PerParameter("sophia"), options_(options) {}
 
   /// Once before each of these steps, though it be tried again.
-  bool wants_sampled_gradients() const override {
+  bool needs_sampled_label_gradients() const override {
     return steps_ % options_.update_period == 0 && observed_at_ != steps_;
   }
 
   /// The Gauss-Newton-Bartlett estimate: tokens · g², with the gradient g of the mean over drawn labels.
-  void observe_sampled_gradients(int64_t tokens) override {
+  void on_sampled_label_gradients(int64_t tokens) override {
     const torch::NoGradGuard no_grad;
     observed_at_ = steps_;
     const double weight = (1 - options_.beta2) * static_cast<double>(tokens);
@@ -35,14 +35,14 @@ class Sophia final : public PerParameter {
     PerParameter::step();
     ++steps_;
   }
-  peft::State state() const override {
-    peft::State state = PerParameter::state();
+  peft::StateDict state_dict() const override {
+    peft::StateDict state = PerParameter::state_dict();
     state["steps"] = torch::tensor(steps_, torch::kLong);
     state["observed_at"] = torch::tensor(observed_at_, torch::kLong);
     return state;
   }
-  void load(const peft::State& state) override {
-    peft::State rest = state;
+  void load_state_dict(const peft::StateDict& state) override {
+    peft::StateDict rest = state;
     const auto steps = rest.extract("steps"), observed_at = rest.extract("observed_at");
     if (!steps || steps.mapped().numel() != 1 || !observed_at || observed_at.mapped().numel() != 1)
       throw peft::InputError("sophia: the saved state has no step count");
@@ -54,7 +54,7 @@ class Sophia final : public PerParameter {
  protected:
   double default_lr() const override { return options_.lr; }
   double default_weight_decay() const override { return options_.weight_decay; }
-  peft::State make_state(const Tensor& parameter) const override {
+  peft::StateDict make_state(const Tensor& parameter) const override {
     return {{"exp_avg", at::zeros_like(parameter)}, {"hessian", at::zeros_like(parameter)}};
   }
   void update(Tensor parameter, const Tensor& gradient, Kept& kept, const peft::ParamGroup& group) override {

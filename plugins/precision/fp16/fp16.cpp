@@ -28,7 +28,7 @@ class Fp16 final : public peft::Precision {
     scaled_ = true;
   }
 
-  bool ready(const std::vector<torch::Tensor>& parameters) override {
+  bool unscale_gradients(const std::vector<torch::Tensor>& parameters) override {
     if (!std::exchange(scaled_, false)) return true;  // gradients that no loss of ours made are at their true scale
     const torch::NoGradGuard no_grad;
     const std::vector<torch::Tensor> gradients = peft::gradients(parameters);
@@ -55,11 +55,11 @@ class Fp16 final : public peft::Precision {
     return finite;
   }
 
-  peft::State state() const override {
+  peft::StateDict state_dict() const override {
     return {{"scale", scale_.clone()}, {"growth_tracker", growth_tracker_.clone()}};
   }
 
-  void load(const peft::State& state) override {
+  void load_state_dict(const peft::StateDict& state) override {
     const double scale = number(state, "scale", torch::kFloat32);
     const double tracker = number(state, "growth_tracker", torch::kInt32);
     if (state.size() != 2)
@@ -74,7 +74,7 @@ class Fp16 final : public peft::Precision {
   }
 
  private:
-  static double number(const peft::State& state, const std::string& name, torch::Dtype dtype) {
+  static double number(const peft::StateDict& state, const std::string& name, torch::Dtype dtype) {
     const auto it = state.find(name);
     if (it == state.end()) throw peft::InputError("precision fp16: its state lacks " + name);
     if (it->second.numel() != 1 || it->second.scalar_type() != dtype)

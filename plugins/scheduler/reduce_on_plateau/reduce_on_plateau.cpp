@@ -1,5 +1,5 @@
 // Lowers the rate when the evaluation loss no longer falls, as torch's ReduceLROnPlateau.
-#include <peft/error.h>
+#include <peft/base/error.h>
 
 #include "../warmup.h"
 
@@ -25,7 +25,7 @@ class ReduceOnPlateau final : public WarmupScheduler {
 
   bool needs_evaluations() const override { return true; }
 
-  void observe(double eval_loss) override {
+  void on_evaluation(double eval_loss) override {
     if (better(eval_loss))
       record_.best = eval_loss, record_.bad = 0;
     else
@@ -37,7 +37,7 @@ class ReduceOnPlateau final : public WarmupScheduler {
     }
   }
 
-  std::map<std::string, double> state() const override {
+  std::map<std::string, double> state_dict() const override {
     std::map<std::string, double> state = {
         {"bad", record_.bad}, {"resting", record_.resting}, {"reductions", record_.reductions}};
     if (record_.best) state["best"] = *record_.best;

@@ -1,6 +1,6 @@
 // Promises that a name out of a file, shown by printable(), cannot drive a terminal: what is printed is UTF-8 without a
 // control character, and what was there can still be told.
-#include "peft/error.h"
+#include "peft/base/error.h"
 
 #include "support/test.h"
 

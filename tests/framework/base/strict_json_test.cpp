@@ -2,7 +2,7 @@
 // nlohmann's parser lets through beyond that is refused.
 #include "base/strict_json.h"
 
-#include "peft/error.h"
+#include "peft/base/error.h"
 #include "support/message.h"
 #include "support/test.h"
 

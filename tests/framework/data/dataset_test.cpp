@@ -10,8 +10,8 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "peft/base/error.h"
 #include "peft/data/sampler.h"
-#include "peft/error.h"
 #include "support/test.h"
 
 using namespace peft;
@@ -20,7 +20,7 @@ namespace fs = std::filesystem;
 namespace {
 
 /// Bytes as tokens; <e> ends.
-Text bytes_text(bool chat) {
+TextPipeline bytes_text(bool chat) {
   nlohmann::json vocabulary = {{"<e>", 0}};
   for (int c = 33; c < 127; ++c) vocabulary[std::string(1, static_cast<char>(c))] = c;
   vocabulary["\u0120"] = 200;  // a space
@@ -50,7 +50,7 @@ Text bytes_text(bool chat) {
         {"byte_fallback", false},
         {"vocab", vocabulary},
         {"merges", nlohmann::json::array()}}}};
-  Text text;
+  TextPipeline text;
   text.tokenizer = Tokenizer::from_json(tokenizer.dump(), "test");
   if (chat)
     text.chat_template = ChatTemplate::parse(
@@ -72,7 +72,7 @@ struct Folder {
 };
 
 /// What the model must say, of all examples.
-std::string learned(const Dataset& set, const Text& text) {
+std::string learned(const Dataset& set, const TextPipeline& text) {
   std::string all;
   for (const Example& example : set.examples) {
     std::vector<int64_t> ids;
@@ -83,11 +83,11 @@ std::string learned(const Dataset& set, const Text& text) {
   return all;
 }
 
-Dataset load(const std::string& file, const Text& text, DataOptions options = {}) {
+Dataset load(const std::string& file, const TextPipeline& text, DataOptions options = {}) {
   return load_dataset({file}, options, text);
 }
 
-std::string error_of(const std::string& file, const Text& text, const DataOptions& options = {}) {
+std::string error_of(const std::string& file, const TextPipeline& text, const DataOptions& options = {}) {
   try {
     load(file, text, options);
   } catch (const InputError& error) {
@@ -100,7 +100,7 @@ std::string error_of(const std::string& file, const Text& text, const DataOption
 
 TEST_CASE("each format is found, and only answers are learned") {
   const Folder folder;
-  const Text text = bytes_text(true);
+  const TextPipeline text = bytes_text(true);
   struct Row {
     const char *format, *record, *learned;
   };
@@ -126,7 +126,7 @@ TEST_CASE("each format is found, and only answers are learned") {
 
 TEST_CASE("what is cut or left out is counted") {
   const Folder folder;
-  const Text text = bytes_text(false);
+  const TextPipeline text = bytes_text(false);
   DataOptions options;
   options.max_length = 4;
   const std::string file = folder.put("x.jsonl",
@@ -137,13 +137,13 @@ TEST_CASE("what is cut or left out is counted") {
   CHECK(set.examples.size() == 2);
   CHECK(set.truncated == 2);
   CHECK(set.skipped == 1);
-  CHECK(set.dropped_tokens == 4 + 3);
-  CHECK(set.supervised == 2 + 2);
+  CHECK(set.truncated_tokens == 4 + 3);
+  CHECK(set.num_target_tokens == 2 + 2);
 }
 
 TEST_CASE("wrong data is told with file and line") {
   const Folder folder;
-  const Text text = bytes_text(true);
+  const TextPipeline text = bytes_text(true);
   const auto told = [&](const std::string& bytes, const std::string& part) {
     const std::string error = error_of(folder.put("bad.jsonl", bytes), text);
     INFO(error);
@@ -165,7 +165,7 @@ TEST_CASE("wrong data is told with file and line") {
 
 TEST_CASE("what takes too long to render is refused") {
   const Folder folder;
-  const Text text = bytes_text(true);
+  const TextPipeline text = bytes_text(true);
   const auto conversation = [](int turns, bool learned) {
     nlohmann::json messages = nlohmann::json::array();
     for (int i = 0; i < turns; ++i) {
@@ -223,8 +223,8 @@ TEST_CASE("a batch lays examples end to end, positions restart") {
   const Batch batch = make_batch(data, {1, 0});
   CHECK(batch.ids == std::vector<int64_t>{4, 5, 1, 2, 3});
   CHECK(batch.positions == std::vector<int64_t>{0, 1, 0, 1, 2});
-  CHECK(batch.starts == std::vector<int64_t>{0, 2, 5});
-  CHECK(batch.supervised() == 3);  // the first token of an example is said from nothing
+  CHECK(batch.cu_seqlens == std::vector<int64_t>{0, 2, 5});
+  CHECK(batch.num_target_tokens() == 3);  // the first token of an example is said from nothing
 }
 
 TEST_CASE("a split holds out its share, and loses nothing") {

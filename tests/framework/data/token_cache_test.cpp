@@ -14,8 +14,8 @@
 #include <nlohmann/json.hpp>
 #include <vector>
 
-#include "peft/error.h"
-#include "peft/files/checkpoint.h"
+#include "peft/base/error.h"
+#include "peft/files/pretrained_model.h"
 #include "support/test.h"
 
 using namespace peft;
@@ -24,7 +24,7 @@ namespace fs = std::filesystem;
 namespace {
 
 /// A checkpoint of text alone: bytes as tokens; <e> ends.
-class Words final : public Checkpoint {
+class Words final : public PretrainedModel {
  public:
   explicit Words(const std::string& chat_template = "", const std::string& further = "") {
     nlohmann::json vocabulary = {{"<e>", 0}};
@@ -95,10 +95,10 @@ void check_same(const Dataset& one, const Dataset& other) {
   }
   CHECK(one.format == other.format);
   CHECK(one.truncated == other.truncated);
-  CHECK(one.dropped_tokens == other.dropped_tokens);
+  CHECK(one.truncated_tokens == other.truncated_tokens);
   CHECK(one.skipped == other.skipped);
   CHECK(one.tokens == other.tokens);
-  CHECK(one.supervised == other.supervised);
+  CHECK(one.num_target_tokens == other.num_target_tokens);
 }
 
 }  // namespace
@@ -116,7 +116,7 @@ TEST_CASE("a second run gets the same examples, without a tokenizer") {
 
   const Dataset fresh = cache.load(files, short_examples(), LazyText(words));
   CHECK_FALSE(fresh.cached);
-  CHECK(fresh.not_kept.empty());
+  CHECK(fresh.cache_error.empty());
   CHECK(words->built == built + 1);
   const Dataset again = cache.load(files, short_examples(), LazyText(words));
   CHECK(again.cached);
@@ -187,9 +187,9 @@ TEST_CASE("who cannot write the cache still gets the tokens, and is told why") {
   const auto words = std::make_shared<Words>();
   const Dataset set = TokenCache(folder.put("file", "") + "/cache").load(files, short_examples(), LazyText(words));
   CHECK(set.examples.size() == 2);
-  CHECK(set.not_kept.find("file/cache") != std::string::npos);
+  CHECK(set.cache_error.find("file/cache") != std::string::npos);
   const Dataset none = TokenCache("").load(files, short_examples(), LazyText(words));
-  CHECK(none.not_kept.empty());
+  CHECK(none.cache_error.empty());
   CHECK_FALSE(none.cached);
 }
 
@@ -235,7 +235,7 @@ TEST_CASE("processes that write at the same time do each other no harm") {
     bool good = true;
     for (int round = 0; round < 20; ++round) {
       const Dataset set = TokenCache(folder.cache()).load(files, short_examples(), LazyText(words));
-      good = good && set.examples.size() == 2 && set.not_kept.empty();
+      good = good && set.examples.size() == 2 && set.cache_error.empty();
       std::error_code gone;
       if (round % 2 == 0) fs::remove(kept, gone);
     }

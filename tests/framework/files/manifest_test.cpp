@@ -12,9 +12,9 @@
 
 #include "base/sha256.h"
 #include "files/atomic_file.h"
-#include "peft/error.h"
-#include "peft/files/draft_folder.h"
-#include "peft/files/folder_lock.h"
+#include "peft/base/error.h"
+#include "peft/files/atomic_directory.h"
+#include "peft/files/directory_lock.h"
 #include "peft/files/json.h"
 #include "support/message.h"
 #include "support/test.h"
@@ -102,30 +102,30 @@ TEST_CASE("a draft folder appears by publish, in an older one's place where it m
   const std::string path = (folder.path / "made").string();
   for (const std::string& text : {std::string("old"), std::string("new")}) {
     {
-      DraftFolder given_up(path);
+      AtomicDirectory given_up(path);
       write_file(given_up.file("text"), "never");
     }
-    DraftFolder draft(path, /*over_another=*/true);
+    AtomicDirectory draft(path, /*replace_existing=*/true);
     write_file(draft.file("text"), text);
-    draft.publish();
+    draft.commit();
     CHECK(read_text(path + "/text", 100) == text);
-    CHECK_FALSE(fs::exists(path + DraftFolder::ending));
+    CHECK_FALSE(fs::exists(path + AtomicDirectory::kStagingSuffix));
   }
-  DraftFolder late(path);
+  AtomicDirectory late(path);
   write_file(late.file("text"), "late");
-  CHECK(has(message_of<ResourceError>([&] { late.publish(); }), "something of that name is there now"));
+  CHECK(has(message_of<ResourceError>([&] { late.commit(); }), "something of that name is there now"));
   CHECK(read_text(path + "/text", 100) == "new");
 }
 
 TEST_CASE("a draft is one process's: another one is refused, and harms nothing") {
   const Folder folder;
   const std::string path = (folder.path / "made").string();
-  DraftFolder draft(path);
+  AtomicDirectory draft(path);
   write_file(draft.file("text"), "mine");
-  CHECK(has(message_of<ResourceError>([&] { DraftFolder second(path); }), "another run is writing into it"));
-  draft.publish();
+  CHECK(has(message_of<ResourceError>([&] { AtomicDirectory second(path); }), "another run is writing into it"));
+  draft.commit();
   CHECK(read_text(path + "/text", 100) == "mine");
-  DraftFolder next(path, /*over_another=*/true);  // what is published is nobody's
+  AtomicDirectory next(path, /*replace_existing=*/true);  // what is published is nobody's
 }
 
 TEST_CASE("a folder is made with those above it, or is there") {
@@ -141,11 +141,11 @@ TEST_CASE("a folder is made with those above it, or is there") {
 TEST_CASE("a folder is one run's") {
   const Folder folder;
   {
-    const FolderLock lock(folder.sealed());
-    CHECK(
-        has(message_of<ResourceError>([&] { FolderLock second(folder.sealed()); }), "another run is writing into it"));
+    const DirectoryLock lock(folder.sealed());
+    CHECK(has(message_of<ResourceError>([&] { DirectoryLock second(folder.sealed()); }),
+              "another run is writing into it"));
   }
-  const FolderLock again(folder.sealed());
+  const DirectoryLock again(folder.sealed());
 }
 
 TEST_CASE("a killed process's file is known by its name") {

@@ -9,7 +9,7 @@
 #include <fstream>
 #include <random>
 
-#include "peft/error.h"
+#include "peft/base/error.h"
 #include "peft/files/json.h"
 #include "support/test.h"
 
@@ -62,7 +62,7 @@ TEST_CASE("a file written is read back") {
       folder.file("x.safetensors"),
       {{"small", StoredType::f32, {3}}, {"empty", StoredType::f16, {0, 4}}, {"big", StoredType::i64, {}}},
       {{"format", "pt"}});
-  for (const TensorForm& tensor : writer.tensors()) {
+  for (const TensorInfo& tensor : writer.tensors()) {
     CHECK_THROWS_AS(writer.commit(), std::logic_error);
     writer.write(data.at(tensor.name));
   }

@@ -2,8 +2,9 @@
 // do not disturb, while anything that would change the mathematics and is not known stops with key and file.
 #include <nlohmann/json.hpp>
 
-#include "peft/error.h"
-#include "peft/options.h"
+#include "peft/base/error.h"
+#include "peft/options/document.h"
+#include "peft/options/options.h"
 #include "support/test.h"
 
 using namespace peft;

@@ -1,13 +1,14 @@
 // Typed options promise: defaults stay where nothing is written; everything wrong with a file is told at once, each
 // with file, line and column; nothing is converted but an integer to a number; what a run read can be written out as
 // TOML that gives the same values again.
-#include "peft/options.h"
+#include "peft/options/options.h"
+#include "peft/options/document.h"
 
 #include <filesystem>
 #include <fstream>
 #include <limits>
 
-#include "peft/error.h"
+#include "peft/base/error.h"
 #include "support/message.h"
 #include "support/test.h"
 

@@ -3,7 +3,7 @@
 // plugin beside it still works.
 #include <torch/types.h>
 
-#include "peft/plugin.h"
+#include "peft/plugin/plugins.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -16,8 +16,8 @@
 #include <fstream>
 #include <sstream>
 
-#include "peft/error.h"
-#include "peft/site.h"
+#include "peft/base/error.h"
+#include "peft/nn/site.h"
 #include "support/message.h"
 #include "support/test.h"
 
@@ -110,7 +110,7 @@ TEST_CASE("exceptions and RTTI cross the border", "[plugin]") {
   Options in = document.table("scheduler");
   const auto made = plugins.make<Scheduler>("good", in);
   CHECK(made->lr(0, 1, 1.0) == -1.0);  // the plugin caught the core's ConfigError by type
-  CHECK(dynamic_cast<GradientClipper*>(made.get()) != nullptr);
+  CHECK(dynamic_cast<GradientClipping*>(made.get()) != nullptr);
   CHECK(dynamic_cast<Optimizer*>(made.get()) == nullptr);
   ::setenv("PEFT_FIXTURE", "make: ConfigError", 1);
   CHECK_THROWS_AS(plugins.make<Scheduler>("contrary", in), ConfigError);
@@ -166,7 +166,7 @@ TEST_CASE("the search path", "[plugin]") {
 }
 
 TEST_CASE("a plugin built for something else is refused before anything in it runs", "[plugin]") {
-  const std::string number = PEFT_TEXT(PEFT_ABI_NUMBER);
+  const std::string number = PEFT_STRINGIFY(PEFT_ABI_NUMBER);
   const std::pair<std::string, std::string> changes[] = {
       {"peft ABI " + number + ",", "peft ABI " + std::string(number.size(), '0') + ","},
       {TORCH_VERSION, std::string(std::strlen(TORCH_VERSION), '9')},
@@ -383,7 +383,7 @@ TEST_CASE("the folders above are looked at up to the root, along symbolic links 
 TEST_CASE("what leaves a plugin in a step is told with its file", "[plugin]") {
   Linear site("model.layers.0.self_attn.q_proj", 2, 2, false);
   site.set_frozen({torch::ones({2, 2}), {}});
-  struct Stumbling final : Layer {
+  struct Stumbling final : AdapterLayer {
     std::function<Tensor(const Tensor&, const Next&)> work;
     Tensor forward(const Tensor& x, const Next& next) override { return work(x, next); }
   };

@@ -1,9 +1,9 @@
 // Promises how a checkpoint's files become Text: which template of several, and which ids end a text.
 #include "peft/text/text.h"
 
-#include "peft/error.h"
-#include "peft/files/checkpoint.h"
-#include "small_tokenizer.h"
+#include "framework/text/tokenizer/small_tokenizer.h"
+#include "peft/base/error.h"
+#include "peft/files/pretrained_model.h"
 #include "support/test.h"
 
 namespace {
@@ -11,7 +11,7 @@ namespace {
 using nlohmann::json;
 using Ids = std::vector<int64_t>;
 
-class FakeCheckpoint : public peft::Checkpoint {
+class FakeCheckpoint : public peft::PretrainedModel {
  public:
   json config_ = json::object(), tokenizer_config_ = json::object(), generation_config_ = json::object();
 
@@ -33,7 +33,7 @@ class FakeCheckpoint : public peft::Checkpoint {
 }  // namespace
 
 TEST_CASE("a checkpoint that says nothing has a tokenizer and no more") {
-  const peft::Text text = peft::load_text(FakeCheckpoint());
+  const peft::TextPipeline text = peft::load_text(FakeCheckpoint());
   CHECK(text.tokenizer->encode("abc", true) == Ids{5});
   CHECK(text.chat_template == nullptr);
   CHECK(text.eos_ids.empty());

@@ -1,11 +1,11 @@
 // What a method sees before it is attached promises: the loss is the mean over what is learned, and starts and labels
 // are those of the rows that layers see, also where another adapter put virtual tokens in front of each example.
-#include "peft/calibration.h"
+#include "peft/adapters/calibration.h"
 
 #include <torch/torch.h>
 
-#include "peft/adapter.h"
-#include "peft/train.h"
+#include "peft/adapters/adapter.h"
+#include "peft/train/train.h"
 #include "plugins/load.h"
 #include "selfcheck/tiny_model.h"
 #include "support/test.h"
@@ -24,8 +24,8 @@ Dataset test_data() {
 }
 
 struct Seen {
-  int64_t supervised, rows_of_layers;
-  std::vector<int64_t> starts;
+  int64_t num_target_tokens, rows_of_layers;
+  std::vector<int64_t> cu_seqlens;
   Tensor labels;
   double loss, sum;
 };
@@ -39,7 +39,7 @@ Seen look(Model& model) {
   const Calibration given = calibration(model, *precision, data, options, false, 64);
   REQUIRE(given.batches == 1);
   const CalibrationBatch batch = given.batch(0);
-  Seen seen{batch.supervised, 0, batch.row_starts, batch.row_labels, 0, 0};
+  Seen seen{batch.num_target_tokens, 0, batch.row_cu_seqlens, batch.row_labels, 0, 0};
   const InputProbe probe({model.find("model.layers.0.self_attn.q_proj")},
                          [&](std::size_t, const Tensor& x) { seen.rows_of_layers = x.size(0); });
   seen.loss = given.loss(batch).item<double>();
@@ -52,10 +52,10 @@ Seen look(Model& model) {
 TEST_CASE("without virtual tokens an example's first token is not learned") {
   const auto model = test::tiny_model(test::tiny_config(), torch::kDouble);
   const Seen seen = look(*model);
-  CHECK(seen.supervised == 9 - 3);
+  CHECK(seen.num_target_tokens == 9 - 3);
   CHECK(seen.loss == Approx(seen.sum / 6).epsilon(1e-12));
   CHECK(seen.rows_of_layers == 9);
-  CHECK(seen.starts.back() == 9);
+  CHECK(seen.cu_seqlens.back() == 9);
   CHECK(seen.labels.size(0) == 9);
 }
 
@@ -64,12 +64,12 @@ TEST_CASE("behind virtual tokens it is, and layers see those, too") {
   const auto prompt = test::load<Adapter>("prompt_tuning", "num_virtual_tokens = 4");
   prompt->attach(*model, torch::kDouble);
   const Seen seen = look(*model);
-  CHECK(seen.supervised == 9);
+  CHECK(seen.num_target_tokens == 9);
   CHECK(seen.loss == Approx(seen.sum / 9).epsilon(1e-12));
   CHECK(seen.rows_of_layers == 9 + 3 * 4);
-  CHECK(seen.starts.back() == 9 + 3 * 4);
+  CHECK(seen.cu_seqlens.back() == 9 + 3 * 4);
   REQUIRE(seen.labels.size(0) == 9 + 3 * 4);
   CHECK((seen.labels != ignored_label).sum().item<int64_t>() == 9);
-  for (std::size_t e = 0; e + 1 < seen.starts.size(); ++e)
-    CHECK((seen.labels.narrow(0, seen.starts[e], 4) == ignored_label).all().item<bool>());
+  for (std::size_t e = 0; e + 1 < seen.cu_seqlens.size(); ++e)
+    CHECK((seen.labels.narrow(0, seen.cu_seqlens[e], 4) == ignored_label).all().item<bool>());
 }

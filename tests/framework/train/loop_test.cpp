@@ -6,9 +6,9 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "peft/error.h"
-#include "peft/estimate.h"
-#include "peft/train.h"
+#include "peft/base/error.h"
+#include "peft/planning/memory_estimate.h"
+#include "peft/train/train.h"
 #include "plugins/load.h"
 #include "selfcheck/tiny_model.h"
 #include "support/message.h"
@@ -38,12 +38,12 @@ Dataset test_data(std::size_t count, bool masked = false) {
   return data;
 }
 
-struct Recorder : Observer {
-  void stepped(const StepReport& report) override { steps.push_back(report); }
-  void faulted(const FaultReport& report) override { faults.push_back(report); }
-  void evaluated(const EvalReport& report) override { evaluations.push_back(report); }
+struct Recorder : TrainingCallback {
+  void on_step_end(const StepReport& report) override { steps.push_back(report); }
+  void on_nonfinite_step(const NonFiniteStep& report) override { faults.push_back(report); }
+  void on_evaluate(const EvalReport& report) override { evaluations.push_back(report); }
   std::vector<StepReport> steps;
-  std::vector<FaultReport> faults;
+  std::vector<NonFiniteStep> faults;
   std::vector<EvalReport> evaluations;
 };
 
@@ -61,31 +61,31 @@ struct Trainer {
     for (ParamGroup& group : adapter->groups(*model)) optimizer->add(std::move(group));
   }
   TrainingResult run() {
-    Run all{.model = *model,
-            .optimizer = *optimizer,
-            .scheduler = *scheduler,
-            .clipper = *clipper,
-            .precision = *precision,
-            .adapters = told,
-            .data = data,
-            .eval_data = eval_data ? &*eval_data : nullptr,
-            .packing = packing,
-            .max_length = 64,
-            .options = options,
-            .memory = memory,
-            .observers = observers,
-            .save =
-                [this](const Snapshot& snapshot) {
-                  saved.push_back(snapshot.step);
-                  snapshots.push_back(snapshot);
-                },
-            .stop =
-                [this] {
-                  const bool faulted = !recorder.faults.empty() && recorder.faults.back().step == -stop_after;
-                  return faulted ||
-                         (!recorder.steps.empty() && stop_after > 0 && recorder.steps.back().step >= stop_after);
-                },
-            .resume = from};
+    TrainingSession all{
+        .model = *model,
+        .optimizer = *optimizer,
+        .scheduler = *scheduler,
+        .clipping = *clipping,
+        .precision = *precision,
+        .adapters = told,
+        .data = data,
+        .eval_data = eval_data ? &*eval_data : nullptr,
+        .packing = packing,
+        .max_length = 64,
+        .options = options,
+        .memory = memory,
+        .callbacks = callbacks,
+        .save =
+            [this](const Snapshot& snapshot) {
+              saved.push_back(snapshot.step);
+              snapshots.push_back(snapshot);
+            },
+        .stop =
+            [this] {
+              const bool faulted = !recorder.faults.empty() && recorder.faults.back().step == -stop_after;
+              return faulted || (!recorder.steps.empty() && stop_after > 0 && recorder.steps.back().step >= stop_after);
+            },
+        .resume = from};
     return train(all);
   }
   std::vector<Adapter*> told;
@@ -94,14 +94,14 @@ struct Trainer {
   std::shared_ptr<Model> model;
   std::unique_ptr<Optimizer> optimizer = test::load<Optimizer>("adamw", "lr = 1e-2");
   std::unique_ptr<Scheduler> scheduler = test::load<Scheduler>("linear");
-  std::unique_ptr<GradientClipper> clipper = test::load<GradientClipper>("norm", "max_norm = 0.5");
+  std::unique_ptr<GradientClipping> clipping = test::load<GradientClipping>("norm", "max_norm = 0.5");
   Dataset data = test_data(12);
   std::optional<Dataset> eval_data;
   bool packing = false;
   TrainingOptions options;
   MemoryMeter memory{torch::kCPU};
   Recorder recorder;
-  std::vector<Observer*> observers{&recorder};
+  std::vector<TrainingCallback*> callbacks{&recorder};
   std::vector<int64_t> saved;
   std::vector<Snapshot> snapshots;
   int64_t stop_after = 1000;       ///< -n: in step n, which is at fault
@@ -132,7 +132,7 @@ TEST_CASE("micro-batches add up to one large batch") {
     CHECK(difference(*whole.model, *parts.model) < 1e-12);
     for (std::size_t i = 0; i < whole.recorder.steps.size(); ++i) {
       CHECK(parts.recorder.steps[i].loss == Approx(whole.recorder.steps[i].loss).epsilon(1e-12));
-      CHECK(parts.recorder.steps[i].supervised == whole.recorder.steps[i].supervised);
+      CHECK(parts.recorder.steps[i].num_target_tokens == whole.recorder.steps[i].num_target_tokens);
     }
   }
 }
@@ -143,11 +143,11 @@ TEST_CASE("activations computed again are those that were kept, dropout included
     Trainer kept(options), one(options), all(options), mixed(options);
     const auto layers = kept.model->checkpointing().size();
     REQUIRE(layers >= 2);
-    one.model->set_checkpointing(std::vector<Checkpointing>(layers, Checkpointing::selective));
-    all.model->set_checkpointing(std::vector<Checkpointing>(layers, Checkpointing::full));
-    auto different = std::vector<Checkpointing>(layers, Checkpointing::none);
-    different.front() = Checkpointing::full;
-    different.back() = Checkpointing::selective;
+    one.model->set_checkpointing(std::vector<ActivationCheckpointing>(layers, ActivationCheckpointing::selective));
+    all.model->set_checkpointing(std::vector<ActivationCheckpointing>(layers, ActivationCheckpointing::full));
+    auto different = std::vector<ActivationCheckpointing>(layers, ActivationCheckpointing::none);
+    different.front() = ActivationCheckpointing::full;
+    different.back() = ActivationCheckpointing::selective;
     mixed.model->set_checkpointing(different);
     torch::manual_seed(7);
     kept.run();
@@ -165,18 +165,18 @@ TEST_CASE("a budget recomputes as little as it must, and says what is too much")
   Trainer trainer;
   const auto total = [&] { return estimate_memory(*trainer.model, *trainer.optimizer, {4096, 4096, 1}).total(); };
   const auto arrange = [&](uint64_t budget) {
-    arrange_memory(*trainer.model, *trainer.optimizer, {4096, 4096, 1}, {}, {.budget = budget});
+    choose_activation_checkpointing(*trainer.model, *trainer.optimizer, {4096, 4096, 1}, {}, {.budget = budget});
     return trainer.model->checkpointing();
   };
   const auto layers = trainer.model->checkpointing().size();
   const uint64_t all = total();
-  CHECK((arrange(all) == std::vector<Checkpointing>(layers, Checkpointing::none)));
+  CHECK((arrange(all) == std::vector<ActivationCheckpointing>(layers, ActivationCheckpointing::none)));
   const auto less = arrange(all - 1);
-  CHECK((less.front() == Checkpointing::selective));
+  CHECK((less.front() == ActivationCheckpointing::selective));
   CHECK(total() < all);
-  trainer.model->set_checkpointing(std::vector<Checkpointing>(layers, Checkpointing::full));
+  trainer.model->set_checkpointing(std::vector<ActivationCheckpointing>(layers, ActivationCheckpointing::full));
   const uint64_t least = total();
-  CHECK((arrange(least) == std::vector<Checkpointing>(layers, Checkpointing::full)));
+  CHECK((arrange(least) == std::vector<ActivationCheckpointing>(layers, ActivationCheckpointing::full)));
   CHECK(has(message_of<ResourceError>([&] { arrange(least - 1); }), "even with all layers recomputed"));
 }
 
@@ -196,10 +196,11 @@ TEST_CASE("packed examples train as separate ones do") {
   double sum = 0;
   for (std::size_t i = 0; i < all.size(); ++i) {
     const Batch one = make_batch(separate.data, {all[i] = i});
-    sum += model.loss_sum(to_input(one, torch::kCPU), to_labels(one, torch::kCPU)).item<double>();
+    sum += model.loss_sum(to_packed_tokens(one, torch::kCPU), to_labels(one, torch::kCPU)).item<double>();
   }
   const Batch batch = make_batch(separate.data, all);
-  const double together = model.loss_sum(to_input(batch, torch::kCPU), to_labels(batch, torch::kCPU)).item<double>();
+  const double together =
+      model.loss_sum(to_packed_tokens(batch, torch::kCPU), to_labels(batch, torch::kCPU)).item<double>();
   CHECK(together == Approx(sum).epsilon(1e-12));
 }
 
@@ -246,13 +247,13 @@ TEST_CASE("evaluation is the mean over supervised tokens and leaves no trace") {
   REQUIRE(with.recorder.evaluations.size() == 3);
   with.model->eval();
   double sum = 0;
-  int64_t supervised = 0;
+  int64_t num_target_tokens = 0;
   for (std::size_t i = 0; i < 5; ++i) {
     const Batch one = make_batch(*with.eval_data, {i});
-    sum += with.model->loss_sum(to_input(one, torch::kCPU), to_labels(one, torch::kCPU)).item<double>();
-    supervised += one.supervised();
+    sum += with.model->loss_sum(to_packed_tokens(one, torch::kCPU), to_labels(one, torch::kCPU)).item<double>();
+    num_target_tokens += one.num_target_tokens();
   }
-  CHECK(with.recorder.evaluations.back().loss == Approx(sum / static_cast<double>(supervised)).epsilon(1e-12));
+  CHECK(with.recorder.evaluations.back().loss == Approx(sum / static_cast<double>(num_target_tokens)).epsilon(1e-12));
 }
 
 TEST_CASE("fp16: a step whose gradients overflow is skipped and counted, and training goes on") {
@@ -278,9 +279,9 @@ TEST_CASE("an adapter is told of each step, and may add to the loss") {
       added.push_back(sum.item<double>());
       return sum;
     }
-    void after_backward(const StepPosition& at) override { write("gradients", at); }
-    void after_step(const StepPosition& at) override { write("stepped", at); }
-    void write(const std::string& what, const StepPosition& at) {
+    void after_backward(const TrainStep& at) override { write("gradients", at); }
+    void after_step(const TrainStep& at) override { write("stepped", at); }
+    void write(const std::string& what, const TrainStep& at) {
       CHECK(trained_.trainable().front().second.grad().defined());
       lines.push_back(what + " " + std::to_string(at.step) + "/" + std::to_string(at.total));
     }
@@ -343,12 +344,12 @@ struct Surveyor : Optimizer {
   void step() override {
     for (const Tensor& parameter : parameters_of(groups())) CHECK(parameter.grad().defined());
   }
-  State state() const override { return {}; }
-  void load(const State&) override {}
+  StateDict state_dict() const override { return {}; }
+  void load_state_dict(const StateDict&) override {}
   uint64_t state_bytes(const Tensor&) const override { return 0; }
   double default_lr() const override { return 0; }
-  bool wants_sampled_gradients() const override { return true; }
-  void observe_sampled_gradients(int64_t tokens) override {
+  bool needs_sampled_label_gradients() const override { return true; }
+  void on_sampled_label_gradients(int64_t tokens) override {
     std::vector<Tensor> flat;
     for (const Tensor& gradient : gradients(parameters_of(groups()))) flat.push_back(gradient.flatten());
     const Tensor gradient = torch::cat(flat);
@@ -381,7 +382,7 @@ TEST_CASE("drawn labels are the model's own: their gradients have mean zero, and
   plain.options.max_steps = 1;
   plain.run();
   REQUIRE(seen.counts.size() == 300);
-  CHECK(seen.counts.front() == trainer.recorder.steps.front().supervised);
+  CHECK(seen.counts.front() == trainer.recorder.steps.front().num_target_tokens);
   CHECK(seen.lengths > 0);
   CHECK(seen.sum.norm().item<double>() < 0.15 * seen.lengths);
   CHECK(trainer.recorder.steps.front().grad_norm == plain.recorder.steps.front().grad_norm);
@@ -418,10 +419,10 @@ struct Spoiler : Adapter {
     if (++losses_ != when_ || what_ != What::loss) return {};
     return trained_.trainable().front().second.sum() * std::numeric_limits<double>::infinity();
   }
-  void after_backward(const StepPosition& at) override {
+  void after_backward(const TrainStep& at) override {
     if (at.step == when_ && what_ == What::gradient) first().mutable_grad().fill_(std::nan(""));
   }
-  void after_step(const StepPosition& at) override {
+  void after_step(const TrainStep& at) override {
     const torch::NoGradGuard guard;
     if (at.step == when_ && what_ == What::parameter) first().fill_(std::nan(""));
   }
@@ -450,7 +451,7 @@ TEST_CASE("a step that is not finite is skipped, counted and told with its examp
     CHECK(std::isfinite(result.loss));
     CHECK(trainer.recorder.steps.size() == 3);
     REQUIRE(trainer.recorder.faults.size() == 1);
-    const FaultReport& fault = trainer.recorder.faults.front();
+    const NonFiniteStep& fault = trainer.recorder.faults.front();
     CHECK(fault.step == 2);
     CHECK(has(fault.what,
               what == Spoiler::What::loss ? "the loss with the adapter's own part is " : "the gradient norm is "));
@@ -532,15 +533,15 @@ TEST_CASE("a run in which nothing trains is refused") {
 namespace {
 
 /// Has a parameter that nothing is computed with.
-struct Idle : Layer {
+struct Idle : AdapterLayer {
   Idle() { register_parameter("idle", torch::zeros({2}, torch::kDouble)); }
   Tensor forward(const Tensor& x, const Next& next) override { return next(x); }
 };
 
 /// Writes into the base while the run is on.
-struct Vandal : Observer {
+struct Vandal : TrainingCallback {
   explicit Vandal(const Model& model) : model_(model) {}
-  void stepped(const StepReport&) override {
+  void on_step_end(const StepReport&) override {
     const torch::NoGradGuard guard;
     Tensor(model_.embedding().frozen().weight).select(0, 39).add_(1e-9);
   }
@@ -552,12 +553,12 @@ struct Vandal : Observer {
 TEST_CASE("whatever shows that not only the adapter learns stops the run") {
   SECTION("the optimizer misses an adapter's tensor") {
     Trainer trainer;
-    trainer.model->head().attach("idle", std::make_shared<Idle>());
+    trainer.model->lm_head().attach("idle", std::make_shared<Idle>());
     CHECK(has(message_of<std::logic_error>([&] { trainer.run(); }), "the optimizer does not train 'lm_head.idle'"));
   }
   SECTION("an adapter's tensor gets no gradient") {
     Trainer trainer;
-    trainer.model->head().attach("idle", std::make_shared<Idle>());
+    trainer.model->lm_head().attach("idle", std::make_shared<Idle>());
     trainer.optimizer = test::load<Optimizer>("adamw", "lr = 1e-2");
     ParamGroup all;
     all.parameters = trainer.model->trainable();
@@ -581,7 +582,7 @@ TEST_CASE("whatever shows that not only the adapter learns stops the run") {
   SECTION("the base changes") {
     Trainer trainer;
     Vandal vandal(*trainer.model);
-    trainer.observers.push_back(&vandal);
+    trainer.callbacks.push_back(&vandal);
     CHECK(has(message_of<std::logic_error>([&] { trainer.run(); }), "the frozen base changed"));
   }
 }

@@ -10,12 +10,12 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "peft/adapter_files.h"
-#include "peft/adapter_stack.h"
-#include "peft/error.h"
+#include "peft/adapters/files.h"
+#include "peft/adapters/stack.h"
+#include "peft/base/error.h"
 #include "peft/files/manifest.h"
-#include "peft/resume.h"
-#include "peft/train.h"
+#include "peft/train/resume.h"
+#include "peft/train/train.h"
 #include "plugins/load.h"
 #include "selfcheck/tiny_model.h"
 #include "support/message.h"
@@ -36,7 +36,7 @@ struct Setup {
   std::string adapters;  ///< TOML of [adapter] or [[adapter]]
   std::string optimizer = "adamw", optimizer_options = "lr = 1e-2";
   std::string scheduler = "cosine", scheduler_options = "";
-  std::string clipper = "norm", clipper_options = "";
+  std::string clipping = "norm", clipper_options = "";
   std::string precision = "fp32", precision_options = "";
   int64_t accumulation = 1;
   bool packing = false;
@@ -79,7 +79,7 @@ class Session {
         precision_(test::load<Precision>(setup.precision, setup.precision_options)),
         optimizer_(test::load<Optimizer>(setup.optimizer, setup.optimizer_options)),
         scheduler_(test::load<Scheduler>(setup.scheduler, setup.scheduler_options)),
-        clipper_(test::load<GradientClipper>(setup.clipper, setup.clipper_options)),
+        clipper_(test::load<GradientClipping>(setup.clipping, setup.clipper_options)),
         model_(test::tiny_model(test::tiny_config(2, /*attention_bias=*/true), precision_->base_dtype())),
         packing_(setup.packing) {
     options.max_steps = kSteps;
@@ -102,36 +102,36 @@ class Session {
 
   /// Up to the end, or until `stop` steps are done.
   TrainingResult go(int64_t stop = kSteps) {
-    struct Watch : Observer {
-      void stepped(const StepReport& report) override { step = report.step; }
+    struct Watch : TrainingCallback {
+      void on_step_end(const StepReport& report) override { step = report.step; }
       int64_t step = 0;
     } watch;
     std::vector<Adapter*> told;
     for (const NamedAdapter& adapter : stack) told.push_back(adapter.adapter.get());
-    Run run{.model = *model_,
-            .optimizer = *optimizer_,
-            .scheduler = *scheduler_,
-            .clipper = *clipper_,
-            .precision = *precision_,
-            .adapters = told,
-            .data = data_,
-            .eval_data = &eval_data_,
-            .packing = packing_,
-            .max_length = 20,
-            .options = options,
-            .memory = memory_,
-            .observers = {&watch},
-            .save =
-                [&](const Snapshot& snapshot) {
-                  write_checkpoint(folder_, snapshot, stack, *model_, nlohmann::ordered_json::object(), {});
-                },
-            .stop = [&] { return watch.step >= stop; },
-            .resume = from_ ? &from_->states : nullptr};
+    TrainingSession run{.model = *model_,
+                        .optimizer = *optimizer_,
+                        .scheduler = *scheduler_,
+                        .clipping = *clipper_,
+                        .precision = *precision_,
+                        .adapters = told,
+                        .data = data_,
+                        .eval_data = &eval_data_,
+                        .packing = packing_,
+                        .max_length = 20,
+                        .options = options,
+                        .memory = memory_,
+                        .callbacks = {&watch},
+                        .save =
+                            [&](const Snapshot& snapshot) {
+                              write_checkpoint(folder_, snapshot, stack, *model_, nlohmann::ordered_json::object(), {});
+                            },
+                        .stop = [&] { return watch.step >= stop; },
+                        .resume = from_ ? &from_->states : nullptr};
     if (from_) require_resumable(run);
     return train(run);
   }
 
-  State tensors() const { return stack.front().adapter->tensors(*model_); }
+  StateDict tensors() const { return stack.front().adapter->tensors(*model_); }
   TrainingOptions options;
   AdapterStack stack;
 
@@ -142,12 +142,12 @@ class Session {
   std::unique_ptr<Precision> precision_;
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Scheduler> scheduler_;
-  std::unique_ptr<GradientClipper> clipper_;
+  std::unique_ptr<GradientClipping> clipper_;
   std::shared_ptr<Model> model_;
   Dataset data_ = test_data(11, 3), eval_data_ = test_data(3, 4);
   MemoryMeter memory_{torch::kCPU};
   bool packing_;
-  std::optional<ReadCheckpoint> from_;
+  std::optional<TrainingCheckpoint> from_;
 };
 
 std::string bytes_of(const fs::path& path) {
@@ -170,8 +170,8 @@ void check_same(const fs::path& ours, const fs::path& theirs) {
     INFO(name);
     CHECK(bytes_of(ours / name) == bytes_of(theirs / name));
   }
-  State a = read_state((ours / "progress.safetensors").string()),
-        b = read_state((theirs / "progress.safetensors").string());
+  StateDict a = read_state((ours / "progress.safetensors").string()),
+            b = read_state((theirs / "progress.safetensors").string());
   for (const char* time : {"seconds", "seconds_since"}) a.erase(time), b.erase(time);
   REQUIRE(a.size() == b.size());
   for (const auto& [name, tensor] : a) {
@@ -310,7 +310,7 @@ TEST_CASE("schedules that follow evaluations, clipping that follows norms and st
   Setup setup{.adapters = lora + "target_modules = [\"q_proj\"]\n" + adalora + "target_modules = [\"v_proj\"]\n" + vera,
               .scheduler = "reduce_on_plateau",
               .scheduler_options = "factor = 0.5\npatience = 0\nthreshold = 0.5",
-              .clipper = "zclip",
+              .clipping = "zclip",
               .clipper_options = "warmup_steps = 2\nz_thresh = 0.1"};
   for (const char* precision : {"fp32", "bf16", "fp16", "fp64"})
     for (const int64_t accumulation : {1, 4}) {
@@ -333,7 +333,7 @@ TEST_CASE("from every step") {
     Session session(setup, on, checkpoint(folder.path / "whole", step));
     CHECK(session.go().steps == kSteps);
     if (step < kSteps) check_same(on / "checkpoint-6", folder.path / "whole" / "checkpoint-6");
-    const State ours = session.tensors(), theirs = whole.tensors();
+    const StateDict ours = session.tensors(), theirs = whole.tensors();
     REQUIRE(ours.size() == theirs.size());
     for (const auto& [name, tensor] : ours) CHECK(torch::equal(tensor, theirs.at(name)));
   }
@@ -343,7 +343,7 @@ namespace {
 
 /// Its state without what begins so.
 void take_out(const fs::path& file, const std::string& beginning) {
-  State state = read_state(file.string());
+  StateDict state = read_state(file.string());
   REQUIRE(std::erase_if(state, [&](const auto& item) { return item.first.starts_with(beginning); }) > 0);
   fs::remove(file);
   if (!state.empty()) write_state(file.string(), state, {});

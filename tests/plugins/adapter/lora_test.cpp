@@ -7,8 +7,8 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "peft/adapter.h"
-#include "peft/targets.h"
+#include "peft/adapters/adapter.h"
+#include "peft/adapters/targets.h"
 #include "plugins/load.h"
 #include "selfcheck/tiny_model.h"
 #include "support/test.h"
@@ -21,8 +21,8 @@ namespace {
 struct Adapted {
   std::shared_ptr<Model> model;
   std::unique_ptr<Adapter> adapter;
-  Input input;
-  Tensor logits() const { return model->logits(model->hidden(input)); }
+  PackedTokens input;
+  Tensor logits() const { return model->logits(model->hidden_states(input)); }
   Tensor parameter(const std::string& name) const {
     for (const auto& [known, tensor] : model->trainable())
       if (known == name) return tensor;
@@ -36,7 +36,7 @@ Adapted adapted(const std::string& toml, std::shared_ptr<Model> model, torch::Dt
   a.adapter = test::load<Adapter>("lora", toml);
   torch::manual_seed(7);
   a.adapter->attach(*a.model, dtype);
-  a.input = test::tiny_input(*a.model, 9);
+  a.input = test::tiny_tokens(*a.model, 9);
   return a;
 }
 
@@ -45,10 +45,10 @@ Adapted adapted(const std::string& toml, torch::Dtype dtype = torch::kFloat) {
 }
 
 /// Moves every trainable parameter away from its start.
-void disturb(const Model& model) {
+void randomize_weights(const Model& model) {
   const torch::NoGradGuard guard;
   for (const auto& [name, tensor] : model.trainable())
-    tensor.add_(torch::randn(tensor.sizes()).to(tensor.dtype()), 0.1);
+    tensor.add_(torch::randn(tensor.in_size_limit()).to(tensor.dtype()), 0.1);
 }
 
 bool close(const Tensor& a, const Tensor& b, double tolerance = 1e-5) {
@@ -64,7 +64,7 @@ std::string error_of(const std::string& toml, std::shared_ptr<Model> model) {
   return "";
 }
 
-std::set<std::string> keys(const State& state) {
+std::set<std::string> keys(const StateDict& state) {
   std::set<std::string> all;
   for (const auto& [key, tensor] : state) all.insert(key);
   return all;
@@ -76,7 +76,7 @@ const std::string q0 = "model.layers.0.self_attn.q_proj.", v1 = "model.layers.1.
 
 TEST_CASE("LoRA changes nothing at the start, and never the base") {
   const auto model = test::tiny_model(test::tiny_config(2, true));
-  const Tensor before = model->logits(model->hidden(test::tiny_input(*model, 9)));
+  const Tensor before = model->logits(model->hidden_states(test::tiny_tokens(*model, 9)));
   std::vector<Tensor> base;
   for (const auto& [name, tensor] : model->frozen()) base.push_back(tensor.clone());
   const Adapted a = adapted("target_modules = \"all-linear\"", model);
@@ -112,13 +112,13 @@ TEST_CASE("a linear layer's update is scale · B·A·x, with rsLoRA's scale, pat
                Case{"lora_bias = true\nlora_alpha = 16", 2, 8});
   for (const bool fused : {true, false}) {
     const Adapted a = adapted(toml);
-    disturb(*a.model);
+    randomize_weights(*a.model);
     a.model->enable_fusion(fused);
     auto* site = dynamic_cast<Linear*>(a.model->find("model.layers.0.self_attn.q_proj"));
     const Tensor x = torch::randn({5, 16});
     const Tensor A = a.parameter(q0 + "lora_A.weight"), B = a.parameter(q0 + "lora_B.weight");
-    CHECK(A.sizes() == at::IntArrayRef({rank, 16}));
-    CHECK(B.sizes() == at::IntArrayRef({16, rank}));
+    CHECK(A.in_size_limit() == at::IntArrayRef({rank, 16}));
+    CHECK(B.in_size_limit() == at::IntArrayRef({16, rank}));
     Tensor update = x.mm(A.t()).mm(B.t());
     if (toml.starts_with("lora_bias")) update = update + a.parameter(q0 + "lora_B.bias");
     const Tensor& weight = site->frozen().weight;
@@ -165,44 +165,45 @@ TEST_CASE("folded weights give what forward gives") {
       GENERATE("target_modules = \"all-linear\"", "target_modules = \"all-linear\"\nlora_bias = true",
                "target_modules = [\"embed_tokens\", \"lm_head\", \"q_proj\"]\nuse_rslora = true");
   const Adapted a = adapted(toml);
-  disturb(*a.model);
+  randomize_weights(*a.model);
   const Tensor expected = a.logits();
   const auto folded = test::tiny_model(test::tiny_config(2, true));
   for (std::size_t i = 0; i < folded->sites().size(); ++i) {
     const Site& from = *a.model->sites()[i];
     if (from.layers().empty()) continue;
-    Affine affine{from.frozen().weight.clone(), from.frozen().bias.defined() ? from.frozen().bias.clone() : Tensor()};
-    CHECK(from.layers().front()->fold(affine));
-    CHECK_FALSE(torch::equal(affine.weight, from.frozen().weight));
+    WeightAndBias weights{from.frozen().weight.clone(),
+                          from.frozen().bias.defined() ? from.frozen().bias.clone() : Tensor()};
+    CHECK(from.layers().front()->merge_into(weights));
+    CHECK_FALSE(torch::equal(weights.weight, from.frozen().weight));
     // A place for the bias, where the model has none.
     auto* linear = dynamic_cast<Linear*>(folded->sites()[i]);
-    if (linear != nullptr && affine.bias.defined() && !linear->frozen().bias.defined())
-      linear->train_copy("bias", torch::kFloat).set_data(affine.bias);
+    if (linear != nullptr && weights.bias.defined() && !linear->frozen().bias.defined())
+      linear->make_trainable("bias", torch::kFloat).set_data(weights.bias);
     const Tensor x = torch::randn({3, 16});
     if (linear != nullptr && linear->in_features() == 16)
-      CHECK(close(dynamic_cast<const Linear&>(from).forward(x), torch::linear(x, affine.weight, affine.bias)));
+      CHECK(close(dynamic_cast<const Linear&>(from).forward(x), torch::linear(x, weights.weight, weights.bias)));
     if (const auto* embedding = dynamic_cast<const Embedding*>(&from))
-      CHECK(close(embedding->forward(a.input.ids), affine.weight.index_select(0, a.input.ids)));
-    folded->sites()[i]->frozen().weight.copy_(affine.weight);
-    if (folded->sites()[i]->frozen().bias.defined()) folded->sites()[i]->frozen().bias.copy_(affine.bias);
+      CHECK(close(embedding->forward(a.input.ids), weights.weight.index_select(0, a.input.ids)));
+    folded->sites()[i]->frozen().weight.copy_(weights.weight);
+    if (folded->sites()[i]->frozen().bias.defined()) folded->sites()[i]->frozen().bias.copy_(weights.bias);
   }
-  CHECK(close(folded->logits(folded->hidden(a.input)), expected));
+  CHECK(close(folded->logits(folded->hidden_states(a.input)), expected));
 }
 
 TEST_CASE("dropout acts on the update's input, only while training, and never on an embedding") {
   const Adapted a = adapted("lora_dropout = 0.5\ntarget_modules = [\"q_proj\", \"embed_tokens\"]");
-  disturb(*a.model);
+  randomize_weights(*a.model);
   const auto* site = dynamic_cast<Linear*>(a.model->find("model.layers.0.self_attn.q_proj"));
   const auto* embedding = dynamic_cast<Embedding*>(a.model->find("model.embed_tokens"));
   const Tensor x = torch::randn({4, 16});
   const Tensor A = a.parameter(q0 + "lora_A.weight"), B = a.parameter(q0 + "lora_B.weight");
   const Tensor base = torch::linear(x, site->frozen().weight, site->frozen().bias);
   a.model->eval();
-  CHECK(site->layers().front()->low_rank().has_value());
+  CHECK(site->layers().front()->as_lora().has_value());
   const Tensor evaluated = site->forward(x), rows = embedding->forward(a.input.ids);
   CHECK(close(evaluated, base + x.mm(A.t()).mm(B.t())));
   a.model->train();
-  CHECK_FALSE(site->layers().front()->low_rank().has_value());
+  CHECK_FALSE(site->layers().front()->as_lora().has_value());
   CHECK(torch::equal(embedding->forward(a.input.ids), rows));
   CHECK_FALSE(torch::equal(site->forward(x), site->forward(x)));
   torch::manual_seed(3);
@@ -222,13 +223,13 @@ TEST_CASE("a start taken out of the base: dropout leaves it alone, also with DoR
                      torch::kDouble);
     };
     const Adapted a = wide();
-    disturb(*a.model);
+    randomize_weights(*a.model);
     const torch::NoGradGuard no_grad;
     const auto* site = dynamic_cast<Linear*>(a.model->find("model.layers.0.self_attn.q_proj"));
-    const State saved = a.adapter->hf_state(*a.model);
+    const StateDict saved = a.adapter->to_hf(*a.model);
     const Tensor A = saved.at("base_model.model." + q0 + "lora_A.weight"),
                  B = saved.at("base_model.model." + q0 + "lora_B.weight");
-    REQUIRE(A.sizes() == at::IntArrayRef({8, 16}));
+    REQUIRE(A.in_size_limit() == at::IntArrayRef({8, 16}));
     CHECK(torch::equal(A.narrow(0, 0, 4), a.parameter(q0 + "lora_A.weight")));
     const Tensor update = 1.5 * B.narrow(1, 0, 4).mm(A.narrow(0, 0, 4));
     const Tensor rest = site->frozen().weight + 1.5 * B.narrow(1, 4, 4).mm(A.narrow(0, 4, 4));
@@ -249,9 +250,9 @@ TEST_CASE("a start taken out of the base: dropout leaves it alone, also with DoR
     CHECK(close(y, expected, 1e-12));
 
     const Adapted again = wide();
-    State file;
+    StateDict file;
     for (const auto& [key, tensor] : saved) file.emplace(key, tensor.clone());
-    again.adapter->load_hf_state(*again.model, file);
+    again.adapter->from_hf(*again.model, file);
     again.model->eval(), a.model->eval();
     CHECK(torch::equal(again.logits(), a.logits()));
     CHECK(torch::equal(again.parameter(q0 + "lora_B.weight"), a.parameter(q0 + "lora_B.weight")));
@@ -262,11 +263,11 @@ TEST_CASE("an embedding's update is scale · rows of Aᵀ, times Bᵀ") {
   const Adapted a = adapted("r = 4\ntarget_modules = [\"embed_tokens\"]");
   const std::string prefix = "model.embed_tokens.";
   const Tensor A = a.parameter(prefix + "lora_embedding_A"), B = a.parameter(prefix + "lora_embedding_B");
-  CHECK(A.sizes() == at::IntArrayRef({4, 40}));
-  CHECK(B.sizes() == at::IntArrayRef({16, 4}));
+  CHECK(A.in_size_limit() == at::IntArrayRef({4, 40}));
+  CHECK(B.in_size_limit() == at::IntArrayRef({16, 4}));
   CHECK(A.abs().max().item<double>() == 0);
   CHECK(B.std().item<double>() == Approx(1).epsilon(0.3));
-  disturb(*a.model);
+  randomize_weights(*a.model);
   const auto& site = a.model->embedding();
   const Tensor expected = site.frozen().weight + 2 * B.mm(A).t();
   CHECK(close(site.forward(a.input.ids), expected.index_select(0, a.input.ids)));
@@ -305,8 +306,8 @@ TEST_CASE("saved names are HF PEFT's") {
   const std::string root = "base_model.model.";
   const auto saved = [&](const std::string& toml, bool biases = false) {
     const Adapted a = adapted(toml, test::tiny_model(test::tiny_config(1, biases)));
-    State state = a.adapter->hf_state(*a.model);
-    state.merge(a.adapter->hf_base_state(*a.model));
+    StateDict state = a.adapter->to_hf(*a.model);
+    state.merge(a.adapter->base_tensors_saved_by_hf(*a.model));
     return keys(state);
   };
   const auto q = [&](const std::string& name) { return root + q0 + name; };
@@ -332,8 +333,8 @@ TEST_CASE("saved names are HF PEFT's") {
 
 TEST_CASE("what is saved of the frozen base is apart from what a file fills") {
   const Adapted a = adapted("target_modules = [\"embed_tokens\", \"lm_head\"]");
-  const State state = a.adapter->hf_state(*a.model), base = a.adapter->hf_base_state(*a.model);
-  for (const Site* site : std::initializer_list<const Site*>{&a.model->embedding(), &a.model->head()}) {
+  const StateDict state = a.adapter->to_hf(*a.model), base = a.adapter->base_tensors_saved_by_hf(*a.model);
+  for (const Site* site : std::initializer_list<const Site*>{&a.model->embedding(), &a.model->lm_head()}) {
     const std::string key = "base_model.model." + site->path() + ".base_layer.weight";
     CHECK(torch::equal(base.at(key), site->frozen().weight));
     CHECK(!state.contains(key));
@@ -365,7 +366,7 @@ TEST_CASE("the saved config says what was chosen, and reads back as the same opt
   const auto model = test::tiny_model(test::tiny_config(2, true));
   again->attach(*model, torch::kFloat);
   CHECK(again->hf_config(*model) == config);
-  CHECK(keys(again->hf_state(*model)) == keys(a.adapter->hf_state(*a.model)));
+  CHECK(keys(again->to_hf(*model)) == keys(a.adapter->to_hf(*a.model)));
 }
 
 TEST_CASE("options that make no sense are told") {

@@ -6,9 +6,9 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "peft/adapter_files.h"
-#include "peft/adapter_stack.h"
-#include "peft/error.h"
+#include "peft/adapters/files.h"
+#include "peft/adapters/stack.h"
+#include "peft/base/error.h"
 #include "peft/files/json.h"
 #include "plugins/load.h"
 #include "selfcheck/tiny_model.h"
@@ -34,7 +34,7 @@ struct Stacked {
     attach_adapters(stack, *model, torch::kDouble, {});
     model->eval();
   }
-  Tensor logits() const { return model->logits(model->hidden(test::tiny_input(*model, 9))); }
+  Tensor logits() const { return model->logits(model->hidden_states(test::tiny_tokens(*model, 9))); }
   Document document;
   Plugins plugins{Plugins::search_path({})};
   std::shared_ptr<Model> model = test::tiny_model(test::tiny_config(2, true), torch::kDouble);
@@ -46,8 +46,9 @@ double distance(const Tensor& a, const Tensor& b) { return ((a - b).abs().max() 
 Tensor folded_logits(const Model& model) {
   const torch::NoGradGuard no_grad;
   const auto plain = std::make_shared<Model>(model.config());
-  for (const Site* site : model.sites()) plain->find(site->path())->set_frozen(site->folded(site->frozen()).value());
-  return plain->logits(plain->hidden(test::tiny_input(*plain, 9)));
+  for (const Site* site : model.sites())
+    plain->find(site->path())->set_frozen(site->merged_weight(site->frozen()).value());
+  return plain->logits(plain->hidden_states(test::tiny_tokens(*plain, 9)));
 }
 
 }  // namespace
@@ -98,10 +99,10 @@ TEST_CASE("names, learning rates and parameters are each adapter's own") {
   CHECK(names.size() == parameters);  // an optimizer's state goes by them
   CHECK(parameters == s.model->trainable().size());
 
-  CHECK(s.stack[1].adapter->hf_state(*s.model).contains("base_model.model.lm_head.weight"));
+  CHECK(s.stack[1].adapter->to_hf(*s.model).contains("base_model.model.lm_head.weight"));
   for (const std::size_t other : {0, 2})
-    CHECK_FALSE(s.stack[other].adapter->hf_state(*s.model).contains("base_model.model.lm_head.weight"));
-  CHECK(s.stack[2].adapter->hf_state(*s.model).size() == 2);
+    CHECK_FALSE(s.stack[other].adapter->to_hf(*s.model).contains("base_model.model.lm_head.weight"));
+  CHECK(s.stack[2].adapter->to_hf(*s.model).size() == 2);
 }
 
 TEST_CASE("what stands together is saved, filled and resolved in order") {
@@ -116,7 +117,8 @@ TEST_CASE("what stands together is saved, filled and resolved in order") {
   Stacked second(toml);
   const torch::NoGradGuard no_grad;
   for (const auto& [name, tensor] : second.model->trainable()) Tensor(tensor).add_(1);
-  for (const NamedAdapter& one : second.stack) fill_adapter(folder_of(one, folder), *one.adapter, *second.model, false);
+  for (const NamedAdapter& one : second.stack)
+    load_adapter_weights(folder_of(one, folder), *one.adapter, *second.model, false);
   CHECK(torch::equal(first.logits(), second.logits()));
 
   Stacked again(first.document.resolved());
@@ -137,7 +139,7 @@ TEST_CASE("what stands inside an adapter that replicates layers sees the deeper 
   const Site* last = s.model->find("model.layers.2.self_attn.k_proj");
   REQUIRE(last != nullptr);
   CHECK(s.stack[1].adapter->layers_on(*last).size() == 1);
-  CHECK(s.stack[1].adapter->hf_state(*s.model).contains("base_model.model.model.layers.2.self_attn.k_proj.ia3_l"));
+  CHECK(s.stack[1].adapter->to_hf(*s.model).contains("base_model.model.model.layers.2.self_attn.k_proj.ia3_l"));
   CHECK(s.stack[0].adapter->hf_config(*s.model)["layer_replication"].dump() == "[[0,2],[0,1]]");
   CHECK(distance(folded_logits(*s.model), s.logits()) < 1e-12);
   const Stacked again(s.document.resolved());

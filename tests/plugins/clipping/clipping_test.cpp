@@ -1,4 +1,4 @@
-// Clipping promises: every clipper returns the global 2-norm as it was before, over all gradients that are there; norm
+// Clipping promises: every clipping returns the global 2-norm as it was before, over all gradients that are there; norm
 // and value do what torch.nn.utils does (tests/parity/test_clipping.py compares live), agc what its paper says, row by
 // row; sums are in fp32 or better; gradients that are not finite are reported and left as they are.
 #include <torch/torch.h>
@@ -6,8 +6,8 @@
 #include <cmath>
 #include <limits>
 
-#include "peft/clipping.h"
-#include "peft/error.h"
+#include "peft/base/error.h"
+#include "peft/train/clipping.h"
 #include "plugins/load.h"
 #include "support/test.h"
 
@@ -40,7 +40,7 @@ ParamGroup group(const Tensors& parameters) {
 }
 
 double clip(const std::string& name, const std::string& toml, const Tensors& parameters) {
-  return test::load<GradientClipper>(name, toml)->clip({group(parameters)});
+  return test::load<GradientClipping>(name, toml)->clip({group(parameters)});
 }
 
 bool near(double value, double expected, double tolerance) {
@@ -162,7 +162,7 @@ TEST_CASE("norm per group and per tensor bounds each by itself", "[clipping]") {
   for (const std::string per : {"group", "tensor"}) {
     INFO(per);
     const Tensors one = small(), two = small();
-    const auto norm = test::load<GradientClipper>("norm", "max_norm = 6.5\nper = \"" + per + "\"");
+    const auto norm = test::load<GradientClipping>("norm", "max_norm = 6.5\nper = \"" + per + "\"");
     CHECK(near(norm->clip({group(one), group(two)}), std::sqrt(2.0) * 13, 1e-6));
     const double factor = 6.5 / 13, of_last = per == "group" ? factor : 6.5 / std::sqrt(160.0);
     for (const Tensors& parameters : {one, two}) {
@@ -178,7 +178,7 @@ TEST_CASE("zclip goes on from its saved state as if it had not been interrupted"
     const double length = step == 7 || step == 11 ? 30 : 3 + static_cast<double>(step % 3);
     return Tensors{parameter(torch::ones({2}, torch::kFloat64), torch::tensor({0.6, 0.8}, torch::kFloat64) * length)};
   };
-  const auto whole = test::load<GradientClipper>("zclip", toml);
+  const auto whole = test::load<GradientClipping>("zclip", toml);
   std::vector<Tensor> expected;
   for (int64_t step = 0; step < 15; ++step) {
     const Tensors now = gradient(step);
@@ -188,29 +188,30 @@ TEST_CASE("zclip goes on from its saved state as if it had not been interrupted"
   CHECK(expected[7].norm().item<double>() < 10);  // an outlier
   check_values(expected[8], {0.6 * 5, 0.8 * 5}, 1e-15);
   for (int64_t cut = 0; cut < 15; ++cut) {
-    const auto before = test::load<GradientClipper>("zclip", toml), after = test::load<GradientClipper>("zclip", toml);
+    const auto before = test::load<GradientClipping>("zclip", toml),
+               after = test::load<GradientClipping>("zclip", toml);
     for (int64_t step = 0; step < 15; ++step) {
-      if (step == cut) after->load(before->state());
+      if (step == cut) after->load(before->state_dict());
       const Tensors now = gradient(step);
       (step < cut ? before : after)->clip({group(now)});
       CHECK(torch::equal(now[0].grad(), expected[static_cast<std::size_t>(step)]));
     }
   }
-  State strange = whole->state();
+  StateDict strange = whole->state_dict();
   strange["nobody"] = torch::ones({});
   CHECK_THROWS_AS(whole->load(strange), InputError);
   CHECK_THROWS_AS(whole->load({}), InputError);
-  CHECK_THROWS_AS(test::load<GradientClipper>("norm")->load(whole->state()), InputError);
+  CHECK_THROWS_AS(test::load<GradientClipping>("norm")->load(whole->state_dict()), InputError);
 }
 
 TEST_CASE("options out of range are told", "[clipping]") {
-  CHECK_THROWS_AS(test::load<GradientClipper>("norm", "per = \"layer\""), ConfigError);
-  CHECK_THROWS_AS(test::load<GradientClipper>("zclip", "mode = \"z\""), ConfigError);
-  CHECK_THROWS_AS(test::load<GradientClipper>("zclip", "warmup_steps = 0"), ConfigError);
-  CHECK_THROWS_AS(test::load<GradientClipper>("norm", "max_norm = 0"), ConfigError);
-  CHECK_THROWS_AS(test::load<GradientClipper>("norm", "norm_type = -1"), ConfigError);
-  CHECK_THROWS_AS(test::load<GradientClipper>("value", "clip_value = -0.5"), ConfigError);
-  CHECK_THROWS_AS(test::load<GradientClipper>("agc", "clipping = 0"), ConfigError);
-  CHECK_THROWS_AS(test::load<GradientClipper>("agc", "eps = 0"), ConfigError);
-  CHECK_THROWS_AS(test::load<GradientClipper>("none", "max_norm = 1"), ConfigError);
+  CHECK_THROWS_AS(test::load<GradientClipping>("norm", "per = \"layer\""), ConfigError);
+  CHECK_THROWS_AS(test::load<GradientClipping>("zclip", "mode = \"z\""), ConfigError);
+  CHECK_THROWS_AS(test::load<GradientClipping>("zclip", "warmup_steps = 0"), ConfigError);
+  CHECK_THROWS_AS(test::load<GradientClipping>("norm", "max_norm = 0"), ConfigError);
+  CHECK_THROWS_AS(test::load<GradientClipping>("norm", "norm_type = -1"), ConfigError);
+  CHECK_THROWS_AS(test::load<GradientClipping>("value", "clip_value = -0.5"), ConfigError);
+  CHECK_THROWS_AS(test::load<GradientClipping>("agc", "clipping = 0"), ConfigError);
+  CHECK_THROWS_AS(test::load<GradientClipping>("agc", "eps = 0"), ConfigError);
+  CHECK_THROWS_AS(test::load<GradientClipping>("none", "max_norm = 1"), ConfigError);
 }

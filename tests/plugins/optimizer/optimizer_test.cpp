@@ -6,10 +6,10 @@
 
 #include <filesystem>
 
-#include "peft/adapter_files.h"
-#include "peft/error.h"
-#include "peft/memory.h"
-#include "peft/optimizer.h"
+#include "peft/adapters/files.h"
+#include "peft/base/error.h"
+#include "peft/runtime/memory.h"
+#include "peft/train/optimizer.h"
 #include "plugins/load.h"
 #include "support/test.h"
 
@@ -65,14 +65,14 @@ struct Bench {
     auto generator = at::detail::createCPUGenerator(static_cast<uint64_t>(100 * step + salt));
     for (const ParamGroup* group : {&first, &second})
       for (const auto& [name, tensor] : group->parameters) {
-        const Tensor gradient = torch::randn(tensor.sizes(), generator);
+        const Tensor gradient = torch::randn(tensor.in_size_limit(), generator);
         if (name != "idle" && !(name == "c" && step % 3 == 0)) Tensor(tensor).mutable_grad() = gradient;
       }
   }
   void step(int64_t number) {
-    if (optimizer->wants_sampled_gradients()) {
+    if (optimizer->needs_sampled_label_gradients()) {
       set_gradients(number, 7);
-      optimizer->observe_sampled_gradients(30);
+      optimizer->on_sampled_label_gradients(30);
       optimizer->zero_grad();
     }
     set_gradients(number, 0);
@@ -88,10 +88,10 @@ void check_equal(const std::vector<Tensor>& left, const std::vector<Tensor>& rig
   for (std::size_t i = 0; i < left.size(); ++i) CHECK(torch::equal(left[i], right[i]));
 }
 
-State through_file(const State& state) {
+StateDict through_file(const StateDict& state) {
   const auto path = std::filesystem::temp_directory_path() / ("peft_optimizer_" + std::to_string(::getpid()));
   write_state(path.string(), state, {});
-  State read = read_state(path.string());
+  StateDict read = read_state(path.string());
   std::filesystem::remove(path);
   return read;
 }
@@ -104,17 +104,17 @@ TEST_CASE("sophia: the curvature is estimated once for each step that is due, th
   Bench tried(row), after(row);
   for (Bench* bench : {&tried, &after}) bench->add_both();
   for (int64_t step = 0; step < 3; ++step) tried.step(step);
-  REQUIRE(tried.optimizer->wants_sampled_gradients());
+  REQUIRE(tried.optimizer->needs_sampled_label_gradients());
   tried.set_gradients(3, 7);
-  tried.optimizer->observe_sampled_gradients(30);
+  tried.optimizer->on_sampled_label_gradients(30);
   tried.optimizer->zero_grad();
-  CHECK_FALSE(tried.optimizer->wants_sampled_gradients());  // the step was not taken
-  after.optimizer->load(through_file(tried.optimizer->state()));
-  CHECK_FALSE(after.optimizer->wants_sampled_gradients());
+  CHECK_FALSE(tried.optimizer->needs_sampled_label_gradients());  // the step was not taken
+  after.optimizer->load(through_file(tried.optimizer->state_dict()));
+  CHECK_FALSE(after.optimizer->needs_sampled_label_gradients());
   tried.step(3);
-  CHECK_FALSE(tried.optimizer->wants_sampled_gradients());
+  CHECK_FALSE(tried.optimizer->needs_sampled_label_gradients());
   for (int64_t step = 4; step < 6; ++step) tried.step(step);
-  CHECK(tried.optimizer->wants_sampled_gradients());
+  CHECK(tried.optimizer->needs_sampled_label_gradients());
 }
 
 TEST_CASE("a run that is saved and goes on is the run that was not interrupted", "[optimizer]") {
@@ -126,7 +126,7 @@ TEST_CASE("a run that is saved and goes on is the run that was not interrupted",
     for (int64_t step = 0; step < 12; ++step) whole.step(step);
     for (int64_t step = 0; step < 5; ++step) before.step(step);
     before.optimizer->eval();  // as when the loop saves
-    const State state = through_file(before.optimizer->state());
+    const StateDict state = through_file(before.optimizer->state_dict());
     const torch::NoGradGuard no_grad;
     for (std::size_t i = 0; i < before.all().size(); ++i) after.all()[i].copy_(before.all()[i]);
     after.optimizer->load(state);
@@ -196,10 +196,10 @@ TEST_CASE("a state of other parameters is refused", "[optimizer]") {
     Bench bench(row), other(row);
     bench.add_both();
     bench.step(1);
-    const State state = bench.optimizer->state();
+    const StateDict state = bench.optimizer->state_dict();
     for (const auto& [key, tensor] : state) {
       INFO(key);
-      State misshapen = state, stranger = state;
+      StateDict misshapen = state, stranger = state;
       misshapen[key] = torch::zeros({2, 3, 4});
       stranger["nobody." + key] = tensor;
       CHECK_THROWS_AS(bench.optimizer->load(misshapen), InputError);

@@ -6,8 +6,8 @@
 #include <cmath>
 #include <limits>
 
-#include "peft/error.h"
-#include "peft/precision.h"
+#include "peft/base/error.h"
+#include "peft/train/precision.h"
 #include "plugins/load.h"
 #include "support/test.h"
 
@@ -24,11 +24,11 @@ std::unique_ptr<Precision> fp16(const std::string& toml = "") { return test::loa
 bool step(Precision& precision, Tensor& p, float slope = 1) {
   p.mutable_grad().reset();
   precision.backward((p * slope).sum());
-  return precision.ready({p});
+  return precision.unscale_gradients({p});
 }
 
-double scale(const Precision& precision) { return precision.state().at("scale").item<double>(); }
-int tracker(const Precision& precision) { return precision.state().at("growth_tracker").item<int>(); }
+double scale(const Precision& precision) { return precision.state_dict().at("scale").item<double>(); }
+int tracker(const Precision& precision) { return precision.state_dict().at("growth_tracker").item<int>(); }
 Tensor leaf(torch::Dtype dtype = torch::kFloat32) {
   return torch::ones({3}, torch::TensorOptions(dtype).requires_grad(true));
 }
@@ -57,7 +57,7 @@ TEST_CASE("the unscaled precisions leave loss and gradients alone and keep no st
     Tensor p = leaf(precision->adapter_dtype());
     CHECK(step(*precision, p, 0.1F));
     CHECK(torch::equal(p.grad(), torch::full_like(p, 0.1F)));
-    CHECK(precision->state().empty());
+    CHECK(precision->state_dict().empty());
     precision->load({});
     CHECK_THROWS_AS(precision->load({{"scale", torch::ones({})}}), InputError);
     CHECK(precision->forward([&] { return p.sum(); }).item<double>() == 3);
@@ -70,11 +70,11 @@ TEST_CASE("fp16 scales the loss and brings gradients back", "[precision]") {
   precision->backward((p * 0.1F).sum());
   CHECK(torch::equal(p.grad(), torch::full_like(p, 0.1F * 65536)));
   Tensor unused = leaf();
-  CHECK(precision->ready({unused, p}));
+  CHECK(precision->unscale_gradients({unused, p}));
   CHECK(torch::equal(p.grad(), torch::full_like(p, 0.1F)));
   CHECK(!unused.grad().defined());
   // They are at their true scale now: nothing is left to undo.
-  CHECK(precision->ready({p}));
+  CHECK(precision->unscale_gradients({p}));
   CHECK(torch::equal(p.grad(), torch::full_like(p, 0.1F)));
   CHECK(tracker(*precision) == 1);
 }
@@ -83,7 +83,7 @@ TEST_CASE("fp16 unscales once however many backward passes a step has", "[precis
   const auto precision = fp16();
   Tensor p = leaf();
   for (int i = 0; i < 4; ++i) precision->backward((p * 0.25F).sum());
-  CHECK(precision->ready({p}));
+  CHECK(precision->unscale_gradients({p}));
   CHECK(torch::equal(p.grad(), torch::ones({3})));
 }
 
@@ -96,7 +96,7 @@ TEST_CASE("what fp16 would lose comes through the scale", "[precision]") {
   CHECK(torch::equal(p.grad(), torch::zeros({3})));
   p.mutable_grad().reset();
   precision->backward(half_loss());
-  CHECK(precision->ready({p}));
+  CHECK(precision->unscale_gradients({p}));
   CHECK(torch::allclose(p.grad(), torch::full({3}, 1e-8F), 1e-3, 0));
 }
 
@@ -152,7 +152,7 @@ TEST_CASE("fp16 goes on from its state as if never stopped", "[precision]") {
     Tensor q = leaf();
     for (size_t i = 0; i < slopes.size(); ++i) {
       if (i == stop) {
-        const State kept = part->state();
+        const StateDict kept = part->state_dict();
         part = fp16(toml);
         part->load(kept);
       }
@@ -165,7 +165,7 @@ TEST_CASE("fp16 goes on from its state as if never stopped", "[precision]") {
 
 TEST_CASE("fp16's state is its own copy", "[precision]") {
   const auto precision = fp16();
-  const State before = precision->state();
+  const StateDict before = precision->state_dict();
   Tensor p = leaf();
   CHECK_FALSE(step(*precision, p, inf));
   CHECK(before.at("scale").item<double>() == 65536);
@@ -181,9 +181,9 @@ TEST_CASE("fp16 grows after the next good step if its interval was made shorter"
 
 TEST_CASE("fp16 refuses a state that is not one", "[precision]") {
   const auto precision = fp16();
-  const State good = precision->state();
+  const StateDict good = precision->state_dict();
   const auto with = [&](const std::string& name, const Tensor& tensor) {
-    State bad = good;
+    StateDict bad = good;
     bad[name] = tensor;
     return bad;
   };

@@ -1,13 +1,13 @@
 // Schedulers promise: one that follows evaluations goes on from its saved state as if it had not been interrupted, and
 // refuses a state that is none of its own; the others have no state, and say so. The curves themselves are compared in
 // tests/parity/test_optimizers.py.
-#include "peft/scheduler.h"
+#include "peft/train/scheduler.h"
 
 #include <torch/torch.h>
 
 #include <cmath>
 
-#include "peft/error.h"
+#include "peft/base/error.h"
 #include "plugins/load.h"
 #include "support/test.h"
 
@@ -26,9 +26,9 @@ TEST_CASE("a plateau is recognised across an interruption", "[scheduler]") {
                before = test::load<Scheduler>("reduce_on_plateau", options),
                after = test::load<Scheduler>("reduce_on_plateau", options);
     for (std::size_t i = 0; i < losses.size(); ++i) {
-      if (i == cut) after->load(before->state());
-      whole->observe(losses[i]);
-      (i < cut ? before : after)->observe(losses[i]);
+      if (i == cut) after->load(before->state_dict());
+      whole->on_evaluation(losses[i]);
+      (i < cut ? before : after)->on_evaluation(losses[i]);
       CHECK((i < cut ? before : after)->lr(5, 10, 1e-3) == whole->lr(5, 10, 1e-3));
     }
     CHECK(whole->lr(5, 10, 1e-3) == 1e-3 / 8);
@@ -37,16 +37,16 @@ TEST_CASE("a plateau is recognised across an interruption", "[scheduler]") {
 
 TEST_CASE("an evaluation that is not finite is never the best", "[scheduler]") {
   const auto scheduler = test::load<Scheduler>("reduce_on_plateau", "patience = 2\nfactor = 0.5");
-  for (const double loss : {std::nan(""), 5.0, 4.0, std::nan(""), 3.0, 2.0, 1.0, 0.5}) scheduler->observe(loss);
+  for (const double loss : {std::nan(""), 5.0, 4.0, std::nan(""), 3.0, 2.0, 1.0, 0.5}) scheduler->on_evaluation(loss);
   CHECK(scheduler->lr(5, 10, 1e-3) == 1e-3);
-  for (int i = 0; i < 3; ++i) scheduler->observe(std::nan(""));
+  for (int i = 0; i < 3; ++i) scheduler->on_evaluation(std::nan(""));
   CHECK(scheduler->lr(5, 10, 1e-3) == 5e-4);
 }
 
 TEST_CASE("a state that is not a plateau's is refused", "[scheduler]") {
   const auto scheduler = test::load<Scheduler>("reduce_on_plateau");
-  scheduler->observe(1);
-  const auto state = scheduler->state();
+  scheduler->on_evaluation(1);
+  const auto state = scheduler->state_dict();
   for (const auto& [key, value] : state) {
     auto missing = state, broken = state, more = state;
     missing.erase(key);
@@ -65,9 +65,9 @@ TEST_CASE("the others are pure functions of the step", "[scheduler]") {
     const auto scheduler = test::load<Scheduler>(name);
     const double rate = scheduler->lr(3, 10, 1e-3);
     CHECK(!scheduler->needs_evaluations());
-    scheduler->observe(100);
+    scheduler->on_evaluation(100);
     CHECK(scheduler->lr(3, 10, 1e-3) == rate);
-    CHECK(scheduler->state().empty());
+    CHECK(scheduler->state_dict().empty());
     CHECK_NOTHROW(scheduler->load({}));
     CHECK_THROWS_AS(scheduler->load({{"bad", 1}}), InputError);
   }

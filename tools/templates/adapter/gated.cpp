@@ -1,6 +1,6 @@
 // A method of our own: each chosen linear layer's output is scaled, y · exp(strength · s), by a trainable vector s.
+#include <peft/adapters/targeted_adapter.h>
 #include <peft/plugin.h>
-#include <peft/targeted_adapter.h>
 
 #include <nlohmann/json.hpp>
 
@@ -11,20 +11,20 @@ struct GatedOptions {
   peft::Targets targets{.target_modules = peft::StringList{"v_proj", "down_proj"}};
 };
 
-class GatedLayer final : public peft::Layer {
+class GatedLayer final : public peft::AdapterLayer {
  public:
-  GatedLayer(int64_t features, double strength, const at::TensorOptions& form) : strength_(strength) {
-    s_ = register_parameter("gate", torch::zeros({features}, form));
+  GatedLayer(int64_t features, double strength, const at::TensorOptions& tensor_options) : strength_(strength) {
+    s_ = register_parameter("gate", torch::zeros({features}, tensor_options));
   }
   torch::Tensor forward(const torch::Tensor& x, const peft::Next& next) override {
     const torch::Tensor y = next(x);
     return y * factor().to(y.scalar_type());
   }
-  bool fold(peft::Affine& affine) const override {
+  bool merge_into(peft::WeightAndBias& weights) const override {
     const torch::NoGradGuard no_grad;
-    const torch::Tensor f = factor().to(affine.weight.scalar_type());
-    affine.weight.mul_(f.unsqueeze(1));
-    if (affine.bias.defined()) affine.bias.mul_(f);
+    const torch::Tensor f = factor().to(weights.weight.scalar_type());
+    weights.weight.mul_(f.unsqueeze(1));
+    if (weights.bias.defined()) weights.bias.mul_(f);
     return true;
   }
 
@@ -40,9 +40,9 @@ class Gated final : public peft::TargetedAdapter {
       : peft::TargetedAdapter("GATED", options.targets), options_(std::move(options)) {}
 
  protected:
-  std::shared_ptr<peft::Layer> make_layer(const peft::Linear& site, std::size_t,
-                                          const at::TensorOptions& form) override {
-    return std::make_shared<GatedLayer>(site.out_features(), options_.strength, form);
+  std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
+                                                 const at::TensorOptions& tensor_options) override {
+    return std::make_shared<GatedLayer>(site.out_features(), options_.strength, tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override { config["strength"] = options_.strength; }
 

@@ -6,7 +6,7 @@
 
 namespace {
 
-class Ceiling final : public peft::GradientClipper {
+class Ceiling final : public peft::GradientClipping {
  public:
   explicit Ceiling(double most) : most_(most) {}
   double clip(const std::vector<peft::ParamGroup>& groups) override {
@@ -21,13 +21,13 @@ class Ceiling final : public peft::GradientClipper {
   double most_;
 };
 
-std::unique_ptr<peft::GradientClipper> make(peft::Options& in) {
+std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
   double most = 0.1;
   in.get("most", most, "no element of a gradient is beyond ± this").require(most > 0, "must be positive");
   return std::make_unique<Ceiling>(most);
 }
 
-void add(peft::Registry& registry) { registry.clippers.add("ceiling", make); }
+void add(peft::Registry& registry) { registry.clippings.add("ceiling", make); }
 
 }  // namespace
 

@@ -1,7 +1,7 @@
 // The sign of a running mean of the gradient (Bernstein et al. 2018): every element moves by lr.
-#include <peft/error.h>
-#include <peft/memory.h>
+#include <peft/base/error.h>
 #include <peft/plugin.h>
+#include <peft/runtime/memory.h>
 #include <torch/utils.h>
 
 #include <cmath>
@@ -16,8 +16,8 @@ class Signum final : public peft::Optimizer {
  public:
   explicit Signum(SignumOptions options) : options_(options) {}
   void step() override;
-  peft::State state() const override { return mean_; }
-  void load(const peft::State& state) override;
+  peft::StateDict state_dict() const override { return mean_; }
+  void load_state_dict(const peft::StateDict& state) override;
   uint64_t state_bytes(const torch::Tensor& parameter) const override { return parameter.nbytes(); }
 
  protected:
@@ -26,7 +26,7 @@ class Signum final : public peft::Optimizer {
 
  private:
   SignumOptions options_;
-  peft::State mean_;  // by parameter name, from a parameter's first gradient on
+  peft::StateDict mean_;  // by parameter name, from a parameter's first gradient on
 };
 
 void Signum::step() {
@@ -43,8 +43,8 @@ void Signum::step() {
     }
 }
 
-void Signum::load(const peft::State& state) {
-  peft::State known, loaded;
+void Signum::load_state_dict(const peft::StateDict& state) {
+  peft::StateDict known, loaded;
   for (const peft::ParamGroup& group : groups_) known.insert(group.parameters.begin(), group.parameters.end());
   for (const auto& [name, tensor] : state) {
     const auto it = known.find(name);

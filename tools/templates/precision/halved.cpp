@@ -14,7 +14,7 @@ class Halved final : public peft::Precision {
     (loss.to(torch::kFloat32) * scale_).backward();
     scaled_ = true;
   }
-  bool ready(const std::vector<torch::Tensor>& parameters) override {
+  bool unscale_gradients(const std::vector<torch::Tensor>& parameters) override {
     if (!std::exchange(scaled_, false)) return true;  // gradients that no loss of ours made
     const std::vector<torch::Tensor> gradients = peft::gradients(parameters);
     if (!std::isfinite(peft::global_norm(gradients))) return false;

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "peft/export.h"
-#include "peft/options.h"
+#include "peft/base/export.h"
+#include "peft/options/options.h"
 #include "peft/text/text.h"
 
 namespace peft {
@@ -36,14 +36,14 @@ PEFT_API DataOptions read_data_options(Options& in);
 
 struct Dataset {
   std::vector<Example> examples;
-  StringList files;            ///< names for messages, printable
-  std::string format;          ///< the one used
-  int64_t truncated = 0;       ///< examples cut to max_length
-  int64_t dropped_tokens = 0;  ///< tokens lost by that
-  int64_t skipped = 0;         ///< examples without a supervised token after the cut
-  int64_t tokens = 0, supervised = 0;
-  bool cached = false;   ///< read from a TokenCache
-  std::string not_kept;  ///< why the TokenCache could not keep it, or ""
+  StringList files;              ///< names for messages, printable
+  std::string format;            ///< the one used
+  int64_t truncated = 0;         ///< examples cut to max_length
+  int64_t truncated_tokens = 0;  ///< tokens lost by that
+  int64_t skipped = 0;           ///< examples without a supervised token after the cut
+  int64_t tokens = 0, num_target_tokens = 0;
+  bool cached = false;      ///< read from a TokenCache
+  std::string cache_error;  ///< why the TokenCache could not keep it, or ""
 
   /// Cuts, counts and keeps an example, unless nothing to learn is left.
   PEFT_API void add(Example example, int64_t max_length = std::numeric_limits<int64_t>::max());
@@ -51,7 +51,7 @@ struct Dataset {
 };
 
 /// Reads and tokenises. Throws InputError with file and line; a set without any supervised token is an error.
-PEFT_API Dataset load_dataset(const StringList& files, const DataOptions& options, const Text& text);
+PEFT_API Dataset load_dataset(const StringList& files, const DataOptions& options, const TextPipeline& text);
 
 /// Moves the seeded share `eval_split` of examples (at least one) out of `train`; a pure function of the seed.
 PEFT_API Dataset split_dataset(Dataset& train, double eval_split, uint64_t seed);

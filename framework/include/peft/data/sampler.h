@@ -3,19 +3,19 @@
 #include <cstdint>
 #include <vector>
 
+#include "peft/base/export.h"
 #include "peft/data/dataset.h"
-#include "peft/export.h"
 
 namespace peft {
 
 /// Examples laid end to end, without padding; attention never crosses from one into the next.
 struct Batch {
-  std::vector<int64_t> ids;        ///< [tokens]
-  std::vector<int64_t> labels;     ///< [tokens], ignored_label where not supervised; not shifted
-  std::vector<int64_t> positions;  ///< [tokens], restarting at 0 in each example
-  std::vector<int64_t> starts;     ///< [examples + 1], offsets into ids
+  std::vector<int64_t> ids;         ///< [tokens]
+  std::vector<int64_t> labels;      ///< [tokens], ignored_label where not supervised; not shifted
+  std::vector<int64_t> positions;   ///< [tokens], restarting at 0 in each example
+  std::vector<int64_t> cu_seqlens;  ///< [examples + 1], offsets into ids
   /// Labels that have a token before them in their own example; `behind_virtual` ones, the first has too.
-  PEFT_API int64_t supervised(bool behind_virtual = false) const;
+  PEFT_API int64_t num_target_tokens(bool behind_virtual = false) const;
 };
 
 /// The order of an epoch: a permutation of 0..size-1, a pure function of (seed, epoch), the same on every machine.

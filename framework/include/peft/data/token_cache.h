@@ -2,8 +2,8 @@
 
 #include <string>
 
+#include "peft/base/export.h"
 #include "peft/data/dataset.h"
-#include "peft/export.h"
 #include "peft/text/text.h"
 
 namespace peft {

@@ -4,7 +4,7 @@
 #include <nlohmann/json_fwd.hpp>
 #include <string>
 
-#include "peft/export.h"
+#include "peft/base/export.h"
 
 namespace peft {
 

@@ -2,7 +2,7 @@
 
 #include <string>
 
-#include "peft/export.h"
+#include "peft/base/export.h"
 
 namespace peft {
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "peft/export.h"
+#include "peft/base/export.h"
 
 namespace peft {
 

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "peft/export.h"
-#include "peft/files/checkpoint.h"
+#include "peft/base/export.h"
+#include "peft/files/pretrained_model.h"
 
 namespace peft {
 
@@ -31,7 +31,7 @@ PEFT_API uint64_t element_size(StoredType type);
 PEFT_API void to_float(const StoredTensor& tensor, float* out);
 
 /// A tensor that a file is to hold.
-struct TensorForm {
+struct TensorInfo {
   std::string name;
   StoredType type;
   std::vector<int64_t> shape;
@@ -42,18 +42,18 @@ struct TensorForm {
 /// or not at all: nothing is there before commit().
 class PEFT_API SafetensorsWriter {
  public:
-  SafetensorsWriter(const std::string& path, std::vector<TensorForm> tensors,
+  SafetensorsWriter(const std::string& path, std::vector<TensorInfo> tensors,
                     const std::map<std::string, std::string>& metadata);
   ~SafetensorsWriter();
   /// In the order in which their bytes must come.
-  const std::vector<TensorForm>& tensors() const { return tensors_; }
+  const std::vector<TensorInfo>& tensors() const { return tensors_; }
   /// The bytes of the next tensor: contiguous, little-endian.
   void write(const void* data);
   /// Throws std::logic_error before the last tensor is written.
   void commit();
 
  private:
-  std::vector<TensorForm> tensors_;
+  std::vector<TensorInfo> tensors_;
   std::unique_ptr<AtomicFile> file_;
   std::size_t next_ = 0;
 };

@@ -1,0 +1,18 @@
+#pragma once
+
+#include "peft/base/export.h"
+#include "peft/runtime/tensors.h"
+
+/// Start values of what trains. Drawn on the CPU in fp32, whatever dtype and device `form` asks for: all runs of a seed
+/// start alike.
+namespace peft::init {
+
+/// Uniform in ±bound.
+PEFT_API Tensor uniform(at::IntArrayRef shape, double bound, const at::TensorOptions& tensor_options);
+/// Normal around 0.
+PEFT_API Tensor normal(at::IntArrayRef shape, double std, const at::TensorOptions& tensor_options);
+/// kaiming_uniform with a = √5, as nn.Linear begins: uniform in ±1/√(elements of all dimensions but the first).
+PEFT_API Tensor kaiming_uniform(at::IntArrayRef shape, const at::TensorOptions& tensor_options);
+PEFT_API Tensor zeros(at::IntArrayRef shape, const at::TensorOptions& tensor_options);
+
+}  // namespace peft::init

@@ -1,0 +1,13 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "peft/base/export.h"
+
+namespace peft {
+
+/// 1234567 as "1,234,567", for people.
+PEFT_API std::string format_count(int64_t value);
+
+}  // namespace peft

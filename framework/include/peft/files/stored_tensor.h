@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace peft {
+
+/// Element type of a stored tensor. The quantised ones exist only in GGUF files. The numbers are part of fingerprints:
+/// new ones go to the end.
+enum class StoredType {
+  f64,
+  f32,
+  f16,
+  bf16,
+  i64,
+  i32,
+  i16,
+  i8,
+  u8,
+  boolean,
+  q4_0,
+  q4_1,
+  q5_0,
+  q5_1,
+  q8_0,
+  q4_k,
+  q5_k,
+  q6_k,
+};
+
+/// One tensor of a checkpoint, under its Hugging Face name.
+struct StoredTensor {
+  std::string name;
+  StoredType type;
+  std::vector<int64_t> shape;  ///< row-major, as in Hugging Face (GGUF's order is reversed)
+  /// The bytes in the mapped file; valid as long as the PretrainedModel. Little-endian, unaligned.
+  const std::byte* data;
+  uint64_t size;
+};
+
+}  // namespace peft

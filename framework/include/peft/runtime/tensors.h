@@ -1,0 +1,24 @@
+#pragma once
+
+#include <torch/types.h>
+
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "peft/base/export.h"
+
+namespace peft {
+
+using torch::Tensor;
+using NamedTensor = std::pair<std::string, Tensor>;
+using NamedTensors = std::vector<NamedTensor>;
+/// Name → tensor: what a checkpoint keeps of a part, and what an adapter file holds.
+using StateDict = std::map<std::string, Tensor>;
+
+/// What keeps `given` from being loaded into `wanted`: missing, unexpected and wrongly shaped tensors and those with
+/// NaN or infinity, a line each ("\n  missing: NAME"); "" if nothing does.
+PEFT_API std::string describe_mismatch(const StateDict& wanted, const StateDict& given);
+
+}  // namespace peft

@@ -1,0 +1,312 @@
+// HF PEFT's rules for which modules a config means: check_target_module_exists, _maybe_include_all_linear_layers,
+// _find_minimal_target_modules, get_pattern_key and _set_trainable of PEFT 0.21, made strict.
+#include "peft/adapters/targets.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <set>
+
+#include "adapters/name_pattern.h"
+#include "base/first_lines.h"
+#include "peft/models/decoder.h"
+
+namespace peft {
+
+namespace {
+
+using Matcher = std::function<bool(const std::string&)>;
+
+bool ends_at_dot(const std::string& path, const std::string& name) {
+  return path == name || path.ends_with("." + name);
+}
+
+std::string leaf(const std::string& path) { return path.substr(path.rfind('.') + 1); }
+
+bool adaptable(const Site* site) {
+  return dynamic_cast<const Linear*>(site) != nullptr || dynamic_cast<const Embedding*>(site) != nullptr;
+}
+
+bool is_all_linear(const StringOrList& targets) {
+  const auto* text = std::get_if<std::string>(&targets);
+  if (text == nullptr) return false;
+  const std::string word = "all-linear";
+  return std::equal(text->begin(), text->end(), word.begin(), word.end(),
+                    [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; });
+}
+
+/// "q_proj (30), k_proj (30), …": the last parts of the names of `sites`, and how often each is there.
+std::string names_there_are(const std::vector<Site*>& sites) {
+  std::vector<std::pair<std::string, int>> counts;
+  for (const Site* site : sites) {
+    const std::string name = leaf(site->path());
+    const auto it = std::find_if(counts.begin(), counts.end(), [&](const auto& c) { return c.first == name; });
+    if (it == counts.end())
+      counts.emplace_back(name, 1);
+    else
+      ++it->second;
+  }
+  constexpr std::size_t most = 40;
+  std::string text;
+  for (std::size_t i = 0; i < std::min(counts.size(), most); ++i)
+    text += (i > 0 ? ", " : "") + printable(counts[i].first) + " (" + std::to_string(counts[i].second) + ")";
+  return text + (counts.size() > most ? ", …" : "");
+}
+
+/// Gathers what matched nothing, to tell it all at once.
+class Unmatched {
+ public:
+  explicit Unmatched(std::vector<Site*> sites) : sites_(std::move(sites)) {}
+  void name(const std::string& option, const std::string& wanted) {
+    if (lines_.full()) return lines_.add("");  // a near name is looked for among all sites
+    StringList known;
+    for (const Site* site : sites_) known.insert(known.end(), {leaf(site->path()), site->path()});
+    const std::string near = nearest(wanted, known);
+    add(option + ": '" + printable(wanted) + "' matches nothing" +
+        (near.empty() ? "" : "; did you mean '" + printable(near) + "'?"));
+  }
+  void add(const std::string& line) { lines_.add("[adapter] " + line); }
+  void finish() const {
+    if (!lines_.empty()) throw ConfigError(lines_.text() + "\nthe model has " + names_there_are(sites_));
+  }
+
+ private:
+  std::vector<Site*> sites_;
+  detail::FirstLines lines_;
+};
+
+/// What a name, list or regex of an option means; each element of a list apart, so that each can be missed.
+std::vector<std::pair<std::string, Matcher>> matchers(const StringOrList& wanted, const std::string& option) {
+  std::vector<std::pair<std::string, Matcher>> all;
+  if (const auto* expression = std::get_if<std::string>(&wanted)) {
+    const auto pattern = std::make_shared<NamePattern>(NamePattern::whole(*expression, "[adapter] " + option));
+    all.emplace_back(*expression, [pattern](const std::string& path) { return pattern->match(path).has_value(); });
+  } else {
+    for (const std::string& name : std::get<StringList>(wanted))
+      all.emplace_back(name, [name](const std::string& path) { return ends_at_dot(path, name); });
+  }
+  return all;
+}
+
+/// The first number in a module's name, as PEFT finds a layer's index.
+class LayerIndex {
+ public:
+  explicit LayerIndex(const std::optional<StringOrList>& pattern) {
+    StringList expressions;
+    if (pattern) {
+      if (const auto* one = std::get_if<std::string>(&*pattern))
+        expressions.push_back(*one);
+      else
+        expressions = std::get<StringList>(*pattern);
+    }
+    std::erase(expressions, "");
+    const std::string where = "[adapter] layers_pattern";
+    for (const std::string& expression : expressions)
+      patterns_.push_back(NamePattern::beginning("(?:^|.*?\\.)" + expression + "\\.(?P<idx>\\d+)\\.", where));
+    if (expressions.empty()) patterns_.push_back(NamePattern::beginning(R"(.*?\.[^.]*\.(?P<idx>\d+)\.)", where));
+  }
+  std::optional<int64_t> of(const std::string& path) const {
+    for (const NamePattern& pattern : patterns_) {
+      const auto digits = pattern.match(path);
+      if (!digits) continue;
+      int64_t index = 0;
+      const auto [end, error] = std::from_chars(digits->data(), digits->data() + digits->size(), index);
+      if (error == std::errc() && end == digits->data() + digits->size()) return index;
+      return std::nullopt;
+    }
+    return std::nullopt;
+  }
+
+ private:
+  std::vector<NamePattern> patterns_;
+};
+
+/// PEFT compares the ends of names without looking at dots, and a module that holds sites stands for all of them.
+bool saved_whole(const std::string& path, const std::string& name) {
+  for (auto end = path.size(); end != path.npos && end > 0; end = path.rfind('.', end - 1))
+    if (std::string_view(path).substr(0, end).ends_with(name)) return true;
+  return false;
+}
+
+bool saved_whole(const std::string& path, const Targets& targets) {
+  return targets.modules_to_save && std::any_of(targets.modules_to_save->begin(), targets.modules_to_save->end(),
+                                                [&](const std::string& name) { return saved_whole(path, name); });
+}
+
+/// `candidates` without the excluded ones.
+std::vector<Site*> without_excluded(const std::vector<Site*>& sites, const Targets& targets,
+                                    std::vector<Site*> candidates, Unmatched& unmatched) {
+  if (!targets.exclude_modules || *targets.exclude_modules == StringOrList("")) return candidates;
+  for (const auto& [name, matches] : matchers(*targets.exclude_modules, "exclude_modules")) {
+    if (std::none_of(sites.begin(), sites.end(), [&](Site* site) { return matches(site->path()); }))
+      unmatched.name("exclude_modules", name);
+    std::erase_if(candidates, [&](Site* site) { return matches(site->path()); });
+  }
+  return candidates;
+}
+
+/// Which of `sites` a list or a regex means. AdapterLayer indices filter only what a suffix matched, as in PEFT.
+std::set<Site*> matched(const std::vector<Site*>& sites, const Targets& targets, Unmatched& unmatched) {
+  std::set<Site*> chosen;
+  std::optional<LayerIndex> index;
+  if (targets.layers_to_transform && !targets.layers_to_transform->empty()) index.emplace(targets.layers_pattern);
+  std::set<int64_t> wanted, found;
+  if (index) wanted.insert(targets.layers_to_transform->begin(), targets.layers_to_transform->end());
+  bool every_name_matches = true;
+  for (const auto& [name, matches] : matchers(targets.target_modules, "target_modules")) {
+    bool any = false;
+    for (Site* site : sites) {
+      if (!matches(site->path())) continue;
+      any = true;
+      if (index && site->path() != name) {
+        const auto layer = index->of(site->path());
+        if (!layer || !wanted.contains(*layer)) continue;
+        found.insert(*layer);
+      }
+      chosen.insert(site);
+    }
+    if (!any) unmatched.name("target_modules", name);
+    every_name_matches = every_name_matches && any;
+  }
+  if (every_name_matches)
+    for (const int64_t layer : wanted)
+      if (!found.contains(layer)) unmatched.add("layers_to_transform: no target is in layer " + std::to_string(layer));
+  return chosen;
+}
+
+std::vector<Site*> all_linear(const Model& model) {
+  std::vector<Site*> all;
+  for (Site* site : model.sites())
+    if (dynamic_cast<Linear*>(site) != nullptr && site != &model.lm_head()) all.push_back(site);
+  return all;
+}
+
+/// The names that "all-linear" stands for: the last parts, where they mean nothing else.
+StringList names_of_all_linear(const Model& model) {
+  std::set<std::string> leaves, paths;
+  for (const Site* site : all_linear(model)) {
+    leaves.insert(leaf(site->path()));
+    paths.insert(site->path());
+  }
+  const bool exact = std::all_of(model.sites().begin(), model.sites().end(), [&](const Site* site) {
+    return paths.contains(site->path()) || !leaves.contains(leaf(site->path()));
+  });
+  const auto& names = exact ? leaves : paths;
+  return {names.begin(), names.end()};
+}
+
+bool suits(const Site* site, const Targets& targets) {
+  const bool norm = dynamic_cast<const Norm*>(site) != nullptr;
+  switch (targets.sites) {
+    case Targets::Sites::norm:
+      return norm;
+    case Targets::Sites::all:
+      return norm || adaptable(site);
+    case Targets::Sites::linear_and_embedding:
+      return adaptable(site);
+  }
+  return false;
+}
+
+nlohmann::ordered_json sorted_json(const std::optional<StringOrList>& value) {
+  if (!value) return nullptr;
+  if (const auto* text = std::get_if<std::string>(&*value)) return *text;
+  const auto& list = std::get<StringList>(*value);
+  return std::set<std::string>(list.begin(), list.end());
+}
+
+void read_layers(Options& in, Targets& targets) {
+  in.get("layers_to_transform", targets.layers_to_transform, "indices of the only layers to adapt")
+      .require(!targets.layers_to_transform || std::holds_alternative<StringList>(targets.target_modules),
+               "needs target_modules to be a list");
+  in.get("layers_pattern", targets.layers_pattern, "regex of the name before a layer's index, where there are several")
+      .require(!targets.layers_pattern || targets.layers_to_transform, "needs layers_to_transform");
+}
+
+}  // namespace
+
+void read_targets(Options& in, Targets& targets) {
+  in.get("target_modules", targets.target_modules,
+         "names of modules to adapt, or their ends at dots; or one regex over the whole name; or \"all-linear\"")
+      .require(targets.target_modules != StringOrList(StringList{}) && targets.target_modules != StringOrList(""),
+               "must name at least one module");
+  if (targets.has_exclude_modules)
+    in.get("exclude_modules", targets.exclude_modules, "modules to leave out: a list of names, or one regex");
+  if (targets.has_layer_filter) read_layers(in, targets);
+  if (targets.has_modules_to_save)
+    in.get("modules_to_save", targets.modules_to_save, "modules to train whole and save beside the adapter");
+}
+
+void write_targets(const Model& model, const Targets& targets, nlohmann::ordered_json& config) {
+  config["target_modules"] = sorted_json(
+      is_all_linear(targets.target_modules) ? StringOrList(names_of_all_linear(model)) : targets.target_modules);
+  if (targets.has_exclude_modules) config["exclude_modules"] = sorted_json(targets.exclude_modules);
+  if (targets.has_layer_filter) {
+    config["layers_to_transform"] = nullptr;
+    if (targets.layers_to_transform) config["layers_to_transform"] = *targets.layers_to_transform;
+    config["layers_pattern"] = sorted_json(targets.layers_pattern);
+  }
+  if (!targets.has_modules_to_save) return;
+  config["modules_to_save"] = nullptr;
+  if (targets.modules_to_save) config["modules_to_save"] = *targets.modules_to_save;
+}
+
+nlohmann::ordered_json config_number(double value) {
+  if (value == std::floor(value) && std::abs(value) < 1e15) return static_cast<int64_t>(value);
+  return value;
+}
+
+nlohmann::ordered_json config_value(const BoolOrString& value) {
+  return std::visit([](const auto& v) -> nlohmann::ordered_json { return v; }, value);
+}
+
+std::vector<Site*> select_sites(const Model& model, const Targets& targets) {
+  std::vector<Site*> sites = model.sites();
+  std::erase_if(sites, [&](const Site* site) { return !suits(site, targets); });
+  Unmatched unmatched(sites);
+  std::vector<Site*> chosen;
+  if (is_all_linear(targets.target_modules)) {
+    chosen = all_linear(model);
+  } else {
+    const std::set<Site*> found = matched(sites, targets, unmatched);
+    std::copy_if(sites.begin(), sites.end(), std::back_inserter(chosen), [&](Site* s) { return found.contains(s); });
+  }
+  chosen = without_excluded(sites, targets, std::move(chosen), unmatched);
+  unmatched.finish();
+  std::erase_if(chosen, [&](Site* site) { return saved_whole(site->path(), targets); });
+  if (chosen.empty())
+    throw ConfigError("[adapter] target_modules: nothing is left to adapt after exclude_modules and modules_to_save");
+  return chosen;
+}
+
+std::vector<Site*> sites_to_save(const Model& model, const Targets& targets) {
+  if (!targets.modules_to_save) return {};
+  Unmatched unmatched(model.sites());
+  for (const std::string& name : *targets.modules_to_save)
+    if (name.empty() || std::none_of(model.sites().begin(), model.sites().end(),
+                                     [&](Site* site) { return saved_whole(site->path(), name); }))
+      unmatched.name("modules_to_save", name);
+  unmatched.finish();
+  std::vector<Site*> sites;
+  for (Site* site : model.sites())
+    if (saved_whole(site->path(), targets)) sites.push_back(site);
+  return sites;
+}
+
+std::vector<std::vector<std::size_t>> match_suffixes(const StringList& keys, const std::vector<Site*>& sites,
+                                                     const std::string& option) {
+  Unmatched unmatched(sites);
+  std::vector<std::vector<std::size_t>> all(keys.size());
+  for (std::size_t k = 0; k < keys.size(); ++k) {
+    const NamePattern pattern = NamePattern::end(keys[k], "[adapter] " + option);
+    for (std::size_t i = 0; i < sites.size(); ++i)
+      if (pattern.match(sites[i]->path())) all[k].push_back(i);
+    if (all[k].empty()) unmatched.name(option, keys[k]);
+  }
+  unmatched.finish();
+  return all;
+}
+
+}  // namespace peft

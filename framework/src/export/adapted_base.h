@@ -1,0 +1,26 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "peft/adapters/adapter.h"
+#include "peft/files/pretrained_model.h"
+#include "peft/models/decoder.h"
+#include "peft/plugin/plugins.h"
+
+namespace peft {
+
+/// A base with its adapters attached, one over the other, to be written in another form.
+struct AdaptedBase {
+  std::shared_ptr<const PretrainedModel> checkpoint;
+  std::shared_ptr<Model> model;
+  std::vector<std::unique_ptr<Adapter>> adapters;
+  StringList unknown_bases;  ///< folders that do not say which base they were trained on
+};
+AdaptedBase load_adapted_base(const std::string& model, const StringList& adapters, bool any_base, Plugins& plugins);
+
+/// `output` without a slash at its end. Throws ConfigError where something is there.
+std::string require_absent(const std::string& output);
+
+}  // namespace peft

@@ -1,0 +1,84 @@
+#include <torch/torch.h>
+
+#include <filesystem>
+
+#include "export/combine.h"
+#include "export/gguf_files.h"
+#include "export/stored_values.h"
+#include "peft/base/error.h"
+#include "peft/export/gguf.h"
+#include "pretrained/gguf/heads.h"
+#include "pretrained/gguf/names.h"
+
+namespace peft {
+
+namespace {
+
+struct NamedUpdate {
+  std::string name;  ///< the weight's, in GGUF
+  Tensor a, b;       ///< as llama.cpp multiplies them
+  int64_t heads;     ///< of b's rows, GgufTensorInfo's
+};
+
+NamedUpdate named(const SiteUpdate& given, const Model& model, double alpha) {
+  const auto& [site, update] = given;
+  if (site == &model.lm_head() && model.config().tie_word_embeddings)
+    throw InputError("'" + site->path() +
+                     "' shares the embedding's weight, which llama.cpp cannot adapt by itself; "
+                     "'peft-run export --as gguf' merges it");
+  const std::string weight = site->path() + ".weight";
+  // llama.cpp multiplies by alpha / r.
+  const double rest = update.scale * static_cast<double>(update.A.size(0)) / alpha;
+  const Tensor B = rest == 1 ? update.B : update.B * rest;
+  const int64_t heads = permuted_heads(weight, model.config().num_attention_heads, model.config().num_key_value_heads);
+  // Of an embedding llama.cpp takes rows of a.
+  const bool rows = site == &model.embedding();
+  return {gguf_name_of_hf(weight), rows ? update.A.t().contiguous() : update.A, B, heads};
+}
+
+void write_updates(const std::string& path, const GgufPairs& pairs, const std::vector<NamedUpdate>& updates,
+                   StoredType type) {
+  std::vector<GgufTensorInfo> forms;
+  std::vector<Tensor> tensors;
+  const auto add = [&](const std::string& name, const Tensor& tensor, int64_t heads) {
+    const auto shape = tensor.sizes().vec();
+    forms.push_back({{name, gguf_type_for(type, shape), shape}, heads});
+    tensors.push_back(tensor);
+  };
+  for (const NamedUpdate& update : updates) {
+    add(update.name + ".lora_a", update.a, 0);
+    add(update.name + ".lora_b", update.b, update.heads);
+  }
+  GgufWriter writer(path, pairs, forms);
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    writer.write(encode_finite(tensors[i].contiguous(), forms[i].type, forms[i].name).data_ptr());
+  writer.commit();
+}
+
+}  // namespace
+
+StringList export_gguf_adapter(const GgufAdapterOptions& options, Plugins& plugins) {
+  const torch::NoGradGuard no_grad;
+  const StoredType type = gguf_export_type(options.type);
+  AtomicDirectory draft(require_absent(options.output));
+  const CombinedAdapters combined = combine(options.adapters, plugins);
+  const AddedVocabulary* added = combined.base.checkpoint->added();
+  if (added != nullptr && added->other_tokens())
+    throw InputError(
+        "the adapters have another vocabulary than the base (tokens or rows besides), which an adapter for llama.cpp "
+        "cannot hold; 'peft-run export --as gguf' writes it");
+  const LowRank& first = combined.updates.front().update;
+  const double alpha = first.scale * static_cast<double>(first.A.size(0));
+  std::vector<NamedUpdate> updates;
+  for (const SiteUpdate& update : combined.updates) updates.push_back(named(update, *combined.base.model, alpha));
+  GgufPairs pairs = gguf_general("adapter", model_name(options.adapters.adapters.front()));
+  pairs.emplace_back("adapter.type", std::string("lora"));
+  pairs.emplace_back("adapter.lora.alpha", static_cast<float>(alpha));
+  write_updates(draft.file("adapter.gguf"), pairs, updates, type);
+  const auto base = std::filesystem::absolute(options.adapters.model).lexically_normal();
+  write_modelfile(draft, *combined.base.checkpoint, base.string(), "./adapter.gguf");
+  draft.commit();
+  return combined.base.unknown_bases;
+}
+
+}  // namespace peft

@@ -1,0 +1,68 @@
+#include <torch/torch.h>
+
+#include <nlohmann/json.hpp>
+
+#include "export/adapted_base.h"
+#include "export/gguf_files.h"
+#include "export/merged_weights.h"
+#include "peft/export/gguf.h"
+#include "pretrained/gguf/from_hf.h"
+#include "pretrained/gguf/heads.h"
+#include "pretrained/gguf/names.h"
+#include "pretrained/gguf/rope.h"
+#include "pretrained/gguf/tokens.h"
+#include "text/json_fields.h"
+
+namespace peft {
+
+namespace {
+
+void append(GgufPairs& pairs, GgufPairs more) {
+  for (auto& pair : more) pairs.push_back(std::move(pair));
+}
+
+/// All metadata, the tokenizer included.
+GgufPairs metadata(const PretrainedModel& checkpoint, const DecoderConfig& config, StoredType type) {
+  GgufPairs pairs = gguf_general("model", model_name(checkpoint.path()));
+  pairs.emplace_back("general.file_type", gguf_file_type(type));
+  append(pairs, gguf_pairs_of(config));
+  const auto tokenizer = text::parse_json(checkpoint.tokenizer_json(), checkpoint.path() + ": tokenizer.json");
+  append(pairs, gguf_pairs_of_tokenizer(tokenizer, checkpoint.tokenizer_config(), checkpoint.config(),
+                                        config.vocab_size, checkpoint.path()));
+  return pairs;
+}
+
+void write_weights(const std::string& path, const GgufPairs& pairs, MergedWeights& weights,
+                   const DecoderConfig& config) {
+  std::vector<GgufTensorInfo> forms;
+  const std::vector<float> divisors = rope_divisors_of(config.rope, config.head_dim);
+  if (!divisors.empty())
+    forms.push_back({{gguf_rope_tensor, StoredType::f32, {static_cast<int64_t>(divisors.size())}}});
+  for (const TensorInfo& form : weights.tensors())
+    forms.push_back({{gguf_name_of_hf(form.name), form.type, form.shape},
+                     permuted_heads(form.name, config.num_attention_heads, config.num_key_value_heads)});
+  GgufWriter writer(path, pairs, std::move(forms));
+  if (!divisors.empty()) writer.write(divisors.data());
+  for (const TensorInfo& form : weights.tensors()) writer.write(weights.data(form));
+  writer.commit();
+}
+
+}  // namespace
+
+MergeReport export_gguf_model(const GgufModelOptions& options, Plugins& plugins) {
+  const StoredType type = gguf_export_type(options.type);
+  AtomicDirectory draft(require_absent(options.output));
+  const AdaptedBase base = load_adapted_base(options.model, options.adapters, options.any_base, plugins);
+  const DecoderConfig& config = base.model->config();
+  MergedWeights weights(*base.checkpoint, *base.model,
+                        [type](const StoredTensor& stored) { return gguf_type_for(type, stored.shape); });
+  write_weights(draft.file("model.gguf"), metadata(*base.checkpoint, config, type), weights, config);
+  write_modelfile(draft, *base.checkpoint, "./model.gguf", "");
+  draft.commit();
+  return {.modules = weights.modules(),
+          .files = {"model.gguf"},
+          .dtype = options.type,
+          .unknown_bases = base.unknown_bases};
+}
+
+}  // namespace peft

@@ -1,0 +1,96 @@
+#include "export/merged_weights.h"
+
+#include <torch/torch.h>
+
+#include <algorithm>
+
+#include "export/stored_values.h"
+#include "peft/base/error.h"
+
+namespace peft {
+
+namespace {
+
+/// Whether what adapters did to an embedding and to the head that shares its weight is the same.
+bool stay_tied(const Site& embedding, const Site& head) {
+  if (!head.copies().empty() || (!embedding.copies().empty() && !head.has_tied_weight())) return false;
+  return std::ranges::equal(embedding.layers(), head.layers(),
+                            [](const auto& own, const auto& other) { return other->tied_to() == own.get(); });
+}
+
+}  // namespace
+
+MergedWeights::MergedWeights(const PretrainedModel& checkpoint, const Model& model, TypeOf type_of)
+    : checkpoint_(checkpoint), model_(model), type_of_(std::move(type_of)) {
+  unties_ = model.config().tie_word_embeddings && !stay_tied(model.embedding(), model.lm_head());
+  for (const Site* site : model.sites()) add(*site);
+}
+
+void MergedWeights::add(const Site& site) {
+  const bool head = &site == &model_.lm_head();
+  if (head && model_.config().tie_word_embeddings && !unties_) return;
+  const std::vector<std::string> parameters = site.parameter_names();
+  if (parameters.empty() && site.has_adapter())
+    throw InputError("'" + site.path() + "' has no weights that its adapter could be merged into");
+  for (const std::string& parameter : parameters) {
+    const std::string name = site.path() + "." + parameter;
+    // A tied head is stored as the embedding.
+    const StoredTensor* stored = checkpoint_.find(model_.checkpoint_path(site) + "." + parameter);
+    if (head && model_.config().tie_word_embeddings) stored = checkpoint_.find(model_.embedding().path() + ".weight");
+    forms_.push_back({name, type_of_(*stored), stored->shape});
+    sources_[name] = {&site, parameter == "bias", stored};
+  }
+}
+
+WeightAndBias MergedWeights::base_of(const Site& site) const {
+  const auto read = [&](const std::string& parameter) {
+    const auto it = sources_.find(site.path() + "." + parameter);
+    if (it == sources_.end()) return Tensor();
+    Tensor wide = torch::empty(it->second.stored->shape, torch::kFloat);
+    checkpoint_.read(*it->second.stored, wide.data_ptr<float>());
+    return wide;
+  };
+  return {read("weight"), read("bias")};
+}
+
+const WeightAndBias& MergedWeights::merged(const Site& site) {
+  if (current_ == &site) return weights_;
+  const WeightAndBias base = base_of(site);
+  auto folded = site.merged_weight(base);
+  if (!folded)
+    throw InputError("'" + site.path() + "': no weights express what its adapter does, so it cannot be merged");
+  if (folded->bias.defined() && !base.bias.defined())
+    throw InputError("'" + site.path() + "': its adapter has a bias, for which this model's layer has no place");
+  current_ = &site;
+  weights_ = std::move(*folded);
+  base_ = base.weight;
+  return weights_;
+}
+
+/// `stored`: the merged weight as it is written.
+void MergedWeights::record(const Site& site, const Tensor& stored, StoredType type) {
+  const Tensor &merged = weights_.weight, kept = decode(stored, merged.sizes(), type);
+  const double change = (merged - base_).norm().item<double>();
+  MergedModule module{.path = site.path(), .weights = merged.numel()};
+  module.unchanged = (kept == rounded(base_, type)).sum().item<int64_t>();
+  module.error = change > 0 ? (kept - merged).norm().item<double>() / change : 0;
+  modules_.push_back(std::move(module));
+}
+
+const void* MergedWeights::data(const TensorInfo& form) {
+  const torch::NoGradGuard no_grad;
+  const Source& source = sources_.at(form.name);
+  if (source.site->has_adapter()) {
+    const WeightAndBias& weights = merged(*source.site);
+    out_ = encode_finite(source.bias ? weights.bias : weights.weight, form.type, form.name);
+    if (!source.bias) record(*source.site, out_, form.type);
+    return out_.data_ptr();
+  }
+  if (source.stored->type == form.type && checkpoint_.is_direct(*source.stored)) return source.stored->data;
+  out_ = torch::empty(source.stored->shape, torch::kFloat);
+  checkpoint_.read(*source.stored, out_.data_ptr<float>());
+  out_ = encode_finite(out_, form.type, form.name);
+  return out_.data_ptr();
+}
+
+}  // namespace peft

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "peft/export/merge.h"
+#include "peft/files/pretrained_model.h"
+#include "peft/files/safetensors.h"
+#include "peft/models/decoder.h"
+
+namespace peft {
+
+/// The tensors of a model with its adapters folded in, made one by one.
+class MergedWeights {
+ public:
+  /// What a tensor of the checkpoint is to be stored as.
+  using TypeOf = std::function<StoredType(const StoredTensor&)>;
+  MergedWeights(const PretrainedModel& checkpoint, const Model& model, TypeOf type_of);
+  /// Names, types and shapes, in model order.
+  const std::vector<TensorInfo>& tensors() const { return forms_; }
+  /// The head has got weights of its own, which the base shared with its embedding.
+  bool unties() const { return unties_; }
+  /// Bytes of a tensor, valid until the next call.
+  const void* data(const TensorInfo& form);
+  const std::vector<MergedModule>& modules() const { return modules_; }
+
+ private:
+  struct Source {
+    const Site* site;
+    bool bias;
+    const StoredTensor* stored;
+  };
+  void add(const Site& site);
+  WeightAndBias base_of(const Site& site) const;
+  const WeightAndBias& merged(const Site& site);
+  void record(const Site& site, const Tensor& stored, StoredType type);
+  const PretrainedModel& checkpoint_;
+  const Model& model_;
+  TypeOf type_of_;
+  bool unties_ = false;
+  std::vector<TensorInfo> forms_;
+  std::map<std::string, Source> sources_;
+  const Site* current_ = nullptr;  ///< whose weights `affine_` holds
+  WeightAndBias weights_;
+  Tensor base_;  ///< the weight before
+  Tensor out_;
+  std::vector<MergedModule> modules_;
+};
+
+}  // namespace peft

@@ -1,0 +1,59 @@
+#include "export/stored_values.h"
+
+#include <torch/torch.h>
+
+#include "peft/base/error.h"
+#include "pretrained/gguf/types.h"
+#include "runtime/finite.h"
+#include "runtime/stored_types.h"
+
+namespace peft {
+
+namespace {
+
+/// Halves go away from zero, exactly.
+Tensor round_half_away(const Tensor& values) {
+  const Tensor size = values.abs(), whole = size.floor();
+  return (whole + (2 * (size - whole)).floor()) * values.sign();
+}
+
+Tensor encode_q8_0(const Tensor& wide) {
+  const Tensor blocks = wide.reshape({-1, 32});
+  const Tensor scale = blocks.abs().amax(1, /*keepdim=*/true) / 127;
+  const Tensor inverse = torch::where(scale == 0, torch::zeros_like(scale), scale.reciprocal());
+  const Tensor quants = round_half_away(blocks * inverse).to(torch::kChar);
+  return torch::cat({scale.to(torch::kHalf).view(torch::kByte), quants.view(torch::kByte)}, 1).contiguous();
+}
+
+}  // namespace
+
+Tensor encode(const Tensor& wide, StoredType type) {
+  if (type == StoredType::q8_0) return encode_q8_0(wide);
+  return wide.to(torch_type(type).value()).contiguous();
+}
+
+Tensor encode_finite(const Tensor& wide, StoredType type, const std::string& name) {
+  Tensor stored = encode(wide, type);
+  // Of blocks in 8 bits, each begins with its scale.
+  const bool blocks = type == StoredType::q8_0;
+  if (!all_finite(blocks ? stored.narrow(1, 0, 2).contiguous().view(torch::kHalf) : stored))
+    throw InputError("'" + printable(name) + "' is not finite in " + type_name(type) +
+                     "; fp32 and bf16 have a wider range");
+  return stored;
+}
+
+Tensor decode(const Tensor& stored, at::IntArrayRef shape, StoredType type) {
+  if (type != StoredType::q8_0) return stored.to(torch::kFloat);
+  Tensor out = torch::empty(shape, torch::kFloat);
+  dequantise(type, static_cast<const std::byte*>(stored.data_ptr()), stored.size(0), out.data_ptr<float>());
+  return out;
+}
+
+Tensor rounded(const Tensor& wide, StoredType type) { return decode(encode(wide, type), wide.sizes(), type); }
+
+std::string type_name(StoredType type) {
+  const auto own = torch_type(type);
+  return own ? c10::toString(*own) : gguf_type(type).name;
+}
+
+}  // namespace peft

@@ -1,0 +1,81 @@
+#include <torch/torch.h>
+
+#include "peft/base/bytes.h"
+#include "peft/base/error.h"
+#include "planning/estimator.h"
+
+namespace peft {
+
+namespace {
+
+std::string mebibytes(uint64_t bytes) { return std::to_string((bytes + (1 << 19)) >> 20) + " MiB"; }
+
+/// The k-th arrangement, each of less memory and more work than the one before: 0 keeps all, then one layer more has
+/// its MLP recomputed, then one more is recomputed whole.
+std::vector<ActivationCheckpointing> arrangement(std::size_t layers, std::size_t k) {
+  std::vector<ActivationCheckpointing> out(
+      layers, k > layers ? ActivationCheckpointing::selective : ActivationCheckpointing::none);
+  const std::size_t more = k > layers ? k - layers : k;
+  for (std::size_t layer = 0; layer < more; ++layer)
+    out[layer] = k > layers ? ActivationCheckpointing::full : ActivationCheckpointing::selective;
+  return out;
+}
+
+/// A size, 0 where the key is not given.
+uint64_t read_bytes(Options& in, const char* key, const char* help) {
+  std::string text;
+  in.get(key, text, help);
+  const auto bytes = text.empty() ? std::optional<uint64_t>(0) : parse_bytes(text);
+  if (!bytes) in.error(key, "must be a size such as \"2GiB\" or \"1500MB\"");
+  return bytes.value_or(0);
+}
+
+}  // namespace
+
+MemoryOptions read_memory_options(Options& in) {
+  MemoryOptions options;
+  std::string keeping = "none";
+  in.get("activation_checkpointing", keeping,
+         "what the backward pass computes again instead of keeping it: \"none\", \"selective\" (the MLPs) or \"full\"")
+      .require(keeping == "none" || keeping == "selective" || keeping == "full",
+               "must be \"none\", \"selective\" or \"full\"");
+  options.activation_checkpointing = keeping == "full"        ? ActivationCheckpointing::full
+                                     : keeping == "selective" ? ActivationCheckpointing::selective
+                                                              : ActivationCheckpointing::none;
+  options.budget = read_bytes(
+      in, "budget", "bytes (\"2GiB\") that the plan's sum may reach: chooses activation_checkpointing layer by layer");
+  if (options.budget > 0 && keeping != "none")
+    in.error("budget", "chooses activation_checkpointing by itself; give one of the two");
+  options.limit =
+      read_bytes(in, "limit",
+                 "bytes that the process may hold: a run that is expected to need more is refused before its "
+                 "first step; \"\": what the machine, the control group and ulimit leave");
+  return options;
+}
+
+void choose_activation_checkpointing(Model& model, const Optimizer& optimizer, const PeakBatch& largest,
+                                     const PeakBatch& evaluated, const MemoryOptions& options) {
+  const auto layers = static_cast<std::size_t>(model.config().num_hidden_layers);
+  model.set_checkpointing(std::vector<ActivationCheckpointing>(layers, options.activation_checkpointing));
+  if (options.budget == 0) return;
+  const Estimator estimator(model, optimizer);
+  for (std::size_t k = 0; k <= 2 * layers; ++k) {
+    model.set_checkpointing(arrangement(layers, k));
+    if (estimator.of(largest, evaluated).total() <= options.budget) return;
+  }
+  const MemoryEstimate estimate = estimator.of(largest, evaluated);
+  std::string sum;
+  for (std::size_t i = 0; i < kMemoryComponents; ++i)
+    if (estimate.components[i] > 0)
+      sum += std::string(sum.empty() ? "" : ", ") + name(static_cast<MemoryComponent>(i)) + " " +
+             mebibytes(estimate.components[i]);
+  throw ResourceError("[memory] budget: " + mebibytes(options.budget) +
+                      " do not hold this run, even with all layers "
+                      "recomputed: " +
+                      mebibytes(estimate.total()) + " are expected for micro-batches of " +
+                      std::to_string(largest.tokens) + " tokens (" + sum +
+                      "); a smaller training.batch_size or data.max_length, "
+                      "or precision bf16 needs less");
+}
+
+}  // namespace peft

@@ -1,0 +1,129 @@
+#include "pretrained/gguf/gguf_model.h"
+
+#include <algorithm>
+#include <thread>
+#include <vector>
+
+#include "peft/base/error.h"
+#include "peft/files/pretrained_model.h"
+#include "peft/pretrained/gguf/vocabulary.h"
+#include "pretrained/gguf/config.h"
+#include "pretrained/gguf/file.h"
+#include "pretrained/gguf/heads.h"
+#include "pretrained/gguf/names.h"
+#include "pretrained/gguf/rope.h"
+#include "pretrained/gguf/types.h"
+
+namespace peft {
+
+namespace {
+
+using nlohmann::json;
+
+/// A thread's share at a time: fewer elements cost more than they save.
+constexpr int64_t elements_a_part = 1 << 18;
+
+/// Calls work(begin, end) for parts of [0, rows) on OpenMP's threads: those torch computes with, since two pools would
+/// wait for each other's cores. The thread sanitizer does not know OpenMP's threads, and gets others.
+template <typename Work>
+void in_parallel(int64_t rows, int64_t row_elements, const Work& work) {
+  const int64_t parts = std::clamp<int64_t>(rows * row_elements / elements_a_part, 1, rows);
+  const auto one = [&](int64_t part) { work(rows * part / parts, rows * (part + 1) / parts); };
+#ifdef __SANITIZE_THREAD__
+  std::vector<std::jthread> threads;
+  for (int64_t part = 1; part < parts; ++part) threads.emplace_back(one, part);
+  one(0);
+#else
+#pragma omp parallel for if (parts > 1)
+  for (int64_t part = 0; part < parts; ++part) one(part);
+#endif
+}
+
+class GgufCheckpoint final : public PretrainedModel {
+ public:
+  explicit GgufCheckpoint(const std::string& path) : gguf_(GgufFile::parse(MappedFile::open(path))) {
+    config_ = config_of_gguf(gguf_);
+    tokenizer_config_ = tokenizer_config_of_gguf(gguf_);
+    generation_config_ = generation_config_of_gguf(gguf_);
+    for (const GgufTensor& tensor : gguf_.tensors)
+      if (tensor.name != gguf_rope_tensor) add(tensor);
+  }
+
+  const std::string& path() const override { return gguf_.file->path(); }
+  const json& config() const override { return config_; }
+  std::string tokenizer_json() const override {
+    return tokenizer_json_from_gguf(gguf_.metadata, printable(path(), 4096));
+  }
+  std::string tokenizer_bytes() const override {
+    const auto header = gguf_.file->bytes().first(gguf_.header_bytes);
+    return {reinterpret_cast<const char*>(header.data()), header.size()};
+  }
+  const json& tokenizer_config() const override { return tokenizer_config_; }
+  const json& generation_config() const override { return generation_config_; }
+  const std::vector<StoredTensor>& tensors() const override { return tensors_; }
+
+  void read(const StoredTensor& tensor, float* out) const override {
+    const GgufType& type = gguf_type(tensor.type);
+    if (const int64_t heads = permuted_heads(tensor.name); heads != 0)
+      read_permuted(tensor, type, heads, out);
+    else
+      in_parallel(static_cast<int64_t>(tensor.size) / type.block_bytes, type.block_elements,
+                  [&](int64_t begin, int64_t end) {
+                    dequantise(tensor.type, tensor.data + begin * type.block_bytes, end - begin,
+                               out + begin * type.block_elements);
+                  });
+  }
+
+  bool is_direct(const StoredTensor& tensor) const override {
+    const bool plain =
+        tensor.type == StoredType::f32 || tensor.type == StoredType::f16 || tensor.type == StoredType::bf16;
+    return plain && permuted_heads(tensor.name) == 0;
+  }
+
+ private:
+  void add(const GgufTensor& tensor) {
+    const int64_t layers = config_["num_hidden_layers"].get<int64_t>();
+    const std::string name = hf_name_of_gguf(tensor.name, layers);
+    if (name.empty()) fail(tensor, "belongs to no llama model of " + std::to_string(layers) + " layers");
+    if (const int64_t heads = permuted_heads(name); heads != 0) {
+      if (tensor.shape[0] % (2 * heads) != 0)
+        fail(tensor, "has " + std::to_string(tensor.shape[0]) + " rows, which are not " + std::to_string(heads) +
+                         " heads of an even size");
+      if (tensor.shape.size() == 1 && gguf_type(tensor.type).block_elements != 1)
+        fail(tensor, "is a quantised bias, which is not implemented");
+    }
+    tensors_.push_back({name, tensor.type, tensor.shape, tensor.data, tensor.size});
+  }
+
+  [[noreturn]] void fail(const GgufTensor& tensor, const std::string& what) const {
+    throw InputError(printable(path(), 4096) + ": tensor '" + printable(tensor.name) + "' " + what);
+  }
+
+  static void read_permuted(const StoredTensor& tensor, const GgufType& type, int64_t heads, float* out) {
+    const int64_t rows = tensor.shape[0], head = rows / heads;
+    const int64_t row_bytes = static_cast<int64_t>(tensor.size) / rows, row_blocks = row_bytes / type.block_bytes;
+    const int64_t row_elements = row_blocks * type.block_elements;
+    in_parallel(rows, row_elements, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row)
+        dequantise(tensor.type, tensor.data + unpermuted_row(row, head) * row_bytes, row_blocks,
+                   out + row * row_elements);
+    });
+  }
+
+  int64_t permuted_heads(const std::string& name) const {
+    return peft::permuted_heads(name, config_["num_attention_heads"].get<int64_t>(),
+                                config_["num_key_value_heads"].get<int64_t>());
+  }
+
+  GgufFile gguf_;
+  json config_, tokenizer_config_, generation_config_;
+  std::vector<StoredTensor> tensors_;
+};
+
+}  // namespace
+
+std::shared_ptr<const PretrainedModel> open_gguf(const std::string& path) {
+  return std::make_shared<GgufCheckpoint>(path);
+}
+
+}  // namespace peft

@@ -1,0 +1,107 @@
+#include "peft/text/chat_template/chat_template.h"
+
+#include <mutex>
+#include <new>
+
+#include "peft/base/error.h"
+#include "text/chat_template/template_guard.h"
+#include "text/unicode.h"
+
+namespace peft {
+
+ChatTemplate::~ChatTemplate() = default;
+
+namespace {
+
+using namespace text;
+
+constexpr std::size_t max_source_bytes = 1 << 20;
+
+/// Extracts "line 3, column 5: message" from the engine's report of several lines.
+std::string location_and_message(const std::string& report) {
+  const std::string marker = "\nError: ";
+  const std::size_t error = report.find(marker);
+  std::string message = error == report.npos ? report : report.substr(error + marker.size());
+  const std::string prefix = "Jinja Exception: ";
+  if (message.rfind(prefix, 0) == 0) message.erase(0, prefix.size());
+  message = printable(message, 500);
+  const std::size_t line = report.find(" at line "), end = report.find(" in source:");
+  if (line == report.npos || end == report.npos || end < line) return message;
+  return report.substr(line + 4, end - line - 4) + ": " + message;
+}
+
+/// A template for llama.cpp's engine. Renderings update the budget that the program's guards check, so a mutex
+/// serializes them.
+class JinjaTemplate : public ChatTemplate {
+ public:
+  JinjaTemplate(const std::string& source, const std::string& bos_token, const std::string& eos_token)
+      : source_(source), bos_token_(bos_token), eos_token_(eos_token) {
+    if (source.size() > max_source_bytes) throw InputError("chat template: longer than 1 MiB");
+    if (find_bad_utf8(source) != std::string::npos) throw InputError("chat template: not UTF-8");
+    try {
+      jinja::lexer lexer;
+      const jinja::lexer_result tokens = lexer.tokenize(source);
+      check_nesting(tokens);
+      program_ = jinja::parse_from_tokens(tokens);
+    } catch (const Error&) {
+      throw;
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& error) {
+      throw InputError("chat template: " + printable(error.what(), 500));
+    }
+    add_guards(program_, budget_);
+  }
+
+  std::string render(const std::vector<Message>& messages, bool add_generation_prompt) const override {
+    const std::lock_guard lock(mutex_);
+    budget_ = {};
+    const RenderingScope scope;
+    try {
+      jinja::context context(source_);
+      set_variables(context, messages, add_generation_prompt);
+      auto parts = jinja::mk_val<jinja::value_string>();
+      jinja::gather_string_parts_recursive(jinja::runtime(context).execute(program_), parts);
+      return parts->val_str.str();
+    } catch (const Error&) {
+      throw;
+    } catch (const std::bad_alloc&) {
+      throw;
+    } catch (const std::exception& error) {
+      throw InputError("chat template: " + location_and_message(error.what()));
+    }
+  }
+
+ private:
+  void set_variables(jinja::context& context, const std::vector<Message>& messages, bool add_generation_prompt) const {
+    auto list = jinja::mk_val<jinja::value_array>();
+    for (const Message& message : messages) {
+      auto object = jinja::mk_val<jinja::value_object>();
+      object->insert("role", jinja::mk_val<jinja::value_string>(message.role));
+      object->insert("content", jinja::mk_val<jinja::value_string>(message.content));
+      list->push_back(std::move(object));
+    }
+    context.set_val("messages", list);
+    context.set_val("add_generation_prompt", jinja::mk_val<jinja::value_bool>(add_generation_prompt));
+    context.set_val("bos_token", jinja::mk_val<jinja::value_string>(bos_token_));
+    context.set_val("eos_token", jinja::mk_val<jinja::value_string>(eos_token_));
+    context.set_val("tools", jinja::mk_val<jinja::value_none>());  // as in transformers
+    context.set_val("documents", jinja::mk_val<jinja::value_none>());
+    limit_range(context);
+    fix_date(context);
+  }
+
+  std::string source_, bos_token_, eos_token_;
+  mutable std::mutex mutex_;
+  mutable TemplateBudget budget_;
+  jinja::program program_;
+};
+
+}  // namespace
+
+std::shared_ptr<const ChatTemplate> ChatTemplate::parse(const std::string& source, const std::string& bos_token,
+                                                        const std::string& eos_token) {
+  return std::make_shared<JinjaTemplate>(source, bos_token, eos_token);
+}
+
+}  // namespace peft

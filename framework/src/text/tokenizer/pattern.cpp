@@ -1,0 +1,183 @@
+#include "text/tokenizer/pattern.h"
+
+#include <algorithm>
+
+#include "base/regex.h"
+#include "peft/base/error.h"
+#include "text/unicode.h"
+
+namespace peft::text {
+
+namespace {
+
+void cover(std::vector<Span>& spans, std::size_t& done, std::size_t begin, std::size_t end) {
+  if (done < begin) spans.push_back({done, begin, false});
+  spans.push_back({begin, end, true});
+  done = end;
+}
+
+void finish(std::vector<Span>& spans, std::size_t done, std::size_t size) {
+  if (done < size) spans.push_back({done, size, false});
+}
+
+class Literal : public Pattern {
+ public:
+  explicit Literal(std::string text) : text_(std::move(text)) {}
+  std::vector<Span> spans(std::string_view text) const override {
+    std::vector<Span> all;
+    std::size_t done = 0;
+    if (!text_.empty())
+      for (auto at = text.find(text_); at != text.npos; at = text.find(text_, done))
+        cover(all, done, at, at + text_.size());
+    finish(all, done, text.size());
+    return all;
+  }
+
+ private:
+  std::string text_;
+};
+
+class Characters : public Pattern {
+ public:
+  explicit Characters(bool (*belongs)(char32_t)) : belongs_(belongs) {}
+  std::vector<Span> spans(std::string_view text) const override {
+    std::vector<Span> all;
+    std::size_t done = 0;
+    for (std::size_t at = 0; at < text.size(); at += char_length(text[at]))
+      if (belongs_(char_at(text, at))) cover(all, done, at, at + char_length(text[at]));
+    finish(all, done, text.size());
+    return all;
+  }
+
+ private:
+  bool (*belongs_)(char32_t);
+};
+
+class Expression : public Pattern {
+ public:
+  Expression(const std::string& expression, const std::string& where) try
+      : regex_(expression, Regex::Syntax::oniguruma), where_(where) {
+  } catch (const RegexError& error) {
+    throw InputError(where + ": the regular expression '" + printable(expression) + "' " + error.what());
+  }
+
+  std::vector<Span> spans(std::string_view text) const override {
+    std::vector<Span> all;
+    std::size_t done = 0;
+    RegexSteps steps(text);
+    for (std::size_t from = 0; from <= text.size();) {
+      const auto found = next(text, from, steps);
+      if (!found) break;
+      if (found->begin < found->end) cover(all, done, found->begin, found->end);  // empty matches split nothing
+      const std::size_t end = found->end;
+      from = found->begin < end ? end : end < text.size() ? end + char_length(text[end]) : end + 1;
+    }
+    finish(all, done, text.size());
+    return all;
+  }
+
+ private:
+  std::optional<Regex::Match> next(std::string_view text, std::size_t from, RegexSteps& steps) const try {
+    return regex_.search(text, from, steps);
+  } catch (const RegexError& error) {
+    throw InputError(where_ + ": the regular expression " + error.what());
+  }
+  Regex regex_;
+  std::string where_;
+};
+
+/// Joins a match to its neighbour in the order of the list, once: «a--» gives «a-», «-».
+std::vector<Span> merge_matches(const std::vector<Span>& spans) {
+  std::vector<Span> out;
+  bool previous = false;
+  for (const Span& span : spans) {
+    if (span.match && !previous && !out.empty()) {
+      out.back().begin = std::min(out.back().begin, span.begin);
+      out.back().end = std::max(out.back().end, span.end);
+    } else {
+      out.push_back(span);
+    }
+    previous = span.match;
+  }
+  return out;
+}
+
+std::vector<Span> merge_runs(const std::vector<Span>& spans) {
+  std::vector<Span> out;
+  for (const Span& span : spans) {
+    if (!out.empty() && out.back().match == span.match)
+      out.back().end = span.end;
+    else
+      out.push_back(span);
+  }
+  return out;
+}
+
+}  // namespace
+
+std::shared_ptr<const Pattern> literal(std::string text) { return std::make_shared<Literal>(std::move(text)); }
+
+std::shared_ptr<const Pattern> regex(const std::string& expression, const std::string& where) {
+  return std::make_shared<Expression>(expression, where);
+}
+
+std::shared_ptr<const Pattern> characters(bool (*belongs)(char32_t)) { return std::make_shared<Characters>(belongs); }
+
+std::shared_ptr<const Pattern> read_pattern(const Fields& in) {
+  const Fields pattern = in.at("pattern");
+  pattern.only({"String", "Regex"});
+  if (pattern.has("String")) {
+    const std::string text = pattern.text("String");
+    if (text.empty()) pattern.fail("'String' is empty");
+    return literal(text);
+  }
+  const std::string expression = pattern.text("Regex");
+  if (expression.size() > 10'000) pattern.fail("'Regex' is longer than 10000 bytes");
+  return regex(expression, pattern.where());
+}
+
+Behavior read_behavior(const Fields& in, const std::string& otherwise) {
+  const std::string name = in.text("behavior", otherwise);
+  if (name == "Removed") return Behavior::removed;
+  if (name == "Isolated") return Behavior::isolated;
+  if (name == "MergedWithPrevious") return Behavior::merged_with_previous;
+  if (name == "MergedWithNext") return Behavior::merged_with_next;
+  if (name == "Contiguous") return Behavior::contiguous;
+  in.fail("behavior '" + printable(name) + "' is not implemented");
+}
+
+std::vector<Span> split(std::string_view text, const Pattern& pattern, Behavior behavior, bool invert) {
+  std::vector<Span> spans = pattern.spans(text);
+  if (invert)
+    for (Span& span : spans) span.match = !span.match;
+  switch (behavior) {
+    case Behavior::isolated:
+      break;
+    case Behavior::removed:
+      spans.erase(std::remove_if(spans.begin(), spans.end(), [](const Span& span) { return span.match; }), spans.end());
+      break;
+    case Behavior::contiguous:
+      return merge_runs(spans);
+    case Behavior::merged_with_previous:
+      return merge_matches(spans);
+    case Behavior::merged_with_next:
+      std::reverse(spans.begin(), spans.end());
+      spans = merge_matches(spans);
+      std::reverse(spans.begin(), spans.end());
+      break;
+  }
+  return spans;
+}
+
+std::string replace(std::string_view text, const Pattern& pattern, const std::string& content, TextBudget& budget) {
+  std::string out;
+  out.reserve(text.size());
+  for (const Span& span : pattern.spans(text)) {
+    const std::string_view part = span.match ? content : text.substr(span.begin, span.end - span.begin);
+    budget.spend(part.size());
+    out += part;
+  }
+  return out;
+}
+
+}  // namespace peft::text

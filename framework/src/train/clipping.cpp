@@ -1,0 +1,44 @@
+#include "peft/train/clipping.h"
+
+#include <cmath>
+
+#include "peft/base/error.h"
+
+namespace peft {
+
+GradientClipping::~GradientClipping() = default;
+
+void GradientClipping::load_state_dict(const StateDict& state) {
+  if (!state.empty()) throw InputError("this clipping keeps no state, but the checkpoint has some");
+}
+
+std::vector<Tensor> gradients(const std::vector<Tensor>& parameters) {
+  std::vector<Tensor> found;
+  found.reserve(parameters.size());
+  for (const Tensor& parameter : parameters)
+    if (parameter.grad().defined()) found.push_back(parameter.grad());
+  return found;
+}
+
+namespace {
+
+double norm_in(torch::Dtype dtype, const std::vector<Tensor>& tensors, double p) {
+  std::vector<Tensor> norms = at::_foreach_norm(tensors, p, dtype);
+  for (Tensor& norm : norms) norm = norm.to(norms.front().device());
+  return at::linalg_vector_norm(at::stack(norms), p).item<double>();
+}
+
+}  // namespace
+
+double global_norm(const std::vector<Tensor>& tensors, double p) {
+  if (tensors.empty()) return 0;
+  const torch::NoGradGuard no_grad;
+  torch::Dtype dtype = torch::kFloat32;
+  for (const Tensor& tensor : tensors) dtype = c10::promoteTypes(dtype, tensor.scalar_type());
+  const double norm = norm_in(dtype, tensors, p);
+  // The squares of finite fp32 values may overflow; then, and only then, it is worth another pass.
+  if (std::isfinite(norm) || dtype == torch::kFloat64) return norm;
+  return norm_in(torch::kFloat64, tensors, p);
+}
+
+}  // namespace peft
