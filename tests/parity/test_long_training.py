@@ -11,6 +11,8 @@ import torch
 
 from model_support import farthest, losses_of, peer_of_gguf, peer_step, run_tool, within
 
+pytestmark = pytest.mark.slow
+
 STEPS, BATCH, LENGTH, LR, HELD_OUT = 50, 2, 64, 2e-4, 40
 NAMES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 

@@ -16,6 +16,7 @@ from tiny_llama import save_llama
 
 from model_support import within
 
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 MIB = 2**20
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 SETUPS = {

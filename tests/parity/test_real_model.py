@@ -102,6 +102,7 @@ def test_peft_loads_it_and_computes_the_same(tmp_path, plain, base, model_gguf, 
         theirs.unload()
 
 
+@pytest.mark.slow
 def test_trained_by_peft(tmp_path, base, model_gguf, run, exact_peer):
     """An adapter that HF PEFT trained, with a scale of its own on some modules: its logits here; and merged here, the same
     logits in transformers without an adapter. Bounded as above."""
@@ -137,6 +138,7 @@ def test_trained_by_peft(tmp_path, base, model_gguf, run, exact_peer):
     within("merged", apart(alone, expected), 4e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precisions(experiment, plain, precision):
     folder, lines = experiment(precision, f"precision.name={precision}")
@@ -147,6 +149,7 @@ def test_half_precisions(experiment, plain, precision):
         assert tensor.dtype == torch.float32 and tensor.isfinite().all()
 
 
+@pytest.mark.slow
 def test_bf16_is_as_near_as_the_peers(tmp_path, base, model_gguf):
     """From fp32's logits on real texts, ours in bf16 are no farther than HF's own bf16 by more than a tenth."""
     model, tokenizer = base
@@ -159,11 +162,13 @@ def test_bf16_is_as_near_as_the_peers(tmp_path, base, model_gguf):
     within("bf16 by the peer's", (ours - exact).norm() / (theirs - exact).norm(), 1.1)
 
 
+@pytest.mark.slow
 def test_accumulation_is_one_large_batch(experiment, plain):
     _, lines = experiment("accumulated", "training.batch_size=2", "training.gradient_accumulation_steps=2")
     assert losses(lines) == pytest.approx(losses(plain[1]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_packing_and_evaluation(experiment):
     _, apart = experiment("apart", "training.batch_size=8")
     _, packed = experiment("packed", "data.packing=true", "training.batch_size=4", "training.eval_every=1")
@@ -172,6 +177,7 @@ def test_packing_and_evaluation(experiment):
     assert len([line for line in held_out if "eval_loss" in line]) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     ["optimizer.name=sgd", "scheduler.name=cosine", "scheduler.name=wsd", "clipping.name=agc", "clipping.name=none"],
@@ -188,6 +194,7 @@ def in_bytes(text):
     return float(number) * {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[unit]
 
 
+@pytest.mark.slow
 def test_memory_is_planned_and_changes_nothing(experiment, plain, run):
     """What is computed again instead of kept leaves the adapter as it was, byte for byte; and the plan's sum is within 15 % of
     what the run then holds at its highest moment. A budget chooses between the two; one too small is refused with the sum."""
@@ -209,6 +216,7 @@ def test_memory_is_planned_and_changes_nothing(experiment, plain, run):
     assert "even with all layers recomputed" in told and "base 513 MiB" in told
 
 
+@pytest.mark.slow
 def test_resolved_toml_repeats_the_run(experiment, plain):
     folder, _ = plain
     again, _ = experiment("again", file="fp32/resolved.toml")

@@ -161,6 +161,7 @@ def seal(path):
     (path / "manifest.json").write_text(json.dumps({"version": 1, "files": files}))
 
 
+@pytest.mark.slow
 def test_each_state_counts(run, folder):
     """With any one state of an older step the end is another one; with any one missing it is refused: the test above would see
     a state that is not kept."""
@@ -240,6 +241,7 @@ FORGERIES = [
 ]
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over(run, folder):
     run("peft-run", write(folder, "unbroken"))
     for number, (what, damage) in enumerate(DAMAGES.items()):
@@ -425,6 +427,8 @@ def test_who_reads_along_may_be_gone(bin_dir, folder):
     assert newest >= 3
 
 
+@pytest.mark.alone
+@pytest.mark.slow
 def test_signals_at_any_time(run, bin_dir, folder):
     """Whatever it is doing, it leaves with exit code 75 and nothing but whole checkpoints."""
     run("peft-run", write(folder, "unbroken", SAVING))
@@ -493,6 +497,8 @@ def test_an_overflow_shows_nothing_of_what_was_saved(run, folder):
     assert min(checkpoints(folder / "run")) < max(finite), f"{checkpoints(folder / 'run')} of finite steps {finite}"
 
 
+@pytest.mark.alone
+@pytest.mark.slow
 def test_killed_at_any_time(run, bin_dir, folder):
     """Ten SIGKILLs at random moments; nearly every moment is one of a save. Every checkpoint there is, is whole; what is lost is
     less than what lies between two; and in the end it is the unbroken run."""
@@ -558,6 +564,7 @@ def test_the_newest_and_the_best_are_kept(run, folder):
         code=2).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "schedule_free_adamw"])
 def test_adalora_saves_what_was_evaluated(run, folder, optimizer):
     """Also between two allocations of ranks, where a triplet that one has set to zero has been trained since."""
@@ -771,6 +778,7 @@ def test_a_save_is_synced_in_order(bin_dir, folder):
     assert calls[1].startswith("fsync(") and f"<{folder / 'run'}>" in calls[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["error=EIO", "error=ENOSPC", "signal=SIGKILL"])
 @pytest.mark.parametrize("call,moments", [("fsync", (5, 12, 19, 25)), ("rename", (3, 8, 13))])
 def test_a_save_that_fails(run, bin_dir, folder, call, moments, fault):

@@ -123,12 +123,12 @@ def environment(threads, more=None):
     return os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"} | (more or {})
 
 
-def run(command, code=0, threads=1, env=None, timeout=SECONDS):
-    """The finished process; `code` is the exit code it must have, or None."""
+def run(command, code=0, threads=1, env=None, timeout=SECONDS, umask=-1):
+    """Returns the finished process; `code` is the required exit code, or None for any."""
     command = list(map(str, command))
     try:
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout,
-                              env=environment(threads, env))
+                              umask=umask, env=environment(threads, env))
     except subprocess.TimeoutExpired:
         raise Failed(f"{' '.join(command)}\nhas not ended after {timeout} s") from None
     require(code is None or done.returncode == code,

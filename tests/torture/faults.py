@@ -213,11 +213,7 @@ def exports(folder):
 
 def check_modes(bench, folder):
     """The umask decides who may read what a run writes."""
-    before = os.umask(0o027)
-    try:
-        bench.peft_run(experiment(folder, "masked", {"training": {"max_steps": 1, "save_every": 1}}))
-    finally:
-        os.umask(before)
+    bench.peft_run(experiment(folder, "masked", {"training": {"max_steps": 1, "save_every": 1}}), umask=0o027)
     paths = [folder / "masked", *(folder / "masked").rglob("*")]
     for path in paths:
         mode = path.stat().st_mode & 0o777

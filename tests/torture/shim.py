@@ -4,19 +4,22 @@ import os
 import select
 import signal
 import subprocess
+import threading
 
 from bench import HERE, SECONDS, Failed, environment, require, run
 
 GROWING = "open,write,fsync,rename,mkdir,truncate"  # what a full disk refuses; deleting still works on it
 CHANGING = GROWING + ",unlink"
+BUILDING = threading.Lock()  # rows run several at a time
 
 
 def library(bench):
     """The shared library for LD_PRELOAD."""
     made = bench.work / "fault.so"
-    if not made.exists():
-        run(["cc", "-std=gnu17", "-O1", "-fexceptions", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", made,
-             *sorted(HERE.glob("*.c")), "-ldl", "-pthread"])
+    with BUILDING:
+        if not made.exists():
+            run(["cc", "-std=gnu17", "-O1", "-fexceptions", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o", made,
+                 *sorted(HERE.glob("*.c")), "-ldl", "-pthread"])
     return made
 
 
