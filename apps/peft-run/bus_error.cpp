@@ -11,24 +11,23 @@
 
 namespace {
 
-void tell(const char* text) {
-  const ssize_t told = ::write(STDERR_FILENO, text, std::strlen(text));
-  static_cast<void>(told);
+void print(const char* text) {
+  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text, std::strlen(text));
 }
 
-void end(int number, siginfo_t* info, void*) {
+void on_bus_error(int number, siginfo_t* info, void*) {
   const char* path = peft::mapped_path(info->si_addr);
-  if (path == nullptr) {  // none of ours: as if nobody had watched
+  if (path == nullptr) {  // not a mapped file: as if there were no handler
     ::signal(number, SIG_DFL);
     ::raise(number);
     return;
   }
-  static std::atomic_flag told;
-  if (told.test_and_set())
-    for (;;) ::pause();  // until the thread that came first has ended the process
-  tell("peft-run: ");
-  tell(path);
-  tell(" was cut off while it was in use, or cannot be read any more\n");
+  static std::atomic_flag is_ending;
+  if (is_ending.test_and_set())
+    for (;;) ::pause();  // until the first thread has ended the process
+  print("peft-run: ");
+  print(path);
+  print(" was truncated while in use, or can no longer be read\n");
   ::_exit(static_cast<int>(peft::ErrorKind::input));
 }
 
@@ -36,7 +35,7 @@ void end(int number, siginfo_t* info, void*) {
 
 void watch_mapped_files() {
   struct sigaction action{};
-  action.sa_sigaction = end;
+  action.sa_sigaction = on_bus_error;
   action.sa_flags = SA_SIGINFO;
   sigemptyset(&action.sa_mask);
   ::sigaction(SIGBUS, &action, nullptr);

@@ -2,13 +2,13 @@
 
 #include <torch/types.h>
 
-#include "peft/adapters/files.h"
+#include "merge_report.h"
+#include "peft/adapters/adapter_vocabulary.h"
+#include "peft/adapters/hf_files.h"
 #include "peft/models/load.h"
 #include "peft/pretrained/open.h"
-#include "peft/train/plugin_calls.h"
-#include "peft/train/train.h"
-#include "receipt.h"
-#include "start.h"
+#include "peft/runtime/device.h"
+#include "peft/runtime/initialize.h"
 
 namespace {
 
@@ -17,29 +17,29 @@ std::unique_ptr<peft::Precision> make_precision(peft::Plugins& plugins, const st
   return plugins.make<peft::Precision>(name, none);
 }
 
-/// The allocator comes before the first tensor, which a precision may hold.
-peft::StringList searched(const peft::StringList& plugin_paths) {
-  start_torch();
+/// Initializes libtorch before a plugin makes the first tensor.
+peft::StringList initialized_search_path(const peft::StringList& plugin_paths) {
+  peft::initialize_libtorch();
   return peft::Plugins::search_path(plugin_paths);
 }
 
 }  // namespace
 
-Inference::Inference(const std::string& model, const peft::StringList& adapters, const std::string& precision,
-                     const std::string& device, const peft::StringList& plugin_paths)
-    : plugins_(searched(plugin_paths)),
-      precision_(make_precision(plugins_, precision)),
-      device_(peft::choose_device(device)),
-      checkpoint_(peft::open_pretrained(model)),
-      change_(peft::adapter_tokenizer_changes(*checkpoint_, adapters)),
-      text_(peft::load_text(*peft::base_with_vocabulary(checkpoint_, change_, {}))) {}
+Inference::Inference(const AdapterArguments& from, const DeviceArguments& device, const peft::StringList& plugin_paths)
+    : plugins_(initialized_search_path(plugin_paths)),
+      precision_(make_precision(plugins_, device.precision)),
+      device_(peft::choose_device(device.device)),
+      base_(peft::open_pretrained(from.model)),
+      overlay_(peft::adapter_tokenizer_changes(*base_, from.adapters)),
+      text_(peft::load_text(*peft::base_with_vocabulary(base_, overlay_, {}))),
+      any_base_(from.any_base) {}
 
-Inference::Adapted Inference::load(const peft::StringList& folders, bool any_base) {
-  const auto base = peft::base_with_vocabulary(checkpoint_, change_, folders);
-  Adapted out{peft::load_model(base, peft::base_dtype(*precision_), device_), {}};
+Inference::AdaptedModel Inference::load(const peft::StringList& folders) {
+  const auto base = peft::base_with_vocabulary(base_, overlay_, folders);
+  AdaptedModel out{peft::load_model(base, precision_->base_dtype(), device_), {}};
   for (const std::string& folder : folders) {
-    auto loaded = peft::load_adapter(folder, plugins_, *out.model, peft::adapter_dtype(*precision_), any_base);
-    if (loaded.base == peft::BaseMatch::unknown) note_unknown_bases({folder});
+    auto loaded = peft::load_adapter(folder, plugins_, *out.model, precision_->adapter_dtype(), any_base_);
+    if (loaded.base == peft::BaseMatch::unknown) warn_unknown_bases({folder});
     out.adapters.push_back(std::move(loaded.adapter));
   }
   return out;

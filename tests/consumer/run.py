@@ -1,5 +1,6 @@
-"""The consumer: installs peft into a folder of its own, makes a plugin of each kind with tools/new-plugin outside the tree,
-builds them with find_package(peft), and trains with all five at once by the installed peft-run, which was never rebuilt.
+"""A user of the installed package: installs peft.cpp into an empty folder, makes a plugin of each kind with tools/new-plugin
+outside the tree, builds them and the programs of docs/examples with find_package(peft), trains with all five plugins at once by
+the installed peft-run, and runs the same experiment from C++.
 
     run.py BUILD [-D CMAKE_DEFINITION]...
 """
@@ -8,6 +9,7 @@ import json
 import math
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,18 +28,20 @@ def run(*command, **keywords):
     return subprocess.run([str(word) for word in command], check=True, env=environment, **keywords)
 
 
-def told(*command):
+def output_of(*command):
     text = run(*command, stdout=subprocess.PIPE, text=True).stdout
     print(text, flush=True)
     return text
 
 
 def build_outside(folder, prefix):
-    """All five in one project, so that libtorch is looked for once; returns each kind's folder of plugins."""
+    """Plugins and examples in one project, so that libtorch is looked for once; returns each kind's folder of plugins."""
     lines = ["cmake_minimum_required(VERSION 3.25)", "project(outside LANGUAGES CXX)"]
     for kind, name in KINDS.items():
         run(sys.executable, TREE / "tools" / "new-plugin", kind, name, folder / kind)
         lines.append(f"add_subdirectory({kind})")
+    shutil.copytree(TREE / "docs" / "examples", folder / "examples")
+    lines.append("add_subdirectory(examples)")
     (folder / "CMakeLists.txt").write_text("\n".join(lines) + "\n")
     run("cmake", "-S", folder, "-B", folder / "build", "-G", "Ninja", f"-DCMAKE_PREFIX_PATH={prefix}", *definitions)
     run("cmake", "--build", folder / "build", "--parallel", "2")
@@ -45,15 +49,15 @@ def build_outside(folder, prefix):
 
 
 def check_found(peft_run, prefix, folders, paths):
-    # Not found until its folder is named.
-    listed = told(peft_run, "list")
-    assert str(prefix / "lib") in listed, "the installed plugins' folder is searched"
+    # A plugin is found only if its folder is named.
+    listed = output_of(peft_run, "list")
+    assert str(prefix / "lib") in listed, "the folder of the installed plugins is searched"
     assert not any(name in listed for name in KINDS.values())
-    rows = [line.split() for line in told(peft_run, "list", *paths).splitlines()]
+    rows = [line.split() for line in output_of(peft_run, "list", *paths).splitlines()]
     for kind, name in KINDS.items():
         assert [kind, name, "0.1.0", f"{folders[kind]}/peft_{kind}_{name}.so"] in rows
-    assert '["v_proj", "down_proj"]' in told(peft_run, "describe", "adapter/my_method", *paths)
-    assert "BROKEN" not in told(peft_run, "selfcheck", "adapter/my_method", *paths)
+    assert '["v_proj", "down_proj"]' in output_of(peft_run, "describe", "adapter/my_method", *paths)
+    assert "BROKEN" not in output_of(peft_run, "selfcheck", "adapter/my_method", *paths)
 
 
 def model_and_data(folder):
@@ -75,16 +79,38 @@ def model_and_data(folder):
 
 
 def check_training(peft_run, folder, folders):
-    """The template's example as it stands, but for the model and the four other plugins."""
+    """The template's example, except for the model and the four other plugins."""
     sets = [*model_and_data(folder), "plugins.paths=" + json.dumps([str(path) for path in folders.values()])]
     sets += [f"{kind}.name={name}" for kind, name in KINDS.items() if kind != "adapter"]
     run(peft_run, folder / "adapter" / "example.toml", *(word for set_ in sets for word in ("--set", set_)))
     out = folder / "adapter" / "runs" / "my_method"
     log = [line for line in json.loads((out / "trainer_state.json").read_text())["log_history"] if "loss" in line]
     assert len(log) == STEPS and all(math.isfinite(line["loss"]) for line in log), log
-    # Four stairs over three steps, each half of the one before: the scheduler is the template's.
+    # The template's scheduler halves the learning rate at each of its four stages.
     assert [line["learning_rate"] for line in log] == [1e-2, 5e-3, 2.5e-3], log
-    return out, log
+    return out, log, sets
+
+
+def check_examples(folder, out, sets):
+    """The same experiment from C++ gives the same adapter; a callback stops another one."""
+    experiment, built = folder / "adapter" / "example.toml", folder / "build" / "examples"
+    embedded, stopped = folder / "embedded", folder / "stopped"
+    text = output_of(built / "embed", experiment, *sets, f"training.output_dir={embedded}")
+    assert text.startswith(f"trained {STEPS} steps, mean loss ") and len(text.splitlines()) == 1, "libpeft prints nothing"
+    weights = "adapter_model.safetensors"
+    assert (embedded / weights).read_bytes() == (out / weights).read_bytes()
+
+    # With such a learning rate the loss stays as it is, so the second evaluation stops the run.
+    never_improves = ["training.max_steps=8", "training.eval_every=1", "data.eval_split=0.25", "optimizer.lr=1e-30"]
+    text = output_of(built / "stop_early", experiment, 1, *sets, *never_improves, f"training.output_dir={stopped}")
+    assert text.splitlines()[-1] == f"adapter: {stopped / 'checkpoint-2'}", text
+    assert (stopped / "checkpoint-2" / weights).exists() and not (stopped / weights).exists()
+    model, data = (next(set_.partition("=")[2] for set_ in [*sets, f"data.train={folder / 'adapter' / 'train.jsonl'}"]
+                        if set_.startswith(key)) for key in ("model.path", "data.train"))
+    losses = [float(line.split()[1]) for line in output_of(built / "own_loop", model, data).splitlines()]
+    assert losses[-1] < losses[0], losses
+    failed = subprocess.run([built / "embed", folder / "missing.toml"], env=environment, capture_output=True, text=True)
+    assert failed.returncode == 2 and "missing.toml" in failed.stderr
 
 
 def check_adapter(out):
@@ -92,7 +118,7 @@ def check_adapter(out):
         import safetensors.torch
     except ImportError:
         return
-    # Its vectors start as zeros; the optimizer moves each element by the rate.
+    # Its vectors start as zeros; the optimizer moves each element by the learning rate.
     trained = safetensors.torch.load_file(out / "adapter_model.safetensors")
     assert trained and all(name.endswith((".v_proj.gate", ".down_proj.gate")) for name in trained), sorted(trained)
     assert all((tensor != 0).any() and tensor.abs().max() <= 0.0176 for tensor in trained.values())
@@ -107,6 +133,7 @@ with tempfile.TemporaryDirectory(prefix="peft_consumer_") as scratch:
     peft_run = prefix / "bin" / "peft-run"
     folders = build_outside(outside, prefix)
     check_found(peft_run, prefix, folders, [word for path in folders.values() for word in ("--plugin-path", path)])
-    out, log = check_training(peft_run, outside, folders)
+    out, log, sets = check_training(peft_run, outside, folders)
     check_adapter(out)
-    print("trained with plugins of its own:", [line["loss"] for line in log])
+    check_examples(outside, out, sets)
+    print("trained with new plugins:", [line["loss"] for line in log])

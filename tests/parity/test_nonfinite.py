@@ -162,7 +162,7 @@ def test_a_model_that_is_cut_off_while_it_is_in_use(folder, bin_dir):
     os.truncate(folder / "model" / "model.safetensors", 4096)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 3
-    assert told == f"peft-run: {folder}/model/model.safetensors was cut off while it was in use, or cannot be read any more\n"
+    assert told == f"peft-run: {folder}/model/model.safetensors was truncated while in use, or can no longer be read\n"
     assert not (folder / "out" / "adapter_model.safetensors").exists()
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if line.endswith("}")]
     assert steps == sorted(steps) and len(steps) > 3

@@ -117,7 +117,8 @@ def test_throws_in_a_step(run, folder, fixtures, fixture):
     assert part in train(run, folder, fixtures, ["optimizer.name=stumbling"], code=code, fixture=fixture)
 
 
-@pytest.mark.parametrize("call", ["train", "zero_grad", "eval", "state", "state_bytes", "default_lr", "wants_sampled_gradients"])
+@pytest.mark.parametrize("call", ["train", "zero_grad", "eval", "state_dict", "state_bytes", "default_lr",
+                                  "needs_sampled_label_gradients"])
 def test_an_optimizer_that_throws(run, folder, fixtures, call):
     told = train(run, folder, fixtures, ["optimizer.name=stumbling", "training.save_every=1"], code=4, fixture=call)
     assert f"peft_optimizer_stumbling.so: {call} failed: told by the plugin" in told
@@ -152,7 +153,7 @@ def test_a_layer_that_does_not_fold(run, folder, fixtures):
     assert "peft_adapter_falling.so: fold failed: told by the plugin" in told and not (folder / "merged").exists()
 
 
-@pytest.mark.parametrize("call", ["forward", "backward", "ready", "base_dtype", "adapter_dtype"])
+@pytest.mark.parametrize("call", ["forward", "backward", "unscale_gradients", "base_dtype", "adapter_dtype"])
 def test_a_precision_that_throws(run, folder, fixtures, call):
     told = train(run, folder, fixtures, ["precision.name=narrow"], code=4, fixture=call)
     assert f"peft_precision_narrow.so: {call} failed: told by the plugin" in told

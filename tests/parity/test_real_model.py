@@ -206,7 +206,7 @@ def test_memory_is_planned_and_changes_nothing(experiment, plain, run):
             sets = [f"memory.budget={(planned[0] + planned[2]) / 2e6:.3f}MB"]
         words = [word for item in sets for word in ("--set", item)]
         told = run("peft-run", "plan", folder.parent / "experiment.toml", *words).stdout
-        planned.append(in_bytes(told.split(" in all ")[1].splitlines()[0]))
+        planned.append(in_bytes(told.split(", total ")[1].splitlines()[0]))
         out, metrics = experiment("memory-" + name, *sets)
         assert (out / "adapter_model.safetensors").read_bytes() == expected, name
         peaks.append(max(line.get("peak_allocated_bytes", 0) for line in metrics))

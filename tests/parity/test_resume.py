@@ -139,7 +139,7 @@ def test_resumed_it_is_the_unbroken_run(run, folder, changes):
         broken = folder / f"from{step}"
         shutil.copytree(unbroken / f"checkpoint-{step}", broken / f"checkpoint-{step}")
         told = run("peft-run", write(folder, broken.name, changes), "--resume")
-        assert f"after step {step}" in told.stdout and not told.stderr
+        assert f"(step {step})" in told.stdout and not told.stderr
         for made in unbroken.rglob("adapter_model.safetensors"):  # of each adapter, and of the checkpoints that both have
             again = broken / made.relative_to(unbroken)
             assert not again.parent.exists() or again.read_bytes() == made.read_bytes(), made
@@ -250,8 +250,8 @@ def test_a_damaged_checkpoint_is_passed_over(run, folder):
             shutil.copytree(folder / "unbroken" / f"checkpoint-{step}", broken / f"checkpoint-{step}")
         damage(broken / "checkpoint-4")
         told = run("peft-run", write(folder, broken.name), "--resume")
-        assert "passed over: " in told.stderr and "checkpoint-4" in told.stderr, what
-        assert "after step 2" in told.stdout
+        assert "warning: skipped checkpoint: " in told.stderr and "checkpoint-4" in told.stderr, what
+        assert "(step 2)" in told.stdout
         assert weights(broken) == weights(folder / "unbroken")
         assert (broken / "checkpoint-4.aside").exists()
         check_whole(broken / "checkpoint-4")
@@ -269,7 +269,7 @@ def test_a_damaged_checkpoint_is_passed_over(run, folder):
     shutil.copytree(folder / "broken0" / "checkpoint-4.aside", alone / "checkpoint-4")
     path = write(folder, "alone")
     assert "is not as its manifest says" in run("peft-run", path, "--resume", alone / "checkpoint-4", code=3).stderr
-    assert "no checkpoint is whole" in run("peft-run", path, "--resume", code=3).stderr
+    assert "no intact checkpoint to resume from" in run("peft-run", path, "--resume", code=3).stderr
     assert not (alone / "adapter_model.safetensors").exists()
 
 
@@ -296,11 +296,11 @@ def test_a_changed_experiment_is_refused(run, folder):
     sound = config.read_text()
     config.write_text(json.dumps(json.loads(sound) | {"rms_norm_eps": 1e-5}))
     told = run("peft-run", path, "--resume", code=3).stderr
-    assert "the base's configuration is not what it was: rms_norm_eps was 1e-06, is 1e-05" in told
+    assert "the base's configuration has changed: rms_norm_eps was 1e-06, is 1e-05" in told
     config.write_text(json.dumps(json.loads(sound) | {"transformers_version": "9.9"}))  # which changes no step
     run("peft-run", path, "--resume", "--set", f'training.output_dir="{folder / "other"}"')
     (folder / "train.jsonl").write_text((folder / "train.jsonl").read_text().replace("sum", "SUM"))
-    assert "the training data is not what it was" in run("peft-run", path, "--resume", code=3).stderr
+    assert "the training data has changed" in run("peft-run", path, "--resume", code=3).stderr
     assert weights(output) == before
 
 
@@ -315,7 +315,7 @@ def test_what_changes_no_step_may_change(run, folder):
     assert weights(folder / "short") == weights(folder / "long")
     assert checkpoints(folder / "short") == [*range(1, STEPS + 1), 8, 11]
     from_there = run("peft-run", write(folder, "elsewhere", long), "--resume", folder / "short" / "checkpoint-8")
-    assert "after step 8" in from_there.stdout
+    assert "(step 8)" in from_there.stdout
     assert weights(folder / "elsewhere") == weights(folder / "long")
     plateau = constant | {"scheduler": {"name": "reduce_on_plateau", "patience": 0}, "data": {"eval_split": 0.2},
                           "training": {"eval_every": 4}}
@@ -331,12 +331,12 @@ def test_what_changes_no_step_may_change(run, folder):
 def test_other_threads_are_told(run, folder):
     run("peft-run", write(folder), env=os.environ | {"OMP_NUM_THREADS": "1"})
     told = run("peft-run", write(folder), "--resume", env=os.environ | {"OMP_NUM_THREADS": "2"})
-    assert "warning: threads were 1, are 2" in told.stderr
+    assert "warning: threads changed from 1 to 2" in told.stderr
 
 
 def test_without_a_checkpoint_it_begins(run, folder):
     told = run("peft-run", write(folder), "--resume")
-    assert "the run begins" in told.stdout
+    assert "starting from scratch" in told.stdout
     # Unasked, nothing is written over: neither an adapter nor checkpoints alone.
     assert "already holds an adapter" in run("peft-run", write(folder), code=2).stderr
     (folder / "run" / "adapter_model.safetensors").unlink()
@@ -384,7 +384,7 @@ def test_a_signal_saves_first(run, bin_dir, folder, number):
     assert f"stopped by {number.name} after step {step}" in out
     assert 5 <= step < 150 and not (output / "adapter_model.safetensors").exists()
     check_whole(output / f"checkpoint-{step}")
-    assert f"after step {step}" in run("peft-run", path, "--resume").stdout
+    assert f"(step {step})" in run("peft-run", path, "--resume").stdout
     assert weights(output) == weights(folder / "unbroken")
     assert history(output) == history(folder / "unbroken")
     assert metrics(output) == metrics(folder / "unbroken")
@@ -405,7 +405,7 @@ def test_a_signal_before_the_first_step(run, bin_dir, folder):
     run("peft-run", write(folder, "run", SAVING))
     before = {step: (folder / "run" / f"checkpoint-{step}" / "manifest.json").read_bytes() for step in checkpoints(folder / "run")}
     process = start(bin_dir, write(folder, "run", SAVING), "--resume", folder / "run" / f"checkpoint-{min(before)}")
-    assert "going on from" in process.stdout.readline()
+    assert "resuming from" in process.stdout.readline()
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 75
@@ -614,7 +614,7 @@ def test_a_checkpoint_by_a_link_is_where_it_lies(run, folder):
     (folder / "link").symlink_to(output / "checkpoint-2")
     over = ["--set", "training.overwrite_output_dir=true"]
     told = run("peft-run", path, "--resume", folder / "link", *over)
-    assert "set aside: " in told.stderr and weights(output) == weights(folder / "unbroken")
+    assert "archived a later checkpoint as " in told.stderr and weights(output) == weights(folder / "unbroken")
     check_whole(output / "checkpoint-2")
     # A second time what was set aside stays, too.
     told = run("peft-run", path, "--resume", folder / "link", *over)
@@ -798,6 +798,6 @@ def test_a_save_that_fails(run, bin_dir, folder, call, moments, fault):
             assert not list(output.glob("*.writing"))
         else:
             assert told.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
-    assert "after step 2" in run("peft-run", path, "--resume").stdout
+    assert "(step 2)" in run("peft-run", path, "--resume").stdout
     assert weights(output) == weights(folder / "unbroken")
     assert not list(output.glob("*.writing"))

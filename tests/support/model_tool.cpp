@@ -8,7 +8,12 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "peft/adapters/files.h"
+#include "peft/adapters/adapter_vocabulary.h"
+#include "peft/adapters/encoder_state.h"
+#include "peft/adapters/hf_files.h"
+#include "peft/adapters/hf_format.h"
+#include "peft/adapters/training_hooks.h"
+#include "peft/runtime/state_dict_file.h"
 #include "peft/base/error.h"
 #include "peft/models/load.h"
 #include "peft/pretrained/open.h"
@@ -58,11 +63,11 @@ void answer(const nlohmann::json& request) {
   const Tensor loss = model->loss_sum(input, to_labels(batch, torch::kCPU)) / num_target_tokens;
   out["loss"] = loss.detach();
   if (adapters.size() == 1 && loss.requires_grad()) {  // an encoder of which a file has what it makes does not train
-    const Adapter& adapter = *adapters.front();
+    Adapter& adapter = *adapters.front();
     loss.backward();
-    adapters.front()->after_backward({1, 1});
-    StateDict trained = adapter.to_hf(*model);
-    trained.merge(adapter.encoder_state_dict(*model));
+    if (TrainingHooks* hooks = adapter.training_hooks()) hooks->after_backward({1, 1});
+    StateDict trained = adapter.hf_format().to_hf(*model);
+    if (const EncoderState* encoder = adapter.encoder_state()) trained.merge(encoder->encoder_state_dict(*model));
     for (const auto& [key, tensor] : trained)
       if (tensor.grad().defined()) out["grad." + key] = tensor.grad();
   }

@@ -83,7 +83,7 @@ def prove_that_it_sees(bench, folder):
     state[-2] ^= 1  # of the last number's high bytes
     (at / "optimizer.safetensors").write_bytes(state)
     refused = bench.peft_run(experiment(folder, "spoiled", changes), "--resume", code=3)
-    require("no checkpoint is whole" in refused.stderr, f"a spoiled checkpoint was taken: {refused.stderr}")
+    require("no intact checkpoint to resume from" in refused.stderr, f"a spoiled checkpoint was taken: {refused.stderr}")
     require(output.flaw(output.read(at)), "a spoiled checkpoint passes this harness's own check")
     manifest = json.loads((at / "manifest.json").read_text())
     manifest["files"]["optimizer.safetensors"]["sha256"] = output.sha256(bytes(state))

@@ -1,6 +1,7 @@
 #include "peft/base/bytes.h"
 
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 #include <map>
 
@@ -20,6 +21,18 @@ std::optional<uint64_t> parse_bytes(const std::string& text) {
   const double bytes = value * factor->second;
   if (!(bytes >= 1) || bytes > 0x1p62) return std::nullopt;
   return static_cast<uint64_t>(bytes);
+}
+
+std::string format_bytes(uint64_t bytes) {
+  const auto value = static_cast<double>(bytes);
+  char text[32];
+  if (bytes >= uint64_t{1} << 30)
+    std::snprintf(text, sizeof text, "%.2f GiB", value / 0x1p30);
+  else if (bytes >= uint64_t{1} << 20)
+    std::snprintf(text, sizeof text, "%.1f MiB", value / 0x1p20);
+  else
+    std::snprintf(text, sizeof text, "%.1f KiB", value / 0x1p10);
+  return text;
 }
 
 }  // namespace peft

@@ -21,13 +21,13 @@ Model::~Model() = default;
 
 Model::Model(DecoderConfig config) : config_(std::move(config)) {
   const DecoderConfig& c = config_;
-  embedding_ = std::make_shared<Embedding>("model.embed_tokens", c.vocab_size, c.hidden_size);
+  embedding_ = std::make_shared<Embedding>(SiteInfo{"model.embed_tokens", "embedding"}, c.vocab_size, c.hidden_size);
   for (int64_t layer = 0; layer < c.num_hidden_layers; ++layer)
-    blocks_.push_back(std::make_shared<Block>(c, "model.layers." + std::to_string(layer)));
+    blocks_.push_back(std::make_shared<Block>(c, LayerPosition{layer, layer}));
   source_layers_.resize(blocks_.size());
   std::iota(source_layers_.begin(), source_layers_.end(), 0);
-  norm_ = std::make_shared<Norm>("model.norm", c.hidden_size, c.rms_norm_eps);
-  head_ = std::make_shared<Linear>("lm_head", c.hidden_size, c.vocab_size, false);
+  norm_ = std::make_shared<Norm>(SiteInfo{"model.norm", "norm"}, c.hidden_size, c.rms_norm_eps);
+  head_ = std::make_shared<Linear>(SiteInfo{"lm_head", "lm_head"}, c.hidden_size, c.vocab_size, false);
   rope_ = std::make_shared<RopeFrequencies>(rope_frequencies(c.rope, c.head_dim));
 
   register_sites();
@@ -90,7 +90,7 @@ Tensor Model::hidden_states(const PackedTokens& input, KeyValueCache* cache) con
 
 Tensor Model::logits(const Tensor& hidden) const { return head_->forward(hidden); }
 
-TargetRows Model::target_rows(const PackedTokens& input, const Tensor& labels) const {
+Model::TargetRows Model::target_rows(const PackedTokens& input, const Tensor& labels) const {
   const int64_t n = virtual_tokens();
   const Tensor ignored = at::full({n}, -100, labels.options());
   const auto [rows, targets] = select_target_rows(shift_cu_seqlens(n, input.cu_seqlens),
@@ -173,7 +173,7 @@ NamedTensors Model::frozen() const {
   NamedTensors all;
   std::set<std::string> told;
   for (const Site* site : sites_) {
-    const std::string path = checkpoint_path(*site);
+    const std::string& path = site->checkpoint_path();
     if ((site == head_.get() && config_.tie_word_embeddings) || !told.insert(path).second) continue;
     const WeightAndBias& own = site->frozen();
     if (own.weight.defined()) all.emplace_back(path + ".weight", own.weight);

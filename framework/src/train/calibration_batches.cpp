@@ -6,7 +6,6 @@
 
 #include "nn/prefix.h"
 #include "peft/train/train.h"
-#include "train/in_precision.h"
 
 namespace peft {
 
@@ -36,7 +35,7 @@ Calibration calibration(const Model& model, Precision& precision, const Dataset&
                        std::size_t index) { return look_at(make_batch(data, batches.at(index)), model); },
           .loss =
               [&model, &precision](const CalibrationBatch& batch) {
-                return forward_in(precision, [&] {
+                return precision.forward([&] {
                   return model.loss_sum(batch.input, batch.labels) /
                          static_cast<double>(std::max<int64_t>(batch.num_target_tokens, 1));
                 });

@@ -6,7 +6,6 @@
 #include "ops/kernels.h"
 #include "peft/base/error.h"
 #include "peft/train/train.h"
-#include "train/in_precision.h"
 
 namespace peft {
 
@@ -52,7 +51,7 @@ Evaluation evaluate(Model& model, Precision& precision, const Dataset& data, int
     const Batch batch = make_batch(data, examples);
     const PackedTokens input = to_packed_tokens(batch, model.device());
     const Tensor labels = to_labels(batch, model.device());
-    const Tensor sums = forward_in(precision, [&] { return score(model, input, labels); });
+    const Tensor sums = precision.forward([&] { return score(model, input, labels); });
     loss += sums[0].item<double>();
     right += sums[1].item<double>();
     result.tokens += sums[2].item<int64_t>();

@@ -25,6 +25,8 @@ class Progress {
   /// The one that is due is being taken: the best of them may be this one, if it was just evaluated.
   void snapshot();
   TrainingResult result() const;
+  /// A callback has asked to stop.
+  bool should_stop() const { return control_.should_stop; }
 
   StateDict state_dict() const;
   /// Throws ConfigError where the run now has another length, and would have had other rates so far or ended here.
@@ -43,6 +45,7 @@ class Progress {
   bool due_ = false;
   bool begun_ = false;  ///< a step was taken in this process
   TrainingResult result_;
+  TrainingControl control_;
 };
 
 }  // namespace peft

@@ -5,15 +5,10 @@
 #include <cmath>
 
 #include "ops/kernels.h"
-#include "plugin/plugin_call.h"
-#include "train/in_precision.h"
-#include "train/step.h"
 
 namespace peft {
 
 namespace {
-
-using detail::call_plugin;
 
 /// `labels` with every supervised one drawn anew; logits exist for a few hundred rows at a time.
 Tensor draw_labels(const Model& model, const PackedTokens& input, const Tensor& labels) {
@@ -43,20 +38,18 @@ void run_sampled_label_pass(TrainingSession& run, const std::vector<Batch>& batc
     run.memory.phase(MemoryPhase::forward);
     const PackedTokens input = to_packed_tokens(batch, run.model.device());
     const Tensor labels = to_labels(batch, run.model.device());
-    const Tensor part = forward_in(run.precision, [&] {
+    const Tensor part = run.precision.forward([&] {
       return run.model.loss_sum(input, draw_labels(run.model, input, labels)) / static_cast<double>(num_target_tokens);
     });
-    if (!std::isfinite(part.item<double>())) return zero_grad(run.optimizer);  // as the step's own loss will be
+    if (!std::isfinite(part.item<double>())) return run.optimizer.zero_grad();  // as the step's own loss will be
     run.memory.phase(MemoryPhase::backward);
-    backward_in(run.precision, part);
+    run.precision.backward(part);
     attribute(gradients(parameters), MemoryComponent::gradients);
   }
   run.memory.phase(MemoryPhase::optimizer);
-  const bool ready = call_plugin(run.precision, "ready", [&] { return run.precision.unscale_gradients(parameters); });
-  if (ready && std::isfinite(global_norm(gradients(parameters))))
-    call_plugin(run.optimizer, "observe_sampled_gradients",
-                [&] { run.optimizer.on_sampled_label_gradients(num_target_tokens); });
-  zero_grad(run.optimizer);
+  if (run.precision.unscale_gradients(parameters) && std::isfinite(global_norm(gradients(parameters))))
+    run.optimizer.on_sampled_label_gradients(num_target_tokens);
+  run.optimizer.zero_grad();
 }
 
 }  // namespace peft

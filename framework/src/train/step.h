@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include "peft/adapters/training_hooks.h"
 #include "peft/train/train.h"
 #include "train/gradient_check.h"
 
@@ -33,8 +34,5 @@ std::string text_of(double value);
 
 /// Names of those that hold NaN or infinity, or "".
 std::string not_finite(const std::vector<ParamGroup>& groups);
-
-/// A failure of it names the optimizer's file.
-void zero_grad(Optimizer& optimizer);
 
 }  // namespace peft

@@ -7,9 +7,7 @@
 
 #include "peft/base/error.h"
 #include "peft/runtime/profile.h"
-#include "peft/train/plugin_calls.h"
 #include "peft/train/resume.h"
-#include "plugin/plugin_call.h"
 #include "runtime/finite.h"
 #include "train/gradient_check.h"
 #include "train/progress.h"
@@ -20,8 +18,6 @@
 namespace peft {
 
 namespace {
-
-using detail::call_plugin;
 
 constexpr const char* kAdvice = "; try a lower learning rate, gradient clipping or a wider precision";
 
@@ -40,11 +36,12 @@ StepTokens count(const std::vector<Batch>& batches, int64_t step, const Model& m
   return sum;
 }
 
-/// All that a resumed run must find as it was. The adapters are in files of their own.
-std::vector<Part> parts_of(TrainingSession& run, StepSampler& steps, Progress& progress) {
-  return {part("progress", progress),     part("position", steps),        part("optimizer", run.optimizer),
-          scheduler_part(run.scheduler),  part("clipping", run.clipping), part("precision", run.precision),
-          random_part(run.model.device())};
+/// Everything that a resumed run restores, except the adapters, which have files of their own.
+std::vector<StatefulComponent> components_of(TrainingSession& run, StepSampler& steps, Progress& progress) {
+  return {component("progress", progress),       component("position", steps),
+          component("optimizer", run.optimizer), component("scheduler", run.scheduler),
+          component("clipping", run.clipping),   component("precision", run.precision),
+          random_component(run.model.device())};
 }
 
 /// Tells of a step that was not taken. Throws DivergedError where there were too many, or none can be taken any more.
@@ -91,9 +88,7 @@ void check_final_step(TrainingSession& run, std::optional<std::size_t> learned, 
 /// As long as it lives, the parameters hold what is to be evaluated and saved.
 class EvalWeights {
  public:
-  explicit EvalWeights(Optimizer& optimizer) : optimizer_(optimizer) {
-    call_plugin(optimizer, "eval", [&] { optimizer.eval(); });
-  }
+  explicit EvalWeights(Optimizer& optimizer) : optimizer_(optimizer) { optimizer.eval(); }
   ~EvalWeights() {
     try {
       if (!done_) optimizer_.train();
@@ -102,7 +97,7 @@ class EvalWeights {
   }
   void done() {
     done_ = true;
-    call_plugin(optimizer_, "train", [&] { optimizer_.train(); });
+    optimizer_.train();
   }
   EvalWeights(const EvalWeights&) = delete;
   EvalWeights& operator=(const EvalWeights&) = delete;
@@ -115,7 +110,7 @@ class EvalWeights {
 }  // namespace
 
 void require_evaluations(const Scheduler& scheduler, const TrainingOptions& options, bool eval_data) {
-  if (!needs_evaluations(scheduler)) return;
+  if (!scheduler.needs_evaluations()) return;
   if (!eval_data)
     throw ConfigError(
         "[scheduler] follows the evaluation loss, but nothing is held out; set data.eval or data.eval_split");
@@ -127,12 +122,12 @@ void require_evaluations(const Scheduler& scheduler, const TrainingOptions& opti
 void require_resumable(const TrainingSession& run) {
   const auto saved = run.resume->find("progress");
   const StepSampler steps(run.data, run.options, run.packing, run.max_length);
-  Progress(run, steps.total()).load(saved == run.resume->end() ? StateDict{} : saved->second);
+  Progress(run, steps.total()).load_state_dict(saved == run.resume->end() ? StateDict{} : saved->second);
 }
 
 TrainingResult train(TrainingSession& run) {
   auto& [model, optimizer, scheduler, clipping, precision, adapters, data, eval_data, packing, max_length, options,
-         memory, callbacks, save, stop, resume] = run;
+         memory, callbacks, save, resume] = run;
   require_evaluations(scheduler, options, eval_data != nullptr);
   const std::vector<Tensor> parameters = parameters_of(optimizer.groups());
   require_all_trained(model, parameters);
@@ -142,10 +137,10 @@ TrainingResult train(TrainingSession& run) {
   Progress progress(run, steps.total());
   model.enable_fusion(options.fused);
   model.train();
-  call_plugin(optimizer, "train", [&] { optimizer.train(); });
-  zero_grad(optimizer);
-  const std::vector<Part> parts = parts_of(run, steps, progress);
-  if (resume != nullptr) load_states(parts, *resume);
+  optimizer.train();
+  optimizer.zero_grad();
+  const std::vector<StatefulComponent> components = components_of(run, steps, progress);
+  if (resume != nullptr) load_states(components, *resume);
   const int64_t done = progress.result().steps, total = steps.total();
 
   std::optional<StepProfile> profile;
@@ -158,8 +153,7 @@ TrainingResult train(TrainingSession& run) {
     for (const auto& examples : plan.batches) batches.push_back(make_batch(data, examples));
     const auto [tokens, num_target_tokens] = count(batches, step, model);
 
-    if (call_plugin(optimizer, "wants_sampled_gradients", [&] { return optimizer.needs_sampled_label_gradients(); }))
-      run_sampled_label_pass(run, batches, num_target_tokens);
+    if (optimizer.needs_sampled_label_gradients()) run_sampled_label_pass(run, batches, num_target_tokens);
     const StepResult outcome = take_step(run, parameters, batches, num_target_tokens, {step, total}, gradient_check);
     if (outcome.overflowed) progress.skip();
     if (outcome.fault) {
@@ -175,16 +169,16 @@ TrainingResult train(TrainingSession& run) {
     const auto every = [&](int64_t steps_between) { return steps_between > 0 && step % steps_between == 0; };
     const bool evaluates = eval_data != nullptr && (last || every(options.eval_every));
     if (every(options.save_every) || (last && options.save_every > 0)) progress.due();
-    stopped = !last && stop();
+    stopped = !last && progress.should_stop();
     if (!evaluates && !progress.is_due() && !stopped && !last) continue;
     EvalWeights weights(optimizer);
     if (evaluates) {
       memory.phase(MemoryPhase::evaluate);
       const double eval_loss = evaluate(model, precision, *eval_data, options.batch_size).loss;
-      call_plugin(scheduler, "observe", [&] { scheduler.on_evaluation(eval_loss); });
+      scheduler.on_evaluation(eval_loss);
       progress.on_evaluate(step, plan.epoch, eval_loss);
       model.train();
-      stopped = !last && stop();
+      stopped = !last && progress.should_stop();
     }
     if (last) check_final_step(run, progress.learned(), step);
     // Behind a step that was not finite a checkpoint waits for one that is, unless there will be none.
@@ -192,14 +186,14 @@ TrainingResult train(TrainingSession& run) {
     if (saves || stopped) {
       memory.phase(MemoryPhase::save);
       if (saves) progress.snapshot();  // a run that was never stopped would not have had the others
-      Snapshot snapshot{step, states_of(parts), progress.result().best, !outcome.fault && !outcome.overflowed};
+      Snapshot snapshot{step, states_of(components), progress.result().best, !outcome.fault && !outcome.overflowed};
       require_finite(run, snapshot.states.at("optimizer"), step);
       save(snapshot);
     }
     weights.done();
   }
 
-  call_plugin(optimizer, "eval", [&] { optimizer.eval(); });
+  optimizer.eval();
   require_unchanged(model, hash);
   TrainingResult result = progress.result();
   if (!stopped && result.steps == result.skipped + result.nonfinite)

@@ -381,7 +381,7 @@ TEST_CASE("the folders above are looked at up to the root, along symbolic links 
 }
 
 TEST_CASE("what leaves a plugin in a step is told with its file", "[plugin]") {
-  Linear site("model.layers.0.self_attn.q_proj", 2, 2, false);
+  Linear site({.path = "model.layers.0.self_attn.q_proj", .role = "q_proj", .layer = 0}, 2, 2, false);
   site.set_frozen({torch::ones({2, 2}), {}});
   struct Stumbling final : AdapterLayer {
     std::function<Tensor(const Tensor&, const Next&)> work;

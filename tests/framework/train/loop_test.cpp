@@ -8,6 +8,8 @@
 
 #include "peft/base/error.h"
 #include "peft/planning/memory_estimate.h"
+#include "peft/adapters/hf_format.h"
+#include "peft/adapters/training_hooks.h"
 #include "peft/train/train.h"
 #include "plugins/load.h"
 #include "selfcheck/tiny_model.h"
@@ -39,9 +41,16 @@ Dataset test_data(std::size_t count, bool masked = false) {
 }
 
 struct Recorder : TrainingCallback {
-  void on_step_end(const StepReport& report) override { steps.push_back(report); }
-  void on_nonfinite_step(const NonFiniteStep& report) override { faults.push_back(report); }
-  void on_evaluate(const EvalReport& report) override { evaluations.push_back(report); }
+  void on_step_end(const StepReport& report, TrainingControl& control) override {
+    steps.push_back(report);
+    control.should_stop |= stop_after > 0 && report.step >= stop_after;
+  }
+  void on_nonfinite_step(const NonFiniteStep& report, TrainingControl& control) override {
+    faults.push_back(report);
+    control.should_stop |= report.step == -stop_after;
+  }
+  void on_evaluate(const EvalReport& report, TrainingControl&) override { evaluations.push_back(report); }
+  int64_t stop_after = 1000;  ///< -n: in step n, which is not finite
   std::vector<StepReport> steps;
   std::vector<NonFiniteStep> faults;
   std::vector<EvalReport> evaluations;
@@ -58,34 +67,28 @@ struct Trainer {
     options.log_every = 1;
     torch::manual_seed(5);
     adapter->attach(*model, precision->adapter_dtype());
-    for (ParamGroup& group : adapter->groups(*model)) optimizer->add(std::move(group));
+    for (ParamGroup& group : adapter->groups(*model)) optimizer->add_param_group(std::move(group));
   }
   TrainingResult run() {
-    TrainingSession all{
-        .model = *model,
-        .optimizer = *optimizer,
-        .scheduler = *scheduler,
-        .clipping = *clipping,
-        .precision = *precision,
-        .adapters = told,
-        .data = data,
-        .eval_data = eval_data ? &*eval_data : nullptr,
-        .packing = packing,
-        .max_length = 64,
-        .options = options,
-        .memory = memory,
-        .callbacks = callbacks,
-        .save =
-            [this](const Snapshot& snapshot) {
-              saved.push_back(snapshot.step);
-              snapshots.push_back(snapshot);
-            },
-        .stop =
-            [this] {
-              const bool faulted = !recorder.faults.empty() && recorder.faults.back().step == -stop_after;
-              return faulted || (!recorder.steps.empty() && stop_after > 0 && recorder.steps.back().step >= stop_after);
-            },
-        .resume = from};
+    TrainingSession all{.model = *model,
+                        .optimizer = *optimizer,
+                        .scheduler = *scheduler,
+                        .clipping = *clipping,
+                        .precision = *precision,
+                        .adapters = told,
+                        .data = data,
+                        .eval_data = eval_data ? &*eval_data : nullptr,
+                        .packing = packing,
+                        .max_length = 64,
+                        .options = options,
+                        .memory = memory,
+                        .callbacks = callbacks,
+                        .save =
+                            [this](const Snapshot& snapshot) {
+                              saved.push_back(snapshot.step);
+                              snapshots.push_back(snapshot);
+                            },
+                        .resume = from};
     return train(all);
   }
   std::vector<Adapter*> told;
@@ -104,7 +107,6 @@ struct Trainer {
   std::vector<TrainingCallback*> callbacks{&recorder};
   std::vector<int64_t> saved;
   std::vector<Snapshot> snapshots;
-  int64_t stop_after = 1000;       ///< -n: in step n, which is at fault
   const RunState* from = nullptr;  ///< a snapshot's states
 };
 
@@ -269,21 +271,23 @@ TEST_CASE("fp16: a step whose gradients overflow is skipped and counted, and tra
 
 TEST_CASE("an adapter is told of each step, and may add to the loss") {
   /// Writes down when it is called; its part of the loss is a hundredth of the squares of what trains.
-  struct Diary : Adapter {
-    explicit Diary(const Model& trained) : trained_(trained) {}
-    void attach(Model&, torch::Dtype) override {}
-    nlohmann::ordered_json hf_config(const Model&) const override { return {}; }
-    Tensor auxiliary_loss() const override {
+  struct Diary : Adapter, HfFormat, TrainingHooks {
+    explicit Diary(const Model& trained) : HfFormat(this), trained_(trained) {}
+    const HfFormat& hf_format() const noexcept override { return *this; }
+    TrainingHooks* training_hooks() noexcept override { return this; }
+    void do_attach(Model&, torch::Dtype) override {}
+    nlohmann::ordered_json do_config(const Model&) const override { return {}; }
+    Tensor do_auxiliary_loss() const override {
       Tensor sum = torch::zeros({}, torch::kDouble);
       for (const auto& [name, tensor] : trained_.trainable()) sum = sum + 0.01 * tensor.square().sum();
       added.push_back(sum.item<double>());
       return sum;
     }
-    void after_backward(const TrainStep& at) override { write("gradients", at); }
-    void after_step(const TrainStep& at) override { write("stepped", at); }
+    void do_after_backward(const TrainStep& at) override { write("gradients", at); }
+    void do_after_step(const TrainStep& at) override { write("stepped", at); }
     void write(const std::string& what, const TrainStep& at) {
       CHECK(trained_.trainable().front().second.grad().defined());
-      lines.push_back(what + " " + std::to_string(at.step) + "/" + std::to_string(at.total));
+      lines.push_back(what + " " + std::to_string(at.step) + "/" + std::to_string(at.total_steps));
     }
     const Model& trained_;
     mutable std::vector<double> added;
@@ -322,7 +326,8 @@ TEST_CASE(
   Trainer plain, watched;
   for (Trainer* trainer : {&plain, &watched}) {
     trainer->optimizer = test::load<Optimizer>("schedule_free_adamw", "lr = 1e-2");
-    for (ParamGroup& group : trainer->adapter->groups(*trainer->model)) trainer->optimizer->add(std::move(group));
+    for (ParamGroup& group : trainer->adapter->groups(*trainer->model))
+      trainer->optimizer->add_param_group(std::move(group));
     trainer->options.max_steps = 6;
   }
   watched.eval_data = test_data(5);
@@ -377,7 +382,8 @@ TEST_CASE("drawn labels are the model's own: their gradients have mean zero, and
   auto surveyor = std::make_unique<Surveyor>();
   Surveyor& seen = *surveyor;
   trainer.optimizer = std::move(surveyor);
-  for (ParamGroup& group : trainer.adapter->groups(*trainer.model)) trainer.optimizer->add(std::move(group));
+  for (ParamGroup& group : trainer.adapter->groups(*trainer.model))
+    trainer.optimizer->add_param_group(std::move(group));
   trainer.run();
   plain.options.max_steps = 1;
   plain.run();
@@ -397,32 +403,35 @@ TEST_CASE("a step without anything to learn is refused") {
 
 TEST_CASE("asked to stop, the step is finished, a snapshot taken and the rest left") {
   Trainer trainer;
-  trainer.stop_after = 2;
+  trainer.recorder.stop_after = 2;
   const TrainingResult result = trainer.run();
   CHECK(result.stopped);
   CHECK(result.steps == 2);
   CHECK(trainer.saved == std::vector<int64_t>{2});
   Trainer ending;
-  ending.stop_after = 3;  // asked in the last step it has simply ended
+  ending.recorder.stop_after = 3;  // asked in the last step it has simply ended
   CHECK_FALSE(ending.run().stopped);
 }
 
 namespace {
 
 /// Spoils one step: the loss, the gradients before clipping, or what the step left.
-struct Spoiler : Adapter {
+struct Spoiler : Adapter, HfFormat, TrainingHooks {
   enum class What { loss, gradient, parameter };
-  Spoiler(const Model& trained, What what, int64_t when) : trained_(trained), what_(what), when_(when) {}
-  void attach(Model&, torch::Dtype) override {}
-  nlohmann::ordered_json hf_config(const Model&) const override { return {}; }
-  Tensor auxiliary_loss() const override {
+  Spoiler(const Model& trained, What what, int64_t when)
+      : HfFormat(this), trained_(trained), what_(what), when_(when) {}
+  const HfFormat& hf_format() const noexcept override { return *this; }
+  TrainingHooks* training_hooks() noexcept override { return this; }
+  void do_attach(Model&, torch::Dtype) override {}
+  nlohmann::ordered_json do_config(const Model&) const override { return {}; }
+  Tensor do_auxiliary_loss() const override {
     if (++losses_ != when_ || what_ != What::loss) return {};
     return trained_.trainable().front().second.sum() * std::numeric_limits<double>::infinity();
   }
-  void after_backward(const TrainStep& at) override {
+  void do_after_backward(const TrainStep& at) override {
     if (at.step == when_ && what_ == What::gradient) first().mutable_grad().fill_(std::nan(""));
   }
-  void after_step(const TrainStep& at) override {
+  void do_after_step(const TrainStep& at) override {
     const torch::NoGradGuard guard;
     if (at.step == when_ && what_ == What::parameter) first().fill_(std::nan(""));
   }
@@ -470,7 +479,7 @@ TEST_CASE(
     trainer.options.save_every = trainer.options.eval_every = 2;
     trainer.options.max_nonfinite_steps = 1;
     trainer.eval_data = test_data(4);
-    trainer.stop_after = stop;
+    trainer.recorder.stop_after = stop;
     trainer.from = from;
     return trainer.run();
   };
@@ -504,7 +513,8 @@ TEST_CASE("what diverged is neither saved nor left") {
   SECTION("a rate far too high: the loss is never finite again") {
     Trainer trainer;
     trainer.optimizer = test::load<Optimizer>("adamw", "lr = 1e200");
-    for (ParamGroup& group : trainer.adapter->groups(*trainer.model)) trainer.optimizer->add(std::move(group));
+    for (ParamGroup& group : trainer.adapter->groups(*trainer.model))
+      trainer.optimizer->add_param_group(std::move(group));
     trainer.options.save_every = 3;
     CHECK(has(message_of<DivergedError>([&] { trainer.run(); }), "after step 3 the loss of data.jsonl:"));
     CHECK(trainer.recorder.faults.size() == 2);
@@ -541,7 +551,7 @@ struct Idle : AdapterLayer {
 /// Writes into the base while the run is on.
 struct Vandal : TrainingCallback {
   explicit Vandal(const Model& model) : model_(model) {}
-  void on_step_end(const StepReport&) override {
+  void on_step_end(const StepReport&, TrainingControl&) override {
     const torch::NoGradGuard guard;
     Tensor(model_.embedding().frozen().weight).select(0, 39).add_(1e-9);
   }
@@ -562,7 +572,7 @@ TEST_CASE("whatever shows that not only the adapter learns stops the run") {
     trainer.optimizer = test::load<Optimizer>("adamw", "lr = 1e-2");
     ParamGroup all;
     all.parameters = trainer.model->trainable();
-    trainer.optimizer->add(std::move(all));
+    trainer.optimizer->add_param_group(std::move(all));
     CHECK(has(message_of<std::logic_error>([&] { trainer.run(); }), "got no gradient"));
   }
   SECTION("the optimizer holds what is not the adapter's") {
@@ -570,7 +580,7 @@ TEST_CASE("whatever shows that not only the adapter learns stops the run") {
     ParamGroup group;
     group.name = "stray";
     group.parameters.emplace_back("stray", torch::zeros({2}, torch::kDouble).requires_grad_());
-    trainer.optimizer->add(std::move(group));
+    trainer.optimizer->add_param_group(std::move(group));
     CHECK(has(message_of<std::logic_error>([&] { trainer.run(); }), "not the adapter's"));
   }
   SECTION("a base tensor asks for a gradient") {

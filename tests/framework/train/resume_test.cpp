@@ -10,7 +10,9 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "peft/adapters/files.h"
+#include "peft/adapters/adapter_state.h"
+#include "peft/adapters/hf_files.h"
+#include "peft/runtime/state_dict_file.h"
 #include "peft/adapters/stack.h"
 #include "peft/base/error.h"
 #include "peft/files/manifest.h"
@@ -97,15 +99,18 @@ class Session {
     else
       resume_adapters(from, stack, *model_, dtype);
     if (!from.empty()) from_ = read_checkpoint(from);
-    for (ParamGroup& group : groups_of(stack, *model_)) optimizer_->add(std::move(group));
+    for (ParamGroup& group : groups_of(stack, *model_)) optimizer_->add_param_group(std::move(group));
   }
 
   /// Up to the end, or until `stop` steps are done.
   TrainingResult go(int64_t stop = kSteps) {
     struct Watch : TrainingCallback {
-      void on_step_end(const StepReport& report) override { step = report.step; }
-      int64_t step = 0;
-    } watch;
+      explicit Watch(int64_t last) : last_step(last) {}
+      void on_step_end(const StepReport& report, TrainingControl& control) override {
+        control.should_stop = report.step >= last_step;
+      }
+      int64_t last_step;
+    } watch(stop);
     std::vector<Adapter*> told;
     for (const NamedAdapter& adapter : stack) told.push_back(adapter.adapter.get());
     TrainingSession run{.model = *model_,
@@ -125,13 +130,12 @@ class Session {
                             [&](const Snapshot& snapshot) {
                               write_checkpoint(folder_, snapshot, stack, *model_, nlohmann::ordered_json::object(), {});
                             },
-                        .stop = [&] { return watch.step >= stop; },
                         .resume = from_ ? &from_->states : nullptr};
     if (from_) require_resumable(run);
     return train(run);
   }
 
-  StateDict tensors() const { return stack.front().adapter->tensors(*model_); }
+  StateDict tensors() const { return stack.front().adapter->all_tensors(*model_); }
   TrainingOptions options;
   AdapterStack stack;
 

@@ -12,4 +12,7 @@ namespace peft {
 /// Nothing for any other text.
 PEFT_API std::optional<uint64_t> parse_bytes(const std::string& text);
 
+/// 1342177280 as "1.25 GiB", for people; MiB and KiB with one decimal.
+PEFT_API std::string format_bytes(uint64_t bytes);
+
 }  // namespace peft

@@ -55,8 +55,6 @@ class PEFT_API Model : public torch::nn::Module {
   bool replicated() const { return replicated_; }
   /// For each layer, the checkpoint's layer whose weights it has.
   const std::vector<int64_t>& source_layers() const { return source_layers_; }
-  /// A site's path, or where it was replicated, the path of what the checkpoint stores.
-  std::string checkpoint_path(const Site& site) const;
 
   /// Final hidden states, after the last norm: [T, hidden]. With a cache: one sequence, appended to it.
   Tensor hidden_states(const PackedTokens& input, KeyValueCache* cache = nullptr) const;

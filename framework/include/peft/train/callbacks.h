@@ -40,13 +40,48 @@ struct EvalReport {
   double epoch = 0, loss = 0, seconds = 0;
 };
 
-/// Who watches a run. Called from the loop's own thread.
+/// What run() is about to do.
+struct RunStart {
+  std::string output_dir;
+  int64_t first_step = 1;  ///< later than 1 in a resumed run
+  StringList description;  ///< lines for people: model, vocabulary, data, adapters, parameters, memory plan
+};
+
+/// A checkpoint that was written.
+struct SaveReport {
+  int64_t step = 0;
+  std::string path;  ///< of the folder
+};
+
+struct TrainingResult;
+
+/// What run() has done.
+struct RunEnd {
+  const TrainingResult& result;
+  const MemoryMeter& memory;
+  StringList adapters;     ///< folders of the saved adapters; empty if the run was stopped
+  std::string checkpoint;  ///< folder from which a stopped run resumes; "" if the run has finished
+};
+
+enum class MessageLevel : uint8_t { info, warning };
+
+/// What a callback asks of the loop, as transformers' TrainerControl.
+struct TrainingControl {
+  bool should_stop = false;  ///< finish this step, save a checkpoint and return; without effect in the last step
+};
+
+/// Observes a run and may stop it. Called on the thread that trains; an exception ends the run and reaches the caller.
+/// The loop (train()) calls the three functions that take a TrainingControl, run() also the others.
 class PEFT_API TrainingCallback {
  public:
   virtual ~TrainingCallback();
-  virtual void on_step_end(const StepReport&) {}
-  virtual void on_nonfinite_step(const NonFiniteStep&) {}  ///< in stepped's place
-  virtual void on_evaluate(const EvalReport&) {}
+  virtual void on_run_begin(const RunStart&) {}  ///< everything is loaded, the first step is next
+  virtual void on_step_end(const StepReport&, TrainingControl&) {}
+  virtual void on_nonfinite_step(const NonFiniteStep&, TrainingControl&) {}  ///< instead of on_step_end
+  virtual void on_evaluate(const EvalReport&, TrainingControl&) {}
+  virtual void on_save(const SaveReport&) {}
+  virtual void on_run_end(const RunEnd&) {}  ///< the results are written; not called after an error
+  virtual void on_message(MessageLevel, const std::string& /*text*/) {}  ///< one line, without a line break
 };
 
 }  // namespace peft

@@ -45,7 +45,6 @@ struct TrainingSession {
   std::vector<TrainingCallback*> callbacks;
   std::function<void(const Snapshot&)> save = [](const Snapshot&) {
   };  ///< every save_every steps, at the last, at a stop
-  std::function<bool()> stop = [] { return false; };  ///< asked after each step; true: save and leave
   const RunState* resume = nullptr;  ///< of a snapshot whose adapters the model has; null: from the beginning
 };
 
@@ -61,7 +60,7 @@ struct TrainingResult {
   std::vector<std::pair<std::string, double>> profile;  ///< seconds by part of all steps but the first, if asked for
   std::string base_hash;                                ///< XXH3-128 of the frozen base, equal before and after
   Best best;                                            ///< as in Snapshot
-  bool stopped = false;                                 ///< before the last step, because `stop` said so
+  bool stopped = false;                                 ///< before the last step, because a callback asked for it
 };
 
 /// Trains, and leaves in the parameters what the optimizer wants saved. Throws DivergedError where more steps than
@@ -69,8 +68,5 @@ struct TrainingResult {
 /// ConfigError where nothing trains; std::logic_error where a gradient reaches the base, misses an adapter tensor, or
 /// the base changed.
 PEFT_API TrainingResult train(TrainingSession& run);
-
-/// Scheduler::lr(); a failure of it names its file.
-PEFT_API double learning_rate(const Scheduler& scheduler, int64_t step, int64_t total_steps, double base_lr);
 
 }  // namespace peft

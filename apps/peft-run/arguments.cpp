@@ -1,0 +1,174 @@
+#include "arguments.h"
+
+#include <boost/program_options.hpp>
+#include <filesystem>
+#include <iostream>
+#include <sstream>
+
+#include "peft/base/error.h"
+
+namespace po = boost::program_options;
+using peft::StringList;
+
+struct Arguments::Parser {
+  std::string usage;
+  po::options_description options{"options"};
+  po::options_description hidden;  ///< arguments without a name
+  po::positional_options_description positional;
+  po::variables_map values;
+  std::string optional_value, not_ending_with;  ///< of optional_value(): the option, as "--name"
+
+  /// An option with an optional value takes it in the same word only: `--resume DIR` becomes `--resume=DIR`.
+  StringList joined(const StringList& words) const {
+    StringList all;
+    for (const std::string& word : words) {
+      const bool is_value = !optional_value.empty() && !all.empty() && all.back() == optional_value &&
+                            !word.starts_with('-') && !word.ends_with(not_ending_with);
+      if (is_value)
+        all.back() += "=" + word;
+      else
+        all.push_back(word);
+    }
+    return all;
+  }
+};
+
+template <class Value>
+void Arguments::add(const char* name, Value* semantic, const char* placeholder, const std::string& help) {
+  parser_->options.add_options()(name, semantic->value_name(placeholder), help.c_str());
+}
+
+Arguments::Arguments(const std::string& usage) : parser_(std::make_unique<Parser>()) {
+  parser_->usage = "usage: peft-run " + usage;
+  parser_->options.add_options()("help,h", "show this help");
+}
+
+Arguments::~Arguments() = default;
+
+void Arguments::flag(const char* name, bool& value, const std::string& help) {
+  parser_->options.add_options()(name, po::bool_switch(&value), help.c_str());
+}
+
+void Arguments::option(const char* name, std::string& value, const char* placeholder, const std::string& help) {
+  auto* semantic = po::value(&value);
+  add(name, value.empty() ? semantic : semantic->default_value(value), placeholder, help);
+}
+
+void Arguments::option(const char* name, int64_t& value, const char* placeholder, const std::string& help) {
+  add(name, po::value(&value)->default_value(value), placeholder, help);
+}
+
+void Arguments::option(const char* name, uint64_t& value, const char* placeholder, const std::string& help) {
+  add(name, po::value(&value)->default_value(value), placeholder, help);
+}
+
+void Arguments::option(const char* name, double& value, const char* placeholder, const std::string& help) {
+  add(name, po::value(&value)->default_value(value), placeholder, help);
+}
+
+void Arguments::option(const char* name, std::optional<std::string>& value, const char* placeholder,
+                       const std::string& help) {
+  add(name, po::value<std::string>()->notifier([&value](const std::string& given) { value = given; }), placeholder,
+      help);
+}
+
+void Arguments::option(const char* name, std::optional<int64_t>& value, const char* placeholder,
+                       const std::string& help) {
+  add(name, po::value<int64_t>()->notifier([&value](int64_t given) { value = given; }), placeholder, help);
+}
+
+void Arguments::option(const char* name, StringList& values, const char* placeholder, const std::string& help) {
+  add(name, po::value(&values), placeholder, help);
+}
+
+void Arguments::option(const char* name, std::vector<double>& values, const char* placeholder,
+                       const std::string& help) {
+  add(name, po::value(&values), placeholder, help);
+}
+
+void Arguments::required(const char* name, std::string& value, const char* placeholder, const std::string& help) {
+  add(name, po::value(&value)->required(), placeholder, help);
+}
+
+void Arguments::required(const char* name, StringList& values, const char* placeholder, const std::string& help) {
+  add(name, po::value(&values)->required(), placeholder, help);
+}
+
+void Arguments::optional_value(const char* name, std::optional<std::string>& value, const char* placeholder,
+                               const std::string& help, const std::string& not_ending_with) {
+  parser_->optional_value = std::string("--") + name;
+  parser_->not_ending_with = not_ending_with;
+  add(name,
+      po::value<std::string>()->implicit_value("")->notifier([&value](const std::string& given) { value = given; }),
+      placeholder, help);
+}
+
+void Arguments::positional(std::string& value) {
+  parser_->hidden.add_options()("positional", po::value(&value));
+  parser_->positional.add("positional", 1);
+}
+
+void Arguments::plugin_path(StringList& folders) {
+  const auto make_absolute = [&folders](const StringList& given) {
+    for (const std::string& folder : given)
+      folders.push_back(std::filesystem::absolute(folder).lexically_normal().string());
+  };
+  add("plugin-path", po::value<StringList>()->notifier(make_absolute), "DIR",
+      "search this folder for plugins first (may be repeated)");
+}
+
+bool Arguments::parse(const StringList& words) {
+  // No guessing of shortened names: a later option must not change what an old script means.
+  const int style = po::command_line_style::unix_style & ~po::command_line_style::allow_guessing;
+  po::options_description all;
+  all.add(parser_->options).add(parser_->hidden);
+  try {
+    po::store(
+        po::command_line_parser(parser_->joined(words)).options(all).positional(parser_->positional).style(style).run(),
+        parser_->values);
+    if (has("help")) {
+      std::cout << help();
+      return false;
+    }
+    po::notify(parser_->values);
+  } catch (const po::error& error) {
+    throw UsageError(peft::printable(error.what(), 1000), help());
+  }
+  return true;
+}
+
+void Arguments::require(bool ok, const std::string& message) const {
+  if (!ok) throw UsageError(message, help());
+}
+
+bool Arguments::has(const char* name) const {
+  const auto it = parser_->values.find(name);
+  return it != parser_->values.end() && !it->second.defaulted();
+}
+
+std::string Arguments::help() const {
+  std::ostringstream text;
+  text << parser_->usage << "\n" << parser_->options;
+  return text.str();
+}
+
+void AdapterArguments::add_to(Arguments& arguments) {
+  arguments.required("model", model, "PATH", "Hugging Face folder, or .gguf file");
+  arguments.option("adapter", adapters, "DIR",
+                   "folder with adapter_config.json and adapter_model.safetensors; may be repeated");
+  arguments.flag("any-base", any_base, "accept adapters that were trained on another base");
+}
+
+void DeviceArguments::add_to(Arguments& arguments) {
+  arguments.option("precision", precision, "NAME", "a precision plugin");
+  arguments.option("device", device, "NAME", "auto, cpu, cuda, cuda:1, ...");
+}
+
+void ExperimentArguments::add_to(Arguments& arguments) {
+  arguments.option("set", sets, "TABLE.KEY=VALUE", "override a value of the file; may be repeated");
+  arguments.positional(path);
+}
+
+void ExperimentArguments::check(const Arguments& arguments) const {
+  arguments.require(!path.empty(), "no experiment given");
+}

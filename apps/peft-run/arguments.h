@@ -1,0 +1,88 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "peft/options/options.h"
+
+/// The command line cannot be understood; `usage` is the help text to print after the message.
+struct UsageError : std::runtime_error {
+  UsageError(const std::string& message, std::string usage_text)
+      : std::runtime_error(message), usage(std::move(usage_text)) {}
+  std::string usage;
+};
+
+/// Declares a command's options and reads them. Every option is `--name VALUE` and writes to a variable that must live
+/// until parse(); the value that the variable has before is the default, which the help shows. The only user of
+/// Boost.Program_options.
+class Arguments {
+ public:
+  /// `usage`: without "usage: peft-run ".
+  explicit Arguments(const std::string& usage);
+  ~Arguments();
+  Arguments(const Arguments&) = delete;
+  Arguments& operator=(const Arguments&) = delete;
+
+  void flag(const char* name, bool& value, const std::string& help);
+  void option(const char* name, std::string& value, const char* placeholder, const std::string& help);
+  void option(const char* name, int64_t& value, const char* placeholder, const std::string& help);
+  void option(const char* name, uint64_t& value, const char* placeholder, const std::string& help);
+  void option(const char* name, double& value, const char* placeholder, const std::string& help);
+  /// Without a default.
+  void option(const char* name, std::optional<std::string>& value, const char* placeholder, const std::string& help);
+  void option(const char* name, std::optional<int64_t>& value, const char* placeholder, const std::string& help);
+  /// May be repeated.
+  void option(const char* name, peft::StringList& values, const char* placeholder, const std::string& help);
+  void option(const char* name, std::vector<double>& values, const char* placeholder, const std::string& help);
+  /// Must be given.
+  void required(const char* name, std::string& value, const char* placeholder, const std::string& help);
+  void required(const char* name, peft::StringList& values, const char* placeholder, const std::string& help);
+  /// `--name` alone sets ""; with a value, it may follow as the next word unless it starts with '-' or ends with `not`.
+  void optional_value(const char* name, std::optional<std::string>& value, const char* placeholder,
+                      const std::string& help, const std::string& not_ending_with);
+  /// The one argument without a name; "" if it is absent.
+  void positional(std::string& value);
+  /// Absolute folders.
+  void plugin_path(peft::StringList& folders);
+
+  /// False if --help was given: the help has been printed. Throws UsageError.
+  bool parse(const peft::StringList& words);
+  /// Throws UsageError with the message unless `ok`.
+  void require(bool ok, const std::string& message) const;
+  /// Whether the command line has the option.
+  bool has(const char* name) const;
+
+ private:
+  template <class Value>
+  void add(const char* name, Value* semantic, const char* placeholder, const std::string& help);
+  std::string help() const;
+  struct Parser;
+  std::unique_ptr<Parser> parser_;
+};
+
+/// --model, --adapter and --any-base, as in every command that reads adapters.
+struct AdapterArguments {
+  std::string model;          ///< Hugging Face folder or .gguf file
+  peft::StringList adapters;  ///< folders, the outermost first
+  bool any_base = false;      ///< also adapters that were trained on another base
+  void add_to(Arguments& arguments);
+};
+
+/// --precision and --device.
+struct DeviceArguments {
+  std::string precision = "fp32", device = "auto";
+  void add_to(Arguments& arguments);
+};
+
+/// An experiment file and --set.
+struct ExperimentArguments {
+  std::string path;
+  peft::StringList sets;  ///< `table.key=value`, in order
+  void add_to(Arguments& arguments);
+  void check(const Arguments& arguments) const;
+};

@@ -1,0 +1,33 @@
+#include "peft/selfcheck/selfcheck.h"
+
+#include <iostream>
+
+#include "arguments.h"
+#include "commands.h"
+#include "peft/base/error.h"
+
+Outcome selfcheck_command(const peft::StringList& words) {
+  using namespace peft;
+  std::string what;
+  StringList sets, plugin_paths;
+  Arguments arguments("selfcheck adapter/NAME [--set KEY=VALUE]... [--plugin-path DIR]...");
+  arguments.option("set", sets, "KEY=VALUE", "an option of the method, in TOML; may be repeated");
+  arguments.plugin_path(plugin_paths);
+  arguments.positional(what);
+  if (!arguments.parse(words)) return {};
+  arguments.require(!what.empty(), "no method given");
+
+  const std::string kind = "adapter/";
+  if (!what.starts_with(kind)) throw ConfigError("'" + printable(what) + "' cannot be checked: write adapter/NAME");
+  Plugins plugins(Plugins::search_path(plugin_paths));
+  std::string options;
+  for (const std::string& line : sets) options += line + "\n";
+  bool all_passed = true;
+  for (const CheckResult& check : selfcheck_adapter(plugins, what.substr(kind.size()), options)) {
+    std::cout << (check.kept ? "ok      " : "BROKEN  ") << check.promise << ": " << printable(check.detail, 2000)
+              << "\n";
+    all_passed &= check.kept;
+  }
+  if (!all_passed) throw PluginError(printable(what) + " fails a check that every adapter must pass");
+  return {};
+}

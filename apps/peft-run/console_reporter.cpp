@@ -1,0 +1,162 @@
+#include "console_reporter.h"
+
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <iostream>
+
+#include "peft/base/bytes.h"
+#include "peft/base/error.h"
+#include "peft/base/format_count.h"
+#include "peft/train/train.h"
+
+namespace {
+
+using peft::format_bytes;
+
+template <class... Values>
+std::string format(const char* pattern, Values... values) {
+  char text[256];
+  std::snprintf(text, sizeof text, pattern, values...);
+  return text;
+}
+
+/// 3723 as 1:02:03.
+std::string format_duration(double seconds) {
+  const auto all = static_cast<long long>(std::llround(std::max(seconds, 0.0)));
+  if (all >= 3600) return format("%lld:%02lld:%02lld", all / 3600, all / 60 % 60, all % 60);
+  return format("%lld:%02lld", all / 60, all % 60);
+}
+
+std::string figures(const peft::StepReport& r, double loss) {
+  std::string text = format("loss %.4f  lr %.2e  grad %.3f  %s tok/s  mem %s of %s", loss, r.lr, r.grad_norm,
+                            peft::format_count(std::llround(r.tokens_per_second)).c_str(),
+                            format_bytes(r.memory.allocated).c_str(), format_bytes(r.memory.reserved).c_str());
+  if (r.skipped > 0) text += format("  skipped %lld", static_cast<long long>(r.skipped));
+  return text + "  left " + format_duration(r.seconds_left);
+}
+
+std::size_t terminal_width() {
+  winsize size{};
+  return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
+}
+
+std::string bar(const peft::StepReport& r) {
+  constexpr int64_t cells = 20;
+  const int64_t full = r.step * cells / r.total_steps;
+  std::string text = "[";
+  for (int64_t i = 0; i < cells; ++i) text += i < full ? '#' : '.';
+  return text + "] ";
+}
+
+/// Where the time of the steps went, as shares.
+void print_profile(const peft::TrainingResult& result) {
+  const double seconds = result.seconds_after_first;
+  if (result.profile.empty() || seconds <= 0) return;
+  double rest = seconds;
+  const auto print_share = [&](const std::string& part, double spent) {
+    std::cout << " " << part << " " << std::lround(1000 * spent / seconds) / 10.0 << " %";
+  };
+  std::cout << "step time without the first step:";
+  for (const auto& [part, spent] : result.profile) {
+    print_share(part, spent);
+    std::cout << ",";
+    rest -= spent;
+  }
+  print_share("other", rest);
+  std::cout << "\n";
+}
+
+/// The peak of each phase, and the components at the overall peak.
+void print_memory(const peft::MemoryMeter& meter) {
+  std::cout << "peak memory by phase, allocated / reserved:";
+  for (std::size_t i = 1; i < peft::kMemoryPhases; ++i) {
+    const auto phase = static_cast<peft::MemoryPhase>(i);
+    const peft::MemoryMeter::Peak peak = meter.peak(phase);
+    if (peak.reserved > 0)
+      std::cout << "\n  " << name(phase) << ": " << format_bytes(peak.allocated) << " / "
+                << format_bytes(peak.reserved);
+  }
+  std::cout << "\nat the peak:";
+  const peft::MemoryMeter::Peak peak = meter.peak();
+  for (std::size_t i = 0; i < peft::kMemoryComponents; ++i)
+    if (peak.components[i] > 0)
+      std::cout << " " << name(static_cast<peft::MemoryComponent>(i)) << " " << format_bytes(peak.components[i]);
+  std::cout << "; resident " << format_bytes(peft::peak_resident_bytes()) << "\n";
+}
+
+void print_adapters(const peft::StringList& folders) {
+  for (const std::string& folder : folders) {
+    const auto bytes = std::filesystem::file_size(std::filesystem::path(folder) / "adapter_model.safetensors");
+    std::cout << "adapter: " << peft::printable(folder, 4096) << " (" << format_bytes(bytes) << ")" << std::endl;
+  }
+}
+
+}  // namespace
+
+ConsoleReporter::ConsoleReporter() : is_terminal_(isatty(STDOUT_FILENO) != 0) {}
+
+void ConsoleReporter::on_run_begin(const peft::RunStart& start) {
+  for (const std::string& line : start.description) std::cout << line << "\n";
+  std::cout << std::flush;
+}
+
+void ConsoleReporter::on_step_end(const peft::StepReport& r, peft::TrainingControl&) {
+  const std::string step = "step " + std::to_string(r.step) + "/" + std::to_string(r.total_steps);
+  if (!is_terminal_) {
+    if (r.logged) std::cout << step << format("  epoch %.2f  ", r.epoch) << figures(r, r.mean_loss) << std::endl;
+    return;
+  }
+  std::string line = bar(r) + step + "  " + figures(r, r.loss);
+  const std::size_t width = terminal_width() - 1;
+  if (line.size() > width) line.resize(width);
+  std::cout << "\r\x1b[K" << line << std::flush;
+  bar_is_open_ = true;
+}
+
+void ConsoleReporter::on_nonfinite_step(const peft::NonFiniteStep& r, peft::TrainingControl&) {
+  end_bar();
+  std::cout << "step " << r.step << " skipped: " << r.what << ", on " << r.examples.front();
+  if (r.examples.size() > 1) std::cout << " and " << r.examples.size() - 1 << " more";
+  std::cout << "; " << r.nonfinite << " so far" << std::endl;
+}
+
+void ConsoleReporter::on_evaluate(const peft::EvalReport& r, peft::TrainingControl&) {
+  end_bar();
+  std::cout << "step " << r.step
+            << format("  epoch %.2f  eval loss %.4f  perplexity %.3f", r.epoch, r.loss, std::exp(r.loss)) << std::endl;
+}
+
+void ConsoleReporter::on_run_end(const peft::RunEnd& end) {
+  end_bar();
+  checkpoint_ = peft::printable(end.checkpoint, 4096);
+  const peft::TrainingResult& result = end.result;
+  if (result.stopped) return;
+  std::cout
+      << "trained " << result.steps << " steps in " << format_duration(result.seconds) << ", mean loss " << result.loss
+      << "\nverified: every adapter tensor got a finite gradient, no base tensor got one, the base is bit-identical "
+         "(XXH3 "
+      << result.base_hash << ")\n";
+  if (result.nonfinite > 0)
+    std::cout << result.nonfinite << " steps were skipped because their loss or gradients were not finite\n";
+  print_profile(result);
+  print_memory(end.memory);
+  print_adapters(end.adapters);
+}
+
+void ConsoleReporter::on_message(peft::MessageLevel level, const std::string& text) {
+  end_bar();
+  if (level == peft::MessageLevel::warning)
+    std::cerr << "warning: " << text << "\n";
+  else
+    std::cout << text << std::endl;
+}
+
+void ConsoleReporter::end_bar() {
+  if (bar_is_open_) std::cout << "\n";
+  bar_is_open_ = false;
+}

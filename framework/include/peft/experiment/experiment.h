@@ -1,0 +1,63 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "peft/adapters/stack.h"
+#include "peft/base/export.h"
+#include "peft/data/dataset.h"
+#include "peft/options/document.h"
+#include "peft/planning/memory_estimate.h"
+#include "peft/plugin/plugins.h"
+#include "peft/train/clipping.h"
+#include "peft/train/optimizer.h"
+#include "peft/train/options.h"
+#include "peft/train/precision.h"
+#include "peft/train/scheduler.h"
+
+namespace peft {
+
+/// The [model] table.
+struct ModelOptions {
+  std::string path;
+  StringList added_tokens;  ///< as HF's tokenizer.add_tokens takes them
+};
+
+/// An experiment file, read and checked, with its plugins made. Nothing is loaded yet.
+struct PEFT_API Experiment {
+  /// `sets`: assignments `table.key=value` that override values in the file, in order. Throws ConfigError with every
+  /// error of the file; PluginError for a plugin that cannot be used; InputError for an init_from that is no adapter.
+  static Experiment from_file(const std::string& path, const StringList& sets = {});
+  /// The same of TOML text. Relative paths in it start at the working directory; `name` stands for the file in
+  /// messages.
+  static Experiment from_text(const std::string& toml, const StringList& sets = {}, const std::string& name = "<text>");
+  ~Experiment();
+  Experiment(Experiment&&) noexcept;
+
+  Document document;
+  ModelOptions model;
+  DataOptions data;
+  TrainingOptions training;
+  MemoryOptions memory;
+  std::unique_ptr<Plugins> plugins;
+  AdapterStack adapters;
+  std::unique_ptr<Optimizer> optimizer;
+  std::unique_ptr<Scheduler> scheduler;
+  std::unique_ptr<GradientClipping> clipping;
+  std::unique_ptr<Precision> precision;
+
+ private:
+  explicit Experiment(Document file);
+};
+
+/// A table of an experiment that belongs to the core, not to a plugin.
+struct CoreTable {
+  std::string name;                 ///< as in TOML
+  std::string purpose;              ///< one sentence
+  std::vector<OptionInfo> options;  ///< from the code that reads the table, given an empty one
+};
+/// [model], [data], [adapter], [training], [memory], [plugins].
+PEFT_API std::vector<CoreTable> core_tables();
+
+}  // namespace peft

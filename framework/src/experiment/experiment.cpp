@@ -1,0 +1,92 @@
+#include "peft/experiment/experiment.h"
+
+#include "peft/base/error.h"
+#include "peft/train/train.h"
+
+namespace peft {
+
+namespace {
+
+ModelOptions read_model_options(Options& in) {
+  ModelOptions model;
+  in.get_path("path", model.path, "Hugging Face folder (config.json, *.safetensors, tokenizer.json) or .gguf file")
+      .require(!model.path.empty(), "must be given");
+  in.get("added_tokens", model.added_tokens,
+         "tokens to add to the vocabulary, with the next ids; embedding and head get rows for them, which are trained "
+         "only by an adapter that trains them (modules_to_save, trainable_token_indices)");
+  return model;
+}
+
+StringList read_plugin_options(Options& in) {
+  StringList paths;
+  in.get_paths("paths", paths, "folders searched for plugins before $PEFT_PLUGIN_PATH and the installed ones");
+  return paths;
+}
+
+template <class Read>
+auto read_table(Document& document, const char* name, Read read) {
+  Options options = document.table(name);
+  return read(options);
+}
+
+/// The plugin that the table `[kind]` names; null if it names none, which document.finish() reports.
+template <class Interface>
+std::unique_ptr<Interface> make(Document& document, Plugins& plugins, std::string name) {
+  Options table = document.table(Kind<Interface>::name);
+  table.get("name", name, "the plugin; 'peft-run list' shows the installed ones")
+      .require(!name.empty(), "must be given: it chooses the plugin");
+  return name.empty() ? nullptr : plugins.make<Interface>(name, table);
+}
+
+Document with_sets(Document document, const StringList& sets) {
+  for (const std::string& assignment : sets) document.set(assignment);
+  return document;
+}
+
+}  // namespace
+
+std::vector<CoreTable> core_tables() {
+  const auto table = [](const char* name, const char* purpose, auto read) {
+    Options empty;
+    read(empty);
+    return CoreTable{name, purpose, empty.described()};
+  };
+  return {table("model", "The base model. Its weights are frozen.", read_model_options),
+          table("data", "The training and evaluation data.", read_data_options),
+          table("adapter",
+                "The method; its own options are further keys. For several adapters write a table [[adapter]] each.",
+                read_adapter_keys),
+          table("training", "The training loop and its output.", read_training_options),
+          table("memory", "Memory limits and activation checkpointing.", read_memory_options),
+          table("plugins", "Where plugins are searched for.", read_plugin_options)};
+}
+
+Experiment Experiment::from_file(const std::string& path, const StringList& sets) {
+  return Experiment(with_sets(Document::from_file(path), sets));
+}
+
+Experiment Experiment::from_text(const std::string& toml, const StringList& sets, const std::string& name) {
+  return Experiment(with_sets(Document::from_text(toml, name), sets));
+}
+
+Experiment::Experiment(Document file) : document(std::move(file)) {
+  model = read_table(document, "model", read_model_options);
+  data = read_table(document, "data", read_data_options);
+  training = read_table(document, "training", read_training_options);
+  memory = read_table(document, "memory", read_memory_options);
+  plugins = std::make_unique<Plugins>(Plugins::search_path(read_table(document, "plugins", read_plugin_options)));
+  adapters = read_adapters(document, *plugins);
+  optimizer = make<Optimizer>(document, *plugins, "adamw");
+  scheduler = make<Scheduler>(document, *plugins, "linear");
+  clipping = make<GradientClipping>(document, *plugins, "norm");
+  precision = make<Precision>(document, *plugins, "fp32");
+  if (training.load_best_model_at_end && data.eval.empty() && data.eval_split <= 0)
+    document.table("training").error("load_best_model_at_end", "needs evaluation data: [data] eval or eval_split");
+  document.finish();
+  require_evaluations(*scheduler, training, !data.eval.empty() || data.eval_split > 0);
+}
+
+Experiment::~Experiment() = default;
+Experiment::Experiment(Experiment&&) noexcept = default;
+
+}  // namespace peft
