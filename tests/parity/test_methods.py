@@ -288,7 +288,7 @@ def test_vblora_saved_as_mixtures(run, tmp_path, vectors, index):
     experiment = (tmp_path / "run.toml").read_text().replace('output_dir = "run"', 'output_dir = "again"')
     head, rest = experiment.split("[adapter]\n")
     (tmp_path / "again.toml").write_text(head + '[adapter]\ninit_from = "run"\n' + rest[rest.index("[optimizer]"):])
-    assert "holds too little to train on from" in run("peft-run", tmp_path / "again.toml", code=2).stderr
+    assert "it cannot be trained further" in run("peft-run", tmp_path / "again.toml", code=2).stderr
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_vblora_saved_as_mixtures(run, tmp_path, vectors, index):
         ("lora", {"use_dora": True, "lora_bias": True}, "'use_dora' and lora_bias exclude each other"),
         ("vblora", {"vector_length": 12}, "vector_length: 12 does not divide the 32 inputs"),
         ("vblora", {"num_vectors": 4, "topk": 5}, "'topk' must be positive and at most num_vectors"),
-        ("boft", {"boft_block_num": 4}, "just one of them must be 0"),
+        ("boft", {"boft_block_num": 4}, "exactly one of them must be 0"),
         ("boft", {"boft_block_size": 5}, "boft_block_size: 5 does not divide the 32 inputs"),
         ("boft", {"boft_block_size": 16, "boft_n_butterfly_factor": 3}, "needs blocks of even size, in a multiple of 2^2"),
         ("adalora", {"total_step": 5, "tinit": 3, "tfinal": 2}, "'total_step' is too small"),

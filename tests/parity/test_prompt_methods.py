@@ -220,7 +220,7 @@ def test_start_from_a_text(run, tmp_path, text, count):
         ("prompt_tuning", {"prompt_tuning_init_text": "a"}, "'prompt_tuning_init_text' needs prompt_tuning_init"),
         ("prefix_tuning", {"token_dim": 32}, "token_dim: is 32, but this model has 16"),
         ("p_tuning", {"encoder_reparameterization_type": "GRU"}, 'must be "MLP" or "LSTM"'),
-        ("adaption_prompt", {"adapter_layers": 3}, "adapter_layers: 3 are more than the model's 2 layers"),
+        ("adaption_prompt", {"adapter_layers": 3}, "adapter_layers: 3 is more than the model's 2 layers"),
         ("bottleneck", {"layers_to_transform": [2]}, "layers_to_transform: there is no layer 2"),
         ("bottleneck", {"variant": "serial"}, 'must be "houlsby", "pfeiffer" or "parallel"'),
     ],

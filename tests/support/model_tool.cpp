@@ -13,11 +13,11 @@
 #include "peft/adapters/hf_files.h"
 #include "peft/adapters/hf_format.h"
 #include "peft/adapters/training_hooks.h"
-#include "peft/runtime/state_dict_file.h"
 #include "peft/base/error.h"
 #include "peft/models/load.h"
 #include "peft/pretrained/open.h"
 #include "peft/runtime/memory.h"
+#include "peft/runtime/state_dict_file.h"
 #include "peft/train/train.h"
 
 using namespace peft;

@@ -137,7 +137,7 @@ void AdapterCheck::check_init() {
 /// Initial values can hide errors: with B = 0, A gets no gradient.
 void AdapterCheck::randomize_weights() {
   const torch::NoGradGuard no_grad;
-  for (const auto& [name, tensor] : model_->trainable()) Tensor(tensor).add_(torch::randn_like(tensor), 0.1);
+  for (const auto& [name, tensor] : model_->trainable()) tensor.add_(torch::randn_like(tensor), 0.1);
 }
 
 /// Central difference of the objective along `direction`.
@@ -146,11 +146,11 @@ double AdapterCheck::slope(const Tensor& parameter, const Tensor& direction) con
   constexpr double step = 1e-5;
   const Tensor original = parameter.clone();
   const auto at = [&](double distance) {
-    Tensor(parameter).copy_(original + distance * direction);
+    parameter.copy_(original + distance * direction);
     return objective(*model_).item<double>();
   };
   const double ahead = at(step), behind = at(-step);
-  Tensor(parameter).copy_(original);
+  parameter.copy_(original);
   return (ahead - behind) / (2 * step);
 }
 
@@ -178,7 +178,7 @@ void AdapterCheck::check_gradients() {
   report("every trainable tensor gets a gradient", !trainable.empty() && missing.empty(),
          missing.empty() ? std::to_string(trainable.size()) + " tensors" : "none for" + missing);
   report("gradients match finite differences", worst < kGradientTolerance,
-       "largest difference " + text_of(worst) + ", in " + worst_name);
+         "largest difference " + text_of(worst) + ", in " + worst_name);
 }
 
 void AdapterCheck::check_fusion() {
@@ -195,9 +195,10 @@ void AdapterCheck::check_batching_and_cache() {
   const PackedTokens example = test::tiny_tokens(*model_, 11);
   const Tensor expected = logits(*model_);
   const auto joined = [](const Tensor& t) { return at::cat({t.narrow(0, 0, 4), t}); };
-  const Tensor batched = model_->logits(model_->hidden_states({joined(example.ids), joined(example.positions), {0, 4, 15}}));
-  double change =
-      std::max(distance(batched.narrow(0, 4, 11), expected), distance(batched.narrow(0, 0, 4), expected.narrow(0, 0, 4)));
+  const Tensor batched =
+      model_->logits(model_->hidden_states({joined(example.ids), joined(example.positions), {0, 4, 15}}));
+  double change = std::max(distance(batched.narrow(0, 4, 11), expected),
+                           distance(batched.narrow(0, 0, 4), expected.narrow(0, 0, 4)));
   report("outputs do not depend on other examples", change <= kLogitTolerance, "logits differ by " + text_of(change));
 
   KeyValueCache cache = model_->make_cache(11);
@@ -206,7 +207,8 @@ void AdapterCheck::check_batching_and_cache() {
     parts.push_back(model_->logits(model_->hidden_states(
         {example.ids.narrow(0, first, count), example.positions.narrow(0, first, count), {0, count}}, &cache)));
   change = distance(at::cat(parts), expected);
-  report("decoding with a cache gives the same outputs", change <= kLogitTolerance, "logits differ by " + text_of(change));
+  report("decoding with a cache gives the same outputs", change <= kLogitTolerance,
+         "logits differ by " + text_of(change));
 }
 
 /// A model with the merged weights must give the same outputs without an adapter.

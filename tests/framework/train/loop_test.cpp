@@ -6,10 +6,10 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
-#include "peft/base/error.h"
-#include "peft/planning/memory_estimate.h"
 #include "peft/adapters/hf_format.h"
 #include "peft/adapters/training_hooks.h"
+#include "peft/base/error.h"
+#include "peft/planning/memory_estimate.h"
 #include "peft/train/train.h"
 #include "plugins/load.h"
 #include "selfcheck/tiny_model.h"
