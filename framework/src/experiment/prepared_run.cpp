@@ -93,11 +93,12 @@ PreparedRun::PreparedRun(Experiment& experiment, const std::string& resume_from)
   const torch::Dtype dtype = experiment.precision->adapter_dtype();
   if (resume_from.empty())
     attach_adapters(experiment.adapters, *model, dtype,
-                    calibration(*model, *experiment.precision, data, experiment.training, experiment.data.packing,
-                                experiment.data.max_length));
+                    calibration(*model, *experiment.precision, *experiment.objective, data, experiment.training,
+                                experiment.data.packing, experiment.data.max_length));
   else
     resume_adapters(resume_from, experiment.adapters, *model, dtype);
-  for (ParamGroup& group : groups_of(experiment.adapters, *model)) experiment.optimizer->add_param_group(std::move(group));
+  for (ParamGroup& group : groups_of(experiment.adapters, *model))
+    experiment.optimizer->add_param_group(std::move(group));
 }
 
 PeakBatches peak_batches(const Experiment& experiment, const PreparedRun& run, const TrainingOptions& options) {

@@ -23,15 +23,18 @@ constexpr const char* kAdvice = "; try a lower learning rate, gradient clipping 
 
 struct StepTokens {
   int64_t tokens = 0, num_target_tokens = 0;
+  Totals totals;
 };
 
-StepTokens count(const std::vector<Batch>& batches, int64_t step, const Model& model) {
+StepTokens count(const std::vector<Batch>& batches, int64_t step, const TrainingSession& run) {
   StepTokens sum;
+  const bool has_virtual_tokens = run.model.virtual_tokens() > 0;
   for (const Batch& batch : batches) {
     sum.tokens += static_cast<int64_t>(batch.ids.size());
-    sum.num_target_tokens += batch.num_target_tokens(model.virtual_tokens() > 0);
+    sum.num_target_tokens += batch.num_target_tokens(has_virtual_tokens);
+    add_totals(sum.totals, run.objective.totals(batch, has_virtual_tokens));
   }
-  if (sum.num_target_tokens == 0)
+  if (sum.totals.front() == 0)
     throw InputError("step " + std::to_string(step) + ": all labels are masked, there is nothing to learn from");
   return sum;
 }
@@ -41,7 +44,7 @@ std::vector<StatefulComponent> components_of(TrainingSession& run, StepSampler& 
   return {component("progress", progress),       component("position", steps),
           component("optimizer", run.optimizer), component("scheduler", run.scheduler),
           component("clipping", run.clipping),   component("precision", run.precision),
-          random_component(run.model.device())};
+          random_component(run.model.device()),  optional_component("objective", run.objective)};
 }
 
 /// Tells of a step that was not taken. Throws DivergedError where there were too many, or none can be taken any more.
@@ -78,7 +81,7 @@ void check_final_step(TrainingSession& run, std::optional<std::size_t> learned, 
   if (!learned) return;
   Dataset one;
   one.examples.push_back(run.data.examples[*learned]);
-  const double loss = evaluate(run.model, run.precision, one, 1).loss;
+  const double loss = evaluate(run.model, run.precision, run.objective, one, 1).loss;
   run.model.train();
   if (!std::isfinite(loss))
     throw DivergedError("after step " + std::to_string(step) + " the loss of " + run.data.source(one.examples.front()) +
@@ -126,8 +129,8 @@ void require_resumable(const TrainingSession& run) {
 }
 
 TrainingResult train(TrainingSession& run) {
-  auto& [model, optimizer, scheduler, clipping, precision, adapters, data, eval_data, packing, max_length, options,
-         memory, callbacks, save, resume] = run;
+  auto& [model, optimizer, scheduler, clipping, precision, objective, adapters, data, eval_data, packing, max_length,
+         options, memory, callbacks, save, resume] = run;
   require_evaluations(scheduler, options, eval_data != nullptr);
   const std::vector<Tensor> parameters = parameters_of(optimizer.groups());
   require_all_trained(model, parameters);
@@ -151,10 +154,10 @@ TrainingResult train(TrainingSession& run) {
     const StepSampler::Step plan = steps.next();
     std::vector<Batch> batches;
     for (const auto& examples : plan.batches) batches.push_back(make_batch(data, examples));
-    const auto [tokens, num_target_tokens] = count(batches, step, model);
+    const auto [tokens, num_target_tokens, totals] = count(batches, step, run);
 
-    if (optimizer.needs_sampled_label_gradients()) run_sampled_label_pass(run, batches, num_target_tokens);
-    const StepResult outcome = take_step(run, parameters, batches, num_target_tokens, {step, total}, gradient_check);
+    if (optimizer.needs_sampled_label_gradients()) run_sampled_label_pass(run, batches, totals);
+    const StepResult outcome = take_step(run, parameters, batches, totals, {step, total}, gradient_check);
     if (outcome.overflowed) progress.skip();
     if (outcome.fault) {
       handle_nonfinite_step(run, progress, *outcome.fault, plan, step, tokens);
@@ -174,7 +177,7 @@ TrainingResult train(TrainingSession& run) {
     EvalWeights weights(optimizer);
     if (evaluates) {
       memory.phase(MemoryPhase::evaluate);
-      const double eval_loss = evaluate(model, precision, *eval_data, options.batch_size).loss;
+      const double eval_loss = evaluate(model, precision, objective, *eval_data, options.batch_size).loss;
       scheduler.on_evaluation(eval_loss);
       progress.on_evaluate(step, plan.epoch, eval_loss);
       model.train();
