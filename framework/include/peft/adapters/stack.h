@@ -8,6 +8,7 @@
 #include "peft/adapters/adapter.h"
 #include "peft/adapters/calibration.h"
 #include "peft/base/export.h"
+#include "peft/options/document.h"
 #include "peft/plugin/plugins.h"
 
 namespace peft {
