@@ -24,7 +24,7 @@ endforeach()
 
 install(EXPORT peft FILE peftTargets.cmake NAMESPACE peft:: DESTINATION ${package_dir})
 configure_package_config_file(cmake/PeftConfig.cmake.in ${PROJECT_BINARY_DIR}/peftConfig.cmake
-                              INSTALL_DESTINATION ${package_dir})
+                              INSTALL_DESTINATION ${package_dir} PATH_VARS CMAKE_INSTALL_INCLUDEDIR)
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/peftConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/peftConfig.cmake ${PROJECT_BINARY_DIR}/peftConfigVersion.cmake
               cmake/PeftPlugin.cmake DESTINATION ${package_dir})

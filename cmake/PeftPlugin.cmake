@@ -1,7 +1,17 @@
+# The kinds of plugins, from the list in peft/plugin/kinds.h: next to this file's folder in the source tree, and in the
+# installed package where peftConfig.cmake says.
+if(NOT DEFINED peft_kinds_header)
+  set(peft_kinds_header ${CMAKE_CURRENT_LIST_DIR}/../framework/include/peft/plugin/kinds.h)
+endif()
+file(READ ${peft_kinds_header} peft_kinds)
+string(REGEX MATCHALL "  X\\([A-Za-z]+, \"[a-z]+\"" peft_kinds "${peft_kinds}")
+list(TRANSFORM peft_kinds REPLACE ".*\"([a-z]+)\"" "\\1")
+set_property(GLOBAL PROPERTY peft_plugin_kinds ${peft_kinds})
+
 # peft_add_plugin(<kind> <name> <source>...)
 # Builds peft_<kind>_<name>.so, in the tree and outside it (find_package(peft)).
 function(peft_add_plugin kind name)
-  set(kinds adapter optimizer scheduler clipping precision)
+  get_property(kinds GLOBAL PROPERTY peft_plugin_kinds)
   if(NOT kind IN_LIST kinds OR NOT name MATCHES "^[a-z0-9_]+$")
     list(JOIN kinds ", " kinds)
     message(FATAL_ERROR "peft_add_plugin(${kind} ${name}): the kind is one of ${kinds}; the name has only a-z, 0-9, _")

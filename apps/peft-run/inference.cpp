@@ -3,12 +3,12 @@
 #include <torch/types.h>
 
 #include "merge_report.h"
-#include "peft/adapters/files.h"
+#include "peft/adapters/adapter_vocabulary.h"
+#include "peft/adapters/hf_files.h"
 #include "peft/models/load.h"
 #include "peft/pretrained/open.h"
 #include "peft/runtime/device.h"
 #include "peft/runtime/initialize.h"
-#include "peft/train/plugin_calls.h"
 
 namespace {
 
@@ -36,9 +36,9 @@ Inference::Inference(const AdapterArguments& from, const DeviceArguments& device
 
 Inference::AdaptedModel Inference::load(const peft::StringList& folders) {
   const auto base = peft::base_with_vocabulary(base_, overlay_, folders);
-  AdaptedModel out{peft::load_model(base, peft::base_dtype(*precision_), device_), {}};
+  AdaptedModel out{peft::load_model(base, precision_->base_dtype(), device_), {}};
   for (const std::string& folder : folders) {
-    auto loaded = peft::load_adapter(folder, plugins_, *out.model, peft::adapter_dtype(*precision_), any_base_);
+    auto loaded = peft::load_adapter(folder, plugins_, *out.model, precision_->adapter_dtype(), any_base_);
     if (loaded.base == peft::BaseMatch::unknown) warn_unknown_bases({folder});
     out.adapters.push_back(std::move(loaded.adapter));
   }

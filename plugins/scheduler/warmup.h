@@ -7,7 +7,7 @@
 #include <numbers>
 #include <optional>
 
-/// The rise from 0 that every schedule may begin with.
+/// The increase from 0 that any schedule may start with.
 struct Warmup {
   int64_t steps = 0;
   double ratio = 0;
@@ -32,21 +32,23 @@ inline Warmup read_warmup(peft::Options& in) {
   return w;
 }
 
-inline peft::Check read_min_lr_ratio(peft::Options& in, double& ratio) {
+inline peft::OptionRule read_min_lr_ratio(peft::Options& in, double& ratio) {
   return in.get("min_lr_ratio", ratio, "share of the rate that is left at the end")
       .require(ratio >= 0 && ratio <= 1, "must be between 0 and 1");
 }
 
-/// Share done of what follows the warm-up, 0 to 1.
+/// Completed share of the steps after the warm-up, 0 to 1.
 inline double progress(int64_t step, int64_t total, int64_t warmup) {
   return static_cast<double>(step - warmup) / static_cast<double>(std::max<int64_t>(1, total - warmup));
 }
 
-/// A schedule that rises from 0 to the full rate, and then follows a rule of its own.
+/// A schedule that increases from 0 to the full rate and then follows its own rule.
 class WarmupScheduler : public peft::Scheduler {
  public:
   explicit WarmupScheduler(Warmup warmup) : warmup_(warmup) {}
-  double lr(int64_t step, int64_t total_steps, double base_lr) const final {
+
+ protected:
+  double do_lr(int64_t step, int64_t total_steps, double base_lr) const final {
     const int64_t warmup = warmup_.of(total_steps);
     return step < warmup ? base_lr * Warmup::factor(step, warmup) : after(step, total_steps, warmup, base_lr);
   }

@@ -125,7 +125,7 @@ def test_two_that_contradict_each_other(run, folder):
     run("peft-run", "generate", *both)
     (folder / "other" / "chat_template.jinja").write_text(OTHER)
     told = run("peft-run", "generate", *both, code=3).stderr
-    assert f"{folder}/other: its chat template is not that of the adapter before it" in told
+    assert f"{folder}/other: its chat template differs from that of the adapter before it" in told
 
 
 def test_broken(run, folder):

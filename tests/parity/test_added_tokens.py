@@ -268,14 +268,14 @@ def test_what_cannot_be_added(run, tmp_path):
     other, _, _ = train(run, tmp_path, "lora", {}, name="other", model='added_tokens = ["<other>"]\n')
     both = ["--model", tmp_path / "model", "--adapter", ours, "--adapter"]
     told = run("peft-run", "generate", "--prompt", "a", "--raw", *both, other, code=3).stderr
-    assert "added tokens are not those of the adapter before it" in told
+    assert "added tokens differ from those of the adapter before it" in told
     shutil.copytree(ours, tmp_path / "moved")
     tensors = load_file(ours / "adapter_model.safetensors")
     tensors["base_model.model.model.embed_tokens.weight"][260] += 1
     save_file(tensors, tmp_path / "moved" / "adapter_model.safetensors", metadata={"format": "pt"})
     told = run("peft-run", "generate", "--prompt", "a", "--raw", *both, tmp_path / "moved", code=3).stderr
-    assert "rows of added tokens are not those of the adapter before it" in told
+    assert "rows of added tokens differ from those of the adapter before it" in told
     tensors["base_model.model.model.embed_tokens.weight"][7] += 1
     save_file(tensors, tmp_path / "moved" / "adapter_model.safetensors", metadata={"format": "pt"})
     told = run("peft-run", "generate", "--prompt", "a", "--raw", "--model", tmp_path / "model", "--adapter", tmp_path / "moved", code=3)
-    assert "the base's own weight differs: base_model.model.model.embed_tokens.weight" in told.stderr
+    assert "differs from the base's weight: base_model.model.model.embed_tokens.weight" in told.stderr

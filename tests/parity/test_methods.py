@@ -202,7 +202,7 @@ def test_selfcheck(run, method, config, options, is_lora):
     sets = [word for key, value in options.items() for word in ("--set", f"{key}={toml(value)}")]
     told = run("peft-run", "selfcheck", f"adapter/{method}", *sets).stdout
     assert "BROKEN" not in told
-    assert "gradients are those of finite differences" in told and "folded into weights it computes the same" in told
+    assert "gradients match finite differences" in told and "merged weights give the same outputs" in told
 
 
 @pytest.mark.parametrize("method,config,options,is_lora", [case for case in CASES if case[3]],
@@ -316,10 +316,10 @@ def test_vblora_saved_as_mixtures(run, tmp_path, vectors, index):
         ("lora", {"layer_replication": [[0, 2], [1, 3]]}, "layer_replication: [1, 3] is no range of the model's 2 layers"),
         ("lora", {"layer_replication": [[1, 1]]}, "[1, 1] is no range"),
         ("lora", {"layer_replication": [[0, 2]], "bias": "all"}, "'layer_replication' needs bias"),
-        ("lora", {"trainable_token_indices": [258]}, "258 is no token: 'model.embed_tokens' has rows 0 to 257"),
+        ("lora", {"trainable_token_indices": [258]}, "token 258 does not exist: 'model.embed_tokens' has rows 0 to 257"),
         ("lora", {"trainable_token_indices": {"embed": [1]}}, "'embed' matches nothing"),
-        ("lora", {"trainable_token_indices": [1], "target_modules": ["embed_tokens"]}, "is adapted or trained already"),
-        ("trainable_tokens", {"token_indices": [3, 5, 3]}, "token_indices: 3 is named twice"),
+        ("lora", {"trainable_token_indices": [1], "target_modules": ["embed_tokens"]}, "is already adapted or trained"),
+        ("trainable_tokens", {"token_indices": [3, 5, 3]}, "token_indices: token 3 is listed twice"),
     ],
 )
 def test_options_that_do_not_fit(run, tmp_path, method, options, told):

@@ -84,13 +84,13 @@ SCHEDULERS = [
     ("no_symbol", "", "it does not export peft_plugin_v1"),
     ("other_info", "", "its peft_plugin_v1 has 40 bytes"),
     ("unresolved", "", "undefined symbol: _Z28peft_fixture_that_nobody_has"),
-    ("contrary", "add: runtime_error", "could not register: told by the plugin"),
-    ("contrary", "add: int", "could not register: something that is no std::exception"),
-    ("contrary", "add: twice", "'contrary' is registered twice"),
-    ("contrary", "make: runtime_error", "could not be made: told by the plugin"),
-    ("contrary", "make: c10::Error", "could not be made: told by the plugin"),
-    ("contrary", "make: int", "could not be made: something that is no std::exception"),
-    ("contrary", "make: null", "returned nothing"),
+    ("misbehaving", "add: runtime_error", "could not register: told by the plugin"),
+    ("misbehaving", "add: int", "could not register: something that is no std::exception"),
+    ("misbehaving", "add: twice", "'misbehaving' is registered twice"),
+    ("misbehaving", "make: runtime_error", "could not be made: told by the plugin"),
+    ("misbehaving", "make: c10::Error", "could not be made: told by the plugin"),
+    ("misbehaving", "make: int", "could not be made: something that is no std::exception"),
+    ("misbehaving", "make: null", "returned nothing"),
 ]
 
 
@@ -103,9 +103,9 @@ def test_broken(run, folder, fixtures, name, fixture, part):
 
 
 STEPS = {
-    "runtime_error": (4, "peft_optimizer_stumbling.so: step failed: told by the plugin"),
-    "c10::Error": (4, "peft_optimizer_stumbling.so: step failed: told by the plugin"),
-    "int": (4, "peft_optimizer_stumbling.so: step failed: something that is no std::exception"),
+    "runtime_error": (4, "peft_optimizer_throwing.so: step failed: told by the plugin"),
+    "c10::Error": (4, "peft_optimizer_throwing.so: step failed: told by the plugin"),
+    "int": (4, "peft_optimizer_throwing.so: step failed: something that is no std::exception"),
     "DivergedError": (6, "told by the plugin"),
     "bad_alloc": (5, "not enough memory during optimizer"),
 }
@@ -114,19 +114,20 @@ STEPS = {
 @pytest.mark.parametrize("fixture", STEPS)
 def test_throws_in_a_step(run, folder, fixtures, fixture):
     code, part = STEPS[fixture]
-    assert part in train(run, folder, fixtures, ["optimizer.name=stumbling"], code=code, fixture=fixture)
+    assert part in train(run, folder, fixtures, ["optimizer.name=throwing"], code=code, fixture=fixture)
 
 
-@pytest.mark.parametrize("call", ["train", "zero_grad", "eval", "state", "state_bytes", "default_lr", "wants_sampled_gradients"])
+@pytest.mark.parametrize("call", ["train", "zero_grad", "eval", "state_dict", "state_bytes", "default_lr",
+                                  "needs_sampled_label_gradients"])
 def test_an_optimizer_that_throws(run, folder, fixtures, call):
-    told = train(run, folder, fixtures, ["optimizer.name=stumbling", "training.save_every=1"], code=4, fixture=call)
-    assert f"peft_optimizer_stumbling.so: {call} failed: told by the plugin" in told
+    told = train(run, folder, fixtures, ["optimizer.name=throwing", "training.save_every=1"], code=4, fixture=call)
+    assert f"peft_optimizer_throwing.so: {call} failed: told by the plugin" in told
 
 
 @pytest.mark.parametrize("call", ["calibrate", "attach", "groups"])
 def test_a_method_that_throws(run, folder, fixtures, call):
-    told = train(run, folder, fixtures, ["adapter.name=falling"], code=4, fixture=call)
-    assert f"peft_adapter_falling.so: {call} failed: told by the plugin" in told
+    told = train(run, folder, fixtures, ["adapter.name=throwing"], code=4, fixture=call)
+    assert f"peft_adapter_throwing.so: {call} failed: told by the plugin" in told
     assert not (folder / "out").exists()
 
 
@@ -136,52 +137,52 @@ LAYERS = ["hf_config", "low_rank", "shape", "forward", "autograd"]
 @pytest.mark.parametrize("call", LAYERS)
 def test_a_layer_that_throws(run, folder, fixtures, call):
     """In the fused path, in the plain one, and in a backward pass of its own."""
-    told = train(run, folder, fixtures, ["adapter.name=falling"], code=4, fixture=call)
+    told = train(run, folder, fixtures, ["adapter.name=throwing"], code=4, fixture=call)
     if call == "shape":
-        assert "peft_adapter_falling.so: low_rank failed: A is [2, 7] and B [" in told
+        assert "peft_adapter_throwing.so: low_rank failed: A is [2, 7] and B [" in told
     elif call == "autograd":
         assert "peft_precision_fp32.so: backward failed: told by the plugin" in told
     else:
-        assert f"peft_adapter_falling.so: {call} failed: told by the plugin" in told
+        assert f"peft_adapter_throwing.so: {call} failed: told by the plugin" in told
 
 
 def test_a_layer_that_does_not_fold(run, folder, fixtures):
-    train(run, folder, fixtures, ["adapter.name=falling"], code=0)
+    train(run, folder, fixtures, ["adapter.name=throwing"], code=0)
     told = run("peft-run", "merge", "--model", folder / "model", "--adapter", folder / "out", "--output", folder / "merged",
                "--plugin-path", fixtures, code=4, env=os.environ | {"PEFT_FIXTURE": "fold"}).stderr
-    assert "peft_adapter_falling.so: fold failed: told by the plugin" in told and not (folder / "merged").exists()
+    assert "peft_adapter_throwing.so: fold failed: told by the plugin" in told and not (folder / "merged").exists()
 
 
-@pytest.mark.parametrize("call", ["forward", "backward", "ready", "base_dtype", "adapter_dtype"])
+@pytest.mark.parametrize("call", ["forward", "backward", "unscale_gradients", "base_dtype", "adapter_dtype"])
 def test_a_precision_that_throws(run, folder, fixtures, call):
-    told = train(run, folder, fixtures, ["precision.name=narrow"], code=4, fixture=call)
-    assert f"peft_precision_narrow.so: {call} failed: told by the plugin" in told
+    told = train(run, folder, fixtures, ["precision.name=throwing"], code=4, fixture=call)
+    assert f"peft_precision_throwing.so: {call} failed: told by the plugin" in told
 
 
 def test_what_leaves_the_core_within_a_precision_is_not_the_precisions(run, folder, fixtures):
-    told = train(run, folder, fixtures, ["precision.name=narrow", "adapter.name=falling"], code=4, fixture="low_rank")
-    assert "peft_adapter_falling.so: low_rank failed: told by the plugin" in told
+    told = train(run, folder, fixtures, ["precision.name=throwing", "adapter.name=throwing"], code=4, fixture="low_rank")
+    assert "peft_adapter_throwing.so: low_rank failed: told by the plugin" in told
 
 
 def test_a_schedule_that_throws(run, folder, fixtures):
-    words = ["--set", f'plugins.paths=["{fixtures}"]', "--set", "scheduler.name=contrary"]
+    words = ["--set", f'plugins.paths=["{fixtures}"]', "--set", "scheduler.name=misbehaving"]
     for call in ("lr", "needs_evaluations"):
         environment = os.environ | {"PEFT_FIXTURE": f"{call}: runtime_error"}
         for command in ([], ["plan"]):
             told = run("peft-run", *command, folder / "experiment.toml", *words, code=4, env=environment).stderr
-            assert f"peft_scheduler_contrary.so: {call} failed: told by the plugin" in told
+            assert f"peft_scheduler_misbehaving.so: {call} failed: told by the plugin" in told
 
 
 def test_one_that_cannot_be_made_ends_no_listing(run, fixtures):
     told = run("peft-run", "describe", "--plugin-path", fixtures, env=os.environ | {"PEFT_FIXTURE": "make: runtime_error"}).stdout
-    assert "scheduler/contrary\n  not usable: plugin scheduler/contrary: could not be made: told by the plugin" in told
+    assert "scheduler/misbehaving\n  not usable: plugin scheduler/misbehaving: could not be made: told by the plugin" in told
     assert "scheduler/cosine\n" in told and "precision/fp32\n" in told
 
 
 def test_no_best_where_no_evaluation_was_finite(run, folder, fixtures):
     """What is held out has no finite loss, though the training examples have: no adapter is called the best."""
     (folder / "eval.jsonl").write_text(json.dumps({"text": "a long one " * 20}) + "\n")
-    sets = ["adapter.name=falling", f"data.eval={folder / 'eval.jsonl'}", "training.eval_every=1", "training.save_every=1"]
+    sets = ["adapter.name=throwing", f"data.eval={folder / 'eval.jsonl'}", "training.eval_every=1", "training.save_every=1"]
     told = train(run, folder, fixtures, [*sets, "training.load_best_model_at_end=true"], code=6, fixture="nan where long")
     assert "no evaluation at a checkpoint had a finite loss" in told and str(folder / "out" / "checkpoint-3") in told
     train(run, folder, fixtures, sets, code=0, fixture="nan where long")
@@ -194,12 +195,12 @@ def test_a_static_constructor_that_throws(run, folder, fixtures):
 
 def test_the_others_work(run, folder, fixtures, tmp_path):
     """Beside all the broken ones; and of two of one name the first that is found is used, the other told."""
-    train(run, folder, fixtures, ["scheduler.name=good", "optimizer.name=stumbling"], code=0)
+    train(run, folder, fixtures, ["scheduler.name=good", "optimizer.name=throwing"], code=0)
     shutil.copy(fixtures / "peft_scheduler_good.so", tmp_path)
     tmp_path.chmod(0o755)
     told = run("peft-run", "list", "--plugin-path", tmp_path, "--plugin-path", fixtures).stdout
     usable, broken = told.split("\nnot usable:\n")
-    for name in ("scheduler_good", "scheduler_contrary", "optimizer_stumbling", "adapter_lora", "optimizer_adamw"):
+    for name in ("scheduler_good", "scheduler_misbehaving", "optimizer_throwing", "adapter_lora", "optimizer_adamw"):
         assert f"peft_{name}.so" in usable
     assert str(tmp_path / "peft_scheduler_good.so") in usable and str(fixtures / "peft_scheduler_good.so") in broken
     for name in ("no_record", "no_symbol", "other_info", "unresolved"):

@@ -145,7 +145,7 @@ def test_selfcheck(run, method, config, options):
     sets = [word for key, value in options.items() for word in ("--set", f"{key}={toml(value)}")]
     told = run("peft-run", "selfcheck", f"adapter/{method}", *sets).stdout
     assert "BROKEN" not in told
-    assert "gradients are those of finite differences" in told and "token by token with a cache" in told
+    assert "gradients match finite differences" in told and "decoding with a cache gives the same outputs" in told
 
 
 @pytest.mark.parametrize("method,config,options,told", [
@@ -193,7 +193,7 @@ def test_training_goes_on_from_the_encoder(run, tmp_path, method, config, option
     save_file({"prompt_embeddings": tensors["prompt_embeddings"] + 1}, first / "adapter_model.safetensors", metadata={"format": "pt"})
     assert "does not belong to" in run("peft-run", experiment, code=3).stderr
     (first / "adapter_training.safetensors").unlink()
-    assert "holds only what the encoder made" in run("peft-run", experiment, code=2).stderr
+    assert "holds only the encoder's output" in run("peft-run", experiment, code=2).stderr
     run("peft-run", "generate", "--raw", "--model", tmp_path / "model", "--adapter", first, "--prompt", "a", "--max-new-tokens", 1)
 
 
@@ -215,10 +215,10 @@ def test_start_from_a_text(run, tmp_path, text, count):
     "method,options,told",
     [
         ("prompt_tuning", {"num_virtual_tokens": 0}, "'num_virtual_tokens' must be positive"),
-        ("prompt_tuning", {"num_virtual_tokens": 128}, "num_virtual_tokens: the model was made for at most 128 positions"),
+        ("prompt_tuning", {"num_virtual_tokens": 128}, "num_virtual_tokens: the model has 128 positions"),
         ("prompt_tuning", {"prompt_tuning_init": "TEXT"}, "'prompt_tuning_init' needs prompt_tuning_init_text"),
         ("prompt_tuning", {"prompt_tuning_init_text": "a"}, "'prompt_tuning_init_text' needs prompt_tuning_init"),
-        ("prefix_tuning", {"token_dim": 32}, "token_dim: 32 is not this model's, 16"),
+        ("prefix_tuning", {"token_dim": 32}, "token_dim: is 32, but this model has 16"),
         ("p_tuning", {"encoder_reparameterization_type": "GRU"}, 'must be "MLP" or "LSTM"'),
         ("adaption_prompt", {"adapter_layers": 3}, "adapter_layers: 3 are more than the model's 2 layers"),
         ("bottleneck", {"layers_to_transform": [2]}, "layers_to_transform: there is no layer 2"),

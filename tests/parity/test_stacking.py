@@ -171,7 +171,7 @@ def test_virtual_tokens_of_several_stand_one_behind_the_other(run, tiny, name):
 def test_virtual_tokens_share_the_positions(run, tiny):
     adapters = [{"name": "prompt_tuning", "num_virtual_tokens": 70}, {"name": "prefix_tuning", "num_virtual_tokens": 60}]
     _, told = train(run, tiny, adapters, code=2)
-    assert "at most 128 positions, which leaves none for the text; other adapters take 70" in told.stderr
+    assert "the model has 128 positions, which leaves none for the text; other adapters use 70" in told.stderr
 
 
 def test_mixed_model(run, tiny):

@@ -8,11 +8,16 @@
 #include <iostream>
 #include <nlohmann/json.hpp>
 
-#include "peft/adapters/files.h"
+#include "peft/adapters/adapter_vocabulary.h"
+#include "peft/adapters/encoder_state.h"
+#include "peft/adapters/hf_files.h"
+#include "peft/adapters/hf_format.h"
+#include "peft/adapters/training_hooks.h"
 #include "peft/base/error.h"
 #include "peft/models/load.h"
 #include "peft/pretrained/open.h"
 #include "peft/runtime/memory.h"
+#include "peft/runtime/state_dict_file.h"
 #include "peft/train/train.h"
 
 using namespace peft;
@@ -55,14 +60,14 @@ void answer(const nlohmann::json& request) {
     out["logits"] = model->logits(model->hidden_states(input));
   }
   const auto num_target_tokens = static_cast<double>(batch.num_target_tokens(model->virtual_tokens() > 0));
-  const Tensor loss = model->loss_sum(input, to_labels(batch, torch::kCPU)) / num_target_tokens;
+  const Tensor loss = Pass(*model, batch).cross_entropy_sum() / num_target_tokens;
   out["loss"] = loss.detach();
   if (adapters.size() == 1 && loss.requires_grad()) {  // an encoder of which a file has what it makes does not train
-    const Adapter& adapter = *adapters.front();
+    Adapter& adapter = *adapters.front();
     loss.backward();
-    adapters.front()->after_backward({1, 1});
-    StateDict trained = adapter.to_hf(*model);
-    trained.merge(adapter.encoder_state_dict(*model));
+    if (TrainingHooks* hooks = adapter.training_hooks()) hooks->after_backward({1, 1});
+    StateDict trained = adapter.hf_format().to_hf(*model);
+    if (const EncoderState* encoder = adapter.encoder_state()) trained.merge(encoder->encoder_state_dict(*model));
     for (const auto& [key, tensor] : trained)
       if (tensor.grad().defined()) out["grad." + key] = tensor.grad();
   }

@@ -75,7 +75,7 @@ json steps(const json& request) {
   Trained trained(request);
   ParamGroup group;
   group.parameters = trained.parameters;
-  optimizer->add(std::move(group));
+  optimizer->add_param_group(std::move(group));
   json out = json::array();
   std::size_t shown = 0;
   for (const json& gradients : request.at("gradients")) {

@@ -9,7 +9,7 @@ import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-KINDS = ["adapter", "clipping", "optimizer", "precision", "scheduler"]
+KINDS = ["adapter", "clipping", "objective", "optimizer", "precision", "scheduler"]
 
 
 def everything(folder):
@@ -25,6 +25,8 @@ class NewPlugin(unittest.TestCase):
         # A copy of the repository, to which a plugin can be added.
         self.tree = self.folder / "tree"
         shutil.copytree(ROOT / "tools", self.tree / "tools")
+        headers = pathlib.Path("framework/include/peft/plugin")
+        shutil.copytree(ROOT / headers, self.tree / headers)
         (self.tree / "plugins" / "optimizer" / "sgd").mkdir(parents=True)
 
     def make(self, *words, code=0):
@@ -61,7 +63,7 @@ class NewPlugin(unittest.TestCase):
             ([], "KIND NAME"),
             (["adapter"], "KIND NAME"),
             (["adapter", "a", "b", "c"], "KIND NAME"),
-            (["adaptor", "mine"], "unknown kind of plugin 'adaptor'; expected one of adapter, clipping"),
+            (["adaptor", "mine"], "unknown kind of plugin 'adaptor'; expected one of adapter, optimizer"),
             (["adapter", "Mine"], "'Mine' is not a valid plugin name"),
             (["adapter", "2nd"], "'2nd' is not a valid plugin name"),
             (["adapter", "my-own"], "'my-own' is not a valid plugin name"),

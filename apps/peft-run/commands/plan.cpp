@@ -69,7 +69,7 @@ void print_steps(const Experiment& experiment, const StepCounts& counts) {
             << format_count(counts.peak.training.tokens) << " tokens\nlr:";
   const double base = *experiment.optimizer->groups().front().initial_lr;
   for (const int64_t step : std::set<int64_t>{0, counts.steps / 4, counts.steps / 2, counts.steps - 1})
-    std::cout << " step " << step + 1 << " " << learning_rate(*experiment.scheduler, step, counts.steps, base);
+    std::cout << " step " << step + 1 << " " << experiment.scheduler->lr(step, counts.steps, base);
   std::cout << "\n";
 }
 

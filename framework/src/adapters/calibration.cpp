@@ -2,33 +2,41 @@
 
 #include <torch/torch.h>
 
+#include "plugin/plugin_call.h"
+
 namespace peft {
+
+Calibrated::~Calibrated() = default;
+
+void Calibrated::calibrate(Model& model, const Calibration& data) {
+  detail::call_plugin(*this, "calibrate", [&] { do_calibrate(model, data); });
+}
 
 namespace {
 
 class InputRecorder final : public AdapterLayer {
  public:
-  explicit InputRecorder(std::function<void(const Tensor&)> seen) : seen_(std::move(seen)) {}
+  explicit InputRecorder(std::function<void(const Tensor&)> on_input) : on_input_(std::move(on_input)) {}
   Tensor forward(const Tensor& x, const Next& next) override {
-    seen_(x.detach());
+    on_input_(x.detach());
     return next(x);
   }
 
  private:
-  std::function<void(const Tensor&)> seen_;
+  std::function<void(const Tensor&)> on_input_;
 };
 
-/// ∂loss/∂W = (∂loss/∂y)ᵀ · x, added up as the backward pass comes by.
+/// Adds ∂loss/∂W = (∂loss/∂y)ᵀ · x to `sum` in the backward pass.
 class WeightGradientRecorder final : public AdapterLayer {
  public:
-  explicit WeightGradientRecorder(const Tensor& sum) : sum_(sum) {}
+  explicit WeightGradientRecorder(Tensor sum) : sum_(std::move(sum)) {}
   Tensor forward(const Tensor& x, const Next& next) override {
     Tensor y = next(x);
-    if (!y.requires_grad()) y = y.detach().requires_grad_();  // the first of the model: the graph begins here
+    if (!y.requires_grad()) y = y.detach().requires_grad_();  // the first such layer: the graph starts here
     const Tensor rows = x.detach().reshape({-1, x.size(-1)}).to(sum_.scalar_type());
-    y.register_hook([sum = sum_, rows](const Tensor& dy) {
+    y.register_hook([sum = sum_, rows](const Tensor& dy) mutable {
       const torch::NoGradGuard no_grad;
-      Tensor(sum).addmm_(dy.reshape({-1, dy.size(-1)}).t().to(sum.scalar_type()), rows);
+      sum.addmm_(dy.reshape({-1, dy.size(-1)}).t().to(sum.scalar_type()), rows);
     });
     return y;
   }
@@ -39,9 +47,9 @@ class WeightGradientRecorder final : public AdapterLayer {
 
 }  // namespace
 
-InputProbe::InputProbe(std::vector<Site*> sites, const Seen& seen) : sites_(std::move(sites)) {
+InputProbe::InputProbe(std::vector<Site*> sites, const OnInput& on_input) : sites_(std::move(sites)) {
   for (std::size_t i = 0; i < sites_.size(); ++i) {
-    layers_.push_back(std::make_shared<InputRecorder>([seen, i](const Tensor& x) { seen(i, x); }));
+    layers_.push_back(std::make_shared<InputRecorder>([on_input, i](const Tensor& x) { on_input(i, x); }));
     sites_[i]->attach("probe", layers_.back());
   }
 }

@@ -5,8 +5,8 @@
 namespace peft {
 
 Tensor DeltaLayer::forward(const Tensor& x, const Next& next) {
-  const Tensor kept = dropout_ > 0 && is_training() ? at::dropout(x, dropout_, /*train=*/true) : x;
-  return next(x) + at::linear(kept, delta(x.scalar_type()));
+  const Tensor dropped = dropout_ > 0 && is_training() ? at::dropout(x, dropout_, /*train=*/true) : x;
+  return next(x) + at::linear(dropped, delta(x.scalar_type()));
 }
 
 bool DeltaLayer::merge_into(WeightAndBias& weights) const {

@@ -6,9 +6,9 @@ namespace peft {
 
 Tensor FactoredLayer::forward(const Tensor& x, const Next& next) {
   const auto dtype = x.scalar_type();
-  const Tensor kept = drops() ? at::dropout(x, dropout_, /*train=*/true) : x;
+  const Tensor dropped = drops() ? at::dropout(x, dropout_, /*train=*/true) : x;
   const auto [A, B, scale] = factors();
-  return next(x).add(at::linear(at::linear(kept, A.to(dtype)), B.to(dtype)), scale);
+  return next(x).add(at::linear(at::linear(dropped, A.to(dtype)), B.to(dtype)), scale);
 }
 
 bool FactoredLayer::merge_into(WeightAndBias& weights) const {

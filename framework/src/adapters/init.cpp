@@ -8,18 +8,18 @@ namespace peft::init {
 
 namespace {
 
-Tensor placed(const Tensor& drawn, const at::TensorOptions& tensor_options) {
+Tensor converted(const Tensor& drawn, const at::TensorOptions& tensor_options) {
   return drawn.to(tensor_options.device(), tensor_options.dtype());
 }
 
 }  // namespace
 
 Tensor uniform(at::IntArrayRef shape, double bound, const at::TensorOptions& tensor_options) {
-  return placed(torch::empty(shape, torch::kFloat).uniform_(-bound, bound), tensor_options);
+  return converted(torch::empty(shape, torch::kFloat).uniform_(-bound, bound), tensor_options);
 }
 
 Tensor normal(at::IntArrayRef shape, double std, const at::TensorOptions& tensor_options) {
-  return placed(torch::empty(shape, torch::kFloat).normal_(0, std), tensor_options);
+  return converted(torch::empty(shape, torch::kFloat).normal_(0, std), tensor_options);
 }
 
 Tensor kaiming_uniform(at::IntArrayRef shape, const at::TensorOptions& tensor_options) {

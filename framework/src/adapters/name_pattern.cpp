@@ -7,18 +7,18 @@ namespace peft {
 
 namespace {
 
-// Names are short: an honest pattern needs a few hundred steps.
-constexpr unsigned long kMostSteps = 200'000;
-constexpr std::size_t kLongestExpression = 10'000;
+// Names are short: a well-behaved pattern needs a few hundred steps.
+constexpr unsigned long kMaxSteps = 200'000;
+constexpr std::size_t kMaxExpressionBytes = 10'000;
 
 }  // namespace
 
 struct NamePattern::Compiled {
   Compiled(const std::string& source, const std::string& expression_, const std::string& where_)
       : expression(expression_), where(where_) {
-    if (expression.size() > kLongestExpression) fail("is longer than " + std::to_string(kLongestExpression) + " bytes");
+    if (expression.size() > kMaxExpressionBytes) fail("is longer than " + std::to_string(kMaxExpressionBytes) + " bytes");
     try {
-      regex.emplace(source, Regex::Syntax::python, kMostSteps);
+      regex.emplace(source, Regex::Syntax::python, kMaxSteps);
     } catch (const RegexError& error) {
       fail(error.what());
     }
@@ -35,13 +35,13 @@ NamePattern::NamePattern(std::unique_ptr<Compiled> compiled) : compiled_(std::mo
 NamePattern::~NamePattern() = default;
 NamePattern::NamePattern(NamePattern&&) noexcept = default;
 
-NamePattern NamePattern::beginning(const std::string& expression, const std::string& where) {
+NamePattern NamePattern::prefix(const std::string& expression, const std::string& where) {
   return NamePattern(std::make_unique<Compiled>(expression, expression, where));
 }
-NamePattern NamePattern::whole(const std::string& expression, const std::string& where) {
+NamePattern NamePattern::full(const std::string& expression, const std::string& where) {
   return NamePattern(std::make_unique<Compiled>("(?:" + expression + ")\\Z", expression, where));
 }
-NamePattern NamePattern::end(const std::string& expression, const std::string& where) {
+NamePattern NamePattern::suffix(const std::string& expression, const std::string& where) {
   return NamePattern(std::make_unique<Compiled>("(?:.*\\.)?(?:" + expression + ")\\Z", expression, where));
 }
 

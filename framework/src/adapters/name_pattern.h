@@ -6,20 +6,20 @@
 
 namespace peft {
 
-/// A regular expression over module names, in Python's syntax as far as Oniguruma has it. It is bounded: an expression
-/// that backtracks without end throws ConfigError. `where` begins every error, e.g. "[adapter] target_modules".
+/// A regular expression over module names, in Python's syntax as far as Oniguruma supports it. Its steps are limited: an
+/// expression that backtracks too much throws ConfigError. `where` starts each error, e.g. "[adapter] target_modules".
 class NamePattern {
  public:
-  /// Must match at the name's beginning, as Python's re.match.
-  static NamePattern beginning(const std::string& expression, const std::string& where);
-  /// Must match the whole name, as re.fullmatch.
-  static NamePattern whole(const std::string& expression, const std::string& where);
-  /// Must match from a dot, or the beginning, to the name's end.
-  static NamePattern end(const std::string& expression, const std::string& where);
+  /// Matches at the start of the name, as Python's re.match.
+  static NamePattern prefix(const std::string& expression, const std::string& where);
+  /// Matches the full name, as re.fullmatch.
+  static NamePattern full(const std::string& expression, const std::string& where);
+  /// Matches from the start or from after a dot to the end of the name.
+  static NamePattern suffix(const std::string& expression, const std::string& where);
   ~NamePattern();
   NamePattern(NamePattern&&) noexcept;
 
-  /// The text of the group named `idx` ("" if there is none), or nothing where `name` does not match.
+  /// The text of the group `idx` ("" if the pattern has none); empty if `name` does not match.
   std::optional<std::string> match(const std::string& name) const;
 
  private:

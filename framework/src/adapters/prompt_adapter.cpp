@@ -15,9 +15,9 @@ namespace peft {
 
 namespace {
 
-constexpr const char* kKey = "prompt_embeddings";
+constexpr const char* kPromptEmbeddings = "prompt_embeddings";
 
-/// Puts what the encoder makes in front of each example.
+/// Adds the encoder's output to the start of each example.
 class PromptLayer final : public VirtualTokens {
  public:
   PromptLayer(std::shared_ptr<PromptEncoder> encoder, int64_t width) : width_(width) {
@@ -31,8 +31,8 @@ class PromptLayer final : public VirtualTokens {
   int64_t width_;
 };
 
-/// What the encoder makes of itself at inference: without dropout, and no random number is drawn. [n, width]
-Tensor output_of(PromptEncoder& encoder, int64_t width) {
+/// The encoder's output [n, width] in inference mode: without dropout, so that no random number is drawn.
+Tensor inference_output(PromptEncoder& encoder, int64_t width) {
   const torch::NoGradGuard no_grad;
   const bool training = encoder.is_training();
   encoder.eval();
@@ -41,22 +41,22 @@ Tensor output_of(PromptEncoder& encoder, int64_t width) {
   return output;
 }
 
-void require(const char* option, const std::optional<int64_t>& given, int64_t own) {
-  if (given && *given != own)
-    throw ConfigError("[adapter] " + std::string(option) + ": " + std::to_string(*given) + " is not this model's, " +
-                      std::to_string(own) + "; it may be left out");
+void check_option(const char* option, const std::optional<int64_t>& value, int64_t expected) {
+  if (value && *value != expected)
+    throw ConfigError("[adapter] " + std::string(option) + ": is " + std::to_string(*value) + ", but this model has " +
+                      std::to_string(expected) + "; leave it out");
 }
 
 }  // namespace
 
 void read_prompt_options(Options& in, PromptOptions& o) {
-  in.get("num_virtual_tokens", o.num_virtual_tokens, "how many virtual tokens each example is given")
+  in.get("num_virtual_tokens", o.num_virtual_tokens, "virtual tokens added to each example")
       .in_size_limit(o.num_virtual_tokens);
-  const char* help = "the model's own; may be left out";
+  const char* help = "default: the model's";
   in.get("token_dim", o.token_dim, help);
   in.get("num_attention_heads", o.num_attention_heads, help);
   in.get("num_layers", o.num_layers, help);
-  in.get("num_transformer_submodules", o.num_transformer_submodules, "1; may be left out");
+  in.get("num_transformer_submodules", o.num_transformer_submodules, "1, the default");
 }
 
 PromptEncoder::PromptEncoder(const Tensor& embedding) {
@@ -66,13 +66,16 @@ PromptEncoder::PromptEncoder(const Tensor& embedding) {
 PromptEncoder::~PromptEncoder() = default;
 
 Tensor PromptEncoder::output(int64_t first, int64_t count) const {
-  return fixed() ? fixed_.narrow(1, first, count) : encode(first, count);
+  return is_fixed() ? fixed_.narrow(1, first, count) : encode(first, count);
 }
 
 Tensor PromptEncoder::encode(int64_t first, int64_t count) const { return embedding_.narrow(1, first, count); }
 
 PromptAdapter::PromptAdapter(std::string peft_type, PromptOptions options)
-    : peft_type_(std::move(peft_type)), name_(peft_type_), options_(std::move(options)) {
+    : Adapter(/*is_identity_at_init=*/false),
+      HfFormat(this),
+      peft_type_(std::move(peft_type)),
+      name_(peft_type_), options_(std::move(options)) {
   std::ranges::transform(name_, name_.begin(), [](unsigned char c) { return std::tolower(c); });
 }
 PromptAdapter::~PromptAdapter() = default;
@@ -82,37 +85,37 @@ PromptAdapter::Shape PromptAdapter::shape(const Model& model) const {
   return {c.hidden_size, c.num_attention_heads, c.hidden_size};
 }
 
-void PromptAdapter::attach(Model& model, torch::Dtype dtype) {
+void PromptAdapter::do_attach(Model& model, torch::Dtype dtype) {
   const MemoryScope scope(MemoryComponent::adapter);
   const auto [token_dim, heads, width] = shape(model);
-  require("token_dim", options_.token_dim, token_dim);
-  require("num_attention_heads", options_.num_attention_heads, heads);
-  require("num_layers", options_.num_layers, model.config().num_hidden_layers);
-  require("num_transformer_submodules", options_.num_transformer_submodules, 1);
-  const int64_t room = model.config().max_position_embeddings, taken = model.virtual_positions();
-  if (taken + options_.num_virtual_tokens >= room)
-    throw ConfigError("[adapter] num_virtual_tokens: the model was made for at most " + std::to_string(room) +
+  check_option("token_dim", options_.token_dim, token_dim);
+  check_option("num_attention_heads", options_.num_attention_heads, heads);
+  check_option("num_layers", options_.num_layers, model.config().num_hidden_layers);
+  check_option("num_transformer_submodules", options_.num_transformer_submodules, 1);
+  const int64_t positions = model.config().max_position_embeddings, used = model.virtual_positions();
+  if (used + options_.num_virtual_tokens >= positions)
+    throw ConfigError("[adapter] num_virtual_tokens: the model has " + std::to_string(positions) +
                       " positions, which leaves none for the text" +
-                      (taken > 0 ? "; other adapters take " + std::to_string(taken) : ""));
+                      (used > 0 ? "; other adapters use " + std::to_string(used) : ""));
   const at::TensorOptions tensor_options = at::TensorOptions().dtype(dtype).device(model.device());
   encoder_ = make_encoder(model, tensor_options);
-  if (encoder_->reparameterized()) made_ = torch::zeros({options_.num_virtual_tokens, width}, tensor_options);
-  place_encoder(model, encoder_);
+  if (encoder_->is_reparameterized()) output_ = torch::zeros({options_.num_virtual_tokens, width}, tensor_options);
+  attach_encoder(model, encoder_);
 }
 
-void PromptAdapter::place_encoder(Model& model, const std::shared_ptr<PromptEncoder>& encoder) {
+void PromptAdapter::attach_encoder(Model& model, const std::shared_ptr<PromptEncoder>& encoder) {
   add_layer(model.embedding(), name_, std::make_shared<PromptLayer>(encoder, shape(model).width));
 }
 
-std::vector<ParamGroup> PromptAdapter::groups(const Model& model) const {
-  if (encoder_->fixed())
+std::vector<ParamGroup> PromptAdapter::do_groups(const Model& model) const {
+  if (encoder_->is_fixed())
     throw ConfigError(
-        "[adapter] init_from: the folder holds only what the encoder made, as HF PEFT saves it; training " +
-        std::string("goes on from a folder that has adapter_training.safetensors too"));
-  return Adapter::groups(model);
+        "[adapter] init_from: the folder holds only the encoder's output, as HF PEFT saves it; to train further, use a "
+        "folder that also has adapter_training.safetensors");
+  return Adapter::do_groups(model);
 }
 
-nlohmann::ordered_json PromptAdapter::hf_config(const Model& model) const {
+nlohmann::ordered_json PromptAdapter::do_config(const Model& model) const {
   nlohmann::ordered_json config = common_config(peft_type_);
   const auto [token_dim, heads, width] = shape(model);
   config["modules_to_save"] = nullptr;
@@ -125,13 +128,14 @@ nlohmann::ordered_json PromptAdapter::hf_config(const Model& model) const {
   return sorted_config(config);
 }
 
-StateDict PromptAdapter::to_hf(const Model&) const {
-  if (!encoder_->reparameterized()) return {{kKey, encoder_->embedding()}};
-  if (!encoder_->fixed()) made_.copy_(output_of(*encoder_, made_.size(1)));
-  return {{kKey, made_}};
+StateDict PromptAdapter::do_to_hf(const Model&) const {
+  if (!encoder_->is_reparameterized()) return {{kPromptEmbeddings, encoder_->embedding()}};
+  if (!encoder_->is_fixed()) output_.copy_(inference_output(*encoder_, output_.size(1)));
+  return {{kPromptEmbeddings, output_}};
 }
 
-StateDict PromptAdapter::base_tensors_saved_by_hf(const Model& model) const {
+/// HF PEFT wraps no model here, so the keys are shorter than hf_key's.
+StateDict PromptAdapter::do_base_tensors(const Model& model) const {
   StateDict state;
   if (!model.vocabulary_resized()) return state;
   state.emplace("base_model." + model.embedding().path() + ".weight", model.embedding().frozen().weight);
@@ -140,20 +144,20 @@ StateDict PromptAdapter::base_tensors_saved_by_hf(const Model& model) const {
   return state;
 }
 
-StateDict PromptAdapter::encoder_state_dict(const Model&) const {
+StateDict PromptAdapter::do_encoder_state_dict(const Model&) const {
   StateDict state;
-  if (!encoder_->reparameterized() || encoder_->fixed()) return state;
+  if (!encoder_->is_reparameterized() || encoder_->is_fixed()) return state;
   for (const auto& item : encoder_->named_parameters()) state.emplace("prompt_encoder." + item.key(), item.value());
   return state;
 }
 
-void PromptAdapter::on_weights_loaded(bool whole) {
-  if (!encoder_->reparameterized()) return;
-  if (!whole) return encoder_->fix(made_);
-  const Tensor now = output_of(*encoder_, made_.size(1));
-  if (!at::allclose(now, made_, 1e-3, 1e-3 * made_.abs().max().item<double>()))
-    throw InputError("adapter_training.safetensors does not belong to the adapter_model.safetensors beside it: " +
-                     std::string("the one's encoder does not make the other's prompt_embeddings"));
+void PromptAdapter::do_on_weights_loaded(bool complete) const {
+  if (!encoder_->is_reparameterized()) return;
+  if (!complete) return encoder_->fix(output_);
+  const Tensor output = inference_output(*encoder_, output_.size(1));
+  if (!at::allclose(output, output_, 1e-3, 1e-3 * output_.abs().max().item<double>()))
+    throw InputError("adapter_training.safetensors does not belong to the adapter_model.safetensors in its folder: the "
+                     "encoder's output differs from prompt_embeddings");
 }
 
 }  // namespace peft

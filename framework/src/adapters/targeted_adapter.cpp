@@ -12,7 +12,7 @@ namespace peft {
 
 namespace {
 
-/// The release of HF PEFT whose files these are.
+/// The release of HF PEFT whose format this is.
 constexpr const char* kPeftVersion = "0.21.0";
 
 std::string lower(std::string text) {
@@ -22,8 +22,8 @@ std::string lower(std::string text) {
 
 }  // namespace
 
-TargetedAdapter::TargetedAdapter(std::string peft_type, Targets targets)
-    : peft_type_(std::move(peft_type)), targets_(std::move(targets)) {}
+TargetedAdapter::TargetedAdapter(std::string peft_type, Targets targets, bool is_identity_at_init)
+    : Adapter(is_identity_at_init), HfFormat(this), peft_type_(std::move(peft_type)), targets_(std::move(targets)) {}
 TargetedAdapter::~TargetedAdapter() = default;
 
 void TargetedAdapter::prepare(const Model&, const std::vector<Site*>&, const at::TensorOptions&) {}
@@ -34,7 +34,7 @@ std::shared_ptr<AdapterLayer> TargetedAdapter::make_embedding_layer(const Embedd
                     lower(peft_type_) + " adapts linear layers only");
 }
 
-void TargetedAdapter::attach(Model& model, torch::Dtype dtype) {
+void TargetedAdapter::do_attach(Model& model, torch::Dtype dtype) {
   const MemoryScope scope(MemoryComponent::adapter);
   const at::TensorOptions tensor_options = at::TensorOptions().dtype(dtype).device(model.device());
   const std::vector<Site*> sites = select_sites(model, targets_);
@@ -57,24 +57,23 @@ nlohmann::ordered_json common_config(const std::string& peft_type) {
 
 nlohmann::ordered_json sorted_config(const nlohmann::ordered_json& config) { return nlohmann::json(config); }
 
-nlohmann::ordered_json TargetedAdapter::hf_config(const Model& model) const {
+nlohmann::ordered_json TargetedAdapter::do_config(const Model& model) const {
   nlohmann::ordered_json config = common_config(peft_type_);
   write_targets(model, targets_, config);
   write_config(config);
   return sorted_config(config);
 }
 
-/// PEFT's names: what it wraps lies in a `base_layer`.
-StateDict TargetedAdapter::to_hf(const Model& model) const {
+/// HF PEFT's names: a wrapped module is a child called `base_layer`.
+StateDict TargetedAdapter::do_to_hf(const Model& model) const {
   StateDict state;
   for (const Site* site : model.sites()) {
-    const std::string prefix = "base_model.model." + site->path() + ".";
     const auto layers = layers_on(*site);
-    const std::string base = layers.empty() ? prefix : prefix + "base_layer.";
-    for (const auto& [name, tensor] : trainable_copies(*site)) state.emplace(base + name, tensor);
+    const std::string wrapped = layers.empty() ? "" : "base_layer.";
+    for (const auto& [name, tensor] : trainable_copies(*site)) state.emplace(hf_key(*site, wrapped + name), tensor);
     for (const auto& layer : layers) {
-      for (const auto& item : layer->named_parameters()) state.emplace(prefix + item.key(), item.value());
-      for (const auto& item : layer->named_buffers()) state.emplace(prefix + item.key(), item.value());
+      for (const auto& item : layer->named_parameters()) state.emplace(hf_key(*site, item.key()), item.value());
+      for (const auto& item : layer->named_buffers()) state.emplace(hf_key(*site, item.key()), item.value());
     }
   }
   for (const auto& [name, tensor] : shared_) state.emplace("base_model." + name, tensor);

@@ -1,5 +1,5 @@
-// HF PEFT's rules for which modules a config means: check_target_module_exists, _maybe_include_all_linear_layers,
-// _find_minimal_target_modules, get_pattern_key and _set_trainable of PEFT 0.21, made strict.
+// HF PEFT's rules for selecting modules, made strict: check_target_module_exists, _maybe_include_all_linear_layers,
+// _find_minimal_target_modules, get_pattern_key and _set_trainable of HF PEFT 0.21.
 #include "peft/adapters/targets.h"
 
 #include <algorithm>
@@ -19,13 +19,13 @@ namespace {
 
 using Matcher = std::function<bool(const std::string&)>;
 
-bool ends_at_dot(const std::string& path, const std::string& name) {
+bool has_suffix_at_dot(const std::string& path, const std::string& name) {
   return path == name || path.ends_with("." + name);
 }
 
 std::string leaf(const std::string& path) { return path.substr(path.rfind('.') + 1); }
 
-bool adaptable(const Site* site) {
+bool is_linear_or_embedding(const Site* site) {
   return dynamic_cast<const Linear*>(site) != nullptr || dynamic_cast<const Embedding*>(site) != nullptr;
 }
 
@@ -37,8 +37,8 @@ bool is_all_linear(const StringOrList& targets) {
                     [](char a, char b) { return (a >= 'A' && a <= 'Z' ? a - 'A' + 'a' : a) == b; });
 }
 
-/// "q_proj (30), k_proj (30), …": the last parts of the names of `sites`, and how often each is there.
-std::string names_there_are(const std::vector<Site*>& sites) {
+/// "q_proj (30), k_proj (30), …": the last components of the names of `sites`, with their counts.
+std::string describe_names(const std::vector<Site*>& sites) {
   std::vector<std::pair<std::string, int>> counts;
   for (const Site* site : sites) {
     const std::string name = leaf(site->path());
@@ -48,28 +48,28 @@ std::string names_there_are(const std::vector<Site*>& sites) {
     else
       ++it->second;
   }
-  constexpr std::size_t most = 40;
+  constexpr std::size_t max_names = 40;
   std::string text;
-  for (std::size_t i = 0; i < std::min(counts.size(), most); ++i)
+  for (std::size_t i = 0; i < std::min(counts.size(), max_names); ++i)
     text += (i > 0 ? ", " : "") + printable(counts[i].first) + " (" + std::to_string(counts[i].second) + ")";
-  return text + (counts.size() > most ? ", …" : "");
+  return text + (counts.size() > max_names ? ", …" : "");
 }
 
-/// Gathers what matched nothing, to tell it all at once.
+/// Collects what matched nothing, so that one error reports it all.
 class Unmatched {
  public:
   explicit Unmatched(std::vector<Site*> sites) : sites_(std::move(sites)) {}
-  void name(const std::string& option, const std::string& wanted) {
-    if (lines_.full()) return lines_.add("");  // a near name is looked for among all sites
+  void add_name(const std::string& option, const std::string& wanted) {
+    if (lines_.full()) return lines_.add("");  // finding the nearest name is costly
     StringList known;
     for (const Site* site : sites_) known.insert(known.end(), {leaf(site->path()), site->path()});
-    const std::string near = nearest(wanted, known);
+    const std::string suggestion = nearest(wanted, known);
     add(option + ": '" + printable(wanted) + "' matches nothing" +
-        (near.empty() ? "" : "; did you mean '" + printable(near) + "'?"));
+        (suggestion.empty() ? "" : "; did you mean '" + printable(suggestion) + "'?"));
   }
   void add(const std::string& line) { lines_.add("[adapter] " + line); }
-  void finish() const {
-    if (!lines_.empty()) throw ConfigError(lines_.text() + "\nthe model has " + names_there_are(sites_));
+  void throw_if_any() const {
+    if (!lines_.empty()) throw ConfigError(lines_.text() + "\nthe model has " + describe_names(sites_));
   }
 
  private:
@@ -77,20 +77,20 @@ class Unmatched {
   detail::FirstLines lines_;
 };
 
-/// What a name, list or regex of an option means; each element of a list apart, so that each can be missed.
+/// One matcher for a regex, or one for each name of a list, so that each name that matches nothing can be reported.
 std::vector<std::pair<std::string, Matcher>> matchers(const StringOrList& wanted, const std::string& option) {
   std::vector<std::pair<std::string, Matcher>> all;
   if (const auto* expression = std::get_if<std::string>(&wanted)) {
-    const auto pattern = std::make_shared<NamePattern>(NamePattern::whole(*expression, "[adapter] " + option));
+    const auto pattern = std::make_shared<NamePattern>(NamePattern::full(*expression, "[adapter] " + option));
     all.emplace_back(*expression, [pattern](const std::string& path) { return pattern->match(path).has_value(); });
   } else {
     for (const std::string& name : std::get<StringList>(wanted))
-      all.emplace_back(name, [name](const std::string& path) { return ends_at_dot(path, name); });
+      all.emplace_back(name, [name](const std::string& path) { return has_suffix_at_dot(path, name); });
   }
   return all;
 }
 
-/// The first number in a module's name, as PEFT finds a layer's index.
+/// Finds a layer's index in a module's name as HF PEFT does: the first number after layers_pattern.
 class LayerIndex {
  public:
   explicit LayerIndex(const std::optional<StringOrList>& pattern) {
@@ -104,10 +104,10 @@ class LayerIndex {
     std::erase(expressions, "");
     const std::string where = "[adapter] layers_pattern";
     for (const std::string& expression : expressions)
-      patterns_.push_back(NamePattern::beginning("(?:^|.*?\\.)" + expression + "\\.(?P<idx>\\d+)\\.", where));
-    if (expressions.empty()) patterns_.push_back(NamePattern::beginning(R"(.*?\.[^.]*\.(?P<idx>\d+)\.)", where));
+      patterns_.push_back(NamePattern::prefix("(?:^|.*?\\.)" + expression + "\\.(?P<idx>\\d+)\\.", where));
+    if (expressions.empty()) patterns_.push_back(NamePattern::prefix(R"(.*?\.[^.]*\.(?P<idx>\d+)\.)", where));
   }
-  std::optional<int64_t> of(const std::string& path) const {
+  std::optional<int64_t> find(const std::string& path) const {
     for (const NamePattern& pattern : patterns_) {
       const auto digits = pattern.match(path);
       if (!digits) continue;
@@ -123,33 +123,33 @@ class LayerIndex {
   std::vector<NamePattern> patterns_;
 };
 
-/// PEFT compares the ends of names without looking at dots, and a module that holds sites stands for all of them.
-bool saved_whole(const std::string& path, const std::string& name) {
+/// HF PEFT compares suffixes without regard to dots; a module that contains sites stands for all of them.
+bool trains_in_full(const std::string& path, const std::string& name) {
   for (auto end = path.size(); end != path.npos && end > 0; end = path.rfind('.', end - 1))
     if (std::string_view(path).substr(0, end).ends_with(name)) return true;
   return false;
 }
 
-bool saved_whole(const std::string& path, const Targets& targets) {
+bool trains_in_full(const std::string& path, const Targets& targets) {
   return targets.modules_to_save && std::any_of(targets.modules_to_save->begin(), targets.modules_to_save->end(),
-                                                [&](const std::string& name) { return saved_whole(path, name); });
+                                                [&](const std::string& name) { return trains_in_full(path, name); });
 }
 
-/// `candidates` without the excluded ones.
+/// `candidates` without the excluded sites.
 std::vector<Site*> without_excluded(const std::vector<Site*>& sites, const Targets& targets,
                                     std::vector<Site*> candidates, Unmatched& unmatched) {
   if (!targets.exclude_modules || *targets.exclude_modules == StringOrList("")) return candidates;
   for (const auto& [name, matches] : matchers(*targets.exclude_modules, "exclude_modules")) {
     if (std::none_of(sites.begin(), sites.end(), [&](Site* site) { return matches(site->path()); }))
-      unmatched.name("exclude_modules", name);
+      unmatched.add_name("exclude_modules", name);
     std::erase_if(candidates, [&](Site* site) { return matches(site->path()); });
   }
   return candidates;
 }
 
-/// Which of `sites` a list or a regex means. AdapterLayer indices filter only what a suffix matched, as in PEFT.
+/// The `sites` that a list or a regex matches. Layer indices filter only suffix matches, as in HF PEFT.
 std::set<Site*> matched(const std::vector<Site*>& sites, const Targets& targets, Unmatched& unmatched) {
-  std::set<Site*> chosen;
+  std::set<Site*> matching;
   std::optional<LayerIndex> index;
   if (targets.layers_to_transform && !targets.layers_to_transform->empty()) index.emplace(targets.layers_pattern);
   std::set<int64_t> wanted, found;
@@ -161,19 +161,19 @@ std::set<Site*> matched(const std::vector<Site*>& sites, const Targets& targets,
       if (!matches(site->path())) continue;
       any = true;
       if (index && site->path() != name) {
-        const auto layer = index->of(site->path());
+        const auto layer = index->find(site->path());
         if (!layer || !wanted.contains(*layer)) continue;
         found.insert(*layer);
       }
-      chosen.insert(site);
+      matching.insert(site);
     }
-    if (!any) unmatched.name("target_modules", name);
+    if (!any) unmatched.add_name("target_modules", name);
     every_name_matches = every_name_matches && any;
   }
   if (every_name_matches)
     for (const int64_t layer : wanted)
       if (!found.contains(layer)) unmatched.add("layers_to_transform: no target is in layer " + std::to_string(layer));
-  return chosen;
+  return matching;
 }
 
 std::vector<Site*> all_linear(const Model& model) {
@@ -183,7 +183,7 @@ std::vector<Site*> all_linear(const Model& model) {
   return all;
 }
 
-/// The names that "all-linear" stands for: the last parts, where they mean nothing else.
+/// The names that "all-linear" matches: the last components if these match no other site, else full paths.
 StringList names_of_all_linear(const Model& model) {
   std::set<std::string> leaves, paths;
   for (const Site* site : all_linear(model)) {
@@ -197,15 +197,15 @@ StringList names_of_all_linear(const Model& model) {
   return {names.begin(), names.end()};
 }
 
-bool suits(const Site* site, const Targets& targets) {
+bool is_adaptable_by(const Site* site, const Targets& targets) {
   const bool norm = dynamic_cast<const Norm*>(site) != nullptr;
   switch (targets.sites) {
     case Targets::Sites::norm:
       return norm;
     case Targets::Sites::all:
-      return norm || adaptable(site);
+      return norm || is_linear_or_embedding(site);
     case Targets::Sites::linear_and_embedding:
-      return adaptable(site);
+      return is_linear_or_embedding(site);
   }
   return false;
 }
@@ -218,10 +218,10 @@ nlohmann::ordered_json sorted_json(const std::optional<StringOrList>& value) {
 }
 
 void read_layers(Options& in, Targets& targets) {
-  in.get("layers_to_transform", targets.layers_to_transform, "indices of the only layers to adapt")
+  in.get("layers_to_transform", targets.layers_to_transform, "indices of the layers to adapt; default: all")
       .require(!targets.layers_to_transform || std::holds_alternative<StringList>(targets.target_modules),
                "needs target_modules to be a list");
-  in.get("layers_pattern", targets.layers_pattern, "regex of the name before a layer's index, where there are several")
+  in.get("layers_pattern", targets.layers_pattern, "regex of the name before a layer's index, if the model has several")
       .require(!targets.layers_pattern || targets.layers_to_transform, "needs layers_to_transform");
 }
 
@@ -229,14 +229,14 @@ void read_layers(Options& in, Targets& targets) {
 
 void read_targets(Options& in, Targets& targets) {
   in.get("target_modules", targets.target_modules,
-         "names of modules to adapt, or their ends at dots; or one regex over the whole name; or \"all-linear\"")
+         "modules to adapt: a list of names or of suffixes at dots, a regex over the full name, or \"all-linear\"")
       .require(targets.target_modules != StringOrList(StringList{}) && targets.target_modules != StringOrList(""),
                "must name at least one module");
   if (targets.has_exclude_modules)
-    in.get("exclude_modules", targets.exclude_modules, "modules to leave out: a list of names, or one regex");
+    in.get("exclude_modules", targets.exclude_modules, "modules to exclude: a list of names or a regex");
   if (targets.has_layer_filter) read_layers(in, targets);
   if (targets.has_modules_to_save)
-    in.get("modules_to_save", targets.modules_to_save, "modules to train whole and save beside the adapter");
+    in.get("modules_to_save", targets.modules_to_save, "modules to train in full and save with the adapter");
 }
 
 void write_targets(const Model& model, const Targets& targets, nlohmann::ordered_json& config) {
@@ -264,7 +264,7 @@ nlohmann::ordered_json config_value(const BoolOrString& value) {
 
 std::vector<Site*> select_sites(const Model& model, const Targets& targets) {
   std::vector<Site*> sites = model.sites();
-  std::erase_if(sites, [&](const Site* site) { return !suits(site, targets); });
+  std::erase_if(sites, [&](const Site* site) { return !is_adaptable_by(site, targets); });
   Unmatched unmatched(sites);
   std::vector<Site*> chosen;
   if (is_all_linear(targets.target_modules)) {
@@ -274,10 +274,10 @@ std::vector<Site*> select_sites(const Model& model, const Targets& targets) {
     std::copy_if(sites.begin(), sites.end(), std::back_inserter(chosen), [&](Site* s) { return found.contains(s); });
   }
   chosen = without_excluded(sites, targets, std::move(chosen), unmatched);
-  unmatched.finish();
-  std::erase_if(chosen, [&](Site* site) { return saved_whole(site->path(), targets); });
+  unmatched.throw_if_any();
+  std::erase_if(chosen, [&](Site* site) { return trains_in_full(site->path(), targets); });
   if (chosen.empty())
-    throw ConfigError("[adapter] target_modules: nothing is left to adapt after exclude_modules and modules_to_save");
+    throw ConfigError("[adapter] target_modules: no module is left after exclude_modules and modules_to_save");
   return chosen;
 }
 
@@ -286,12 +286,12 @@ std::vector<Site*> sites_to_save(const Model& model, const Targets& targets) {
   Unmatched unmatched(model.sites());
   for (const std::string& name : *targets.modules_to_save)
     if (name.empty() || std::none_of(model.sites().begin(), model.sites().end(),
-                                     [&](Site* site) { return saved_whole(site->path(), name); }))
-      unmatched.name("modules_to_save", name);
-  unmatched.finish();
+                                     [&](Site* site) { return trains_in_full(site->path(), name); }))
+      unmatched.add_name("modules_to_save", name);
+  unmatched.throw_if_any();
   std::vector<Site*> sites;
   for (Site* site : model.sites())
-    if (saved_whole(site->path(), targets)) sites.push_back(site);
+    if (trains_in_full(site->path(), targets)) sites.push_back(site);
   return sites;
 }
 
@@ -300,12 +300,12 @@ std::vector<std::vector<std::size_t>> match_suffixes(const StringList& keys, con
   Unmatched unmatched(sites);
   std::vector<std::vector<std::size_t>> all(keys.size());
   for (std::size_t k = 0; k < keys.size(); ++k) {
-    const NamePattern pattern = NamePattern::end(keys[k], "[adapter] " + option);
+    const NamePattern pattern = NamePattern::suffix(keys[k], "[adapter] " + option);
     for (std::size_t i = 0; i < sites.size(); ++i)
       if (pattern.match(sites[i]->path())) all[k].push_back(i);
-    if (all[k].empty()) unmatched.name(option, keys[k]);
+    if (all[k].empty()) unmatched.add_name(option, keys[k]);
   }
-  unmatched.finish();
+  unmatched.throw_if_any();
   return all;
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "data/formats.h"
 #include "data/records.h"
 #include "data/rendering.h"
 #include "peft/base/error.h"
@@ -21,10 +22,13 @@ DataOptions read_data_options(Options& in) {
   in.get("eval_split", o.eval_split, "share of the training examples held out for evaluation, if eval names no file")
       .require(std::isfinite(o.eval_split) && o.eval_split >= 0 && o.eval_split < 1, "must be at least 0 and below 1");
   if (o.eval_split > 0 && !o.eval.empty()) in.error("eval_split", "cannot be given together with 'eval'");
-  static const std::set<std::string> formats = {"auto", "text", "prompt_completion", "alpaca", "messages", "sharegpt"};
-  in.get("format", o.format, "auto, text, prompt_completion, alpaca, messages or sharegpt")
-      .require(formats.contains(o.format),
-               "must be \"auto\", \"text\", \"prompt_completion\", \"alpaca\", \"messages\" or \"sharegpt\"");
+  StringList formats = data::format_names();
+  formats.insert(formats.begin(), "auto");
+  std::string listed;
+  for (std::size_t i = 0; i < formats.size(); ++i)
+    listed += std::string(i == 0 ? "" : i + 1 < formats.size() ? ", " : " or ") + formats[i];
+  in.get("format", o.format, listed)
+      .require(std::find(formats.begin(), formats.end(), o.format) != formats.end(), "must be " + listed);
   in.get("max_length", o.max_length, "tokens; longer examples are cut, which is counted and told")
       .require(o.max_length >= 2 && o.max_length <= (1 << 24), "must be at least 2 and at most 16777216");
   in.get("packing", o.packing,
@@ -72,7 +76,7 @@ Dataset load_dataset(const StringList& files, const DataOptions& options, const 
     for (std::size_t i = 0; i < file.size(); ++i) {
       const nlohmann::json record = file.parse(i);
       const std::string where = file.where(i);
-      if (set.format.empty()) set.format = data::detect_format(record, where);
+      if (set.format.empty()) set.format = data::detect_format(record, options.formats, where);
       const data::Record item = data::read_record(record, set.format, options, text.chat_template != nullptr, where);
       const auto passages = data::render_record(item, text.chat_template.get());
       if (passages.empty()) ++set.skipped;

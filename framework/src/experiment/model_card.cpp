@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
-#include "peft/adapters/files.h"
+#include "peft/adapters/hf_files.h"
 #include "peft/base/error.h"
 #include "peft/base/format_count.h"
 #include "peft/train/parameter_counts.h"

@@ -4,7 +4,7 @@
 
 #include <limits>
 
-#include "peft/adapters/files.h"
+#include "peft/adapters/adapter_vocabulary.h"
 #include "peft/base/error.h"
 #include "peft/base/format_count.h"
 #include "peft/data/sampler.h"
@@ -16,7 +16,6 @@
 #include "peft/runtime/device.h"
 #include "peft/train/calibration_batches.h"
 #include "peft/train/evaluate.h"
-#include "peft/train/plugin_calls.h"
 #include "peft/train/step_sampler.h"
 
 namespace peft {
@@ -86,19 +85,20 @@ PreparedRun::PreparedRun(Experiment& experiment, const std::string& resume_from)
     eval_data = cache.load(experiment.data.eval, experiment.data, text);
   else if (experiment.data.eval_split > 0)
     eval_data = split_dataset(data, experiment.data.eval_split, seed);
-  model = load_model(base, base_dtype(*experiment.precision), device);
+  model = load_model(base, experiment.precision->base_dtype(), device);
   check_token_ids(data, *model);
   if (eval_data) check_token_ids(*eval_data, *model);
   // Before the adapters are initialized, so that the seed determines their initial values.
   torch::manual_seed(seed);
-  const torch::Dtype dtype = adapter_dtype(*experiment.precision);
+  const torch::Dtype dtype = experiment.precision->adapter_dtype();
   if (resume_from.empty())
     attach_adapters(experiment.adapters, *model, dtype,
-                    calibration(*model, *experiment.precision, data, experiment.training, experiment.data.packing,
-                                experiment.data.max_length));
+                    calibration(*model, *experiment.precision, *experiment.objective, data, experiment.training,
+                                experiment.data.packing, experiment.data.max_length));
   else
     resume_adapters(resume_from, experiment.adapters, *model, dtype);
-  for (ParamGroup& group : groups_of(experiment.adapters, *model)) experiment.optimizer->add(std::move(group));
+  for (ParamGroup& group : groups_of(experiment.adapters, *model))
+    experiment.optimizer->add_param_group(std::move(group));
 }
 
 PeakBatches peak_batches(const Experiment& experiment, const PreparedRun& run, const TrainingOptions& options) {

@@ -11,7 +11,7 @@
 #include "experiment/output_directory.h"
 #include "experiment/resume_rules.h"
 #include "experiment/run_log.h"
-#include "peft/adapters/files.h"
+#include "peft/adapters/adapter_state.h"
 #include "peft/base/error.h"
 #include "peft/experiment/memory_check.h"
 #include "peft/experiment/prepared_run.h"
@@ -62,6 +62,7 @@ TrainingSession make_session(const Experiment& experiment, PreparedRun& run,
           .scheduler = *experiment.scheduler,
           .clipping = *experiment.clipping,
           .precision = *experiment.precision,
+          .objective = *experiment.objective,
           .adapters = adapter_pointers(experiment.adapters),
           .data = run.data,
           .eval_data = run.eval_data ? &*run.eval_data : nullptr,

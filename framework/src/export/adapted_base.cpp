@@ -4,7 +4,8 @@
 
 #include <filesystem>
 
-#include "peft/adapters/files.h"
+#include "peft/adapters/adapter_vocabulary.h"
+#include "peft/adapters/hf_files.h"
 #include "peft/base/error.h"
 #include "peft/models/load.h"
 #include "peft/pretrained/open.h"

@@ -5,7 +5,7 @@
 
 #include "export/combine.h"
 #include "nn/adapted_linear.h"
-#include "peft/adapters/files.h"
+#include "peft/adapters/hf_files.h"
 #include "peft/base/error.h"
 #include "peft/files/atomic_directory.h"
 #include "runtime/finite.h"

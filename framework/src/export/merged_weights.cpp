@@ -35,7 +35,7 @@ void MergedWeights::add(const Site& site) {
   for (const std::string& parameter : parameters) {
     const std::string name = site.path() + "." + parameter;
     // A tied head is stored as the embedding.
-    const StoredTensor* stored = checkpoint_.find(model_.checkpoint_path(site) + "." + parameter);
+    const StoredTensor* stored = checkpoint_.find(site.checkpoint_path() + "." + parameter);
     if (head && model_.config().tie_word_embeddings) stored = checkpoint_.find(model_.embedding().path() + ".weight");
     forms_.push_back({name, type_of_(*stored), stored->shape});
     sources_[name] = {&site, parameter == "bias", stored};

@@ -11,13 +11,21 @@
 
 namespace peft {
 
-Model::Attention::Attention(const DecoderConfig& c, const std::string& path)
-    : Site(path), head_dim_(c.head_dim), scale_(1 / std::sqrt(static_cast<double>(c.head_dim))) {
+SiteInfo LayerPosition::site(const std::string& name, const std::string& role) const {
+  const auto path = [&](int64_t layer) { return "model.layers." + std::to_string(layer) + "." + name; };
+  return {.path = path(index), .role = role, .layer = index, .checkpoint_path = path(source)};
+}
+
+Model::Attention::Attention(const DecoderConfig& c, const LayerPosition& layer)
+    : Site(layer.site("self_attn", "attention")),
+      head_dim_(c.head_dim),
+      scale_(1 / std::sqrt(static_cast<double>(c.head_dim))) {
   const int64_t queries = c.num_attention_heads * c.head_dim, keys = c.num_key_value_heads * c.head_dim;
-  q_proj = std::make_shared<Linear>(path + ".q_proj", c.hidden_size, queries, c.attention_bias);
-  k_proj = std::make_shared<Linear>(path + ".k_proj", c.hidden_size, keys, c.attention_bias);
-  v_proj = std::make_shared<Linear>(path + ".v_proj", c.hidden_size, keys, c.attention_bias);
-  o_proj = std::make_shared<Linear>(path + ".o_proj", queries, c.hidden_size, c.attention_out_bias);
+  q_proj = std::make_shared<Linear>(layer.site("self_attn.q_proj", "q_proj"), c.hidden_size, queries, c.attention_bias);
+  k_proj = std::make_shared<Linear>(layer.site("self_attn.k_proj", "k_proj"), c.hidden_size, keys, c.attention_bias);
+  v_proj = std::make_shared<Linear>(layer.site("self_attn.v_proj", "v_proj"), c.hidden_size, keys, c.attention_bias);
+  o_proj =
+      std::make_shared<Linear>(layer.site("self_attn.o_proj", "o_proj"), queries, c.hidden_size, c.attention_out_bias);
 }
 Model::Attention::~Attention() = default;
 
@@ -72,11 +80,14 @@ Tensor Model::Attention::mix_cached(const Tensor& q, const Tensor& k, const Tens
   return out.squeeze(0).transpose(0, 1).reshape({fresh, -1});
 }
 
-Model::Mlp::Mlp(const DecoderConfig& c, const std::string& path)
-    : Site(path),
-      gate_proj(std::make_shared<Linear>(path + ".gate_proj", c.hidden_size, c.intermediate_size, c.mlp_bias)),
-      up_proj(std::make_shared<Linear>(path + ".up_proj", c.hidden_size, c.intermediate_size, c.mlp_bias)),
-      down_proj(std::make_shared<Linear>(path + ".down_proj", c.intermediate_size, c.hidden_size, c.mlp_bias)) {}
+Model::Mlp::Mlp(const DecoderConfig& c, const LayerPosition& layer)
+    : Site(layer.site("mlp", "mlp")),
+      gate_proj(std::make_shared<Linear>(layer.site("mlp.gate_proj", "gate_proj"), c.hidden_size, c.intermediate_size,
+                                         c.mlp_bias)),
+      up_proj(std::make_shared<Linear>(layer.site("mlp.up_proj", "up_proj"), c.hidden_size, c.intermediate_size,
+                                       c.mlp_bias)),
+      down_proj(std::make_shared<Linear>(layer.site("mlp.down_proj", "down_proj"), c.intermediate_size, c.hidden_size,
+                                         c.mlp_bias)) {}
 Model::Mlp::~Mlp() = default;
 
 Tensor Model::Mlp::forward(const Tensor& input) const {
@@ -84,12 +95,13 @@ Tensor Model::Mlp::forward(const Tensor& input) const {
       input, [&](const Tensor& x) { return down_proj->forward(swiglu(gate_proj->forward(x), up_proj->forward(x))); });
 }
 
-Model::Block::Block(const DecoderConfig& c, const std::string& path)
-    : input_layernorm(std::make_shared<Norm>(path + ".input_layernorm", c.hidden_size, c.rms_norm_eps)),
-      post_attention_layernorm(
-          std::make_shared<Norm>(path + ".post_attention_layernorm", c.hidden_size, c.rms_norm_eps)),
-      self_attn(std::make_shared<Attention>(c, path + ".self_attn")),
-      mlp(std::make_shared<Mlp>(c, path + ".mlp")),
+Model::Block::Block(const DecoderConfig& c, const LayerPosition& layer)
+    : input_layernorm(
+          std::make_shared<Norm>(layer.site("input_layernorm", "input_layernorm"), c.hidden_size, c.rms_norm_eps)),
+      post_attention_layernorm(std::make_shared<Norm>(
+          layer.site("post_attention_layernorm", "post_attention_layernorm"), c.hidden_size, c.rms_norm_eps)),
+      self_attn(std::make_shared<Attention>(c, layer)),
+      mlp(std::make_shared<Mlp>(c, layer)),
       eps_(c.rms_norm_eps) {}
 
 namespace {

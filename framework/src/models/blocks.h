@@ -15,9 +15,16 @@ struct ForwardContext {
   int64_t before;        ///< rows of the sequence that are in the cache already, without an attention's own front
 };
 
+/// Which decoder layer a block is, and which layer of the pretrained model has its weights.
+struct LayerPosition {
+  int64_t index, source;
+  /// `name`: the site's path behind the layer's.
+  SiteInfo site(const std::string& name, const std::string& role) const;
+};
+
 /// Grouped-query attention with rotary positions (Vaswani et al. 2017, Ainslie et al. 2023, Su et al. 2021).
 struct Model::Attention : Site {
-  Attention(const DecoderConfig& config, const std::string& path);
+  Attention(const DecoderConfig& config, const LayerPosition& layer);
   ~Attention() override;
   /// x: [T, hidden] → [T, hidden].
   Tensor forward(const Tensor& x, const ForwardContext& context, std::size_t layer) const;
@@ -37,7 +44,7 @@ struct Model::Attention : Site {
 
 /// down(silu(gate(x)) · up(x)) (Shazeer 2020).
 struct Model::Mlp : Site {
-  Mlp(const DecoderConfig& config, const std::string& path);
+  Mlp(const DecoderConfig& config, const LayerPosition& layer);
   ~Mlp() override;
   Tensor forward(const Tensor& x) const;
   std::vector<std::string> parameter_names() const override { return {}; }
@@ -46,7 +53,7 @@ struct Model::Mlp : Site {
 
 /// x + attention(norm(x)), then x + mlp(norm(x)).
 struct Model::Block {
-  Block(const DecoderConfig& config, const std::string& path);
+  Block(const DecoderConfig& config, const LayerPosition& layer);
   /// As `keeping` says, parts run again in the backward pass.
   Tensor forward(const Tensor& x, const ForwardContext& context, std::size_t layer,
                  ActivationCheckpointing keeping) const;

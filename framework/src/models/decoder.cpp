@@ -21,13 +21,13 @@ Model::~Model() = default;
 
 Model::Model(DecoderConfig config) : config_(std::move(config)) {
   const DecoderConfig& c = config_;
-  embedding_ = std::make_shared<Embedding>("model.embed_tokens", c.vocab_size, c.hidden_size);
+  embedding_ = std::make_shared<Embedding>(SiteInfo{"model.embed_tokens", "embedding"}, c.vocab_size, c.hidden_size);
   for (int64_t layer = 0; layer < c.num_hidden_layers; ++layer)
-    blocks_.push_back(std::make_shared<Block>(c, "model.layers." + std::to_string(layer)));
+    blocks_.push_back(std::make_shared<Block>(c, LayerPosition{layer, layer}));
   source_layers_.resize(blocks_.size());
   std::iota(source_layers_.begin(), source_layers_.end(), 0);
-  norm_ = std::make_shared<Norm>("model.norm", c.hidden_size, c.rms_norm_eps);
-  head_ = std::make_shared<Linear>("lm_head", c.hidden_size, c.vocab_size, false);
+  norm_ = std::make_shared<Norm>(SiteInfo{"model.norm", "norm"}, c.hidden_size, c.rms_norm_eps);
+  head_ = std::make_shared<Linear>(SiteInfo{"lm_head", "lm_head"}, c.hidden_size, c.vocab_size, false);
   rope_ = std::make_shared<RopeFrequencies>(rope_frequencies(c.rope, c.head_dim));
 
   register_sites();
@@ -90,32 +90,12 @@ Tensor Model::hidden_states(const PackedTokens& input, KeyValueCache* cache) con
 
 Tensor Model::logits(const Tensor& hidden) const { return head_->forward(hidden); }
 
-TargetRows Model::target_rows(const PackedTokens& input, const Tensor& labels) const {
+Model::TargetRows Model::target_rows(const PackedTokens& input, const Tensor& labels) const {
   const int64_t n = virtual_tokens();
   const Tensor ignored = at::full({n}, -100, labels.options());
   const auto [rows, targets] = select_target_rows(shift_cu_seqlens(n, input.cu_seqlens),
                                                   n > 0 ? prepend_to_each(ignored, labels, input.cu_seqlens) : labels);
   return {norm_->forward(body(input, nullptr, n).index_select(0, rows)), targets};
-}
-
-Tensor Model::loss_of_rows(const Tensor& rows, const Tensor& targets) const {
-  const MemoryScope scope(MemoryComponent::logits);
-  const Tensor logits = head_->forward(rows);
-  const auto wide = logits.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
-  return at::cross_entropy_loss(logits.to(wide), targets, {}, at::Reduction::Sum);
-}
-
-Tensor Model::loss_sum(const PackedTokens& input, const Tensor& labels) const {
-  const auto [h, targets] = target_rows(input, labels);
-  if (!head_->adapted() && !head_->uses_copies()) return linear_cross_entropy_sum(h, head_->frozen().weight, targets);
-  if (h.size(0) <= kLogitRows) return loss_of_rows(h, targets);
-  std::vector<Tensor> parts;
-  for (int64_t row = 0; row < h.size(0); row += kLogitRows) {
-    const int64_t n = std::min(kLogitRows, h.size(0) - row);
-    const auto of_rows = [this, right = targets.narrow(0, row, n)](const Tensor& x) { return loss_of_rows(x, right); };
-    parts.push_back(recomputed(h.narrow(0, row, n), of_rows));
-  }
-  return at::stack(parts).sum();
 }
 
 KeyValueCache Model::make_cache(int64_t capacity) const {
@@ -173,7 +153,7 @@ NamedTensors Model::frozen() const {
   NamedTensors all;
   std::set<std::string> told;
   for (const Site* site : sites_) {
-    const std::string path = checkpoint_path(*site);
+    const std::string& path = site->checkpoint_path();
     if ((site == head_.get() && config_.tie_word_embeddings) || !told.insert(path).second) continue;
     const WeightAndBias& own = site->frozen();
     if (own.weight.defined()) all.emplace_back(path + ".weight", own.weight);

@@ -8,7 +8,6 @@ namespace peft {
 namespace {
 
 constexpr std::size_t kMostLayers = 10'000;  // as of a config.json
-const std::string kPrefix = "model.layers.";
 
 [[noreturn]] void refuse(const std::string& what) { throw ConfigError("[adapter] layer_replication: " + what); }
 
@@ -38,8 +37,9 @@ void Model::replicate_layers(const std::vector<std::pair<int64_t, int64_t>>& ran
   std::vector<std::shared_ptr<Block>> blocks;
   std::vector<int64_t> stored;
   for (const std::size_t layer : layers) {
-    blocks.push_back(std::make_shared<Block>(config_, kPrefix + std::to_string(blocks.size())));
     stored.push_back(source_layers_[layer]);
+    blocks.push_back(
+        std::make_shared<Block>(config_, LayerPosition{static_cast<int64_t>(blocks.size()), stored.back()}));
     const auto from = blocks_[layer]->sites(), to = blocks.back()->sites();
     for (std::size_t i = 0; i < to.size(); ++i)
       if (from[i]->frozen().weight.defined()) to[i]->set_frozen(from[i]->frozen());
@@ -49,14 +49,6 @@ void Model::replicate_layers(const std::vector<std::pair<int64_t, int64_t>>& ran
   replicated_ = true;
   config_.num_hidden_layers = static_cast<int64_t>(blocks_.size());
   register_sites();
-}
-
-std::string Model::checkpoint_path(const Site& site) const {
-  const std::string& path = site.path();
-  if (!path.starts_with(kPrefix)) return path;
-  const std::size_t end = path.find('.', kPrefix.size());
-  const auto layer = static_cast<std::size_t>(std::stoul(path.substr(kPrefix.size(), end - kPrefix.size())));
-  return kPrefix + std::to_string(source_layers_[layer]) + path.substr(end);
 }
 
 }  // namespace peft

@@ -23,11 +23,13 @@ void require_none_innermost(const Site& site) {
 
 }  // namespace
 
-Site::Site(std::string path) : path_(std::move(path)) {}
+Site::Site(SiteInfo info) : info_(std::move(info)) {
+  if (info_.checkpoint_path.empty()) info_.checkpoint_path = info_.path;
+}
 Site::~Site() = default;
 
 void Site::attach(const std::string& adapter, std::shared_ptr<AdapterLayer> layer) {
-  TORCH_CHECK(layer != nullptr, "no layer to attach to ", path_);
+  TORCH_CHECK(layer != nullptr, "no layer to attach to ", path());
   require_none_innermost(*this);
   std::string name = adapter;
   for (int n = 2; named_children().contains(name); ++n) name = adapter + "_" + std::to_string(n);
@@ -48,7 +50,7 @@ Tensor Site::make_trainable(const std::string& parameter, torch::Dtype dtype) {
   if (frozen.defined()) {
     copy = frozen.detach().to(dtype, /*non_blocking=*/false, /*copy=*/true);
   } else {
-    TORCH_CHECK(parameter == "bias", path_, " has no ", parameter);
+    TORCH_CHECK(parameter == "bias", path(), " has no ", parameter);
     copy = torch::zeros({frozen_.weight.size(0)}, frozen_.weight.options().dtype(dtype));
   }
   // A child holds it: the site's own name for it is taken by the frozen one.
@@ -122,8 +124,8 @@ std::optional<WeightAndBias> Site::merged_weight(const WeightAndBias& base) cons
   return weights;
 }
 
-Linear::Linear(std::string path, int64_t in, int64_t out, bool bias)
-    : Site(std::move(path)), in_(in), out_(out), has_bias_(bias) {}
+Linear::Linear(SiteInfo info, int64_t in, int64_t out, bool bias)
+    : Site(std::move(info)), in_(in), out_(out), has_bias_(bias) {}
 Linear::~Linear() = default;
 
 std::vector<std::string> Linear::parameter_names() const {
@@ -136,15 +138,15 @@ Tensor Linear::forward(const Tensor& x) const {
   return apply_layers(x, [this](const Tensor& v) { return frozen_linear(v, weight(), bias()); });
 }
 
-Embedding::Embedding(std::string path, int64_t rows, int64_t hidden)
-    : Site(std::move(path)), rows_(rows), hidden_(hidden) {}
+Embedding::Embedding(SiteInfo info, int64_t rows, int64_t hidden)
+    : Site(std::move(info)), rows_(rows), hidden_(hidden) {}
 Embedding::~Embedding() = default;
 
 Tensor Embedding::forward(const Tensor& ids) const {
   return apply_layers(ids, [this](const Tensor& v) { return at::embedding(weight(), v); });
 }
 
-Norm::Norm(std::string path, int64_t hidden, double eps) : Site(std::move(path)), hidden_(hidden), eps_(eps) {}
+Norm::Norm(SiteInfo info, int64_t hidden, double eps) : Site(std::move(info)), hidden_(hidden), eps_(eps) {}
 Norm::~Norm() = default;
 
 Tensor Norm::forward(const Tensor& x) const {

@@ -48,10 +48,8 @@ Kept kept_by(const Site& site, const Tensor& x) {
 
 /// What makes one site's memory another one's.
 std::string kind_of(const Site& site) {
-  const std::string prefix = "model.layers.";
-  const std::string& path = site.path();
   std::ostringstream kind;
-  kind << (path.starts_with(prefix) ? path.substr(std::min(path.find('.', prefix.size()), path.size())) : path);
+  kind << site.role();
   for (const auto& layer : site.layers()) {
     const AdapterLayer& one = *layer;
     kind << ' ' << typeid(one).name();

@@ -26,7 +26,7 @@ struct LayerElements {
 };
 
 void take(SublayerCost& half, const Site& site, ActivationProfiler& meter) {
-  const std::string& path = site.path();
+  const std::string& role = site.role();
   const auto* linear = dynamic_cast<const Linear*>(&site);
   const auto adapted = linear == nullptr ? std::nullopt : adapted_linear(*linear);
   bool keeps_input = true;
@@ -38,22 +38,22 @@ void take(SublayerCost& half, const Site& site, ActivationProfiler& meter) {
     half.others.by_row += memory.by_row, half.others.fixed += memory.fixed;
     keeps_input = memory.input;
   }
-  if (path.ends_with(".down_proj"))
+  if (role == "down_proj")
     half.product = half.product || keeps_input;
-  else if (!path.ends_with(".o_proj") && !path.ends_with("_layernorm"))  // what those take is kept in any case
+  else if (role != "o_proj" && !role.ends_with("_layernorm"))  // what those take is kept in any case
     half.norm = half.norm || keeps_input;
 }
 
 std::vector<AdaptedLayer> adapted_layers(const Model& model, ActivationProfiler& meter) {
   const DecoderConfig& c = model.config();
   std::vector<AdaptedLayer> layers(static_cast<std::size_t>(c.num_hidden_layers));
-  const std::string prefix = "model.layers.";
   for (const Site* site : model.sites()) {
-    const std::string& path = site->path();
-    if (!path.starts_with(prefix) || !site->has_adapter()) continue;
-    AdaptedLayer& layer = layers[std::stoul(path.substr(prefix.size()))];
+    if (!site->layer() || !site->has_adapter()) continue;
+    AdaptedLayer& layer = layers[static_cast<std::size_t>(*site->layer())];
     layer.learns = true;
-    const bool second = path.find(".mlp") != std::string::npos || path.ends_with(".post_attention_layernorm");
+    const std::string& role = site->role();
+    const bool second = role == "mlp" || role == "gate_proj" || role == "up_proj" || role == "down_proj" ||
+                        role == "post_attention_layernorm";
     take(second ? layer.mlp : layer.attention, *site, meter);
     layer.front += keys_in_front(*site);
     // Queries by groups, weights before and behind the gate.

@@ -1,5 +1,6 @@
 #pragma once
-// Where the core calls what a plugin made.
+// Guards the core's calls into a plugin's objects. The public, non-virtual methods of plugin interfaces use it; the
+// protected virtual ones that plugins override are called nowhere else.
 
 #include <string>
 #include <typeinfo>
@@ -9,14 +10,14 @@ namespace peft::detail {
 /// The text of the exception being handled, printable.
 std::string current_exception_text();
 
-/// Rethrows the exception being handled if it says that memory is missing.
+/// Rethrows the exception being handled if it reports missing memory.
 void rethrow_missing_memory();
 
-/// Rethrows the exception being handled: a peft::Error, what says that memory is missing, and all that comes from a
-/// class of the core, as it is; else as a PluginError with the file that the class of `type` is in.
+/// Rethrows the exception being handled. A peft::Error, missing memory, and exceptions where `type` is a class of the
+/// core pass unchanged; any other becomes a PluginError "<file of type>: <what> failed: <text>".
 [[noreturn]] void rethrow_from(const std::type_info& type, const char* what);
 
-/// work(), which calls into `object`. What must not leave a plugin is told with its file and with `what` it did.
+/// Returns work(), which calls into `object`. Exceptions leave as rethrow_from() says; `what` names the call.
 template <class Object, class Work>
 decltype(auto) call_plugin(const Object& object, const char* what, Work&& work) {
   try {
@@ -26,30 +27,31 @@ decltype(auto) call_plugin(const Object& object, const char* what, Work&& work) 
   }
 }
 
-/// What a plugin calls back into the core by; what leaves it on that way is not the plugin's.
+/// Runs the core's code that a plugin calls back, so that its exceptions are not attributed to the plugin.
 class CoreCallback {
  public:
   template <class Work>
   auto operator()(Work&& work) {
-    inside_ = false;
+    in_plugin_ = false;
     auto result = work();
-    inside_ = true;
+    in_plugin_ = true;
     return result;
   }
-  bool inside() const { return inside_; }
+  bool in_plugin() const { return in_plugin_; }
 
  private:
-  bool inside_ = true;
+  bool in_plugin_ = true;
 };
 
-/// As call_plugin(), where `object` in turn calls the core: work(CoreCallback&) does so by its argument.
+/// As call_plugin(), for an `object` that calls the core back: work(CoreCallback&) passes those calls through its
+/// argument.
 template <class Object, class Work>
 auto call_plugin_with_callback(const Object& object, const char* what, Work&& work) {
-  CoreCallback outside;
+  CoreCallback core;
   try {
-    return work(outside);
+    return work(core);
   } catch (...) {
-    if (!outside.inside()) throw;
+    if (!core.in_plugin()) throw;
     rethrow_from(typeid(object), what);
   }
 }

@@ -1,4 +1,4 @@
-#include <torch/types.h>
+#include "peft/plugin/plugins.h"
 
 #include <algorithm>
 #include <cstdlib>
@@ -6,7 +6,7 @@
 #include <set>
 
 #include "peft/base/error.h"
-#include "peft/plugin/plugins.h"
+#include "peft/plugin/plugin_info.h"
 #include "plugin/library.h"
 #include "plugin/plugin_call.h"
 #include "plugin/plugin_file.h"
@@ -16,9 +16,6 @@ namespace peft {
 namespace {
 
 namespace fs = std::filesystem;
-
-const StringList kinds = {Kind<Adapter>::name, Kind<Optimizer>::name, Kind<Scheduler>::name,
-                          Kind<GradientClipping>::name, Kind<Precision>::name};
 
 std::string joined(const StringList& list, const char* separator = ", ") {
   std::string out;
@@ -57,21 +54,20 @@ std::vector<fs::path> plugin_files(const std::string& folder) {
   return files;
 }
 
-/// "kind/name" of everything a registry holds.
-StringList registered(const Registry& registry) {
-  StringList all;
-  const auto append = [&](const char* kind, const StringList& names) {
-    for (const std::string& name : names) all.push_back(std::string(kind) + "/" + printable(name));
-  };
-  append(Kind<Adapter>::name, registry.adapters.names());
-  append(Kind<Optimizer>::name, registry.optimizers.names());
-  append(Kind<Scheduler>::name, registry.schedulers.names());
-  append(Kind<GradientClipping>::name, registry.clippings.names());
-  append(Kind<Precision>::name, registry.precisions.names());
-  return all;
+/// "" for the name of a kind; else what is wrong with it.
+std::string kind_problem(const std::string& kind) {
+  const StringList kinds = plugin_kind_names();
+  if (std::find(kinds.begin(), kinds.end(), kind) != kinds.end()) return "";
+  return "no kind of plugin is named '" + printable(kind) + "'; kinds: " + joined(kinds);
 }
 
 }  // namespace
+
+StringList plugin_kind_names() {
+  StringList names;
+  for_each_plugin_kind([&](auto kind) { names.push_back(kind.name); });
+  return names;
+}
 
 struct Plugins::Loaded {
   PluginStatus status;
@@ -148,7 +144,7 @@ const Plugins::Loaded& Plugins::load_file(const std::string& kind, const std::st
     detail::rethrow_missing_memory();
     refuse("could not register: " + detail::current_exception_text());
   }
-  const StringList all = registered(made->registry);
+  const StringList all = made->registry.names();
   if (all != StringList{kind + "/" + name})
     refuse("must register " + kind + "/" + name + " and nothing else, but registered: " + joined(all));
   return *loaded_.emplace(file, std::move(made)).first->second;
@@ -175,8 +171,8 @@ std::vector<PluginStatus> Plugins::scan() {
     for (const fs::path& file : plugin_files(folder)) {
       const auto [kind, name] = kind_and_name(file.filename().string());
       PluginStatus status{printable(kind), printable(name), "", file.string(), ""};
-      if (std::find(kinds.begin(), kinds.end(), kind) == kinds.end()) {
-        status.problem = "no kind of plugin is named '" + printable(kind) + "'; kinds: " + joined(kinds);
+      if (const std::string problem = kind_problem(kind); !problem.empty()) {
+        status.problem = problem;
       } else if (!is_plugin_name(name)) {
         status.problem = "a plugin's name has only a-z, 0-9 and _";
       } else if (!seen.insert(kind + "/" + name).second) {
@@ -198,19 +194,14 @@ std::vector<PluginStatus> Plugins::scan() {
 }
 
 std::vector<OptionInfo> Plugins::describe(const std::string& kind, const std::string& name) {
+  if (const std::string problem = kind_problem(kind); !problem.empty()) throw PluginError(problem);
+  const Registry& registry = load(kind, name);
   Options options;
-  if (kind == Kind<Adapter>::name)
-    make<Adapter>(name, options);
-  else if (kind == Kind<Optimizer>::name)
-    make<Optimizer>(name, options);
-  else if (kind == Kind<Scheduler>::name)
-    make<Scheduler>(name, options);
-  else if (kind == Kind<GradientClipping>::name)
-    make<GradientClipping>(name, options);
-  else if (kind == Kind<Precision>::name)
-    make<Precision>(name, options);
-  else
-    throw PluginError("no kind of plugin is named '" + printable(kind) + "'; kinds: " + joined(kinds));
+  try {
+    registry.describe(kind, name, options);
+  } catch (...) {
+    rethrow(kind, name);
+  }
   return options.described();
 }
 

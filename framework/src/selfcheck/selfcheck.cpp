@@ -6,7 +6,7 @@
 #include <filesystem>
 #include <sstream>
 
-#include "peft/adapters/files.h"
+#include "peft/adapters/hf_files.h"
 #include "peft/base/error.h"
 #include "peft/train/train.h"
 #include "selfcheck/tiny_model.h"
@@ -15,8 +15,8 @@ namespace peft {
 
 namespace {
 
-constexpr double kGradient = 1e-6;  // of central differences in fp64, relative
-constexpr double kSame = 1e-12;     // of the same mathematics in another order, relative to the largest logit
+constexpr double kGradientTolerance = 1e-6;  // central differences in fp64, relative
+constexpr double kLogitTolerance = 1e-12;    // the same computation in another order, relative to the largest logit
 
 std::shared_ptr<Model> small_model() { return test::tiny_model(test::tiny_config(2, true), torch::kDouble); }
 
@@ -34,7 +34,7 @@ Tensor logits(const Model& model) { return model.logits(model.hidden_states(test
 /// A scalar that every output element is part of.
 Tensor objective(const Model& model) { return at::sin(logits(model)).sum(); }
 
-/// Random tokens that are followed by the same again.
+/// Batches of random tokens.
 Calibration random_data(const Model& model) {
   return {.batches = 3,
           .batch =
@@ -44,7 +44,8 @@ Calibration random_data(const Model& model) {
               },
           .loss =
               [&model](const CalibrationBatch& batch) {
-                return model.loss_sum(batch.input, batch.labels) / static_cast<double>(batch.num_target_tokens);
+                return Pass(model, batch.input, batch.labels).cross_entropy_sum() /
+                       static_cast<double>(batch.num_target_tokens);
               }};
 }
 
@@ -62,7 +63,7 @@ class TempDirectory {
  public:
   TempDirectory() {
     std::string path = (std::filesystem::temp_directory_path() / "peft-selfcheck-XXXXXX").string();
-    if (::mkdtemp(path.data()) == nullptr) throw ResourceError("no temporary folder can be made: " + path);
+    if (::mkdtemp(path.data()) == nullptr) throw ResourceError("cannot create a temporary folder: " + path);
     path_ = path;
   }
   ~TempDirectory() {
@@ -83,58 +84,58 @@ class AdapterCheck {
     adapter_ = plugins.make<Adapter>(name, table);
     document.finish();
     torch::manual_seed(1);
-    adapter_->calibrate(*model_, random_data(*model_));
+    if (Calibrated* calibrated = adapter_->calibrated()) calibrated->calibrate(*model_, random_data(*model_));
     adapter_->attach(*model_, torch::kDouble);
     const auto base = base_of(*model_);
     base_logits_ = logits(*base);
     hash_ = base_hash(*base);
-    model_->eval();  // dropout would make every answer another one
+    model_->eval();  // no dropout
   }
 
   std::vector<CheckResult> run() {
-    start();
+    check_init();
     randomize_weights();
-    gradients();
-    fusion();
+    check_gradients();
+    check_fusion();
     check_batching_and_cache();
-    folding();
-    files();
-    disabled();
-    base();
-    return std::move(findings_);
+    check_merging();
+    check_files();
+    check_disabling();
+    check_base();
+    return std::move(results_);
   }
 
  private:
-  void tell(const std::string& promise, bool kept, const std::string& detail) {
-    findings_.push_back({promise, kept, detail});
+  void report(const std::string& name, bool passed, const std::string& detail) {
+    results_.push_back({name, passed, detail});
   }
-  void start();
+  void check_init();
   void randomize_weights();
-  void gradients();
-  void fusion();
+  void check_gradients();
+  void check_fusion();
   void check_batching_and_cache();
-  void folding();
-  void files();
-  void disabled();
-  void base();
+  void check_merging();
+  void check_files();
+  void check_disabling();
+  void check_base();
   double slope(const Tensor& parameter, const Tensor& direction) const;
   Plugins& plugins_;
   std::string hash_;
   std::shared_ptr<Model> model_ = small_model();
   std::unique_ptr<Adapter> adapter_;
   Tensor base_logits_;
-  std::vector<CheckResult> findings_;
+  std::vector<CheckResult> results_;
 };
 
-void AdapterCheck::start() {
+void AdapterCheck::check_init() {
   const double change = distance(logits(*model_), base_logits_);
   if (adapter_->is_identity_at_init())
-    tell("attached, it changes nothing yet", change <= kSame, "logits move by " + text_of(change));
+    report("attaching leaves the outputs unchanged", change <= kLogitTolerance, "logits change by " + text_of(change));
   else
-    tell("it declares that it starts elsewhere than at the base", true, "logits move by " + text_of(change));
+    report("attaching changes the outputs, as declared", true, "logits change by " + text_of(change));
 }
 
-/// Away from starting values that hide errors: a B of zeros gives A no gradient.
+/// Initial values can hide errors: with B = 0, A gets no gradient.
 void AdapterCheck::randomize_weights() {
   const torch::NoGradGuard no_grad;
   for (const auto& [name, tensor] : model_->trainable()) Tensor(tensor).add_(torch::randn_like(tensor), 0.1);
@@ -144,87 +145,91 @@ void AdapterCheck::randomize_weights() {
 double AdapterCheck::slope(const Tensor& parameter, const Tensor& direction) const {
   const torch::NoGradGuard no_grad;
   constexpr double step = 1e-5;
-  const Tensor kept = parameter.clone();
+  const Tensor original = parameter.clone();
   const auto at = [&](double distance) {
-    Tensor(parameter).copy_(kept + distance * direction);
+    Tensor(parameter).copy_(original + distance * direction);
     return objective(*model_).item<double>();
   };
   const double ahead = at(step), behind = at(-step);
-  Tensor(parameter).copy_(kept);
+  Tensor(parameter).copy_(original);
   return (ahead - behind) / (2 * step);
 }
 
-void AdapterCheck::gradients() {
+void AdapterCheck::check_gradients() {
   objective(*model_).backward();
   double worst = 0;
-  std::string where = "none", silent;
+  std::string worst_name = "none", missing;
   const NamedTensors trainable = model_->trainable();
   for (const auto& [name, parameter] : trainable) {
     if (!parameter.grad().defined()) {
-      silent += " " + name;
+      missing += " " + name;
       continue;
     }
     for (int trial = 0; trial < 3; ++trial) {
       const Tensor direction = torch::randn_like(parameter);
-      const double claimed = (parameter.grad() * direction).sum().item<double>();
-      const double found = slope(parameter, direction);
+      const double computed = (parameter.grad() * direction).sum().item<double>();
+      const double expected = slope(parameter, direction);
       const double error =
-          std::abs(claimed - found) / std::max({std::abs(found), parameter.grad().norm().item<double>(), 1e-6});
-      if (error >= worst) worst = error, where = name;
+          std::abs(computed - expected) / std::max({std::abs(expected), parameter.grad().norm().item<double>(), 1e-6});
+      if (error < worst) continue;
+      worst = error;
+      worst_name = name;
     }
   }
-  tell("every trainable tensor gets a gradient", !trainable.empty() && silent.empty(),
-       silent.empty() ? std::to_string(trainable.size()) + " tensors" : "none for" + silent);
-  tell("gradients are those of finite differences", worst < kGradient,
-       "largest difference " + text_of(worst) + ", in " + where);
+  report("every trainable tensor gets a gradient", !trainable.empty() && missing.empty(),
+         missing.empty() ? std::to_string(trainable.size()) + " tensors" : "none for" + missing);
+  report("gradients match finite differences", worst < kGradientTolerance,
+         "largest difference " + text_of(worst) + ", in " + worst_name);
 }
 
-void AdapterCheck::fusion() {
+void AdapterCheck::check_fusion() {
   model_->enable_fusion(false);
   const Tensor plain = logits(*model_);
   model_->enable_fusion(true);
   const double change = distance(logits(*model_), plain);
-  tell("fused layers compute what forward does", change <= kSame, "logits differ by " + text_of(change));
+  report("the fused path matches forward", change <= kLogitTolerance, "logits differ by " + text_of(change));
 }
 
-/// The example beside another one, and in two parts and then token by token, as generation does.
+/// Evaluates the example next to another one; then in two parts and token by token, as generation does.
 void AdapterCheck::check_batching_and_cache() {
   const torch::NoGradGuard no_grad;
-  const PackedTokens one = test::tiny_tokens(*model_, 11);
-  const Tensor whole = logits(*model_);
+  const PackedTokens example = test::tiny_tokens(*model_, 11);
+  const Tensor expected = logits(*model_);
   const auto joined = [](const Tensor& t) { return at::cat({t.narrow(0, 0, 4), t}); };
-  const Tensor beside = model_->logits(model_->hidden_states({joined(one.ids), joined(one.positions), {0, 4, 15}}));
-  double change =
-      std::max(distance(beside.narrow(0, 4, 11), whole), distance(beside.narrow(0, 0, 4), whole.narrow(0, 0, 4)));
-  tell("beside another example it computes the same", change <= kSame, "logits differ by " + text_of(change));
+  const Tensor batched =
+      model_->logits(model_->hidden_states({joined(example.ids), joined(example.positions), {0, 4, 15}}));
+  double change = std::max(distance(batched.narrow(0, 4, 11), expected),
+                           distance(batched.narrow(0, 0, 4), expected.narrow(0, 0, 4)));
+  report("outputs do not depend on other examples", change <= kLogitTolerance, "logits differ by " + text_of(change));
 
   KeyValueCache cache = model_->make_cache(11);
   std::vector<Tensor> parts;
   for (const auto& [first, count] : {std::pair{0, 5}, {5, 4}, {9, 1}, {10, 1}})
     parts.push_back(model_->logits(model_->hidden_states(
-        {one.ids.narrow(0, first, count), one.positions.narrow(0, first, count), {0, count}}, &cache)));
-  change = distance(at::cat(parts), whole);
-  tell("token by token with a cache it computes the same", change <= kSame, "logits differ by " + text_of(change));
+        {example.ids.narrow(0, first, count), example.positions.narrow(0, first, count), {0, count}}, &cache)));
+  change = distance(at::cat(parts), expected);
+  report("decoding with a cache gives the same outputs", change <= kLogitTolerance,
+         "logits differ by " + text_of(change));
 }
 
-/// A model whose weights are the folded ones must compute the same without any adapter.
-void AdapterCheck::folding() {
+/// A model with the merged weights must give the same outputs without an adapter.
+void AdapterCheck::check_merging() {
   const torch::NoGradGuard no_grad;
   const auto plain = std::make_shared<Model>(model_->config());
   for (const Site* site : model_->sites()) {
     const auto weights = site->merged_weight(site->frozen());
-    if (!weights) return tell("folding into weights", true, "says that no weights express it (" + site->path() + ")");
+    if (!weights) return report("merging into weights", true, "not supported by this method (" + site->path() + ")");
     plain->find(site->path())->set_frozen(*weights);
   }
   const double change = distance(logits(*plain), logits(*model_));
-  tell("folded into weights it computes the same", change <= kSame, "logits differ by " + text_of(change));
+  report("merged weights give the same outputs", change <= kLogitTolerance, "logits differ by " + text_of(change));
 }
 
-void AdapterCheck::files() {
+void AdapterCheck::check_files() {
   const TempDirectory folder;
   save_adapter(folder.path(), *adapter_, *model_);
   const auto fresh = small_model();
-  std::string detail = "bit-equal logits";
+  std::string detail = "bit-identical logits";
   bool same = false;
   try {
     const LoadedAdapter loaded = load_adapter(folder.path(), plugins_, *fresh, torch::kDouble);
@@ -234,20 +239,20 @@ void AdapterCheck::files() {
   } catch (const Error& error) {
     detail = error.what();
   }
-  tell("saved and loaded it is the same", same, detail);
+  report("saving and loading restores the adapter", same, detail);
 }
 
-void AdapterCheck::disabled() {
+void AdapterCheck::check_disabling() {
   model_->enable_adapters(false);
   const bool same = torch::equal(logits(*model_), base_logits_);
   model_->enable_adapters(true);
-  tell("disabled it leaves the base", same, same ? "bit-equal logits" : "logits differ");
+  report("disabling restores the base's outputs", same, same ? "bit-identical logits" : "logits differ");
 }
 
-void AdapterCheck::base() {
+void AdapterCheck::check_base() {
   for (const auto& [name, tensor] : model_->frozen())
-    if (tensor.requires_grad() || tensor.grad().defined()) return tell("the base is untouched", false, name);
-  tell("the base is untouched", base_hash(*model_) == hash_, "hash " + hash_);
+    if (tensor.requires_grad() || tensor.grad().defined()) return report("base weights are unchanged", false, name);
+  report("base weights are unchanged", base_hash(*model_) == hash_, "hash " + hash_);
 }
 
 }  // namespace

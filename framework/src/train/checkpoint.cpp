@@ -7,11 +7,13 @@
 
 #include "files/atomic_file.h"
 #include "files/descriptor.h"
-#include "peft/adapters/files.h"
+#include "peft/adapters/adapter_state.h"
+#include "peft/adapters/hf_files.h"
 #include "peft/base/error.h"
 #include "peft/files/atomic_directory.h"
 #include "peft/files/json.h"
 #include "peft/files/manifest.h"
+#include "peft/runtime/state_dict_file.h"
 #include "peft/train/checkpoint.h"
 
 namespace peft {

@@ -2,14 +2,14 @@
 
 #include <cmath>
 
-#include "peft/base/error.h"
+#include "plugin/plugin_call.h"
 
 namespace peft {
 
 GradientClipping::~GradientClipping() = default;
 
-void GradientClipping::load_state_dict(const StateDict& state) {
-  if (!state.empty()) throw InputError("this clipping keeps no state, but the checkpoint has some");
+double GradientClipping::clip(const std::vector<ParamGroup>& groups) {
+  return detail::call_plugin(*this, "clip", [&] { return do_clip(groups); });
 }
 
 std::vector<Tensor> gradients(const std::vector<Tensor>& parameters) {
@@ -36,7 +36,7 @@ double global_norm(const std::vector<Tensor>& tensors, double p) {
   torch::Dtype dtype = torch::kFloat32;
   for (const Tensor& tensor : tensors) dtype = c10::promoteTypes(dtype, tensor.scalar_type());
   const double norm = norm_in(dtype, tensors, p);
-  // The squares of finite fp32 values may overflow; then, and only then, it is worth another pass.
+  // Squares of finite fp32 values may overflow; only then a second pass is worth its time.
   if (std::isfinite(norm) || dtype == torch::kFloat64) return norm;
   return norm_in(torch::kFloat64, tensors, p);
 }

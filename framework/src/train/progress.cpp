@@ -4,10 +4,10 @@
 #include <cmath>
 #include <utility>
 
+#include "peft/adapters/training_hooks.h"
 #include "peft/base/error.h"
-#include "peft/train/plugin_calls.h"
+#include "peft/runtime/scalar_state.h"
 #include "plugin/plugin_call.h"
-#include "train/stateful.h"
 
 namespace peft {
 
@@ -26,16 +26,16 @@ void check_schedule_unchanged(const TrainingSession& run, int64_t done, int64_t 
   if (done == now)
     throw ConfigError(lengths +
                       "where the checkpoint is: no step is left, and the adapter of this one is in its folder");
-  if (needs_evaluations(run.scheduler) && run.options.eval_every > 0 && evaluated_at % run.options.eval_every != 0)
+  if (run.scheduler.needs_evaluations() && run.options.eval_every > 0 && evaluated_at % run.options.eval_every != 0)
     throw ConfigError(lengths + "and the schedule has followed the evaluation of the end at step " +
                       std::to_string(evaluated_at) +
                       ", which is none of a longer run's; go on from an earlier checkpoint");
-  for (const Adapter* adapter : run.adapters)
-    if (detail::call_plugin(*adapter, "depends_on_length", [&] { return adapter->depends_on_total_steps(); }))
+  for (Adapter* adapter : run.adapters)
+    if (const TrainingHooks* hooks = adapter->training_hooks(); hooks != nullptr && hooks->depends_on_total_steps())
       throw ConfigError(lengths + "on which the adapter's method depends");
   for (int64_t step = 0; step < done; ++step) {
-    const double then = learning_rate(run.scheduler, step, before, 1);
-    const double would = learning_rate(run.scheduler, step, now, 1);
+    const double then = run.scheduler.lr(step, before, 1);
+    const double would = run.scheduler.lr(step, now, 1);
     if (then != would)
       throw ConfigError(lengths + "on which the schedule depends: step " + std::to_string(step + 1) + " had " +
                         std::to_string(then) + " of the learning rate, and would have had " + std::to_string(would) +
@@ -122,7 +122,7 @@ void Progress::snapshot() {
 }
 
 StateDict Progress::state_dict() const {
-  Numbers out;
+  ScalarState out;
   out.put("steps", static_cast<double>(result_.steps));
   out.put("total_steps", static_cast<double>(total_));
   out.put("skipped", static_cast<double>(result_.skipped));
@@ -146,11 +146,11 @@ StateDict Progress::state_dict() const {
     out.put("best_step", static_cast<double>(result_.best->step));
     out.put("best_loss", result_.best->loss);
   }
-  return out.state;
+  return out.state_dict();
 }
 
 void Progress::load_state_dict(const StateDict& state) {
-  const Numbers in{state};
+  const ScalarState in(state);
   result_.steps = in.count("steps");
   if (result_.steps > total_)
     throw ConfigError("the checkpoint is of step " + std::to_string(result_.steps) + ", and the run now ends at " +

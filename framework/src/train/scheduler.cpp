@@ -1,13 +1,23 @@
 #include "peft/train/scheduler.h"
 
-#include "peft/base/error.h"
+#include "plugin/plugin_call.h"
 
 namespace peft {
 
+using detail::call_plugin;
+
 Scheduler::~Scheduler() = default;
 
-void Scheduler::load(const std::map<std::string, double>& state) {
-  if (!state.empty()) throw InputError("this scheduler keeps no state, but the checkpoint has some");
+double Scheduler::lr(int64_t step, int64_t total_steps, double base_lr) const {
+  return call_plugin(*this, "lr", [&] { return do_lr(step, total_steps, base_lr); });
+}
+
+bool Scheduler::needs_evaluations() const {
+  return call_plugin(*this, "needs_evaluations", [&] { return do_needs_evaluations(); });
+}
+
+void Scheduler::on_evaluation(double eval_loss) {
+  call_plugin(*this, "on_evaluation", [&] { do_on_evaluation(eval_loss); });
 }
 
 }  // namespace peft

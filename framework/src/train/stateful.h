@@ -1,4 +1,5 @@
 #pragma once
+// The state of a run's components, as a checkpoint stores it.
 
 #include <functional>
 #include <string>
@@ -6,40 +7,35 @@
 
 #include "peft/runtime/tensors.h"
 #include "peft/train/checkpoint.h"
-#include "peft/train/scheduler.h"
-#include "plugin/plugin_call.h"
 
 namespace peft {
 
-/// A part of a run that has a state: what a checkpoint keeps of it, under its name.
-struct Part {
+/// A component of a run whose state a checkpoint stores under its name.
+struct StatefulComponent {
   std::string name;
-  std::function<StateDict()> state;
-  std::function<void(const StateDict&)> load;
+  std::function<StateDict()> state_dict;
+  std::function<void(const StateDict&)> load_state_dict;
+  bool optional = false;  ///< an empty state is not stored, and a checkpoint may lack it
 };
 
-template <class Stateful>
-Part part(const std::string& name, Stateful& of) {
-  return {name, [&of] { return detail::call_plugin(of, "state", [&] { return of.state_dict(); }); },
-          [&of](const StateDict& state) { detail::call_plugin(of, "load", [&] { of.load(state); }); }};
+/// Of any object with the methods state_dict() and load_state_dict(); it must outlive the result.
+template <class Component>
+StatefulComponent component(const std::string& name, Component& object) {
+  return {name, [&object] { return object.state_dict(); },
+          [&object](const StateDict& state) { object.load_state_dict(state); }, false};
 }
-/// The random numbers of the CPU and of `device`.
-Part random_part(torch::Device device);
+/// As component(), for one that checkpoints of earlier versions do not have.
+template <class Component>
+StatefulComponent optional_component(const std::string& name, Component& object) {
+  StatefulComponent made = component(name, object);
+  made.optional = true;
+  return made;
+}
+/// The random number generators of the CPU and of `device`.
+StatefulComponent random_component(torch::Device device);
 
-/// The schedule's numbers.
-Part scheduler_part(Scheduler& scheduler);
-
-RunState states_of(const std::vector<Part>& parts);
-/// Every part gets its state. Throws InputError where one is missing, or `states` has one more.
-void load_states(const std::vector<Part>& parts, const RunState& states);
-
-/// Numbers as a state, exact to the last bit, and back. `at` throws InputError where there is no such number.
-struct Numbers {
-  StateDict state;
-  void put(const std::string& name, double value);
-  double at(const std::string& name) const;
-  int64_t count(const std::string& name) const;  ///< a whole number, 0 or more
-  bool has(const std::string& name) const { return state.contains(name); }
-};
+RunState states_of(const std::vector<StatefulComponent>& components);
+/// Restores every component. Throws InputError where a state is missing, or `states` has one without a component.
+void load_states(const std::vector<StatefulComponent>& components, const RunState& states);
 
 }  // namespace peft

@@ -2,8 +2,8 @@
 #include <cmath>
 
 #include "peft/base/error.h"
+#include "peft/runtime/scalar_state.h"
 #include "peft/train/train.h"
-#include "train/stateful.h"
 
 namespace peft {
 
@@ -41,14 +41,14 @@ void StepSampler::begin_epoch() {
 }
 
 StateDict StepSampler::state_dict() const {
-  Numbers out;
+  ScalarState out;
   out.put("epoch", static_cast<double>(epoch_));
   out.put("batch", static_cast<double>(at_));
-  return out.state;
+  return out.state_dict();
 }
 
 void StepSampler::load_state_dict(const StateDict& state) {
-  const Numbers in{state};
+  const ScalarState in(state);
   const int64_t epoch = in.count("epoch"), batch = in.count("batch");
   epoch_ = std::max<int64_t>(epoch - 1, 0);
   batches_.clear();

@@ -7,9 +7,7 @@
 
 #include "peft/base/error.h"
 #include "peft/runtime/profile.h"
-#include "peft/train/plugin_calls.h"
 #include "peft/train/resume.h"
-#include "plugin/plugin_call.h"
 #include "runtime/finite.h"
 #include "train/gradient_check.h"
 #include "train/progress.h"
@@ -21,30 +19,32 @@ namespace peft {
 
 namespace {
 
-using detail::call_plugin;
-
 constexpr const char* kAdvice = "; try a lower learning rate, gradient clipping or a wider precision";
 
 struct StepTokens {
   int64_t tokens = 0, num_target_tokens = 0;
+  Totals totals;
 };
 
-StepTokens count(const std::vector<Batch>& batches, int64_t step, const Model& model) {
+StepTokens count(const std::vector<Batch>& batches, int64_t step, const TrainingSession& run) {
   StepTokens sum;
+  const bool has_virtual_tokens = run.model.virtual_tokens() > 0;
   for (const Batch& batch : batches) {
     sum.tokens += static_cast<int64_t>(batch.ids.size());
-    sum.num_target_tokens += batch.num_target_tokens(model.virtual_tokens() > 0);
+    sum.num_target_tokens += batch.num_target_tokens(has_virtual_tokens);
+    add_totals(sum.totals, run.objective.totals(batch, has_virtual_tokens));
   }
-  if (sum.num_target_tokens == 0)
+  if (sum.totals.front() == 0)
     throw InputError("step " + std::to_string(step) + ": all labels are masked, there is nothing to learn from");
   return sum;
 }
 
-/// All that a resumed run must find as it was. The adapters are in files of their own.
-std::vector<Part> parts_of(TrainingSession& run, StepSampler& steps, Progress& progress) {
-  return {part("progress", progress),     part("position", steps),        part("optimizer", run.optimizer),
-          scheduler_part(run.scheduler),  part("clipping", run.clipping), part("precision", run.precision),
-          random_part(run.model.device())};
+/// Everything that a resumed run restores, except the adapters, which have files of their own.
+std::vector<StatefulComponent> components_of(TrainingSession& run, StepSampler& steps, Progress& progress) {
+  return {component("progress", progress),       component("position", steps),
+          component("optimizer", run.optimizer), component("scheduler", run.scheduler),
+          component("clipping", run.clipping),   component("precision", run.precision),
+          random_component(run.model.device()),  optional_component("objective", run.objective)};
 }
 
 /// Tells of a step that was not taken. Throws DivergedError where there were too many, or none can be taken any more.
@@ -81,7 +81,7 @@ void check_final_step(TrainingSession& run, std::optional<std::size_t> learned, 
   if (!learned) return;
   Dataset one;
   one.examples.push_back(run.data.examples[*learned]);
-  const double loss = evaluate(run.model, run.precision, one, 1).loss;
+  const double loss = evaluate(run.model, run.precision, run.objective, one, 1).loss;
   run.model.train();
   if (!std::isfinite(loss))
     throw DivergedError("after step " + std::to_string(step) + " the loss of " + run.data.source(one.examples.front()) +
@@ -91,9 +91,7 @@ void check_final_step(TrainingSession& run, std::optional<std::size_t> learned, 
 /// As long as it lives, the parameters hold what is to be evaluated and saved.
 class EvalWeights {
  public:
-  explicit EvalWeights(Optimizer& optimizer) : optimizer_(optimizer) {
-    call_plugin(optimizer, "eval", [&] { optimizer.eval(); });
-  }
+  explicit EvalWeights(Optimizer& optimizer) : optimizer_(optimizer) { optimizer.eval(); }
   ~EvalWeights() {
     try {
       if (!done_) optimizer_.train();
@@ -102,7 +100,7 @@ class EvalWeights {
   }
   void done() {
     done_ = true;
-    call_plugin(optimizer_, "train", [&] { optimizer_.train(); });
+    optimizer_.train();
   }
   EvalWeights(const EvalWeights&) = delete;
   EvalWeights& operator=(const EvalWeights&) = delete;
@@ -115,7 +113,7 @@ class EvalWeights {
 }  // namespace
 
 void require_evaluations(const Scheduler& scheduler, const TrainingOptions& options, bool eval_data) {
-  if (!needs_evaluations(scheduler)) return;
+  if (!scheduler.needs_evaluations()) return;
   if (!eval_data)
     throw ConfigError(
         "[scheduler] follows the evaluation loss, but nothing is held out; set data.eval or data.eval_split");
@@ -127,12 +125,12 @@ void require_evaluations(const Scheduler& scheduler, const TrainingOptions& opti
 void require_resumable(const TrainingSession& run) {
   const auto saved = run.resume->find("progress");
   const StepSampler steps(run.data, run.options, run.packing, run.max_length);
-  Progress(run, steps.total()).load(saved == run.resume->end() ? StateDict{} : saved->second);
+  Progress(run, steps.total()).load_state_dict(saved == run.resume->end() ? StateDict{} : saved->second);
 }
 
 TrainingResult train(TrainingSession& run) {
-  auto& [model, optimizer, scheduler, clipping, precision, adapters, data, eval_data, packing, max_length, options,
-         memory, callbacks, save, resume] = run;
+  auto& [model, optimizer, scheduler, clipping, precision, objective, adapters, data, eval_data, packing, max_length,
+         options, memory, callbacks, save, resume] = run;
   require_evaluations(scheduler, options, eval_data != nullptr);
   const std::vector<Tensor> parameters = parameters_of(optimizer.groups());
   require_all_trained(model, parameters);
@@ -142,10 +140,10 @@ TrainingResult train(TrainingSession& run) {
   Progress progress(run, steps.total());
   model.enable_fusion(options.fused);
   model.train();
-  call_plugin(optimizer, "train", [&] { optimizer.train(); });
-  zero_grad(optimizer);
-  const std::vector<Part> parts = parts_of(run, steps, progress);
-  if (resume != nullptr) load_states(parts, *resume);
+  optimizer.train();
+  optimizer.zero_grad();
+  const std::vector<StatefulComponent> components = components_of(run, steps, progress);
+  if (resume != nullptr) load_states(components, *resume);
   const int64_t done = progress.result().steps, total = steps.total();
 
   std::optional<StepProfile> profile;
@@ -156,11 +154,10 @@ TrainingResult train(TrainingSession& run) {
     const StepSampler::Step plan = steps.next();
     std::vector<Batch> batches;
     for (const auto& examples : plan.batches) batches.push_back(make_batch(data, examples));
-    const auto [tokens, num_target_tokens] = count(batches, step, model);
+    const auto [tokens, num_target_tokens, totals] = count(batches, step, run);
 
-    if (call_plugin(optimizer, "wants_sampled_gradients", [&] { return optimizer.needs_sampled_label_gradients(); }))
-      run_sampled_label_pass(run, batches, num_target_tokens);
-    const StepResult outcome = take_step(run, parameters, batches, num_target_tokens, {step, total}, gradient_check);
+    if (optimizer.needs_sampled_label_gradients()) run_sampled_label_pass(run, batches, totals);
+    const StepResult outcome = take_step(run, parameters, batches, totals, {step, total}, gradient_check);
     if (outcome.overflowed) progress.skip();
     if (outcome.fault) {
       handle_nonfinite_step(run, progress, *outcome.fault, plan, step, tokens);
@@ -180,8 +177,8 @@ TrainingResult train(TrainingSession& run) {
     EvalWeights weights(optimizer);
     if (evaluates) {
       memory.phase(MemoryPhase::evaluate);
-      const double eval_loss = evaluate(model, precision, *eval_data, options.batch_size).loss;
-      call_plugin(scheduler, "observe", [&] { scheduler.on_evaluation(eval_loss); });
+      const double eval_loss = evaluate(model, precision, objective, *eval_data, options.batch_size).loss;
+      scheduler.on_evaluation(eval_loss);
       progress.on_evaluate(step, plan.epoch, eval_loss);
       model.train();
       stopped = !last && progress.should_stop();
@@ -192,14 +189,14 @@ TrainingResult train(TrainingSession& run) {
     if (saves || stopped) {
       memory.phase(MemoryPhase::save);
       if (saves) progress.snapshot();  // a run that was never stopped would not have had the others
-      Snapshot snapshot{step, states_of(parts), progress.result().best, !outcome.fault && !outcome.overflowed};
+      Snapshot snapshot{step, states_of(components), progress.result().best, !outcome.fault && !outcome.overflowed};
       require_finite(run, snapshot.states.at("optimizer"), step);
       save(snapshot);
     }
     weights.done();
   }
 
-  call_plugin(optimizer, "eval", [&] { optimizer.eval(); });
+  optimizer.eval();
   require_unchanged(model, hash);
   TrainingResult result = progress.result();
   if (!stopped && result.steps == result.skipped + result.nonfinite)

@@ -30,7 +30,7 @@ struct AdaLoraOptions {
 
 void read_schedule(peft::Options& in, AdaLoraOptions& o) {
   adalora::Schedule& s = o.schedule;
-  in.get("init_r", s.init_r, "rank of each update at first").size(s.init_r);
+  in.get("init_r", s.init_r, "rank of each update at first").in_size_limit(s.init_r);
   in.get("target_r", s.target_r, "mean rank of the updates at the end")
       .require(s.target_r > 0 && s.target_r <= s.init_r, "must be positive and at most init_r");
   in.get("tinit", s.tinit, "steps before ranks are reduced").require(s.tinit >= 0, "must not be negative");
@@ -94,8 +94,7 @@ class AdaLoraLayer final : public peft::FactoredLayer {
 class AdaLora final : public peft::TargetedAdapter {
  public:
   explicit AdaLora(AdaLoraOptions options)
-      : TargetedAdapter("ADALORA", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_lora_weights; }
+      : TargetedAdapter("ADALORA", options.targets, options.init_lora_weights), options_(std::move(options)) {}
   Tensor auxiliary_loss() const override;
   void attach(peft::Model& model, torch::Dtype dtype) override;
   void after_step(const peft::TrainStep& position) override;
@@ -257,7 +256,7 @@ void AdaLora::write_config(nlohmann::ordered_json& config) const {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<AdaLora>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("adalora", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("adalora", make); }
 
 }  // namespace
 

@@ -96,7 +96,7 @@ class AdaptionPrompt final : public peft::Adapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<AdaptionPrompt>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("adaption_prompt", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("adaption_prompt", make); }
 
 }  // namespace
 

@@ -48,8 +48,7 @@ class BeftLayer final : public peft::AdapterLayer {
 
 class Beft final : public peft::TargetedAdapter {
  public:
-  explicit Beft(BeftOptions options) : TargetedAdapter("BEFT", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights; }
+  explicit Beft(BeftOptions options) : TargetedAdapter("BEFT", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
@@ -64,7 +63,7 @@ class Beft final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Beft>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("beft", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("beft", make); }
 
 }  // namespace
 

@@ -49,7 +49,7 @@ std::unique_ptr<peft::Adapter> make(peft::Options& in) {
   return std::make_unique<BitFit>(std::move(options));
 }
 
-void add(peft::Registry& registry) { registry.adapters.add("bitfit", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("bitfit", make); }
 
 }  // namespace
 

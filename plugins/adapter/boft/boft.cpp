@@ -99,8 +99,7 @@ class BoftLayer final : public peft::AdapterLayer {
 
 class Boft final : public peft::TargetedAdapter {
  public:
-  explicit Boft(BoftOptions options) : TargetedAdapter("BOFT", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights; }
+  explicit Boft(BoftOptions options) : TargetedAdapter("BOFT", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
@@ -143,7 +142,7 @@ int64_t Boft::block_of(const peft::Linear& site) const {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Boft>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("boft", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("boft", make); }
 
 }  // namespace
 

@@ -156,7 +156,7 @@ class Bottleneck final : public peft::Adapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Bottleneck>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("bottleneck", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("bottleneck", make); }
 
 }  // namespace
 

@@ -72,8 +72,7 @@ class C3aLayer final : public peft::AdapterLayer {
 
 class C3a final : public peft::TargetedAdapter {
  public:
-  explicit C3a(C3aOptions options) : TargetedAdapter("C3A", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights == peft::BoolOrString(true); }
+  explicit C3a(C3aOptions options) : TargetedAdapter("C3A", options.targets, options.init_weights == peft::BoolOrString(true)), options_(std::move(options)) {}
 
  protected:
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override {
@@ -102,7 +101,7 @@ class C3a final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<C3a>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("c3a", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("c3a", make); }
 
 }  // namespace
 

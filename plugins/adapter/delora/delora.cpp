@@ -63,8 +63,7 @@ class DeloraLayer final : public peft::FactoredLayer {
 
 class Delora final : public peft::TargetedAdapter {
  public:
-  explicit Delora(DeloraOptions options) : TargetedAdapter("DELORA", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights; }
+  explicit Delora(DeloraOptions options) : TargetedAdapter("DELORA", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override {
@@ -94,7 +93,7 @@ class Delora final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Delora>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("delora", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("delora", make); }
 
 }  // namespace
 

@@ -45,8 +45,7 @@ class FourierLayer final : public peft::DeltaLayer {
 class FourierFt final : public peft::TargetedAdapter {
  public:
   explicit FourierFt(FrequencyOptions options)
-      : TargetedAdapter("FOURIERFT", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights; }
+      : TargetedAdapter("FOURIERFT", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override {
@@ -65,7 +64,7 @@ class FourierFt final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<FourierFt>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("fourierft", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("fourierft", make); }
 
 }  // namespace
 

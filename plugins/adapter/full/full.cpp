@@ -44,7 +44,7 @@ std::unique_ptr<peft::Adapter> make(peft::Options& in) {
   return std::make_unique<Full>(std::move(options));
 }
 
-void add(peft::Registry& registry) { registry.adapters.add("full", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("full", make); }
 
 }  // namespace
 

@@ -26,7 +26,7 @@ GraloraOptions read(peft::Options& in) {
   in.get("r", o.r, "rank of each row of blocks").in_size_limit(o.r);
   in.get("hybrid_r", o.hybrid_r, "rank of a plain LoRA beside the blocks")
       .require(o.hybrid_r >= 0, "must not be negative")
-      .size(std::max<int64_t>(o.hybrid_r, 1));
+      .in_size_limit(std::max<int64_t>(o.hybrid_r, 1));
   in.get("alpha", o.alpha, "the update is scaled by alpha / (r + hybrid_r)");
   in.get("gralora_dropout", o.gralora_dropout,
          "probability of dropping an element of the update's input while training")
@@ -83,8 +83,7 @@ class GraloraLayer final : public peft::FactoredLayer {
 class Gralora final : public peft::TargetedAdapter {
  public:
   explicit Gralora(GraloraOptions options)
-      : TargetedAdapter("GRALORA", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights; }
+      : TargetedAdapter("GRALORA", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
@@ -113,7 +112,7 @@ class Gralora final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Gralora>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("gralora", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("gralora", make); }
 
 }  // namespace
 

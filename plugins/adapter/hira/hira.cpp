@@ -49,8 +49,7 @@ class HiraLayer final : public peft::DeltaLayer {
 
 class Hira final : public peft::TargetedAdapter {
  public:
-  explicit Hira(HiraOptions options) : TargetedAdapter("HIRA", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights; }
+  explicit Hira(HiraOptions options) : TargetedAdapter("HIRA", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
@@ -71,7 +70,7 @@ class Hira final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Hira>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("hira", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("hira", make); }
 
 }  // namespace
 

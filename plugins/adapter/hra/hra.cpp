@@ -60,8 +60,7 @@ class HraLayer final : public peft::AdapterLayer {
 
 class Hra final : public peft::TargetedAdapter {
  public:
-  explicit Hra(HraOptions options) : TargetedAdapter("HRA", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return paired(); }
+  explicit Hra(HraOptions options) : TargetedAdapter("HRA", options.targets, paired(options)), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
@@ -82,7 +81,7 @@ class Hra final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Hra>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("hra", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("hra", make); }
 
 }  // namespace
 

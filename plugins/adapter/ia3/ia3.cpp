@@ -66,8 +66,7 @@ class Ia3Layer final : public peft::AdapterLayer {
 
 class Ia3 final : public peft::TargetedAdapter {
  public:
-  explicit Ia3(Ia3Options options) : TargetedAdapter("IA3", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_ia3_weights; }
+  explicit Ia3(Ia3Options options) : TargetedAdapter("IA3", options.targets, options.init_ia3_weights), options_(std::move(options)) {}
 
  protected:
   void prepare(const peft::Model& model, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override {
@@ -100,7 +99,7 @@ class Ia3 final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Ia3>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("ia3", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("ia3", make); }
 
 }  // namespace
 

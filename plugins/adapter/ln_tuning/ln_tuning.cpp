@@ -56,7 +56,7 @@ std::unique_ptr<peft::Adapter> make(peft::Options& in) {
   return std::make_unique<LnTuning>(std::move(options));
 }
 
-void add(peft::Registry& registry) { registry.adapters.add("ln_tuning", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("ln_tuning", make); }
 
 }  // namespace
 

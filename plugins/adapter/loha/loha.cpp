@@ -56,7 +56,7 @@ class Loha final : public RankedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Loha>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("loha", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("loha", make); }
 
 }  // namespace
 

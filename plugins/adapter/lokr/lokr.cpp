@@ -110,7 +110,7 @@ class Lokr final : public RankedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Lokr>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("lokr", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("lokr", make); }
 
 }  // namespace
 

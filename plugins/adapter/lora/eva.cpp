@@ -61,7 +61,7 @@ std::vector<std::size_t> Eva::equal_inputs() const {
   std::size_t before = sites_.size();
   Tensor last;
   const peft::InputProbe probe(sites_, [&](std::size_t i, const Tensor& x) {
-    if (last.defined() && last.in_size_limit() == x.in_size_limit() && at::equal(last, x)) first[i] = first[before];
+    if (last.defined() && last.sizes() == x.sizes() && at::equal(last, x)) first[i] = first[before];
     last = x, before = i;
   });
   data_.loss(data_.batch(0));

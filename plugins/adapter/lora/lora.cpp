@@ -18,10 +18,9 @@ namespace {
 
 class Lora final : public peft::TargetedAdapter {
  public:
-  explicit Lora(lora::Options options) : TargetedAdapter("LORA", options.targets), options_(std::move(options)) {}
+  explicit Lora(lora::Options options) : TargetedAdapter("LORA", options.targets, options.init != lora::Init::random), options_(std::move(options)) {}
   void calibrate(peft::Model& model, const peft::Calibration& data) override;
   void attach(peft::Model& model, torch::Dtype dtype) override;
-  bool is_identity_at_init() const override { return options_.init != lora::Init::random; }
   std::vector<peft::ParamGroup> groups(const peft::Model& model) const override;
   void after_backward(const peft::TrainStep&) override;
   peft::StateDict state_dict() const override;
@@ -173,8 +172,8 @@ lora::Start Lora::start_of(const peft::Linear& site, const lora::Settings& setti
                             "that was converted to \"init_lora_weights\": true");
   if (!found) return lora::make_start(site, settings);
   const lora::Start& start = found.mapped();
-  if (start.A.in_size_limit() != at::IntArrayRef{settings.rank, site.in_features()} ||
-      start.B.in_size_limit() != at::IntArrayRef{site.out_features(), settings.rank})
+  if (start.A.sizes() != at::IntArrayRef{settings.rank, site.in_features()} ||
+      start.B.sizes() != at::IntArrayRef{site.out_features(), settings.rank})
     throw peft::InputError("lora: the saved start of '" + peft::printable(site.path()) + "' is not of this experiment");
   return start;
 }
@@ -201,7 +200,7 @@ void Lora::load_state_dict(const peft::StateDict& state) {
     const auto B = name.starts_with(kA) ? state.find(kB + path(kA)) : state.end();
     if (B != state.end())
       found_[path(kA)] = {tensor, B->second, /*of_base=*/true};
-    else if (name.starts_with(kShare) && tensor.in_size_limit() == at::IntArrayRef{2} && tensor[0].item<double>() >= 1)
+    else if (name.starts_with(kShare) && tensor.sizes() == at::IntArrayRef{2} && tensor[0].item<double>() >= 1)
       shares_[path(kShare)] = {static_cast<int64_t>(tensor[0].item<double>()), tensor[1].item<double>()};
     else if (name == kLeftOut)
       left_out_ = true;
@@ -337,7 +336,7 @@ peft::StateDict Lora::base_tensors_saved_by_hf(const peft::Model& model) const {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Lora>(lora::read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("lora", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("lora", make); }
 
 }  // namespace
 

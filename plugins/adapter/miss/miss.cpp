@@ -93,8 +93,7 @@ class BatLayer final : public peft::DeltaLayer {
 
 class Miss final : public peft::TargetedAdapter {
  public:
-  explicit Miss(MissOptions options) : TargetedAdapter("MISS", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights != peft::BoolOrString(false); }
+  explicit Miss(MissOptions options) : TargetedAdapter("MISS", options.targets, options.init_weights != peft::BoolOrString(false)), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
@@ -116,7 +115,7 @@ class Miss final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Miss>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("miss", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("miss", make); }
 
 }  // namespace
 

@@ -101,8 +101,7 @@ class OftLayer final : public peft::AdapterLayer {
 
 class Oft final : public peft::TargetedAdapter {
  public:
-  explicit Oft(OftOptions options) : TargetedAdapter("OFT", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights; }
+  explicit Oft(OftOptions options) : TargetedAdapter("OFT", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
@@ -129,7 +128,7 @@ class Oft final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Oft>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("oft", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("oft", make); }
 
 }  // namespace
 

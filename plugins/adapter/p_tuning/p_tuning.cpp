@@ -77,12 +77,12 @@ class Encoder final : public peft::PromptEncoder {
       for (Tensor& parameter : layer.ptr()->parameters()) {
         const auto* linear = dynamic_cast<const torch::nn::LinearImpl*>(layer.ptr().get());
         const double bound = 1 / std::sqrt(static_cast<double>(linear->weight.size(1)));
-        parameter.copy_(peft::init::uniform(parameter.in_size_limit(), bound, parameter.options()));
+        parameter.copy_(peft::init::uniform(parameter.sizes(), bound, parameter.options()));
       }
     if (!lstm_) return;
     const double bound = 1 / std::sqrt(static_cast<double>(width));
     for (Tensor& parameter : lstm_->parameters())
-      parameter.copy_(peft::init::uniform(parameter.in_size_limit(), bound, parameter.options()));
+      parameter.copy_(peft::init::uniform(parameter.sizes(), bound, parameter.options()));
   }
 
   torch::nn::LSTM lstm_{nullptr};
@@ -117,7 +117,7 @@ class PTuning final : public peft::PromptAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<PTuning>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("p_tuning", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("p_tuning", make); }
 
 }  // namespace
 

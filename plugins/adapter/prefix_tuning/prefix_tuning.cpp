@@ -132,7 +132,7 @@ class PrefixTuning final : public peft::PromptAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<PrefixTuning>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("prefix_tuning", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("prefix_tuning", make); }
 
 }  // namespace
 

@@ -93,7 +93,7 @@ class PromptTuning final : public peft::PromptAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<PromptTuning>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("prompt_tuning", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("prompt_tuning", make); }
 
 }  // namespace
 

@@ -120,8 +120,7 @@ class Drawing {
 class RandLora final : public peft::TargetedAdapter {
  public:
   explicit RandLora(RandLoraOptions options)
-      : TargetedAdapter("RANDLORA", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights; }
+      : TargetedAdapter("RANDLORA", options.targets, options.init_weights), options_(std::move(options)) {}
   peft::StateDict to_hf(const peft::Model& model) const override;
 
  protected:
@@ -187,7 +186,7 @@ void RandLora::write_config(nlohmann::ordered_json& config) const {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<RandLora>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("randlora", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("randlora", make); }
 
 }  // namespace
 

@@ -82,8 +82,7 @@ class RoadLayer final : public peft::AdapterLayer {
 
 class Road final : public peft::TargetedAdapter {
  public:
-  explicit Road(RoadOptions options) : TargetedAdapter("ROAD", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights; }
+  explicit Road(RoadOptions options) : TargetedAdapter("ROAD", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
@@ -106,7 +105,7 @@ class Road final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Road>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("road", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("road", make); }
 
 }  // namespace
 

@@ -64,8 +64,7 @@ class ShiraLayer final : public peft::DeltaLayer {
 
 class Shira final : public peft::TargetedAdapter {
  public:
-  explicit Shira(ShiraOptions options) : TargetedAdapter("SHIRA", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights; }
+  explicit Shira(ShiraOptions options) : TargetedAdapter("SHIRA", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
@@ -91,7 +90,7 @@ class Shira final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Shira>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("shira", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("shira", make); }
 
 }  // namespace
 

@@ -68,7 +68,7 @@ std::unique_ptr<peft::Adapter> make(peft::Options& in) {
   return std::make_unique<TrainableTokens>(std::move(o));
 }
 
-void add(peft::Registry& registry) { registry.adapters.add("trainable_tokens", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("trainable_tokens", make); }
 
 }  // namespace
 

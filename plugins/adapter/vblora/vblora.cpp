@@ -79,8 +79,7 @@ class VbLoraLayer final : public peft::FactoredLayer {
 
 class VbLora final : public peft::TargetedAdapter {
  public:
-  explicit VbLora(VbLoraOptions options) : TargetedAdapter("VBLORA", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return false; }
+  explicit VbLora(VbLoraOptions options) : TargetedAdapter("VBLORA", options.targets, false), options_(std::move(options)) {}
   std::vector<peft::ParamGroup> groups(const peft::Model& model) const override;
   peft::StateDict to_hf(const peft::Model& model) const override;
   void from_hf(const peft::Model& model, const peft::StateDict& file) const override;
@@ -199,7 +198,7 @@ void VbLora::write_config(nlohmann::ordered_json& config) const {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<VbLora>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("vblora", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("vblora", make); }
 
 }  // namespace
 

@@ -59,8 +59,7 @@ class VeraLayer final : public peft::FactoredLayer {
 
 class Vera final : public peft::TargetedAdapter {
  public:
-  explicit Vera(VeraOptions options) : TargetedAdapter("VERA", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights; }
+  explicit Vera(VeraOptions options) : TargetedAdapter("VERA", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites,
@@ -108,7 +107,7 @@ void Vera::prepare(const peft::Model&, const std::vector<peft::Site*>& sites, co
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<Vera>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("vera", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("vera", make); }
 
 }  // namespace
 

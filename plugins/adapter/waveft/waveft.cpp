@@ -117,8 +117,7 @@ class WaveLayer final : public peft::DeltaLayer {
 
 class WaveFt final : public peft::TargetedAdapter {
  public:
-  explicit WaveFt(WaveOptions options) : TargetedAdapter("WAVEFT", options.targets), options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights; }
+  explicit WaveFt(WaveOptions options) : TargetedAdapter("WAVEFT", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override;
@@ -151,7 +150,7 @@ void WaveFt::prepare(const peft::Model&, const std::vector<peft::Site*>& sites, 
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<WaveFt>(read(in)); }
 
-void add(peft::Registry& registry) { registry.adapters.add("waveft", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("waveft", make); }
 
 }  // namespace
 

@@ -23,7 +23,8 @@ class Agc final : public peft::GradientClipping {
  public:
   explicit Agc(AgcOptions options) : options_(options) {}
 
-  double clip(const std::vector<peft::ParamGroup>& groups) override {
+ protected:
+  double do_clip(const std::vector<peft::ParamGroup>& groups) override {
     const torch::NoGradGuard no_grad;
     const std::vector<torch::Tensor> parameters = peft::parameters_of(groups);
     const double norm = peft::global_norm(peft::gradients(parameters));
@@ -50,7 +51,7 @@ std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
       .require(o.eps > 0, "must be positive");
   return std::make_unique<Agc>(o);
 }
-void add(peft::Registry& registry) { registry.clippings.add("agc", make); }
+void add(peft::Registry& registry) { registry.add<peft::GradientClipping>("agc", make); }
 
 }  // namespace
 

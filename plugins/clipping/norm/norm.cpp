@@ -1,6 +1,6 @@
 #include <cmath>
 
-#include "../shorten.h"
+#include "../scale_to_norm.h"
 
 namespace {
 
@@ -16,7 +16,8 @@ class Norm final : public peft::GradientClipping {
  public:
   explicit Norm(NormOptions options) : options_(std::move(options)) {}
 
-  double clip(const std::vector<peft::ParamGroup>& groups) override {
+ protected:
+  double do_clip(const std::vector<peft::ParamGroup>& groups) override {
     const std::vector<Tensor> gradients = peft::gradients(peft::parameters_of(groups));
     const double norm = peft::global_norm(gradients);
     if (!std::isfinite(norm)) return norm;
@@ -35,7 +36,7 @@ class Norm final : public peft::GradientClipping {
       throw peft::DivergedError("clipping norm: the norm of order " + std::to_string(options_.norm_type) +
                                 " of the gradients overflows (their 2-norm is " +
                                 std::to_string(peft::global_norm(gradients)) + ")");
-    shorten(gradients, norm, options_.max_norm);
+    scale_to_norm(gradients, norm, options_.max_norm);
   }
   NormOptions options_;
 };
@@ -51,7 +52,7 @@ std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
   return std::make_unique<Norm>(std::move(o));
 }
 
-void add(peft::Registry& registry) { registry.clippings.add("norm", make); }
+void add(peft::Registry& registry) { registry.add<peft::GradientClipping>("norm", make); }
 
 }  // namespace
 

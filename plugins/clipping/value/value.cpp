@@ -8,7 +8,8 @@ class Value final : public peft::GradientClipping {
  public:
   explicit Value(double clip_value) : clip_value_(clip_value) {}
 
-  double clip(const std::vector<peft::ParamGroup>& groups) override {
+ protected:
+  double do_clip(const std::vector<peft::ParamGroup>& groups) override {
     const std::vector<torch::Tensor> gradients = peft::gradients(peft::parameters_of(groups));
     const double norm = peft::global_norm(gradients);
     // No element is larger than the norm.
@@ -28,7 +29,7 @@ std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
       .require(clip_value > 0, "must be positive; clipping 'none' turns clipping off");
   return std::make_unique<Value>(clip_value);
 }
-void add(peft::Registry& registry) { registry.clippings.add("value", make); }
+void add(peft::Registry& registry) { registry.add<peft::GradientClipping>("value", make); }
 
 }  // namespace
 

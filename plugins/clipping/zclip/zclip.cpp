@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "../shorten.h"
+#include "../scale_to_norm.h"
 
 namespace {
 
@@ -20,30 +20,31 @@ class Zclip final : public peft::GradientClipping {
  public:
   explicit Zclip(ZclipOptions options) : options_(std::move(options)) {}
 
-  double clip(const std::vector<peft::ParamGroup>& groups) override {
+ protected:
+  double do_clip(const std::vector<peft::ParamGroup>& groups) override {
     const std::vector<torch::Tensor> gradients = peft::gradients(peft::parameters_of(groups));
     const double norm = peft::global_norm(gradients);
     if (!std::isfinite(norm)) return norm;
     if (!started_) {
       collect(norm);
-      if (options_.max_norm) shorten(gradients, norm, *options_.max_norm);
+      if (options_.max_norm) scale_to_norm(gradients, norm, *options_.max_norm);
       return norm;
     }
     const std::optional<double> limit = limit_of(norm);
     const double least = std::min(limit.value_or(norm), options_.max_norm.value_or(norm));
-    if (norm > least) shorten(gradients, norm, least);
+    if (norm > least) scale_to_norm(gradients, norm, least);
     if (!limit || !options_.skip_update_on_spike) observe(limit.value_or(norm));
     return norm;
   }
 
-  peft::StateDict state_dict() const override {
+  peft::StateDict do_state_dict() const override {
     peft::StateDict state{{"norms", torch::tensor(norms_, torch::kDouble)}};
     if (started_) state["mean"] = torch::tensor(mean_, torch::kDouble);
     if (started_) state["variance"] = torch::tensor(variance_, torch::kDouble);
     return state;
   }
 
-  void load_state_dict(const peft::StateDict& state) override {
+  void do_load_state_dict(const peft::StateDict& state) override {
     const auto norms = state.find("norms");
     const bool started = state.contains("mean");
     peft::StateDict wanted{{"norms", norms == state.end() ? torch::empty({0}) : torch::empty({norms->second.numel()})}};
@@ -114,7 +115,7 @@ std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
   return std::make_unique<Zclip>(std::move(o));
 }
 
-void add(peft::Registry& registry) { registry.clippings.add("zclip", make); }
+void add(peft::Registry& registry) { registry.add<peft::GradientClipping>("zclip", make); }
 
 }  // namespace
 

@@ -33,22 +33,22 @@ class Adafactor final : public PerParameter {
     if (options_.beta1) state["exp_avg"] = at::zeros_like(parameter);
     return state;
   }
-  void update(Tensor parameter, const Tensor& gradient, Kept& kept, const peft::ParamGroup& group) override {
+  void update(Tensor parameter, const Tensor& gradient, ParamState& state, const peft::ParamGroup& group) override {
     const double scale = options_.scale_parameter ? std::max(options_.eps2, rms(parameter)) : 1, lr = group.lr * scale;
-    const double beta2 = 1 - std::pow(static_cast<double>(kept.step), options_.decay_rate);
+    const double beta2 = 1 - std::pow(static_cast<double>(state.step), options_.decay_rate);
     const Tensor squares = gradient.square().add_(options_.eps1);
     Tensor direction;
     if (parameter.dim() >= 2) {
-      Tensor &row = kept["exp_avg_sq_row"], &col = kept["exp_avg_sq_col"];
+      Tensor &row = state["exp_avg_sq_row"], &col = state["exp_avg_sq_col"];
       row.mul_(beta2).add_(squares.mean(-1), 1 - beta2);
       col.mul_(beta2).add_(squares.mean(-2), 1 - beta2);
       direction = (row / row.mean(-1, true)).rsqrt_().unsqueeze(-1) * col.unsqueeze(-2).rsqrt();
     } else {
-      direction = kept["exp_avg_sq"].mul_(beta2).add_(squares, 1 - beta2).rsqrt();
+      direction = state["exp_avg_sq"].mul_(beta2).add_(squares, 1 - beta2).rsqrt();
     }
     direction.mul_(gradient);
     direction.mul_(lr / std::max(1.0, rms(direction) / options_.clip_threshold));
-    if (options_.beta1) direction = kept["exp_avg"].mul_(*options_.beta1).add_(direction, 1 - *options_.beta1);
+    if (options_.beta1) direction = state["exp_avg"].mul_(*options_.beta1).add_(direction, 1 - *options_.beta1);
     if (*group.weight_decay != 0) parameter.mul_(1 - lr * *group.weight_decay);
     parameter.sub_(direction);
   }
@@ -72,7 +72,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<Adafactor>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("adafactor", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("adafactor", make); }
 
 }  // namespace
 

@@ -17,12 +17,13 @@ struct AdamWOptions {
 class AdamW final : public peft::Optimizer {
  public:
   explicit AdamW(AdamWOptions options) : options_(options) {}
-  void step() override;
-  peft::StateDict state_dict() const override;
-  void load_state_dict(const peft::StateDict& state) override;
-  uint64_t state_bytes(const Tensor& parameter) const override { return 2 * parameter.nbytes(); }
 
  protected:
+  void do_step() override;
+  peft::StateDict do_state_dict() const override;
+  void do_load_state_dict(const peft::StateDict& state) override;
+  uint64_t do_state_bytes(const Tensor& parameter) const override { return 2 * parameter.nbytes(); }
+
   double default_lr() const override { return options_.lr; }
   double default_weight_decay() const override { return options_.weight_decay; }
 
@@ -48,7 +49,7 @@ void AdamW::make_moments() {
     int64_t at = 0;
     for (const auto& [name, parameter] : group.parameters) {
       const auto window = [&](const Tensor& flat) {
-        return flat.narrow(0, at, parameter.numel()).view(parameter.in_size_limit());
+        return flat.narrow(0, at, parameter.numel()).view(parameter.sizes());
       };
       const Tensor step = torch::zeros({}, options.dtype(torch::kFloat));
       if (!moments_.emplace(name, Moments{window(first), window(second), step}).second)
@@ -58,7 +59,7 @@ void AdamW::make_moments() {
   }
 }
 
-void AdamW::step() {
+void AdamW::do_step() {
   const torch::NoGradGuard no_grad;
   if (moments_.empty()) make_moments();
   for (const peft::ParamGroup& group : groups_) {
@@ -78,7 +79,7 @@ void AdamW::step() {
   }
 }
 
-peft::StateDict AdamW::state_dict() const {
+peft::StateDict AdamW::do_state_dict() const {
   peft::StateDict state;
   for (const auto& [name, moments] : moments_) {
     state[name + ".exp_avg"] = moments.exp_avg;
@@ -88,10 +89,10 @@ peft::StateDict AdamW::state_dict() const {
   return state;
 }
 
-void AdamW::load_state_dict(const peft::StateDict& state) {
+void AdamW::do_load_state_dict(const peft::StateDict& state) {
   const torch::NoGradGuard no_grad;
   if (moments_.empty()) make_moments();
-  const peft::StateDict own = this->state_dict();
+  const peft::StateDict own = do_state_dict();
   const std::string problems = peft::describe_mismatch(own, state);
   if (!problems.empty()) throw peft::InputError("adamw: the saved state is not of these parameters:" + problems);
   for (const auto& [name, tensor] : own) Tensor(tensor).copy_(state.at(name));
@@ -105,7 +106,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<AdamW>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("adamw", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("adamw", make); }
 
 }  // namespace
 

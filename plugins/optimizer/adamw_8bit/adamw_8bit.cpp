@@ -41,11 +41,7 @@ class Map {
   /// codes as they lie, in blocks of 256 with a largest magnitude each → values [codes' shape] of `dtype`.
   Tensor read(const Tensor& codes, const Tensor& absmax, torch::Dtype dtype) const {
     const Tensor values = values_.to(codes.device()).index_select(0, codes.flatten().to(torch::kInt));
-    return (blocks(values) * absmax.unsqueeze(1))
-        .flatten()
-        .narrow(0, 0, codes.numel())
-        .view(codes.in_size_limit())
-        .to(dtype);
+    return (blocks(values) * absmax.unsqueeze(1)).flatten().narrow(0, 0, codes.numel()).view(codes.sizes()).to(dtype);
   }
   void write(const Tensor& values, Tensor codes, Tensor absmax) const {
     const Tensor rows = blocks(values.flatten().to(torch::kFloat));
@@ -53,7 +49,7 @@ class Map {
     // A block of zeros must not become 0/0.
     const Tensor shares = rows * absmax.clamp_min(std::numeric_limits<float>::min()).reciprocal().unsqueeze(1);
     const Tensor nearest = at::bucketize(shares, middles_.to(codes.device()), /*out_int32=*/true);
-    codes.copy_(nearest.flatten().narrow(0, 0, codes.numel()).view(codes.in_size_limit()));
+    codes.copy_(nearest.flatten().narrow(0, 0, codes.numel()).view(codes.sizes()));
   }
 
  private:
@@ -74,20 +70,20 @@ class AdamW8bit final : public PerParameter {
   peft::StateDict make_state(const Tensor& parameter) const override {
     if (parameter.numel() < options_.min_8bit_size)
       return {{"exp_avg", at::zeros_like(parameter)}, {"exp_avg_sq", at::zeros_like(parameter)}};
-    const auto codes = [&] { return at::zeros(parameter.in_size_limit(), parameter.options().dtype(torch::kByte)); };
+    const auto codes = [&] { return at::zeros(parameter.sizes(), parameter.options().dtype(torch::kByte)); };
     const auto largest = [&] {
       return at::zeros({(parameter.numel() + kBlock - 1) / kBlock}, parameter.options().dtype(torch::kFloat));
     };
     return {
         {"exp_avg", codes()}, {"exp_avg_absmax", largest()}, {"exp_avg_sq", codes()}, {"exp_avg_sq_absmax", largest()}};
   }
-  void update(Tensor parameter, const Tensor& gradient, Kept& kept, const peft::ParamGroup& group) override {
-    Tensor &exp_avg = kept["exp_avg"], &exp_avg_sq = kept["exp_avg_sq"];
+  void update(Tensor parameter, const Tensor& gradient, ParamState& state, const peft::ParamGroup& group) override {
+    Tensor &exp_avg = state["exp_avg"], &exp_avg_sq = state["exp_avg_sq"];
     const auto step = [&](const Tensor& mean, const Tensor& squares) {
-      adamw_step(parameter, gradient, mean, squares, kept.step, options_.adam, group.lr, *group.weight_decay);
+      adamw_step(parameter, gradient, mean, squares, state.step, options_.adam, group.lr, *group.weight_decay);
     };
     if (exp_avg.scalar_type() != torch::kByte) return step(exp_avg, exp_avg_sq);
-    Tensor &largest = kept["exp_avg_absmax"], &largest_sq = kept["exp_avg_sq_absmax"];
+    Tensor &largest = state["exp_avg_absmax"], &largest_sq = state["exp_avg_sq_absmax"];
     const torch::Dtype dtype = parameter.scalar_type();
     const Tensor mean = signed_.read(exp_avg, largest, dtype), squares = unsigned_.read(exp_avg_sq, largest_sq, dtype);
     step(mean, squares);
@@ -110,7 +106,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<AdamW8bit>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("adamw_8bit", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("adamw_8bit", make); }
 
 }  // namespace
 

@@ -21,7 +21,7 @@ class Galore final : public PerParameter {
   double default_lr() const override { return options_.lr; }
   double default_weight_decay() const override { return options_.weight_decay; }
   peft::StateDict make_state(const Tensor& parameter) const override;
-  void update(Tensor parameter, const Tensor& gradient, Kept& kept, const peft::ParamGroup& group) override;
+  void update(Tensor parameter, const Tensor& gradient, ParamState& state, const peft::ParamGroup& group) override;
 
  private:
   /// Only where the space is smaller than the matrix.
@@ -50,22 +50,22 @@ Tensor Galore::projector(const Tensor& gradient) const {
   return tall(gradient) ? vh.narrow(0, 0, options_.rank) : u.narrow(1, 0, options_.rank);
 }
 
-void Galore::update(Tensor parameter, const Tensor& gradient, Kept& kept, const peft::ParamGroup& group) {
+void Galore::update(Tensor parameter, const Tensor& gradient, ParamState& state, const peft::ParamGroup& group) {
   const bool low = projects(parameter);
   Tensor g = gradient;
   if (low) {
-    Tensor& space = kept["projector"];
-    if ((kept.step - 1) % options_.update_proj_gap == 0) space.copy_(projector(gradient));
+    Tensor& space = state["projector"];
+    if ((state.step - 1) % options_.update_proj_gap == 0) space.copy_(projector(gradient));
     g = tall(gradient) ? gradient.mm(space.t()) : space.t().mm(gradient);
   }
   const AdamOptions& adam = options_.adam;
-  Tensor &exp_avg = kept["exp_avg"], &exp_avg_sq = kept["exp_avg_sq"];
+  Tensor &exp_avg = state["exp_avg"], &exp_avg_sq = state["exp_avg_sq"];
   exp_avg.mul_(adam.beta1).add_(g, 1 - adam.beta1);
   exp_avg_sq.mul_(adam.beta2).addcmul_(g, g, 1 - adam.beta2);
   Tensor direction = exp_avg / exp_avg_sq.sqrt().add_(adam.eps);
   if (low)
-    direction = (tall(gradient) ? direction.mm(kept["projector"]) : kept["projector"].mm(direction)) * options_.scale;
-  const double corrections = std::sqrt(1 - std::pow(adam.beta2, kept.step)) / (1 - std::pow(adam.beta1, kept.step));
+    direction = (tall(gradient) ? direction.mm(state["projector"]) : state["projector"].mm(direction)) * options_.scale;
+  const double corrections = std::sqrt(1 - std::pow(adam.beta2, state.step)) / (1 - std::pow(adam.beta1, state.step));
   parameter.add_(direction, -group.lr * corrections);
   if (*group.weight_decay != 0) parameter.mul_(1 - group.lr * *group.weight_decay);
 }
@@ -83,7 +83,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<Galore>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("galore", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("galore", make); }
 
 }  // namespace
 

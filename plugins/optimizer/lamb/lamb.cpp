@@ -21,9 +21,9 @@ class Lamb final : public PerParameter {
   peft::StateDict make_state(const torch::Tensor& parameter) const override {
     return {{"exp_avg", at::zeros_like(parameter)}, {"exp_avg_sq", at::zeros_like(parameter)}};
   }
-  void update(torch::Tensor parameter, const torch::Tensor& gradient, Kept& kept,
+  void update(torch::Tensor parameter, const torch::Tensor& gradient, ParamState& state,
               const peft::ParamGroup& group) override {
-    torch::Tensor &exp_avg = kept["exp_avg"], &exp_avg_sq = kept["exp_avg_sq"];
+    torch::Tensor &exp_avg = state["exp_avg"], &exp_avg_sq = state["exp_avg_sq"];
     exp_avg.mul_(options_.beta1).add_(gradient, 1 - options_.beta1);
     exp_avg_sq.mul_(options_.beta2).addcmul_(gradient, gradient, 1 - options_.beta2);
     torch::Tensor direction = exp_avg / exp_avg_sq.sqrt().add_(options_.eps);
@@ -47,7 +47,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<Lamb>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("lamb", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("lamb", make); }
 
 }  // namespace
 

@@ -18,9 +18,9 @@ class Lion final : public PerParameter {
   peft::StateDict make_state(const torch::Tensor& parameter) const override {
     return {{"exp_avg", at::zeros_like(parameter)}};
   }
-  void update(torch::Tensor parameter, const torch::Tensor& gradient, Kept& kept,
+  void update(torch::Tensor parameter, const torch::Tensor& gradient, ParamState& state,
               const peft::ParamGroup& group) override {
-    torch::Tensor& exp_avg = kept["exp_avg"];
+    torch::Tensor& exp_avg = state["exp_avg"];
     if (*group.weight_decay != 0) parameter.mul_(1 - group.lr * *group.weight_decay);
     parameter.add_(exp_avg.lerp(gradient, 1 - options_.beta1).sign_(), -group.lr);
     exp_avg.lerp_(gradient, 1 - options_.beta2);
@@ -39,7 +39,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<Lion>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("lion", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("lion", make); }
 
 }  // namespace
 

@@ -1,4 +1,4 @@
-// Muon: momentum, orthogonalised by Newton-Schulz, for matrices; AdamW for the rest (Jordan et al. 2024,
+// Muon: momentum, orthogonalized by Newton-Schulz, for matrices; AdamW for the rest (Jordan et al. 2024,
 // https://kellerjordan.github.io/posts/muon; Liu et al. 2025, arXiv 2502.16982), as torch.optim.Muon.
 #include "../adam_step.h"
 #include "../common_options.h"
@@ -18,7 +18,7 @@ struct MuonOptions {
 };
 
 /// Near U·Vᵀ of the singular value decomposition U·S·Vᵀ of `x` [rows, cols], in bfloat16.
-Tensor orthogonalised(const Tensor& x, int64_t steps) {
+Tensor orthogonalized(const Tensor& x, int64_t steps) {
   constexpr double a = 3.4445, b = -4.7750, c = 2.0315, eps = 1e-7;
   const bool tall = x.size(0) > x.size(1);
   Tensor y = x.to(torch::kBFloat16, false, /*copy=*/true);
@@ -42,18 +42,18 @@ class Muon final : public PerParameter {
     if (parameter.dim() == 2) return {{"momentum_buffer", at::zeros_like(parameter)}};
     return {{"exp_avg", at::zeros_like(parameter)}, {"exp_avg_sq", at::zeros_like(parameter)}};
   }
-  void update(Tensor parameter, const Tensor& gradient, Kept& kept, const peft::ParamGroup& group) override {
+  void update(Tensor parameter, const Tensor& gradient, ParamState& state, const peft::ParamGroup& group) override {
     if (parameter.dim() != 2) {
       // The group's rate, scheduled, in the proportion of the two options.
       const double lr = options_.adamw_lr && options_.lr > 0 ? group.lr * *options_.adamw_lr / options_.lr : group.lr;
-      return adamw_step(parameter, gradient, kept["exp_avg"], kept["exp_avg_sq"], kept.step, options_.adam, lr,
+      return adamw_step(parameter, gradient, state["exp_avg"], state["exp_avg_sq"], state.step, options_.adam, lr,
                         *group.weight_decay);
     }
-    Tensor& momentum = kept["momentum_buffer"];
+    Tensor& momentum = state["momentum_buffer"];
     momentum.lerp_(gradient, 1 - options_.momentum);
     const Tensor direction = options_.nesterov ? gradient.lerp(momentum, options_.momentum) : momentum;
     if (*group.weight_decay != 0) parameter.mul_(1 - group.lr * *group.weight_decay);
-    parameter.add_(orthogonalised(direction, options_.ns_steps), -group.lr * factor(parameter));
+    parameter.add_(orthogonalized(direction, options_.ns_steps), -group.lr * factor(parameter));
   }
 
  private:
@@ -83,7 +83,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<Muon>(std::move(o));
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("muon", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("muon", make); }
 
 }  // namespace
 

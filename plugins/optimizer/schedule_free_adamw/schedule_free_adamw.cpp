@@ -21,19 +21,20 @@ struct Average {
 class ScheduleFree final : public PerParameter {
  public:
   explicit ScheduleFree(ScheduleFreeOptions options) : PerParameter("schedule_free_adamw"), options_(options) {}
-  void step() override;
-  void eval() override;
-  void train() override;
-  peft::StateDict state_dict() const override;
-  void load_state_dict(const peft::StateDict& state) override;
 
  protected:
+  void do_step() override;
+  void do_eval() override;
+  void do_train() override;
+  peft::StateDict do_state_dict() const override;
+  void do_load_state_dict(const peft::StateDict& state) override;
+
   double default_lr() const override { return options_.lr; }
   double default_weight_decay() const override { return options_.weight_decay; }
   peft::StateDict make_state(const Tensor& parameter) const override {
     return {{"z", parameter.clone()}, {"exp_avg_sq", at::zeros_like(parameter)}};
   }
-  void update(Tensor y, const Tensor& gradient, Kept& kept, const peft::ParamGroup& group) override;
+  void update(Tensor y, const Tensor& gradient, ParamState& state, const peft::ParamGroup& group) override;
 
  private:
   Average& average_of(const peft::ParamGroup& group) {
@@ -46,8 +47,8 @@ class ScheduleFree final : public PerParameter {
   std::map<std::string, Tensor> y_;  ///< what trains, while the parameters hold x
 };
 
-void ScheduleFree::step() {
-  train();
+void ScheduleFree::do_step() {
+  do_train();
   for (const peft::ParamGroup& group : groups_) {
     Average& average = average_of(group);
     average.lr_max = std::max(average.lr_max, group.lr);
@@ -56,12 +57,12 @@ void ScheduleFree::step() {
     average.share = average.weight_sum > 0 ? weight / average.weight_sum : 0;
     ++average.steps;
   }
-  PerParameter::step();
+  PerParameter::do_step();
 }
 
-void ScheduleFree::update(Tensor y, const Tensor& gradient, Kept& kept, const peft::ParamGroup& group) {
+void ScheduleFree::update(Tensor y, const Tensor& gradient, ParamState& state, const peft::ParamGroup& group) {
   const Average& average = average_of(group);
-  Tensor &z = kept["z"], &exp_avg_sq = kept["exp_avg_sq"];
+  Tensor &z = state["z"], &exp_avg_sq = state["exp_avg_sq"];
   exp_avg_sq.mul_(options_.beta2).addcmul_(gradient, gradient, 1 - options_.beta2);
   const double correction = 1 - std::pow(options_.beta2, average.steps);
   Tensor direction = gradient / exp_avg_sq.div(correction).sqrt_().add_(options_.eps);
@@ -71,20 +72,20 @@ void ScheduleFree::update(Tensor y, const Tensor& gradient, Kept& kept, const pe
   z.sub_(direction, group.lr);
 }
 
-void ScheduleFree::eval() {
+void ScheduleFree::do_eval() {
   const torch::NoGradGuard no_grad;
   const peft::MemoryScope scope(peft::MemoryComponent::optimizer);
   if (!y_.empty()) return;
   for (const peft::ParamGroup& group : groups_)
     for (const auto& [name, parameter] : group.parameters) {
-      const auto kept = all_kept().find(name);
-      if (kept == all_kept().end()) continue;
+      const auto found = states().find(name);
+      if (found == states().end()) continue;
       y_[name] = parameter.detach().clone();
-      Tensor(parameter).lerp_(kept->second["z"], 1 - 1 / options_.beta1);
+      Tensor(parameter).lerp_(found->second["z"], 1 - 1 / options_.beta1);
     }
 }
 
-void ScheduleFree::train() {
+void ScheduleFree::do_train() {
   const torch::NoGradGuard no_grad;
   for (const peft::ParamGroup& group : groups_)
     for (const auto& [name, parameter] : group.parameters)
@@ -93,8 +94,8 @@ void ScheduleFree::train() {
 }
 
 /// With y itself: computed back from x and z it would not have the same bits.
-peft::StateDict ScheduleFree::state_dict() const {
-  peft::StateDict state = PerParameter::state_dict();
+peft::StateDict ScheduleFree::do_state_dict() const {
+  peft::StateDict state = PerParameter::do_state_dict();
   for (const peft::ParamGroup& group : groups_)
     for (const auto& [name, parameter] : group.parameters)
       if (state.contains(name + ".step")) state[name + ".y"] = y_.contains(name) ? y_.at(name) : parameter.detach();
@@ -106,12 +107,12 @@ peft::StateDict ScheduleFree::state_dict() const {
   return state;
 }
 
-void ScheduleFree::load_state_dict(const peft::StateDict& state) {
+void ScheduleFree::do_load_state_dict(const peft::StateDict& state) {
   const torch::NoGradGuard no_grad;
   peft::StateDict rest = state;
   const auto take = [&](const std::string& name, at::IntArrayRef shape) {
     const auto node = rest.extract(name);
-    if (!node || node.mapped().in_size_limit() != shape)
+    if (!node || node.mapped().sizes() != shape)
       throw peft::InputError("schedule_free_adamw: the saved state does not hold '" + peft::printable(name) +
                              "' as these parameters need it");
     return node.mapped();
@@ -123,8 +124,8 @@ void ScheduleFree::load_state_dict(const peft::StateDict& state) {
   std::vector<std::pair<Tensor, Tensor>> trained;
   for (const peft::ParamGroup& group : groups_)
     for (const auto& [name, parameter] : group.parameters)
-      if (state.contains(name + ".step")) trained.emplace_back(parameter, take(name + ".y", parameter.in_size_limit()));
-  PerParameter::load(rest);
+      if (state.contains(name + ".step")) trained.emplace_back(parameter, take(name + ".y", parameter.sizes()));
+  PerParameter::do_load_state_dict(rest);
   y_.clear();
   averages_ = averages;
   for (auto& [parameter, y] : trained) parameter.copy_(y);
@@ -146,7 +147,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<ScheduleFree>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("schedule_free_adamw", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("schedule_free_adamw", make); }
 
 }  // namespace
 

@@ -18,14 +18,15 @@ struct SgdOptions {
 class Sgd final : public peft::Optimizer {
  public:
   explicit Sgd(SgdOptions options) : options_(options) {}
-  void step() override;
-  peft::StateDict state_dict() const override { return momentum_; }
-  void load_state_dict(const peft::StateDict& state) override;
-  uint64_t state_bytes(const Tensor& parameter) const override {
+
+ protected:
+  void do_step() override;
+  peft::StateDict do_state_dict() const override { return momentum_; }
+  void do_load_state_dict(const peft::StateDict& state) override;
+  uint64_t do_state_bytes(const Tensor& parameter) const override {
     return options_.momentum > 0 ? parameter.nbytes() : 0;
   }
 
- protected:
   double default_lr() const override { return options_.lr; }
   double default_weight_decay() const override { return options_.weight_decay; }
 
@@ -34,7 +35,7 @@ class Sgd final : public peft::Optimizer {
   peft::StateDict momentum_;  ///< by parameter name, from a parameter's first gradient on
 };
 
-void Sgd::step() {
+void Sgd::do_step() {
   const torch::NoGradGuard no_grad;
   const peft::MemoryScope scope(peft::MemoryComponent::optimizer);
   for (const peft::ParamGroup& group : groups_) {
@@ -58,13 +59,13 @@ void Sgd::step() {
   }
 }
 
-void Sgd::load_state_dict(const peft::StateDict& state) {
+void Sgd::do_load_state_dict(const peft::StateDict& state) {
   std::map<std::string, Tensor> known;
   for (const peft::ParamGroup& group : groups_) known.insert(group.parameters.begin(), group.parameters.end());
   peft::StateDict loaded;
   for (const auto& [name, tensor] : state) {
     const auto it = known.find(name);
-    if (it == known.end() || it->second.in_size_limit() != tensor.in_size_limit() || options_.momentum == 0)
+    if (it == known.end() || it->second.sizes() != tensor.sizes() || options_.momentum == 0)
       throw peft::InputError("sgd: the saved state '" + peft::printable(name) + "' is not of these parameters");
     loaded[name] = tensor.to(it->second.options().requires_grad(false), false, /*copy=*/true);
   }
@@ -85,7 +86,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<Sgd>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("sgd", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("sgd", make); }
 
 }  // namespace
 

@@ -3,12 +3,12 @@
 namespace {
 
 class Bf16 final : public peft::Precision {
- public:
-  torch::Dtype base_dtype() const override { return torch::kBFloat16; }
+ protected:
+  torch::Dtype do_base_dtype() const override { return torch::kBFloat16; }
 };
 
 std::unique_ptr<peft::Precision> make(peft::Options&) { return std::make_unique<Bf16>(); }
-void add(peft::Registry& registry) { registry.precisions.add("bf16", make); }
+void add(peft::Registry& registry) { registry.add<peft::Precision>("bf16", make); }
 
 }  // namespace
 

@@ -20,15 +20,16 @@ class Fp16 final : public peft::Precision {
   explicit Fp16(Fp16Options options)
       : options_(options), scale_(torch::tensor(options.init_scale, torch::kFloat64).to(torch::kFloat32)) {}
 
-  torch::Dtype base_dtype() const override { return torch::kFloat16; }
+ protected:
+  torch::Dtype do_base_dtype() const override { return torch::kFloat16; }
 
-  void backward(const torch::Tensor& loss) override {
+  void do_backward(const torch::Tensor& loss) override {
     // A zero-dimensional fp32 scale makes the product fp32: an fp16 loss would overflow in it.
     (loss * scale_.to(loss.device())).backward();
     scaled_ = true;
   }
 
-  bool unscale_gradients(const std::vector<torch::Tensor>& parameters) override {
+  bool do_unscale_gradients(const std::vector<torch::Tensor>& parameters) override {
     if (!std::exchange(scaled_, false)) return true;  // gradients that no loss of ours made are at their true scale
     const torch::NoGradGuard no_grad;
     const std::vector<torch::Tensor> gradients = peft::gradients(parameters);
@@ -55,11 +56,11 @@ class Fp16 final : public peft::Precision {
     return finite;
   }
 
-  peft::StateDict state_dict() const override {
+  peft::StateDict do_state_dict() const override {
     return {{"scale", scale_.clone()}, {"growth_tracker", growth_tracker_.clone()}};
   }
 
-  void load_state_dict(const peft::StateDict& state) override {
+  void do_load_state_dict(const peft::StateDict& state) override {
     const double scale = number(state, "scale", torch::kFloat32);
     const double tracker = number(state, "growth_tracker", torch::kInt32);
     if (state.size() != 2)
@@ -102,7 +103,7 @@ std::unique_ptr<peft::Precision> make(peft::Options& in) {
       .require(o.min_scale > 0 && o.min_scale <= o.init_scale, "must be positive and not above init_scale");
   return std::make_unique<Fp16>(o);
 }
-void add(peft::Registry& registry) { registry.precisions.add("fp16", make); }
+void add(peft::Registry& registry) { registry.add<peft::Precision>("fp16", make); }
 
 }  // namespace
 

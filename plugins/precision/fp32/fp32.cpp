@@ -3,12 +3,12 @@
 namespace {
 
 class Fp32 final : public peft::Precision {
- public:
-  torch::Dtype base_dtype() const override { return torch::kFloat32; }
+ protected:
+  torch::Dtype do_base_dtype() const override { return torch::kFloat32; }
 };
 
 std::unique_ptr<peft::Precision> make(peft::Options&) { return std::make_unique<Fp32>(); }
-void add(peft::Registry& registry) { registry.precisions.add("fp32", make); }
+void add(peft::Registry& registry) { registry.add<peft::Precision>("fp32", make); }
 
 }  // namespace
 

@@ -3,13 +3,13 @@
 namespace {
 
 class Fp64 final : public peft::Precision {
- public:
-  torch::Dtype base_dtype() const override { return torch::kFloat64; }
-  torch::Dtype adapter_dtype() const override { return torch::kFloat64; }
+ protected:
+  torch::Dtype do_base_dtype() const override { return torch::kFloat64; }
+  torch::Dtype do_adapter_dtype() const override { return torch::kFloat64; }
 };
 
 std::unique_ptr<peft::Precision> make(peft::Options&) { return std::make_unique<Fp64>(); }
-void add(peft::Registry& registry) { registry.precisions.add("fp64", make); }
+void add(peft::Registry& registry) { registry.add<peft::Precision>("fp64", make); }
 
 }  // namespace
 

@@ -13,7 +13,7 @@ class Constant final : public WarmupScheduler {
 
 std::unique_ptr<peft::Scheduler> make(peft::Options& in) { return std::make_unique<Constant>(read_warmup(in)); }
 
-void add(peft::Registry& registry) { registry.schedulers.add("constant", make); }
+void add(peft::Registry& registry) { registry.add<peft::Scheduler>("constant", make); }
 
 }  // namespace
 

@@ -29,7 +29,7 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   return std::make_unique<Cosine>(warmup, o);
 }
 
-void add(peft::Registry& registry) { registry.schedulers.add("cosine", make); }
+void add(peft::Registry& registry) { registry.add<peft::Scheduler>("cosine", make); }
 
 }  // namespace
 

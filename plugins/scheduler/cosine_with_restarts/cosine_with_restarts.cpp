@@ -25,7 +25,7 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   return std::make_unique<CosineWithRestarts>(warmup, num_cycles);
 }
 
-void add(peft::Registry& registry) { registry.schedulers.add("cosine_with_restarts", make); }
+void add(peft::Registry& registry) { registry.add<peft::Scheduler>("cosine_with_restarts", make); }
 
 }  // namespace
 

@@ -25,7 +25,7 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   return std::make_unique<InverseSqrt>(warmup, timescale);
 }
 
-void add(peft::Registry& registry) { registry.schedulers.add("inverse_sqrt", make); }
+void add(peft::Registry& registry) { registry.add<peft::Scheduler>("inverse_sqrt", make); }
 
 }  // namespace
 

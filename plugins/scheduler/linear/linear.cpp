@@ -22,7 +22,7 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   return std::make_unique<Linear>(warmup, min_lr_ratio);
 }
 
-void add(peft::Registry& registry) { registry.schedulers.add("linear", make); }
+void add(peft::Registry& registry) { registry.add<peft::Scheduler>("linear", make); }
 
 }  // namespace
 

@@ -21,7 +21,8 @@ class OneCycle final : public peft::Scheduler {
  public:
   explicit OneCycle(OneCycleOptions options) : options_(std::move(options)) {}
 
-  double lr(int64_t step, int64_t total_steps, double base_lr) const override {
+ protected:
+  double do_lr(int64_t step, int64_t total_steps, double base_lr) const override {
     const auto at = static_cast<double>(step), total = static_cast<double>(total_steps);
     const double first = 1 / options_.div_factor, last = first / options_.final_div_factor,
                  peak = options_.pct_start * total - 1;
@@ -61,7 +62,7 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   return std::make_unique<OneCycle>(std::move(o));
 }
 
-void add(peft::Registry& registry) { registry.schedulers.add("one_cycle", make); }
+void add(peft::Registry& registry) { registry.add<peft::Scheduler>("one_cycle", make); }
 
 }  // namespace
 

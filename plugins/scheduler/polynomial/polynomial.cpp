@@ -25,7 +25,7 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   return std::make_unique<Polynomial>(warmup, power, lr_end);
 }
 
-void add(peft::Registry& registry) { registry.schedulers.add("polynomial", make); }
+void add(peft::Registry& registry) { registry.add<peft::Scheduler>("polynomial", make); }
 
 }  // namespace
 

@@ -1,5 +1,6 @@
 // Lowers the rate when the evaluation loss no longer falls, as torch's ReduceLROnPlateau.
 #include <peft/base/error.h>
+#include <peft/runtime/scalar_state.h>
 
 #include "../warmup.h"
 
@@ -11,11 +12,11 @@ struct PlateauOptions {
   std::string threshold_mode = "rel";
 };
 
-/// What the evaluations so far came to.
+/// Summary of the evaluations so far.
 struct Record {
   std::optional<double> best;
   int64_t bad = 0;      ///< evaluations since the best, or since the last reduction
-  int64_t resting = 0;  ///< evaluations of the cooldown that are left
+  int64_t resting = 0;  ///< remaining evaluations of the cooldown
   int64_t reductions = 0;
 };
 
@@ -23,9 +24,10 @@ class ReduceOnPlateau final : public WarmupScheduler {
  public:
   ReduceOnPlateau(Warmup warmup, PlateauOptions options) : WarmupScheduler(warmup), options_(std::move(options)) {}
 
-  bool needs_evaluations() const override { return true; }
+ protected:
+  bool do_needs_evaluations() const override { return true; }
 
-  void on_evaluation(double eval_loss) override {
+  void do_on_evaluation(double eval_loss) override {
     if (better(eval_loss))
       record_.best = eval_loss, record_.bad = 0;
     else
@@ -37,24 +39,21 @@ class ReduceOnPlateau final : public WarmupScheduler {
     }
   }
 
-  std::map<std::string, double> state_dict() const override {
-    std::map<std::string, double> state = {
-        {"bad", record_.bad}, {"resting", record_.resting}, {"reductions", record_.reductions}};
-    if (record_.best) state["best"] = *record_.best;
-    return state;
+  peft::StateDict do_state_dict() const override {
+    peft::ScalarState state;
+    state.put("bad", static_cast<double>(record_.bad));
+    state.put("resting", static_cast<double>(record_.resting));
+    state.put("reductions", static_cast<double>(record_.reductions));
+    if (record_.best) state.put("best", *record_.best);
+    return state.state_dict();
   }
 
-  void load(const std::map<std::string, double>& state) override {
-    const auto count = [&](const char* key) {
-      const auto it = state.find(key);
-      if (it == state.end() || !(it->second >= 0 && it->second < 1e15) || it->second != std::floor(it->second))
-        throw peft::InputError(std::string("reduce_on_plateau: the saved state has no count '") + key + "'");
-      return static_cast<int64_t>(it->second);
-    };
-    Record record{{}, count("bad"), count("resting"), count("reductions")};
-    if (const auto best = state.find("best"); best != state.end()) record.best = best->second;
+  void do_load_state_dict(const peft::StateDict& state) override {
+    const peft::ScalarState saved(state);
+    Record record{{}, saved.count("bad"), saved.count("resting"), saved.count("reductions")};
+    if (saved.has("best")) record.best = saved.at("best");
     if (state.size() != (record.best ? 4U : 3U))
-      throw peft::InputError("reduce_on_plateau: the saved state holds what is not of this scheduler");
+      throw peft::InputError("reduce_on_plateau: the saved state has entries of another scheduler");
     record_ = record;
   }
 
@@ -98,7 +97,7 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   return std::make_unique<ReduceOnPlateau>(warmup, std::move(o));
 }
 
-void add(peft::Registry& registry) { registry.schedulers.add("reduce_on_plateau", make); }
+void add(peft::Registry& registry) { registry.add<peft::Scheduler>("reduce_on_plateau", make); }
 
 }  // namespace
 

@@ -23,7 +23,7 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   return std::make_unique<Rex>(warmup, min_lr);
 }
 
-void add(peft::Registry& registry) { registry.schedulers.add("rex", make); }
+void add(peft::Registry& registry) { registry.add<peft::Scheduler>("rex", make); }
 
 }  // namespace
 

@@ -7,7 +7,9 @@ class Wsd final : public peft::Scheduler {
  public:
   explicit Wsd(Warmup warmup, Warmup decay, std::string type, double min_lr_ratio)
       : warmup_(warmup), decay_(decay), type_(std::move(type)), min_lr_ratio_(min_lr_ratio) {}
-  double lr(int64_t step, int64_t total_steps, double base_lr) const override {
+
+ protected:
+  double do_lr(int64_t step, int64_t total_steps, double base_lr) const override {
     const int64_t warmup = warmup_.of(total_steps);
     const auto above_min = [&](double factor) { return base_lr * (min_lr_ratio_ + (1 - min_lr_ratio_) * factor); };
     if (step < warmup) return above_min(Warmup::factor(step, warmup));
@@ -44,7 +46,7 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   return std::make_unique<Wsd>(warmup, decay, type, min_lr_ratio);
 }
 
-void add(peft::Registry& registry) { registry.schedulers.add("wsd", make); }
+void add(peft::Registry& registry) { registry.add<peft::Scheduler>("wsd", make); }
 
 }  // namespace
 

@@ -41,7 +41,7 @@ TEST_CASE("replicated layers are those of a deeper model, with their weights but
   CHECK(torch::equal(logits(*model), logits(*deeper)));
   CHECK_FALSE(torch::equal(logits(*model), logits(*base)));
   for (const Site* site : model->sites()) {
-    const WeightAndBias &own = site->frozen(), &stored = base->find(model->checkpoint_path(*site))->frozen();
+    const WeightAndBias &own = site->frozen(), &stored = base->find(site->checkpoint_path())->frozen();
     CHECK(own.weight.defined() == stored.weight.defined());
     if (own.weight.defined()) CHECK(torch::equal(own.weight, stored.weight));
   }

@@ -6,6 +6,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "peft/adapters/hf_format.h"
+#include "peft/adapters/training_hooks.h"
 #include "peft/base/error.h"
 #include "peft/planning/memory_estimate.h"
 #include "peft/train/train.h"
@@ -65,7 +67,7 @@ struct Trainer {
     options.log_every = 1;
     torch::manual_seed(5);
     adapter->attach(*model, precision->adapter_dtype());
-    for (ParamGroup& group : adapter->groups(*model)) optimizer->add(std::move(group));
+    for (ParamGroup& group : adapter->groups(*model)) optimizer->add_param_group(std::move(group));
   }
   TrainingResult run() {
     TrainingSession all{.model = *model,
@@ -73,6 +75,7 @@ struct Trainer {
                         .scheduler = *scheduler,
                         .clipping = *clipping,
                         .precision = *precision,
+                        .objective = *objective,
                         .adapters = told,
                         .data = data,
                         .eval_data = eval_data ? &*eval_data : nullptr,
@@ -95,6 +98,7 @@ struct Trainer {
   std::shared_ptr<Model> model;
   std::unique_ptr<Optimizer> optimizer = test::load<Optimizer>("adamw", "lr = 1e-2");
   std::unique_ptr<Scheduler> scheduler = test::load<Scheduler>("linear");
+  std::unique_ptr<Objective> objective = test::load<Objective>("sft");
   std::unique_ptr<GradientClipping> clipping = test::load<GradientClipping>("norm", "max_norm = 0.5");
   Dataset data = test_data(12);
   std::optional<Dataset> eval_data;
@@ -196,11 +200,10 @@ TEST_CASE("packed examples train as separate ones do") {
   double sum = 0;
   for (std::size_t i = 0; i < all.size(); ++i) {
     const Batch one = make_batch(separate.data, {all[i] = i});
-    sum += model.loss_sum(to_packed_tokens(one, torch::kCPU), to_labels(one, torch::kCPU)).item<double>();
+    sum += Pass(model, one).cross_entropy_sum().item<double>();
   }
   const Batch batch = make_batch(separate.data, all);
-  const double together =
-      model.loss_sum(to_packed_tokens(batch, torch::kCPU), to_labels(batch, torch::kCPU)).item<double>();
+  const double together = Pass(model, batch).cross_entropy_sum().item<double>();
   CHECK(together == Approx(sum).epsilon(1e-12));
 }
 
@@ -250,7 +253,7 @@ TEST_CASE("evaluation is the mean over supervised tokens and leaves no trace") {
   int64_t num_target_tokens = 0;
   for (std::size_t i = 0; i < 5; ++i) {
     const Batch one = make_batch(*with.eval_data, {i});
-    sum += with.model->loss_sum(to_packed_tokens(one, torch::kCPU), to_labels(one, torch::kCPU)).item<double>();
+    sum += Pass(*with.model, one).cross_entropy_sum().item<double>();
     num_target_tokens += one.num_target_tokens();
   }
   CHECK(with.recorder.evaluations.back().loss == Approx(sum / static_cast<double>(num_target_tokens)).epsilon(1e-12));
@@ -269,21 +272,23 @@ TEST_CASE("fp16: a step whose gradients overflow is skipped and counted, and tra
 
 TEST_CASE("an adapter is told of each step, and may add to the loss") {
   /// Writes down when it is called; its part of the loss is a hundredth of the squares of what trains.
-  struct Diary : Adapter {
-    explicit Diary(const Model& trained) : trained_(trained) {}
-    void attach(Model&, torch::Dtype) override {}
-    nlohmann::ordered_json hf_config(const Model&) const override { return {}; }
-    Tensor auxiliary_loss() const override {
+  struct Diary : Adapter, HfFormat, TrainingHooks {
+    explicit Diary(const Model& trained) : HfFormat(this), trained_(trained) {}
+    const HfFormat& hf_format() const noexcept override { return *this; }
+    TrainingHooks* training_hooks() noexcept override { return this; }
+    void do_attach(Model&, torch::Dtype) override {}
+    nlohmann::ordered_json do_config(const Model&) const override { return {}; }
+    Tensor do_auxiliary_loss() const override {
       Tensor sum = torch::zeros({}, torch::kDouble);
       for (const auto& [name, tensor] : trained_.trainable()) sum = sum + 0.01 * tensor.square().sum();
       added.push_back(sum.item<double>());
       return sum;
     }
-    void after_backward(const TrainStep& at) override { write("gradients", at); }
-    void after_step(const TrainStep& at) override { write("stepped", at); }
+    void do_after_backward(const TrainStep& at) override { write("gradients", at); }
+    void do_after_step(const TrainStep& at) override { write("stepped", at); }
     void write(const std::string& what, const TrainStep& at) {
       CHECK(trained_.trainable().front().second.grad().defined());
-      lines.push_back(what + " " + std::to_string(at.step) + "/" + std::to_string(at.total));
+      lines.push_back(what + " " + std::to_string(at.step) + "/" + std::to_string(at.total_steps));
     }
     const Model& trained_;
     mutable std::vector<double> added;
@@ -322,7 +327,8 @@ TEST_CASE(
   Trainer plain, watched;
   for (Trainer* trainer : {&plain, &watched}) {
     trainer->optimizer = test::load<Optimizer>("schedule_free_adamw", "lr = 1e-2");
-    for (ParamGroup& group : trainer->adapter->groups(*trainer->model)) trainer->optimizer->add(std::move(group));
+    for (ParamGroup& group : trainer->adapter->groups(*trainer->model))
+      trainer->optimizer->add_param_group(std::move(group));
     trainer->options.max_steps = 6;
   }
   watched.eval_data = test_data(5);
@@ -330,11 +336,11 @@ TEST_CASE(
   plain.run();
   watched.run();
   CHECK(difference(*plain.model, *watched.model) == 0);
-  const double loss = evaluate(*watched.model, *watched.precision, *watched.eval_data, 4).loss;
+  const double loss = evaluate(*watched.model, *watched.precision, *watched.objective, *watched.eval_data, 4).loss;
   CHECK(watched.recorder.evaluations.back().loss == loss);
   watched.optimizer->train();
   CHECK(difference(*plain.model, *watched.model) > 1e-4);
-  CHECK(evaluate(*watched.model, *watched.precision, *watched.eval_data, 4).loss != loss);
+  CHECK(evaluate(*watched.model, *watched.precision, *watched.objective, *watched.eval_data, 4).loss != loss);
 }
 
 namespace {
@@ -377,7 +383,8 @@ TEST_CASE("drawn labels are the model's own: their gradients have mean zero, and
   auto surveyor = std::make_unique<Surveyor>();
   Surveyor& seen = *surveyor;
   trainer.optimizer = std::move(surveyor);
-  for (ParamGroup& group : trainer.adapter->groups(*trainer.model)) trainer.optimizer->add(std::move(group));
+  for (ParamGroup& group : trainer.adapter->groups(*trainer.model))
+    trainer.optimizer->add_param_group(std::move(group));
   trainer.run();
   plain.options.max_steps = 1;
   plain.run();
@@ -410,19 +417,22 @@ TEST_CASE("asked to stop, the step is finished, a snapshot taken and the rest le
 namespace {
 
 /// Spoils one step: the loss, the gradients before clipping, or what the step left.
-struct Spoiler : Adapter {
+struct Spoiler : Adapter, HfFormat, TrainingHooks {
   enum class What { loss, gradient, parameter };
-  Spoiler(const Model& trained, What what, int64_t when) : trained_(trained), what_(what), when_(when) {}
-  void attach(Model&, torch::Dtype) override {}
-  nlohmann::ordered_json hf_config(const Model&) const override { return {}; }
-  Tensor auxiliary_loss() const override {
+  Spoiler(const Model& trained, What what, int64_t when)
+      : HfFormat(this), trained_(trained), what_(what), when_(when) {}
+  const HfFormat& hf_format() const noexcept override { return *this; }
+  TrainingHooks* training_hooks() noexcept override { return this; }
+  void do_attach(Model&, torch::Dtype) override {}
+  nlohmann::ordered_json do_config(const Model&) const override { return {}; }
+  Tensor do_auxiliary_loss() const override {
     if (++losses_ != when_ || what_ != What::loss) return {};
     return trained_.trainable().front().second.sum() * std::numeric_limits<double>::infinity();
   }
-  void after_backward(const TrainStep& at) override {
+  void do_after_backward(const TrainStep& at) override {
     if (at.step == when_ && what_ == What::gradient) first().mutable_grad().fill_(std::nan(""));
   }
-  void after_step(const TrainStep& at) override {
+  void do_after_step(const TrainStep& at) override {
     const torch::NoGradGuard guard;
     if (at.step == when_ && what_ == What::parameter) first().fill_(std::nan(""));
   }
@@ -504,7 +514,8 @@ TEST_CASE("what diverged is neither saved nor left") {
   SECTION("a rate far too high: the loss is never finite again") {
     Trainer trainer;
     trainer.optimizer = test::load<Optimizer>("adamw", "lr = 1e200");
-    for (ParamGroup& group : trainer.adapter->groups(*trainer.model)) trainer.optimizer->add(std::move(group));
+    for (ParamGroup& group : trainer.adapter->groups(*trainer.model))
+      trainer.optimizer->add_param_group(std::move(group));
     trainer.options.save_every = 3;
     CHECK(has(message_of<DivergedError>([&] { trainer.run(); }), "after step 3 the loss of data.jsonl:"));
     CHECK(trainer.recorder.faults.size() == 2);
@@ -562,7 +573,7 @@ TEST_CASE("whatever shows that not only the adapter learns stops the run") {
     trainer.optimizer = test::load<Optimizer>("adamw", "lr = 1e-2");
     ParamGroup all;
     all.parameters = trainer.model->trainable();
-    trainer.optimizer->add(std::move(all));
+    trainer.optimizer->add_param_group(std::move(all));
     CHECK(has(message_of<std::logic_error>([&] { trainer.run(); }), "got no gradient"));
   }
   SECTION("the optimizer holds what is not the adapter's") {
@@ -570,7 +581,7 @@ TEST_CASE("whatever shows that not only the adapter learns stops the run") {
     ParamGroup group;
     group.name = "stray";
     group.parameters.emplace_back("stray", torch::zeros({2}, torch::kDouble).requires_grad_());
-    trainer.optimizer->add(std::move(group));
+    trainer.optimizer->add_param_group(std::move(group));
     CHECK(has(message_of<std::logic_error>([&] { trainer.run(); }), "not the adapter's"));
   }
   SECTION("a base tensor asks for a gradient") {

@@ -10,10 +10,12 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
-#include "peft/adapters/files.h"
+#include "peft/adapters/adapter_state.h"
+#include "peft/adapters/hf_files.h"
 #include "peft/adapters/stack.h"
 #include "peft/base/error.h"
 #include "peft/files/manifest.h"
+#include "peft/runtime/state_dict_file.h"
 #include "peft/train/resume.h"
 #include "peft/train/train.h"
 #include "plugins/load.h"
@@ -93,11 +95,12 @@ class Session {
     torch::manual_seed(from.empty() ? 7 : 99);
     const torch::Dtype dtype = precision_->adapter_dtype();
     if (from.empty())
-      attach_adapters(stack, *model_, dtype, calibration(*model_, *precision_, data_, options, packing_, 20));
+      attach_adapters(stack, *model_, dtype,
+                      calibration(*model_, *precision_, *objective_, data_, options, packing_, 20));
     else
       resume_adapters(from, stack, *model_, dtype);
     if (!from.empty()) from_ = read_checkpoint(from);
-    for (ParamGroup& group : groups_of(stack, *model_)) optimizer_->add(std::move(group));
+    for (ParamGroup& group : groups_of(stack, *model_)) optimizer_->add_param_group(std::move(group));
   }
 
   /// Up to the end, or until `stop` steps are done.
@@ -116,6 +119,7 @@ class Session {
                         .scheduler = *scheduler_,
                         .clipping = *clipper_,
                         .precision = *precision_,
+                        .objective = *objective_,
                         .adapters = told,
                         .data = data_,
                         .eval_data = &eval_data_,
@@ -133,7 +137,7 @@ class Session {
     return train(run);
   }
 
-  StateDict tensors() const { return stack.front().adapter->tensors(*model_); }
+  StateDict tensors() const { return stack.front().adapter->all_tensors(*model_); }
   TrainingOptions options;
   AdapterStack stack;
 
@@ -142,6 +146,7 @@ class Session {
   Document document_;
   Plugins plugins_{Plugins::search_path({})};
   std::unique_ptr<Precision> precision_;
+  std::unique_ptr<Objective> objective_ = test::load<Objective>("sft");
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<GradientClipping> clipper_;

@@ -226,7 +226,7 @@ TEST_CASE("a start taken out of the base: dropout leaves it alone, also with DoR
     randomize_weights(*a.model);
     const torch::NoGradGuard no_grad;
     const auto* site = dynamic_cast<Linear*>(a.model->find("model.layers.0.self_attn.q_proj"));
-    const StateDict saved = a.adapter->to_hf(*a.model);
+    const StateDict saved = a.adapter->hf_format().to_hf(*a.model);
     const Tensor A = saved.at("base_model.model." + q0 + "lora_A.weight"),
                  B = saved.at("base_model.model." + q0 + "lora_B.weight");
     REQUIRE(A.in_size_limit() == at::IntArrayRef({8, 16}));
@@ -306,8 +306,8 @@ TEST_CASE("saved names are HF PEFT's") {
   const std::string root = "base_model.model.";
   const auto saved = [&](const std::string& toml, bool biases = false) {
     const Adapted a = adapted(toml, test::tiny_model(test::tiny_config(1, biases)));
-    StateDict state = a.adapter->to_hf(*a.model);
-    state.merge(a.adapter->base_tensors_saved_by_hf(*a.model));
+    StateDict state = a.adapter->hf_format().to_hf(*a.model);
+    state.merge(a.adapter->hf_format().base_tensors(*a.model));
     return keys(state);
   };
   const auto q = [&](const std::string& name) { return root + q0 + name; };
@@ -333,7 +333,7 @@ TEST_CASE("saved names are HF PEFT's") {
 
 TEST_CASE("what is saved of the frozen base is apart from what a file fills") {
   const Adapted a = adapted("target_modules = [\"embed_tokens\", \"lm_head\"]");
-  const StateDict state = a.adapter->to_hf(*a.model), base = a.adapter->base_tensors_saved_by_hf(*a.model);
+  const StateDict state = a.adapter->hf_format().to_hf(*a.model), base = a.adapter->hf_format().base_tensors(*a.model);
   for (const Site* site : std::initializer_list<const Site*>{&a.model->embedding(), &a.model->lm_head()}) {
     const std::string key = "base_model.model." + site->path() + ".base_layer.weight";
     CHECK(torch::equal(base.at(key), site->frozen().weight));
@@ -349,14 +349,14 @@ TEST_CASE("the saved config says what was chosen, and reads back as the same opt
       "target_modules = [\"v_proj\", \"q_proj\"]\nr = 4\nlora_alpha = 1.5\nrank_pattern = { q_proj = 2 }\n"
       "alpha_pattern = { q_proj = 3 }\nlora_dropout = 0.25\nuse_rslora = true\nbias = \"all\"\n"
       "layers_to_transform = [1]\nmodules_to_save = [\"lm_head\"]\ninit_lora_weights = \"gaussian\"");
-  const auto config = a.adapter->hf_config(*a.model);
+  const auto config = a.adapter->hf_format().config(*a.model);
   CHECK(config["target_modules"] == StringList{"q_proj", "v_proj"});
   CHECK(config["lora_alpha"] == 1.5);
   CHECK(config["alpha_pattern"].dump() == "{\"q_proj\":3}");
   CHECK(config["rank_pattern"].dump() == "{\"q_proj\":2}");
   CHECK(config["init_lora_weights"] == "gaussian");
   CHECK(config["peft_type"] == "LORA");
-  const auto plain = adapted("").adapter->hf_config(*adapted("").model);
+  const auto plain = adapted("").adapter->hf_format().config(*adapted("").model);
   CHECK(plain["lora_alpha"].dump() == "8");
   CHECK(plain["init_lora_weights"] == true);
   CHECK(plain["layers_to_transform"].is_null());
@@ -365,8 +365,8 @@ TEST_CASE("the saved config says what was chosen, and reads back as the same opt
   const auto again = test::load<Adapter>("lora", document);
   const auto model = test::tiny_model(test::tiny_config(2, true));
   again->attach(*model, torch::kFloat);
-  CHECK(again->hf_config(*model) == config);
-  CHECK(keys(again->to_hf(*model)) == keys(a.adapter->to_hf(*a.model)));
+  CHECK(again->hf_format().config(*model) == config);
+  CHECK(keys(again->hf_format().to_hf(*model)) == keys(a.adapter->hf_format().to_hf(*a.model)));
 }
 
 TEST_CASE("options that make no sense are told") {

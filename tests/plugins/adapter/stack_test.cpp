@@ -6,7 +6,8 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
-#include "peft/adapters/files.h"
+#include "peft/adapters/hf_files.h"
+#include "peft/adapters/hf_format.h"
 #include "peft/adapters/stack.h"
 #include "peft/base/error.h"
 #include "peft/files/json.h"
@@ -99,10 +100,10 @@ TEST_CASE("names, learning rates and parameters are each adapter's own") {
   CHECK(names.size() == parameters);  // an optimizer's state goes by them
   CHECK(parameters == s.model->trainable().size());
 
-  CHECK(s.stack[1].adapter->to_hf(*s.model).contains("base_model.model.lm_head.weight"));
+  CHECK(s.stack[1].adapter->hf_format().to_hf(*s.model).contains("base_model.model.lm_head.weight"));
   for (const std::size_t other : {0, 2})
-    CHECK_FALSE(s.stack[other].adapter->to_hf(*s.model).contains("base_model.model.lm_head.weight"));
-  CHECK(s.stack[2].adapter->to_hf(*s.model).size() == 2);
+    CHECK_FALSE(s.stack[other].adapter->hf_format().to_hf(*s.model).contains("base_model.model.lm_head.weight"));
+  CHECK(s.stack[2].adapter->hf_format().to_hf(*s.model).size() == 2);
 }
 
 TEST_CASE("what stands together is saved, filled and resolved in order") {
@@ -139,8 +140,8 @@ TEST_CASE("what stands inside an adapter that replicates layers sees the deeper 
   const Site* last = s.model->find("model.layers.2.self_attn.k_proj");
   REQUIRE(last != nullptr);
   CHECK(s.stack[1].adapter->layers_on(*last).size() == 1);
-  CHECK(s.stack[1].adapter->to_hf(*s.model).contains("base_model.model.model.layers.2.self_attn.k_proj.ia3_l"));
-  CHECK(s.stack[0].adapter->hf_config(*s.model)["layer_replication"].dump() == "[[0,2],[0,1]]");
+  CHECK(s.stack[1].adapter->hf_format().to_hf(*s.model).contains("base_model.model.model.layers.2.self_attn.k_proj.ia3_l"));
+  CHECK(s.stack[0].adapter->hf_format().config(*s.model)["layer_replication"].dump() == "[[0,2],[0,1]]");
   CHECK(distance(folded_logits(*s.model), s.logits()) < 1e-12);
   const Stacked again(s.document.resolved());
   CHECK(torch::equal(again.logits(), s.logits()));
@@ -153,7 +154,7 @@ TEST_CASE("what cannot stand together is refused") {
   CHECK(has(told(lora + all + "adapter_name = \"a\"\n" + ia3 + all + "adapter_name = \"a\"\n"),
             "exp.toml:11:16: [adapter] 'adapter_name' is the name of another adapter"));
   for (const char* name : {"a.b", "../up", "", "checkpoint-3"})
-    CHECK(has(told(lora + all + "adapter_name = \"" + name + "\"\n"), "'adapter_name' has only letters"));
+    CHECK(has(told(lora + all + "adapter_name = \"" + name + "\"\n"), "'adapter_name' must have only letters"));
   CHECK(has(told(lora + all + "lr = -1.0\n"), "'lr' must be 0 or more"));
   CHECK(has(told(lora + all + "[[adapter]]\nnane = \"lora\"\n"), "unknown key 'nane'; did you mean 'name'?"));
   CHECK(has(told(lora + all + "[[adapter]]\n"), "exp.toml:6:1: [adapter] 'name' must be given"));

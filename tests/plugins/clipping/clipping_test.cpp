@@ -191,7 +191,7 @@ TEST_CASE("zclip goes on from its saved state as if it had not been interrupted"
     const auto before = test::load<GradientClipping>("zclip", toml),
                after = test::load<GradientClipping>("zclip", toml);
     for (int64_t step = 0; step < 15; ++step) {
-      if (step == cut) after->load(before->state_dict());
+      if (step == cut) after->load_state_dict(before->state_dict());
       const Tensors now = gradient(step);
       (step < cut ? before : after)->clip({group(now)});
       CHECK(torch::equal(now[0].grad(), expected[static_cast<std::size_t>(step)]));
@@ -199,8 +199,8 @@ TEST_CASE("zclip goes on from its saved state as if it had not been interrupted"
   }
   StateDict strange = whole->state_dict();
   strange["nobody"] = torch::ones({});
-  CHECK_THROWS_AS(whole->load(strange), InputError);
-  CHECK_THROWS_AS(whole->load({}), InputError);
+  CHECK_THROWS_AS(whole->load_state_dict(strange), InputError);
+  CHECK_THROWS_AS(whole->load_state_dict({}), InputError);
   CHECK_THROWS_AS(test::load<GradientClipping>("norm")->load(whole->state_dict()), InputError);
 }
 

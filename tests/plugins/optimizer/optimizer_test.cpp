@@ -6,7 +6,7 @@
 
 #include <filesystem>
 
-#include "peft/adapters/files.h"
+#include "peft/runtime/state_dict_file.h"
 #include "peft/base/error.h"
 #include "peft/runtime/memory.h"
 #include "peft/train/optimizer.h"
@@ -51,8 +51,8 @@ struct Bench {
   }
   static Tensor leaf(at::IntArrayRef shape) { return torch::randn(shape).requires_grad_(); }
   void add_both() {
-    optimizer->add(first);
-    optimizer->add(second);
+    optimizer->add_param_group(first);
+    optimizer->add_param_group(second);
   }
   std::vector<Tensor> all() const {
     std::vector<Tensor> all;
@@ -148,7 +148,7 @@ TEST_CASE("each group has its own rate and weight decay", "[optimizer]") {
     both.add_both();
     alone.second.initial_lr = 0.003;
     alone.second.weight_decay.reset();  // the option's
-    alone.optimizer->add(alone.second);
+    alone.optimizer->add_param_group(alone.second);
     still.second.initial_lr = 0;
     still.add_both();
     const Tensor start = still.second.parameters[0].second.detach().clone();
@@ -206,7 +206,7 @@ TEST_CASE("a state of other parameters is refused", "[optimizer]") {
       CHECK_THROWS_AS(bench.optimizer->load(stranger), InputError);
     }
     other.first.parameters = {{"a", Bench::leaf({3, 3})}};
-    other.optimizer->add(other.first);
+    other.optimizer->add_param_group(other.first);
     CHECK_THROWS_AS(other.optimizer->load(state), InputError);
   }
 }

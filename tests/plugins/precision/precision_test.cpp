@@ -58,8 +58,8 @@ TEST_CASE("the unscaled precisions leave loss and gradients alone and keep no st
     CHECK(step(*precision, p, 0.1F));
     CHECK(torch::equal(p.grad(), torch::full_like(p, 0.1F)));
     CHECK(precision->state_dict().empty());
-    precision->load({});
-    CHECK_THROWS_AS(precision->load({{"scale", torch::ones({})}}), InputError);
+    precision->load_state_dict({});
+    CHECK_THROWS_AS(precision->load_state_dict({{"scale", torch::ones({})}}), InputError);
     CHECK(precision->forward([&] { return p.sum(); }).item<double>() == 3);
   }
 }
@@ -154,7 +154,7 @@ TEST_CASE("fp16 goes on from its state as if never stopped", "[precision]") {
       if (i == stop) {
         const StateDict kept = part->state_dict();
         part = fp16(toml);
-        part->load(kept);
+        part->load_state_dict(kept);
       }
       CHECK(step(*whole, p, slopes[i]) == step(*part, q, slopes[i]));
       CHECK(scale(*whole) == scale(*part));
@@ -173,7 +173,7 @@ TEST_CASE("fp16's state is its own copy", "[precision]") {
 
 TEST_CASE("fp16 grows after the next good step if its interval was made shorter", "[precision]") {
   const auto precision = fp16("growth_interval = 2");
-  precision->load({{"scale", torch::tensor(8.0F)}, {"growth_tracker", torch::tensor(100, torch::kInt32)}});
+  precision->load_state_dict({{"scale", torch::tensor(8.0F)}, {"growth_tracker", torch::tensor(100, torch::kInt32)}});
   Tensor p = leaf();
   CHECK(step(*precision, p));
   CHECK(scale(*precision) == 16);
@@ -187,14 +187,14 @@ TEST_CASE("fp16 refuses a state that is not one", "[precision]") {
     bad[name] = tensor;
     return bad;
   };
-  CHECK_THROWS_AS(precision->load({}), InputError);
-  CHECK_THROWS_AS(precision->load(with("other", torch::ones({}))), InputError);
-  CHECK_THROWS_AS(precision->load(with("scale", torch::tensor(0.0F))), InputError);
-  CHECK_THROWS_AS(precision->load(with("scale", torch::tensor(inf))), InputError);
-  CHECK_THROWS_AS(precision->load(with("scale", torch::tensor(NAN))), InputError);
-  CHECK_THROWS_AS(precision->load(with("scale", torch::ones({2}))), InputError);
-  CHECK_THROWS_AS(precision->load(with("growth_tracker", torch::tensor(-1, torch::kInt32))), InputError);
-  CHECK_THROWS_AS(precision->load(with("growth_tracker", torch::ones({}))), InputError);
+  CHECK_THROWS_AS(precision->load_state_dict({}), InputError);
+  CHECK_THROWS_AS(precision->load_state_dict(with("other", torch::ones({}))), InputError);
+  CHECK_THROWS_AS(precision->load_state_dict(with("scale", torch::tensor(0.0F))), InputError);
+  CHECK_THROWS_AS(precision->load_state_dict(with("scale", torch::tensor(inf))), InputError);
+  CHECK_THROWS_AS(precision->load_state_dict(with("scale", torch::tensor(NAN))), InputError);
+  CHECK_THROWS_AS(precision->load_state_dict(with("scale", torch::ones({2}))), InputError);
+  CHECK_THROWS_AS(precision->load_state_dict(with("growth_tracker", torch::tensor(-1, torch::kInt32))), InputError);
+  CHECK_THROWS_AS(precision->load_state_dict(with("growth_tracker", torch::ones({}))), InputError);
   CHECK(scale(*precision) == 65536);
 }
 

@@ -26,7 +26,7 @@ TEST_CASE("a plateau is recognised across an interruption", "[scheduler]") {
                before = test::load<Scheduler>("reduce_on_plateau", options),
                after = test::load<Scheduler>("reduce_on_plateau", options);
     for (std::size_t i = 0; i < losses.size(); ++i) {
-      if (i == cut) after->load(before->state_dict());
+      if (i == cut) after->load_state_dict(before->state_dict());
       whole->on_evaluation(losses[i]);
       (i < cut ? before : after)->on_evaluation(losses[i]);
       CHECK((i < cut ? before : after)->lr(5, 10, 1e-3) == whole->lr(5, 10, 1e-3));
@@ -50,11 +50,11 @@ TEST_CASE("a state that is not a plateau's is refused", "[scheduler]") {
   for (const auto& [key, value] : state) {
     auto missing = state, broken = state, more = state;
     missing.erase(key);
-    broken[key] = -0.5;
-    more["nobody"] = 1;
-    if (key != "best") CHECK_THROWS_AS(scheduler->load(missing), InputError);
-    if (key != "best") CHECK_THROWS_AS(scheduler->load(broken), InputError);
-    CHECK_THROWS_AS(scheduler->load(more), InputError);
+    broken[key] = torch::tensor(-0.5, torch::kDouble);
+    more["nobody"] = torch::tensor(1.0, torch::kDouble);
+    if (key != "best") CHECK_THROWS_AS(scheduler->load_state_dict(missing), InputError);
+    if (key != "best") CHECK_THROWS_AS(scheduler->load_state_dict(broken), InputError);
+    CHECK_THROWS_AS(scheduler->load_state_dict(more), InputError);
   }
 }
 
@@ -68,8 +68,8 @@ TEST_CASE("the others are pure functions of the step", "[scheduler]") {
     scheduler->on_evaluation(100);
     CHECK(scheduler->lr(3, 10, 1e-3) == rate);
     CHECK(scheduler->state_dict().empty());
-    CHECK_NOTHROW(scheduler->load({}));
-    CHECK_THROWS_AS(scheduler->load({{"bad", 1}}), InputError);
+    CHECK_NOTHROW(scheduler->load_state_dict({}));
+    CHECK_THROWS_AS(scheduler->load_state_dict({{"bad", torch::tensor(1.0, torch::kDouble)}}), InputError);
   }
 }
 

@@ -57,7 +57,7 @@ std::unique_ptr<peft::Adapter> make(peft::Options& in) {
   return std::make_unique<Gated>(std::move(o));
 }
 
-void add(peft::Registry& registry) { registry.adapters.add("gated", make); }
+void add(peft::Registry& registry) { registry.add<peft::Adapter>("gated", make); }
 
 }  // namespace
 

@@ -9,7 +9,9 @@ namespace {
 class Ceiling final : public peft::GradientClipping {
  public:
   explicit Ceiling(double most) : most_(most) {}
-  double clip(const std::vector<peft::ParamGroup>& groups) override {
+
+ protected:
+  double do_clip(const std::vector<peft::ParamGroup>& groups) override {
     const std::vector<torch::Tensor> gradients = peft::gradients(peft::parameters_of(groups));
     const double norm = peft::global_norm(gradients);
     const double highest = peft::global_norm(gradients, std::numeric_limits<double>::infinity());
@@ -27,7 +29,7 @@ std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
   return std::make_unique<Ceiling>(most);
 }
 
-void add(peft::Registry& registry) { registry.clippings.add("ceiling", make); }
+void add(peft::Registry& registry) { registry.add<peft::GradientClipping>("ceiling", make); }
 
 }  // namespace
 

@@ -15,12 +15,13 @@ struct SignumOptions {
 class Signum final : public peft::Optimizer {
  public:
   explicit Signum(SignumOptions options) : options_(options) {}
-  void step() override;
-  peft::StateDict state_dict() const override { return mean_; }
-  void load_state_dict(const peft::StateDict& state) override;
-  uint64_t state_bytes(const torch::Tensor& parameter) const override { return parameter.nbytes(); }
 
  protected:
+  void do_step() override;
+  peft::StateDict do_state_dict() const override { return mean_; }
+  void do_load_state_dict(const peft::StateDict& state) override;
+  uint64_t do_state_bytes(const torch::Tensor& parameter) const override { return parameter.nbytes(); }
+
   double default_lr() const override { return options_.lr; }
   double default_weight_decay() const override { return options_.weight_decay; }
 
@@ -29,7 +30,7 @@ class Signum final : public peft::Optimizer {
   peft::StateDict mean_;  // by parameter name, from a parameter's first gradient on
 };
 
-void Signum::step() {
+void Signum::do_step() {
   const torch::NoGradGuard no_grad;
   const peft::MemoryScope scope(peft::MemoryComponent::optimizer);
   for (const peft::ParamGroup& group : groups_)
@@ -43,7 +44,7 @@ void Signum::step() {
     }
 }
 
-void Signum::load_state_dict(const peft::StateDict& state) {
+void Signum::do_load_state_dict(const peft::StateDict& state) {
   peft::StateDict known, loaded;
   for (const peft::ParamGroup& group : groups_) known.insert(group.parameters.begin(), group.parameters.end());
   for (const auto& [name, tensor] : state) {
@@ -65,7 +66,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   return std::make_unique<Signum>(o);
 }
 
-void add(peft::Registry& registry) { registry.optimizers.add("signum", make); }
+void add(peft::Registry& registry) { registry.add<peft::Optimizer>("signum", make); }
 
 }  // namespace
 

@@ -9,12 +9,14 @@ namespace {
 class Halved final : public peft::Precision {
  public:
   explicit Halved(double scale) : scale_(scale) {}
-  torch::Dtype base_dtype() const override { return torch::kFloat16; }
-  void backward(const torch::Tensor& loss) override {
+
+ protected:
+  torch::Dtype do_base_dtype() const override { return torch::kFloat16; }
+  void do_backward(const torch::Tensor& loss) override {
     (loss.to(torch::kFloat32) * scale_).backward();
     scaled_ = true;
   }
-  bool unscale_gradients(const std::vector<torch::Tensor>& parameters) override {
+  bool do_unscale_gradients(const std::vector<torch::Tensor>& parameters) override {
     if (!std::exchange(scaled_, false)) return true;  // gradients that no loss of ours made
     const std::vector<torch::Tensor> gradients = peft::gradients(parameters);
     if (!std::isfinite(peft::global_norm(gradients))) return false;
@@ -34,7 +36,7 @@ std::unique_ptr<peft::Precision> make(peft::Options& in) {
   return std::make_unique<Halved>(scale);
 }
 
-void add(peft::Registry& registry) { registry.precisions.add("halved", make); }
+void add(peft::Registry& registry) { registry.add<peft::Precision>("halved", make); }
 
 }  // namespace
 

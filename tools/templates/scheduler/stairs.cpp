@@ -8,7 +8,9 @@ namespace {
 class Stairs final : public peft::Scheduler {
  public:
   Stairs(int64_t count, double factor) : count_(count), factor_(factor) {}
-  double lr(int64_t step, int64_t total_steps, double base_lr) const override {
+
+ protected:
+  double do_lr(int64_t step, int64_t total_steps, double base_lr) const override {
     const int64_t stair = step * count_ / total_steps;
     return base_lr * std::pow(factor_, static_cast<double>(stair));
   }
@@ -27,7 +29,7 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   return std::make_unique<Stairs>(count, factor);
 }
 
-void add(peft::Registry& registry) { registry.schedulers.add("stairs", make); }
+void add(peft::Registry& registry) { registry.add<peft::Scheduler>("stairs", make); }
 
 }  // namespace
 

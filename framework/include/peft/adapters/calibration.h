@@ -12,28 +12,41 @@ namespace peft {
 /// A batch of the training data, on the model's device.
 struct CalibrationBatch {
   PackedTokens input;
-  Tensor labels;                  ///< [T] int64, −100 where nothing is learned; not shifted
-  int64_t num_target_tokens = 0;  ///< of them, those that the loss is the mean over
-  /// Starts and labels of the rows that layers see: where adapters attached before put virtual tokens in front of each
-  /// example, these are among them, and have no label.
+  Tensor labels;                  ///< [T] int64, −100 at positions that are not targets; not shifted
+  int64_t num_target_tokens = 0;  ///< labels that are predicted
+  /// Offsets and labels of the rows that layers see. If adapters attached before add virtual tokens to each example,
+  /// these are among the rows, without a label.
   std::vector<int64_t> row_cu_seqlens;
   Tensor row_labels;
+  std::vector<double> totals = {};  ///< what the objective divides the batch's loss by
 };
 
-/// What a method may learn from before it is attached: the run's own data, and the base's loss on it. Who trains makes
-/// one; the method decides how many batches it looks at, and how often.
+/// The run's training data and the base's loss on it. The method decides how many batches it uses, and how often.
 struct Calibration {
   std::size_t batches = 0;                                    ///< of one pass over the data
-  std::function<CalibrationBatch(std::size_t index)> batch;   ///< the same each time it is asked for
-  std::function<Tensor(const CalibrationBatch& batch)> loss;  ///< mean over the batch's supervised tokens, as trained
+  std::function<CalibrationBatch(std::size_t index)> batch;   ///< returns the same batch for the same index
+  std::function<Tensor(const CalibrationBatch& batch)> loss;  ///< the run's objective, on this batch alone
 };
 
-/// Sees what goes into sites for as long as it lives, and changes nothing. The sites run unfused meanwhile.
+/// The part of a method that computes initial values from data (Adapter::calibrated): EVA from inputs, LoRA-GA from
+/// gradients.
+class PEFT_API Calibrated {
+ public:
+  virtual ~Calibrated();
+  /// Called before attach if training starts from the base, not if a saved adapter is loaded. Leaves no layer on the
+  /// model, but may already change its architecture as attach would.
+  void calibrate(Model& model, const Calibration& data);
+
+ protected:
+  virtual void do_calibrate(Model& model, const Calibration& data) = 0;
+};
+
+/// Records the inputs of sites during its lifetime, without changing the outputs. The fused path is off meanwhile.
 class PEFT_API InputProbe {
  public:
   /// `index`: of the site in the list; x: [..., in].
-  using Seen = std::function<void(std::size_t index, const Tensor& x)>;
-  InputProbe(std::vector<Site*> sites, const Seen& seen);
+  using OnInput = std::function<void(std::size_t index, const Tensor& x)>;
+  InputProbe(std::vector<Site*> sites, const OnInput& on_input);
   ~InputProbe();
   InputProbe(const InputProbe&) = delete;
   InputProbe& operator=(const InputProbe&) = delete;
@@ -43,8 +56,8 @@ class PEFT_API InputProbe {
   std::vector<std::shared_ptr<AdapterLayer>> layers_;
 };
 
-/// The gradients of Linear sites' frozen weights, each summed over `losses` losses' backward passes: [out, in] in fp32,
-/// or in the weight's type if that is wider. No other gradient is kept.
+/// The gradients of Linear sites' frozen weights, each summed over the backward passes of `losses` losses: [out, in] in
+/// fp32, or fp64 if the weight is. No other gradient is stored.
 PEFT_API std::vector<Tensor> weight_gradients(const std::vector<Site*>& sites, std::size_t losses,
                                               const std::function<Tensor(std::size_t index)>& loss);
 

@@ -5,7 +5,7 @@
 
 namespace peft {
 
-/// A layer of a Linear that adds x·ΔWᵀ, for a ΔW that is made as a whole.
+/// A layer of a Linear that adds x·ΔWᵀ, for a method that computes the full matrix ΔW.
 class PEFT_API DeltaLayer : public AdapterLayer {
  public:
   /// next(x) + dropout(x)·ΔWᵀ.
@@ -13,7 +13,7 @@ class PEFT_API DeltaLayer : public AdapterLayer {
   bool merge_into(WeightAndBias& weights) const override;
 
  protected:
-  /// `dropout`: probability of dropping an element of the update's input while training.
+  /// `dropout`: probability of dropping an element of the update's input in training.
   explicit DeltaLayer(double dropout = 0) : dropout_(dropout) {}
   /// ΔW [out, in] in `dtype`; gradients go through it to the layer's parameters.
   virtual Tensor delta(torch::Dtype dtype) const = 0;

@@ -5,8 +5,8 @@
 
 namespace peft {
 
-/// A layer of a Linear whose update is scale · B(A(x)) with an A and B that are made of what it trains: it says how,
-/// and gets forward, fold, the fused path and the exact export as LoRA.
+/// A layer of a Linear whose update is scale · B(A(x)), with A and B computed from its parameters. It implements
+/// factors(); forward, merging, the fused path and the exact export as LoRA follow.
 class PEFT_API FactoredLayer : public AdapterLayer {
  public:
   /// next(x) + scale · B(A(dropout(x))).
@@ -15,9 +15,9 @@ class PEFT_API FactoredLayer : public AdapterLayer {
   std::optional<LowRank> as_lora() const final;
 
  protected:
-  /// `dropout`: probability of dropping an element of the update's input while training.
+  /// `dropout`: probability of dropping an element of the update's input in training.
   explicit FactoredLayer(double dropout = 0) : dropout_(dropout) {}
-  /// Gradients go through them to the layer's parameters.
+  /// A and B; gradients go through them to the layer's parameters.
   virtual LowRank factors() const = 0;
 
  private:

@@ -13,37 +13,37 @@
 
 namespace peft {
 
-/// One of the adapters of an experiment.
+/// One adapter of an experiment.
 struct NamedAdapter {
   std::string name;    ///< HF's adapter_name: "default", or the subfolder it is saved in
-  std::string plugin;  ///< the method
+  std::string plugin;  ///< name of the plugin
   std::unique_ptr<Adapter> adapter;
   std::optional<double> lr;  ///< of its parameters; absent: the optimizer's
-  std::string init_from;     ///< folder of the adapter to go on from, or ""
+  std::string init_from;     ///< folder of the adapter to train further, or ""
 };
 /// In declared order: the first is the outermost.
 using AdapterStack = std::vector<NamedAdapter>;
 
-/// The keys of an [adapter] table that are the same for every method; the adapter is not made yet.
+/// Reads the keys of an [adapter] table that every method has. The adapter is not made yet.
 PEFT_API NamedAdapter read_adapter_keys(Options& table);
-/// The tables [[adapter]], or the one table [adapter], as adapters. Of what is wrong the document is told; an entry's
-/// adapter is null then, where there is none. Throws InputError for an init_from that is no adapter.
+/// Makes the adapters of the tables [[adapter]], or of the one table [adapter]. Errors are added to the document; the
+/// adapter of an entry that could not be made is null. Throws InputError if an init_from is not an adapter's folder.
 PEFT_API AdapterStack read_adapters(Document& document, Plugins& plugins);
 
-/// Attaches them in order and fills those that go on from a folder; the others look at the data first. Throws as
-/// Adapter::calibrate, Adapter::attach and load_adapter_weights.
+/// Attaches the adapters in order. One with init_from loads its weights; the others calibrate before they attach. Throws
+/// as Calibrated::calibrate, Adapter::attach and load_adapter_weights.
 PEFT_API void attach_adapters(AdapterStack& stack, Model& model, torch::Dtype dtype, const Calibration& data);
 
-/// Attaches them in order, each as resume_adapter does from its place below `folder`.
+/// Attaches the adapters in order, each with resume_adapter() from its folder_of().
 PEFT_API void resume_adapters(const std::string& folder, AdapterStack& stack, Model& model, torch::Dtype dtype);
 
-/// All their groups. Where there are several, groups and parameters bear the adapter's name.
+/// The groups of all adapters. If there are several, the names of groups and parameters start with the adapter's.
 PEFT_API std::vector<ParamGroup> groups_of(const AdapterStack& stack, const Model& model);
 
-/// Where PEFT saves it below a run's folder: the folder itself for "default", else a subfolder of its name.
+/// The adapter's folder in a run's folder, as in HF PEFT: the folder itself for "default", else a subfolder.
 PEFT_API std::string folder_of(const NamedAdapter& adapter, const std::string& folder);
 
-/// save_adapter and copy_adapter of each, in its place.
+/// save_adapter() and copy_adapter() of each, in its folder_of().
 PEFT_API void save_adapters(const std::string& folder, const AdapterStack& stack, const Model& model);
 PEFT_API void copy_adapters(const std::string& from, const std::string& to, const AdapterStack& stack,
                             const Model& model);

@@ -13,34 +13,33 @@ namespace peft {
 
 class Model;
 
-/// Which rows of which modules train: token ids of the input embedding, or of each module named by its end.
+/// Which embedding rows train: token ids of the input embedding, or by suffix of a module's name.
 using TokenIndices = IntListOrMap;
 
-/// How the layers of make_token_layers() are made.
+/// Options of make_token_layers().
 struct TokenLayerOptions {
-  std::string option;      ///< that named the tokens, for messages
-  std::string holder;      ///< child module that holds the rows, part of the saved key; "": the layer itself
-  bool random = false;     ///< start as random numbers, not as the base's rows
-  at::TensorOptions rows;  ///< dtype and device of what trains
+  std::string option;                ///< name of the option that lists the tokens, for messages
+  std::string holder;                ///< child module that has the rows, part of the saved key; "": the layer itself
+  bool random = false;               ///< initialize with random numbers instead of the base's rows
+  at::TensorOptions tensor_options;  ///< dtype and device of the trainable rows
 };
 
-/// A layer for each site: in place of the rows of its weight that belong to `tokens` it uses trained ones,
-/// `trainable_tokens_delta` [tokens, hidden] — the rows themselves, in spite of PEFT's name. A head tied to the
-/// embedding uses the embedding's rows: it gets a layer without parameters where it is not named, or named with the
-/// same tokens. Throws ConfigError for a token that is not in the vocabulary or named twice, for a site that is neither
-/// an embedding nor a linear layer without bias, and for one that is trained or adapted already.
+/// Makes a layer for each site that replaces the rows of `tokens` by trainable ones, `trainable_tokens_delta`
+/// [tokens, hidden]; despite HF PEFT's name these are the rows, not differences. A head tied to the embedding uses the
+/// embedding's rows: it gets a layer without parameters if it is not listed, or is listed with the same tokens. Throws
+/// ConfigError for a token that is not in the vocabulary or is listed twice, for a site that is neither an embedding nor
+/// a linear layer without bias, and for one that already trains or has an adapter.
 PEFT_API std::vector<std::pair<Site*, std::shared_ptr<AdapterLayer>>> make_token_layers(
-    const Model& model, const std::vector<std::pair<Site*, IntList>>& tokens, const TokenLayerOptions& tensor_options);
+    const Model& model, const std::vector<std::pair<Site*, IntList>>& tokens, const TokenLayerOptions& options);
 
-/// The sites that `indices` means, with their tokens. Throws ConfigError for a name that is the end of no module's.
+/// The sites that `indices` lists, with their tokens. Throws ConfigError for a suffix that matches no module.
 PEFT_API std::vector<std::pair<Site*, IntList>> token_sites(const Model& model, const TokenIndices& indices,
                                                             const std::string& option);
 
-/// The head's key in an adapter's file for each key that has trained rows of the embedding to which it is tied: PEFT
-/// saves them under both, where the whole embedding is saved or TrainableTokens is the method. Empty where the head
-/// has no layer that is tied.
+/// Pairs of keys in `file`: of the embedding's trained rows, and of the tied head, under which HF PEFT saves the same
+/// rows again. Empty if the head has no tied layer.
 PEFT_API std::vector<std::pair<std::string, std::string>> tied_keys(const Model& model, const StateDict& file);
-/// Takes what tied_keys() names as the head's out of a file. Throws InputError where it differs from the embedding's.
+/// `file` without the head's keys of tied_keys(). Throws InputError if their rows differ from the embedding's.
 PEFT_API StateDict without_tied_keys(const Model& model, StateDict file);
 
 }  // namespace peft

@@ -11,6 +11,7 @@
 #include "peft/planning/memory_estimate.h"
 #include "peft/plugin/plugins.h"
 #include "peft/train/clipping.h"
+#include "peft/train/objective.h"
 #include "peft/train/optimizer.h"
 #include "peft/train/options.h"
 #include "peft/train/precision.h"
@@ -47,6 +48,7 @@ struct PEFT_API Experiment {
   std::unique_ptr<Scheduler> scheduler;
   std::unique_ptr<GradientClipping> clipping;
   std::unique_ptr<Precision> precision;
+  std::unique_ptr<Objective> objective;
 
  private:
   explicit Experiment(Document file);

@@ -42,12 +42,29 @@ class PEFT_API AdapterLayer : public torch::nn::Module {
   virtual const AdapterLayer* tied_to() const { return nullptr; }
 };
 
-/// A place of the model where adapters attach. A site's path is its Hugging Face module path.
+/// Where a site is in its model, and what it does there.
+struct SiteInfo {
+  std::string path;                   ///< Hugging Face module path: "model.layers.3.self_attn.q_proj"
+  std::string role = {};              ///< what it does in its layer or model: see Site::role()
+  std::optional<int64_t> layer = {};  ///< index of its decoder layer, from 0
+  std::string checkpoint_path = {};   ///< path of its weights in the pretrained model's files; "": `path`
+};
+
+/// A module of the model that adapters can wrap (HF PEFT: target module).
 class PEFT_API Site : public torch::nn::Module {
  public:
-  explicit Site(std::string path);
+  explicit Site(SiteInfo info);
   ~Site() override;
-  const std::string& path() const { return path_; }
+  /// Hugging Face module path.
+  const std::string& path() const { return info_.path; }
+  /// What the site does in its layer: "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+  /// "input_layernorm", "post_attention_layernorm", "attention", "mlp"; outside of the layers "embedding", "norm",
+  /// "lm_head". The set is open: a layer of another family brings its own roles.
+  const std::string& role() const { return info_.role; }
+  /// Index of the decoder layer that the site is in; none for what is outside of the layers.
+  std::optional<int64_t> layer() const { return info_.layer; }
+  /// Path of the site's weights in the pretrained model's files. Replicated layers share one.
+  const std::string& checkpoint_path() const { return info_.checkpoint_path; }
 
   /// Puts a layer around this site; the first attached is the outermost. Throws ConfigError where one that is there
   /// must be the innermost.
@@ -96,7 +113,7 @@ class PEFT_API Site : public torch::nn::Module {
 
  private:
   Tensor current(const std::string& name, const Tensor& frozen) const;
-  std::string path_;
+  SiteInfo info_;
   WeightAndBias frozen_;
   std::map<std::string, Tensor> copies_;
   const Site* tied_to_ = nullptr;
@@ -108,7 +125,7 @@ class PEFT_API Site : public torch::nn::Module {
 /// y = x·Wᵀ + b, x: [..., in].
 class PEFT_API Linear : public Site {
  public:
-  Linear(std::string path, int64_t in, int64_t out, bool bias);
+  Linear(SiteInfo info, int64_t in, int64_t out, bool bias);
   ~Linear() override;
   Tensor forward(const Tensor& x) const;
   int64_t in_features() const { return in_; }
@@ -123,7 +140,7 @@ class PEFT_API Linear : public Site {
 /// Rows of W: ids [...] (int64) → [..., hidden].
 class PEFT_API Embedding : public Site {
  public:
-  Embedding(std::string path, int64_t rows, int64_t hidden);
+  Embedding(SiteInfo info, int64_t rows, int64_t hidden);
   ~Embedding() override;
   Tensor forward(const Tensor& ids) const;
   int64_t rows() const { return rows_; }
@@ -136,7 +153,7 @@ class PEFT_API Embedding : public Site {
 /// RMSNorm: x / sqrt(mean(x²) + eps) · w, computed in fp32 (Zhang & Sennrich 2019).
 class PEFT_API Norm : public Site {
  public:
-  Norm(std::string path, int64_t hidden, double eps);
+  Norm(SiteInfo info, int64_t hidden, double eps);
   ~Norm() override;
   Tensor forward(const Tensor& x) const;
   int64_t hidden() const { return hidden_; }

@@ -11,42 +11,45 @@
 
 namespace peft {
 
-/// A plugin file, working or not.
+/// A plugin file, usable or not.
 struct PluginStatus {
   std::string kind, name, version, file;
   std::string problem;  ///< "" if it can be used
 };
 
-/// The plugins of a search path. A file `peft_<kind>_<name>.so` is looked at only when it is asked for; what it was
-/// built for is read before it is loaded; once loaded it stays to the end of the process.
+/// The names of all kinds, in the list's order (plugin/kinds.h).
+PEFT_API StringList plugin_kind_names();
+
+/// The plugins on a search path. A file `peft_<kind>_<name>.so` is opened only when it is requested; its record (ABI,
+/// name, version) is read before it is loaded; a loaded file stays until the process ends.
 ///
 ///     Plugins plugins(Plugins::search_path({}));
 ///     auto adapter = plugins.make<Adapter>("lora", options);
 class PEFT_API Plugins {
  public:
-  /// Folders, absolute; the first that holds the file wins. Throws PluginError for a relative one.
+  /// Absolute folders; the first one with the file wins. Throws PluginError for a relative path.
   explicit Plugins(StringList search_path);
   ~Plugins();
-  /// `from_toml`, then $PEFT_PLUGIN_PATH (separated by colons), then `peft/plugins` beside libpeft; never the current
+  /// `from_toml`, then $PEFT_PLUGIN_PATH (separated by colons), then `peft/plugins` next to libpeft; never the current
   /// folder.
   static StringList search_path(const StringList& from_toml);
 
-  /// Loads the plugin and lets it build from its options. Throws PluginError if it is not there, not to be trusted,
-  /// built for something else, or fails; a peft::Error of the plugin comes through as it is.
+  /// Loads the plugin and creates its object from its options. Throws PluginError if the plugin is missing, untrusted,
+  /// built for another ABI, or fails; a peft::Error that it throws passes unchanged.
   template <class Interface>
   std::unique_ptr<Interface> make(const std::string& name, Options& options) {
     const Registry& registry = load(Kind<Interface>::name, name);
     try {
-      return (registry.*Kind<Interface>::table).make(name, options);
+      return registry.make<Interface>(name, options);
     } catch (...) {
       rethrow(Kind<Interface>::name, name);
     }
   }
-  /// Every plugin file of the search path, loaded to see whether it works, sorted by kind and name.
+  /// Every plugin file on the search path, loaded to check that it works; sorted by kind and name.
   std::vector<PluginStatus> scan();
-  /// The options of `kind`/`name`, with their defaults.
+  /// The options of `kind`/`name`, with their defaults. Throws PluginError for an unknown kind.
   std::vector<OptionInfo> describe(const std::string& kind, const std::string& name);
-  /// Those in use so far.
+  /// The plugins loaded so far.
   std::vector<PluginStatus> loaded() const;
 
  private:
@@ -54,7 +57,7 @@ class PEFT_API Plugins {
   const Registry& load(const std::string& kind, const std::string& name);
   const Loaded& load_file(const std::string& kind, const std::string& name, const std::string& file);
   std::string find(const std::string& kind, const std::string& name) const;
-  /// Called while an exception of the plugin is being handled.
+  /// Call while an exception of the plugin is being handled.
   [[noreturn]] void rethrow(const std::string& kind, const std::string& name) const;
   StringList search_path_;
   std::map<std::string, std::unique_ptr<Loaded>> loaded_;  ///< by file

@@ -1,28 +1,37 @@
 #pragma once
 
 #include <functional>
+#include <vector>
 
 #include "peft/base/export.h"
+#include "peft/plugin/stateful.h"
 #include "peft/runtime/tensors.h"
 
 namespace peft {
 
-/// Which dtypes hold what, and how the backward pass is made safe in them.
-class PEFT_API Precision {
+/// The dtypes of base and adapters, and how the backward pass is made safe in them. A plugin overrides the protected
+/// do_… methods, and the state methods where later steps depend on earlier ones.
+class PEFT_API Precision : public Stateful {
  public:
-  virtual ~Precision();
+  ~Precision() override;
   /// Of the frozen base and the activations.
-  virtual torch::Dtype base_dtype() const = 0;
+  torch::Dtype base_dtype() const;
   /// Of trainable parameters, their gradients and the optimizer's state.
-  virtual torch::Dtype adapter_dtype() const { return torch::kFloat32; }
-  /// Runs the forward pass; a place for autocast.
-  virtual Tensor forward(const std::function<Tensor()>& loss) { return loss(); }
-  /// Runs the backward pass, scaling the loss first if it must.
-  virtual void backward(const Tensor& loss);
-  /// Brings gradients back to their true scale. False: they overflowed and the step must be skipped (never retried).
-  virtual bool unscale_gradients(const std::vector<Tensor>& parameters);
-  virtual StateDict state_dict() const { return {}; }
-  virtual void load_state_dict(const StateDict& state);
+  torch::Dtype adapter_dtype() const;
+  /// Runs a forward pass; the place for autocast. Exceptions of `loss` itself pass unchanged.
+  Tensor forward(const std::function<Tensor()>& loss);
+  /// Runs the backward pass, and scales the loss first if necessary. Exceptions in autograd are attributed to the
+  /// precision: which layer they come from is unknown.
+  void backward(const Tensor& loss);
+  /// Restores the gradients' true scale. False: they overflowed, and the step must be skipped (it is never retried).
+  bool unscale_gradients(const std::vector<Tensor>& parameters);
+
+ protected:
+  virtual torch::Dtype do_base_dtype() const = 0;
+  virtual torch::Dtype do_adapter_dtype() const { return torch::kFloat32; }
+  virtual Tensor do_forward(const std::function<Tensor()>& loss) { return loss(); }
+  virtual void do_backward(const Tensor& loss);
+  virtual bool do_unscale_gradients(const std::vector<Tensor>& parameters);
 };
 
 }  // namespace peft

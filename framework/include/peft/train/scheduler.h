@@ -1,27 +1,28 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
-#include <string>
 
 #include "peft/base/export.h"
+#include "peft/plugin/stateful.h"
 
 namespace peft {
 
-/// The learning rate as a function of the step and, for the few that ask for them, of the evaluations so far.
-class PEFT_API Scheduler {
+/// The learning rate as a function of the step and, for the few that need them, of the evaluations so far. A plugin
+/// overrides the protected do_… methods; one that depends on evaluations also stores what it observed as its state.
+class PEFT_API Scheduler : public Stateful {
  public:
-  virtual ~Scheduler();
-  /// For optimizer step `step` (from 0) of `total_steps` (> 0); `base_lr` is the group's initial rate.
-  virtual double lr(int64_t step, int64_t total_steps, double base_lr) const = 0;
+  ~Scheduler() override;
+  /// The rate of optimizer step `step` (from 0) of `total_steps` (> 0); `base_lr` is the group's initial rate.
+  double lr(int64_t step, int64_t total_steps, double base_lr) const;
+  /// True: the rate depends on the evaluations. A run without one before its end is refused.
+  bool needs_evaluations() const;
+  /// Called after each evaluation, in order, with the mean loss of the held-out data.
+  void on_evaluation(double eval_loss);
 
-  /// True: the rate follows the evaluations, and a run that has none before its end is refused.
-  virtual bool needs_evaluations() const { return false; }
-  /// The loop tells of each evaluation, in order: the mean loss over the held-out tokens.
-  virtual void on_evaluation(double /*eval_loss*/) {}
-  /// Everything a resumed run needs of what was observed. Default: nothing, and load() refuses anything.
-  virtual std::map<std::string, double> state_dict() const { return {}; }
-  virtual void load(const std::map<std::string, double>& state);
+ protected:
+  virtual double do_lr(int64_t step, int64_t total_steps, double base_lr) const = 0;
+  virtual bool do_needs_evaluations() const { return false; }
+  virtual void do_on_evaluation(double /*eval_loss*/) {}
 };
 
 }  // namespace peft

@@ -1,0 +1,61 @@
+#include "adapters/adapter_folder.h"
+
+#include <cerrno>
+#include <cstring>
+#include <fstream>
+#include <iterator>
+#include <vector>
+
+#include "files/atomic_file.h"
+#include "files/descriptor.h"
+#include "peft/base/error.h"
+
+namespace peft {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+/// Returns whether the file existed. Throws ResourceError if it cannot be removed.
+bool remove_file(const fs::path& path) {
+  std::error_code error;
+  const bool existed = fs::remove(path, error);
+  if (error) throw ResourceError(printable(path.string(), 4096) + ": cannot be removed: " + error.message());
+  return existed;
+}
+
+bool file_equals(const fs::path& path, const std::string& text) {
+  std::ifstream file(path, std::ios::binary);
+  return file && std::string(std::istreambuf_iterator<char>(file), {}) == text;
+}
+
+}  // namespace
+
+void remove_stale_adapter_files(const fs::path& folder, const std::string& config) {
+  std::error_code error;
+  const bool has_adapter = fs::exists(folder / kAdapterWeights, error) || fs::exists(folder / kAdapterConfig, error);
+  bool changed = !file_equals(folder / kAdapterConfig, config) && remove_file(folder / kAdapterConfig);
+  changed = remove_file(folder / kEncoderState) || changed;
+  if (has_adapter && !fs::exists(folder / "config.json", error))
+    for (const std::string& name : tokenizer_files()) changed = remove_file(folder / name) || changed;
+  if (changed && !sync_folder(folder.string()))
+    throw ResourceError(printable(folder.string(), 4096) + " cannot be synced: " + std::strerror(errno));
+}
+
+void copy_file(const fs::path& from, const fs::path& to) {
+  std::ifstream file(from, std::ios::binary);
+  AtomicFile copy(to.string());
+  std::vector<char> chunk(std::size_t{1} << 20);
+  while (file.read(chunk.data(), static_cast<std::streamsize>(chunk.size())) || file.gcount() > 0)
+    copy.write(chunk.data(), static_cast<std::size_t>(file.gcount()));
+  if (!file.eof()) throw InputError(printable(from.string(), 4096) + ": cannot be read");
+  copy.commit();
+}
+
+void write_adapter_tokenizer(const Model& model, const std::string& folder) {
+  const auto& base = model.origin().checkpoint;
+  const AddedVocabulary* added = base != nullptr ? base->added() : nullptr;
+  if (added != nullptr && (!added->tokens.empty() || added->own_config)) write_tokenizer(*base, folder);
+}
+
+}  // namespace peft
