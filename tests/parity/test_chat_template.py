@@ -125,7 +125,7 @@ def test_date():
     compare(DATE, "<s>", "</s>")
 
 
-def test_raised_error_has_its_place():
+def test_raised_error_reports_its_location():
     request = {"messages": [{"role": "tool", "content": ""}], "add_generation_prompt": False}
     answer = run_tool({"template": "\n\n  {{ raise_exception('no ' + messages[0].role) }}", "bos": "", "eos": ""}, [request])
     assert answer[0]["error"].startswith("chat template: line 3, column ")

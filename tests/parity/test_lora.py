@@ -42,7 +42,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("adapter,model", [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_saved_form(run, tmp_path, adapter, model):
+def test_saved_file_equals_hf_peft(run, tmp_path, adapter, model):
     save_llama(tmp_path / "model", **model)
     check_saved_form(run, tmp_path, "lora", peft.LoraConfig, adapter)
 
@@ -57,7 +57,7 @@ def test_saved_form(run, tmp_path, adapter, model):
     ],
     ids=["all_linear", "biases", "embedding", "patterns"],
 )
-def test_training_goes_as_in_python(run, tmp_path, adapter):
+def test_training_equals_hf_peft(run, tmp_path, adapter):
     save_llama(tmp_path / "model", attention_bias="bias" in adapter)
     losses = check_training(run, tmp_path, "lora", adapter)
     assert losses[-1] < losses[0]

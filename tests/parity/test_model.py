@@ -49,7 +49,7 @@ def test_logits_and_loss(tmp_path, options, precision, dtype, bound):
     within("loss", apart(ours["loss"], loss), bound)
 
 
-def test_shards_and_half_files(tmp_path):
+def test_shards_and_half_precision_files(tmp_path):
     save_llama(tmp_path / "model", dtype=torch.float16, shard="40KB")
     # Read back: to(float16) would have rounded the peer's RoPE frequencies too.
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
@@ -106,7 +106,7 @@ def test_smollm2(tmp_path, model_gguf):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bf16_is_as_near_as_the_peers(tmp_path, case):
+def test_bf16_is_as_accurate_as_peer(tmp_path, case):
     """Where kernels are fused fewer values are rounded, so the two differ by more than the peer's own from another split of the
     batch; from the exact logits ours are no farther than a quarter more than the peer's."""
     save_llama(tmp_path / "model", **CASES[case])

@@ -373,7 +373,7 @@ def test_reduce_on_plateau(options):
 
 
 @pytest.mark.parametrize("name", [row[0] for row in {row[0]: row for row in SCHEDULES}.values()] + ["rex"])
-def test_one_step_and_warmup_only(name):
+def test_one_step_and_all_warmup(name):
     for options in ({}, {"warmup_ratio": 1.0}, {"warmup_steps": 100}) if name != "one_cycle" else ({},):
         rates = ask(kind="scheduler", name=name, options=toml(options), total=1, base_lr=1e-3)
         assert len(rates) == 1 and 0 <= rates[0] <= 1e-3

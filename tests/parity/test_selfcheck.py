@@ -18,7 +18,7 @@ def test_lora(run, options):
     assert "gradients are those of finite differences" in told and "folded into weights it computes the same" in told
 
 
-def test_what_cannot_be_checked(run):
+def test_selfcheck_refuses(run):
     assert "adapter/NAME" in run("peft-run", "selfcheck", "optimizer/adamw", code=2).stderr
     assert "nonesuch" in run("peft-run", "selfcheck", "adapter/nonesuch", code=4).stderr
     assert "'rank'" in run("peft-run", "selfcheck", "adapter/lora", "--set", "rank=3", code=2).stderr
