@@ -98,10 +98,10 @@ def peer_command(folder, request):
 def run_peer(folder, request, environment):
     environment = {"HF_HUB_OFFLINE": "1"} | environment
     lines, seen = run(peer_command(folder, request), environment, lambda line: line.startswith('{"loss"'))
-    told = [json.loads(line) for line in lines if line.startswith('{"loss"')]
+    printed = [json.loads(line) for line in lines if line.startswith('{"loss"')]
     parameters = next(json.loads(line)["parameters"] for line in lines if line.startswith('{"parameters"'))
-    return {"seconds": [t["seconds"] for t in told], "losses": [t["loss"] for t in told],
-            "faults": [t["faults"] for t in told], "parameters": parameters, **seen}
+    return {"seconds": [t["seconds"] for t in printed], "losses": [t["loss"] for t in printed],
+            "faults": [t["faults"] for t in printed], "parameters": parameters, **seen}
 
 
 def write_experiment(options, folder, request, steps, more):
@@ -133,9 +133,9 @@ def memory_by_name(lines, start):
 def run_ours(options, folder, experiment):
     lines, seen = run([options.build / "bin" / "peft-run", experiment], {"OMP_NUM_THREADS": str(options.threads)},
                       lambda line: re.match(r"step \d+/", line))
-    told = [json.loads(line) for line in (folder / "out" / "metrics.jsonl").read_text().splitlines()]
-    told = [line for line in told if "loss" in line]
+    printed = [json.loads(line) for line in (folder / "out" / "metrics.jsonl").read_text().splitlines()]
+    printed = [line for line in printed if "loss" in line]
     faults = [after[1] - before[1] for before, after in zip(seen["marks"], seen["marks"][1:])]
     parameters = next(line.split()[2] for line in lines if line.startswith("trainable params:"))
-    return {"seconds": [t["seconds"] for t in told], "losses": [t["loss"] for t in told], "faults": [0, *faults],
+    return {"seconds": [t["seconds"] for t in printed], "losses": [t["loss"] for t in printed], "faults": [0, *faults],
             "parameters": int(parameters.replace(",", "")), "components": memory_by_name(lines, "at the peak:"), **seen}

@@ -117,9 +117,9 @@ def settings(method):
 
 def evaluate(options, held_out, *adapter):
     """Loss, and percent of the learned tokens that come out likeliest, of the base or of an adapter."""
-    told = peft_run(options, "eval", "--model", options.model, "--data", held_out, "--precision", options.precision,
+    printed = peft_run(options, "eval", "--model", options.model, "--data", held_out, "--precision", options.precision,
                     "--max-length", options.max_length, "--format", TASKS[options.task][0], *adapter)
-    loss, _, accuracy = told.splitlines()[-1].split()[:3]
+    loss, _, accuracy = printed.splitlines()[-1].split()[:3]
     return float(loss), float(accuracy)
 
 
@@ -142,74 +142,74 @@ def measure(options, folder, files, method):
 
 
 def begin(options):
-    told = {"task": options.task, "machine": common.machine(), "model": options.model.name, "precision": options.precision,
+    printed = {"task": options.task, "machine": common.machine(), "model": options.model.name, "precision": options.precision,
             "threads": options.threads, "steps": options.steps, "batch": options.batch, "max_length": options.max_length,
             "held_out": options.held_out, "seed": options.seed, "methods": {}}
     if not options.out.exists():
-        return told
+        return printed
     before = json.loads(options.out.read_text())
-    different = [key for key in SAME if before.get(key) != told[key]]
+    different = [key for key in SAME if before.get(key) != printed[key]]
     if different:
         sys.exit(f"{options.out} was measured otherwise ({', '.join(different)}): name another file")
     return before
 
 
 def run_all(options):
-    told, failed = begin(options), []
-    wanted = [name for name in methods(options) if "step" not in told["methods"].get(name, {})]
+    printed, failed = begin(options), []
+    wanted = [name for name in methods(options) if "step" not in printed["methods"].get(name, {})]
     with tempfile.TemporaryDirectory(prefix="peft_methods_") as scratch:
         files = split(options, pathlib.Path(scratch))
-        if wanted and "base_loss" not in told:
-            told["base_loss"], told["base_accuracy"] = evaluate(options, files[1])
+        if wanted and "base_loss" not in printed:
+            printed["base_loss"], printed["base_accuracy"] = evaluate(options, files[1])
         for method in wanted:
             folder = pathlib.Path(scratch) / method
             folder.mkdir()
             try:
                 record = measure(options, folder, files, method)
-                text = f"{told['base_loss']:.4f} → {record['eval_loss']:.4f}, {record['step']:.2f} s a step"
+                text = f"{printed['base_loss']:.4f} → {record['eval_loss']:.4f}, {record['step']:.2f} s a step"
             except (RuntimeError, FileNotFoundError) as error:
                 record = {"error": str(error)}
                 text = f"failed: {error}"
                 failed.append(method)
-            told["methods"][method] = record
-            common.write(options.out, told)
+            printed["methods"][method] = record
+            common.write(options.out, printed)
             print(f"{method}: {text}", file=sys.stderr, flush=True)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
 
-def ranked(told):
+def ranked(printed):
     """What was measured, the lowest loss first."""
-    known = [(name, record) for name, record in told["methods"].items() if "step" in record]
+    known = [(name, record) for name, record in printed["methods"].items() if "step" in record]
     return sorted(known, key=lambda item: item[1]["eval_loss"])
 
 
-def introduction(told):
-    _, about = TASKS[told["task"]]
-    return (f"{told['machine']}; {told['threads']} threads used, {told['model']}, {told['precision']}. {about}, "
-            f"{told['steps']} steps of {told['batch']} examples cut at {told['max_length']} tokens; loss and share of likeliest "
-            f"tokens on {told['held_out']} held-out examples, which are {told['base_loss']:.4f} and {told['base_accuracy']:.1f} % "
-            f"without an adapter. Seconds: median of a step. GiB: highest resident memory in training. One run each (seed {told['seed']}), each method with the options "
+def introduction(printed):
+    _, about = TASKS[printed["task"]]
+    return (f"{printed['machine']}; {printed['threads']} threads used, {printed['model']}, {printed['precision']}. {about}, "
+            f"{printed['steps']} steps of {printed['batch']} examples cut at {printed['max_length']} tokens; loss and share of likeliest "
+            f"tokens on {printed['held_out']} held-out examples, which are {printed['base_loss']:.4f} and {printed['base_accuracy']:.1f} % "
+            f"without an adapter. Seconds: median of a step. GiB: highest resident memory in training. One run each (seed {printed['seed']}), each method with the options "
             f"and the rate of its `example.toml` but for what `OWN` in `tests/benchmark/methods.py` says: what another rate, "
             f"rank or task would give is not in here.")
 
 
-def table(told):
+def table(printed):
     header = ["method", "learned parameters", "rate", "loss", "lower by", "likeliest, %", "s a step", "GiB", "file, KiB"]
     lines = [[f"`{name}`", f"{r['parameters']:,}", f"{r['lr']:g}", f"{r['eval_loss']:.4f}",
-              f"{told['base_loss'] - r['eval_loss']:.4f}", f"{r['accuracy']:.1f}", f"{r['step']:.2f}",
-              f"{r['training_peak'] / 2**30:.2f}", f"{r['file'] / 2**10:,.0f}"] for name, r in ranked(told)]
+              f"{printed['base_loss'] - r['eval_loss']:.4f}", f"{r['accuracy']:.1f}", f"{r['step']:.2f}",
+              f"{r['training_peak'] / 2**30:.2f}", f"{r['file'] / 2**10:,.0f}"] for name, r in ranked(printed)]
     return common.markdown(header, lines)
 
 
-def save_plot(told, path):
+def save_plot(printed, path):
     """The same figures make the same file: no date, no random names."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError:
         sys.exit("the plot needs matplotlib: pip install matplotlib")
-    shown = list(reversed(ranked(told)))
+    shown = list(reversed(ranked(printed)))
     names = [name for name, _ in shown]
     panels = [("held-out loss", lambda r: r["eval_loss"]), ("learned parameters", lambda r: r["parameters"]),
               ("seconds a step", lambda r: r["step"]), ("highest memory, GiB", lambda r: r["training_peak"] / 2**30)]
@@ -229,12 +229,12 @@ def save_plot(told, path):
 
 
 def section(file):
-    told = json.loads(file.read_text())
-    if not ranked(told):
+    printed = json.loads(file.read_text())
+    if not ranked(printed):
         sys.exit(f"{file} holds no measured method")
-    plot = IMAGES / f"methods-{told['task']}.svg"
-    save_plot(told, plot)
-    return f"{textwrap.fill(introduction(told), 128)}\n\n{table(told)}\n\n![The same as a plot](images/{plot.name})\n"
+    plot = IMAGES / f"methods-{printed['task']}.svg"
+    save_plot(printed, plot)
+    return f"{textwrap.fill(introduction(printed), 128)}\n\n{table(printed)}\n\n![The same as a plot](images/{plot.name})\n"
 
 
 def draw(options):

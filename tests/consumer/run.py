@@ -26,7 +26,7 @@ def run(*command, **keywords):
     return subprocess.run([str(word) for word in command], check=True, env=environment, **keywords)
 
 
-def told(*command):
+def output_of(*command):
     text = run(*command, stdout=subprocess.PIPE, text=True).stdout
     print(text, flush=True)
     return text
@@ -46,14 +46,14 @@ def build_outside(folder, prefix):
 
 def check_found(peft_run, prefix, folders, paths):
     # Not found until its folder is named.
-    listed = told(peft_run, "list")
+    listed = output_of(peft_run, "list")
     assert str(prefix / "lib") in listed, "the installed plugins' folder is searched"
     assert not any(name in listed for name in KINDS.values())
-    rows = [line.split() for line in told(peft_run, "list", *paths).splitlines()]
+    rows = [line.split() for line in output_of(peft_run, "list", *paths).splitlines()]
     for kind, name in KINDS.items():
         assert [kind, name, "0.1.0", f"{folders[kind]}/peft_{kind}_{name}.so"] in rows
-    assert '["v_proj", "down_proj"]' in told(peft_run, "describe", "adapter/my_method", *paths)
-    assert "BROKEN" not in told(peft_run, "selfcheck", "adapter/my_method", *paths)
+    assert '["v_proj", "down_proj"]' in output_of(peft_run, "describe", "adapter/my_method", *paths)
+    assert "BROKEN" not in output_of(peft_run, "selfcheck", "adapter/my_method", *paths)
 
 
 def model_and_data(folder):

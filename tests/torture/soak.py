@@ -35,7 +35,7 @@ def open_files(folder):
 
 
 def short_pipe():
-    """(to read, to write): it holds one write, so whoever writes a line waits until the one before it was read."""
+    """(to read, to write): it holds one write, so writing a line waits until the previous one was read."""
     reading, writing = os.pipe2(os.O_DIRECT | os.O_CLOEXEC)
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, os.sysconf("SC_PAGESIZE"))
     return os.fdopen(reading), os.fdopen(writing, "w")
@@ -55,7 +55,7 @@ def watched(bench, folder, path):
         for line in reading:
             most = max(most, len(output.checkpoints(folder)))
             step, state = re.match(r"step (\d+)/", line), look(process.pid)
-            if step and state and int(step[1]) < STEPS:  # behind the last line it ends
+            if step and state and int(step[1]) < STEPS:  # it exits after the last line
                 seen.append((int(step[1]), *state))
         late.cancel()
     errors = process.communicate()[1]
