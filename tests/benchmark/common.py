@@ -34,7 +34,7 @@ def machine():
 
 
 def write(path, value):
-    """Whole or not at all: whoever is broken off leaves what was written before."""
+    """Writes the file atomically: an interrupted process leaves the previous content."""
     draft = path.with_name(path.name + ".part")
     draft.write_text(json.dumps(value, indent=1) + "\n")
     draft.replace(path)
@@ -64,7 +64,7 @@ def mark(process):
     now, folder = time.perf_counter(), pathlib.Path(f"/proc/{process.pid}")
     faults = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[7])
     highest = re.search(r"VmHWM:\s*(\d+) kB", (folder / "status").read_text())  # missing once the process has ended
-    (folder / "clear_refs").write_text("5")  # the highest begins anew
+    (folder / "clear_refs").write_text("5")  # resets the peak
     return now, faults, int(highest[1]) * 1024 if highest else 0
 
 
@@ -105,7 +105,7 @@ def run_peer(folder, request, environment):
 
 
 def write_experiment(options, folder, request, steps, more):
-    """An experiment on the data that request names; the tables of more go over its own, key by key."""
+    """Writes an experiment on the data named in `request`; the tables of `more` override its own, key by key."""
     tables = {
         "model": {"path": str(options.model)},
         "data": {"train": request["files"][0], "format": request["format"], "max_length": request["max_length"]},

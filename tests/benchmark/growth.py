@@ -5,10 +5,10 @@
     tests/benchmark/growth.py --out growth.json                                  everything, most of an hour on two cores
     tests/benchmark/growth.py --out growth.json --axes length --contestants ours eager
     tests/benchmark/growth.py --draw growth.json                                 tables, to standard output
-    tests/benchmark/growth.py --draw growth.json --folder docs/images            plots besides; needs matplotlib
+    tests/benchmark/growth.py --draw growth.json --folder docs/images            draws the plots; needs matplotlib
 
-The base point is one example of 512 tokens a step, r = 16 on all linear layers of all 30 blocks, AdamW, nothing computed again
-in the backward pass. Each axis moves one choice and leaves the others; optimizer and checkpointing are peft-run's alone. Rows are
+The base point is one example of 512 tokens per step, r = 16 on all linear layers of all 30 blocks, AdamW, without activation
+checkpointing. Each axis moves one choice and leaves the others; optimizer and checkpointing are peft-run's alone. Rows are
 lines of c4_demo joined until they are full, all learned; lora_alpha is 2 r, clipping 1.0, the learning rate constant.
 
 Each point is a process of its own with one step to warm up and --steps measured ones. All contestants must learn as many
@@ -57,7 +57,7 @@ AXES = {
     "targets": Axis("Target modules", "modules adapted in each block", list(TARGETS)),
     "layers": Axis("Layers", "blocks adapted, from the last", [5, 10, 20, LAYERS]),
     "optimizer": Axis("Optimizer", "optimizer", ["adamw", "sgd"], only_ours=True),
-    "checkpointing": Axis("Activation checkpointing", "computed again", ["none", "selective", "full"], only_ours=True),
+    "checkpointing": Axis("Activation checkpointing", "recomputed", ["none", "selective", "full"], only_ours=True),
 }
 
 
@@ -71,7 +71,7 @@ def arguments():
     parser.add_argument("--limit-gib", type=float, default=round(0.9 * memory / 2**30, 1),
                         help="leave out what should need more than this, by the line through the two points before "
                              "(default: nine tenths of the machine's memory, here %(default)s)")
-    parser.add_argument("--out", type=pathlib.Path, help="the JSON file; one that is there is gone on with")
+    parser.add_argument("--out", type=pathlib.Path, help="the JSON file; an existing one is continued")
     parser.add_argument("--draw", type=pathlib.Path, metavar="FILE.json", help="measure nothing, show this file")
     parser.add_argument("--folder", type=pathlib.Path, help="for the plots of --draw")
     options = parser.parse_args()
@@ -225,7 +225,7 @@ def memory_cell(record):
 
 def contestants_table(axis, of_values):
     names = [CONTESTANTS[contestant] for contestant in next(iter(of_values.values()))]
-    header = [AXES[axis].label, *(f"{name}: s a step (tokens/s)" for name in names), *(f"{name}: GiB" for name in names)]
+    header = [AXES[axis].label, *(f"{name}: s/step (tokens/s)" for name in names), *(f"{name}: GiB" for name in names)]
     return common.markdown(header, [[str(value), *map(time_cell, of_value.values()), *map(memory_cell, of_value.values())]
                              for value, of_value in of_values.items()])
 
@@ -240,7 +240,7 @@ def components_table(axis, of_values):
         plan, seen = ([printed.get(component, 0) for component in COMPONENTS] for printed in (record["plan"], record["components"]))
         lines.append([str(value), f"{record['parameters']:,}", f"{sum(plan) / 2**20:.0f}", f"{sum(seen) / 2**20:.0f}",
                       f"{sum(plan) / sum(seen):.2f}", *(f"{size / 2**20:.1f}" for size in seen)])
-    header = [AXES[axis].label, "learned parameters", "plan", "highest", "plan is", *COMPONENTS]
+    header = [AXES[axis].label, "trainable parameters", "plan", "highest", "plan is", *COMPONENTS]
     return "peft's memory in MiB:\n\n" + common.markdown(header, lines) if lines else ""
 
 
@@ -251,7 +251,7 @@ def figures(of_values, contestant, key):
 
 
 def ticks(values):
-    """As many as stand apart, from the largest down."""
+    """Selects as many as can be distinguished, from the largest down."""
     apart = 0.08 * (values[-1] - values[0])
     shown = [values[-1]]
     for value in reversed(values[:-1]):
@@ -263,9 +263,9 @@ def ticks(values):
 def panel(plot, axis, of_values, key, scale, title):
     for contestant in next(iter(of_values.values())):
         values, sizes = figures(of_values, contestant, key)
-        colour, shape = LOOKS[contestant]
+        color, shape = LOOKS[contestant]
         places = values if AXES[axis].numeric() else [list(of_values).index(value) for value in values]
-        plot.plot(places, [size / scale for size in sizes], color=colour, marker=shape, label=CONTESTANTS[contestant])
+        plot.plot(places, [size / scale for size in sizes], color=color, marker=shape, label=CONTESTANTS[contestant])
     if AXES[axis].numeric():
         plot.set_xticks(ticks(list(of_values)))
     else:

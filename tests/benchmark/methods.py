@@ -9,7 +9,7 @@
 
 SmolLM2-135M-Instruct learns a task: to follow instructions (alpaca_en_demo), or the topic of a BBC article by its first 300
 characters, one letter of five. --held-out examples, drawn by --seed, are kept for the evaluation. Each method has the [adapter]
-table and the rate of its plugin's example.toml, but for what OWN says; AdamW without weight decay, cosine with a warm-up,
+table and the rate of its plugin's example.toml, except for what OWN says; AdamW without weight decay, cosine with a warm-up,
 clipping 1.0. A process of its own for each method. --out is written after each; with a file that is there, what it lacks, or
 what failed, is run.
 """
@@ -57,7 +57,7 @@ def arguments():
     parser.add_argument("--held-out", type=int, default=64)
     parser.add_argument("--seed", type=int, default=42, help="of the split and of each run")
     parser.add_argument("--precision", default=default_precision(), help="default here: %(default)s")
-    parser.add_argument("--out", type=pathlib.Path, help="the JSON file; one that is there is gone on with")
+    parser.add_argument("--out", type=pathlib.Path, help="the JSON file; an existing one is continued")
     parser.add_argument("--draw", type=pathlib.Path, nargs="+", metavar="FILE.json", help="measure nothing, show these files")
     options = parser.parse_args()
     if (options.out is None) == (options.draw is None):
@@ -116,7 +116,7 @@ def settings(method):
 
 
 def evaluate(options, held_out, *adapter):
-    """Loss, and percent of the learned tokens that come out likeliest, of the base or of an adapter."""
+    """Loss, and percentage of target tokens predicted as most probable, of the base or of an adapter."""
     printed = peft_run(options, "eval", "--model", options.model, "--data", held_out, "--precision", options.precision,
                     "--max-length", options.max_length, "--format", TASKS[options.task][0], *adapter)
     loss, _, accuracy = printed.splitlines()[-1].split()[:3]
@@ -166,7 +166,7 @@ def run_all(options):
             folder.mkdir()
             try:
                 record = measure(options, folder, files, method)
-                text = f"{printed['base_loss']:.4f} → {record['eval_loss']:.4f}, {record['step']:.2f} s a step"
+                text = f"{printed['base_loss']:.4f} → {record['eval_loss']:.4f}, {record['step']:.2f} s/step"
             except (RuntimeError, FileNotFoundError) as error:
                 record = {"error": str(error)}
                 text = f"failed: {error}"
@@ -187,15 +187,15 @@ def ranked(printed):
 def introduction(printed):
     _, about = TASKS[printed["task"]]
     return (f"{printed['machine']}; {printed['threads']} threads used, {printed['model']}, {printed['precision']}. {about}, "
-            f"{printed['steps']} steps of {printed['batch']} examples cut at {printed['max_length']} tokens; loss and share of likeliest "
+            f"{printed['steps']} steps of {printed['batch']} examples truncated to {printed['max_length']} tokens; loss and share of top-1 "
             f"tokens on {printed['held_out']} held-out examples, which are {printed['base_loss']:.4f} and {printed['base_accuracy']:.1f} % "
             f"without an adapter. Seconds: median of a step. GiB: highest resident memory in training. One run each (seed {printed['seed']}), each method with the options "
-            f"and the rate of its `example.toml` but for what `OWN` in `tests/benchmark/methods.py` says: what another rate, "
+            f"and the rate of its `example.toml` except for what `OWN` in `tests/benchmark/methods.py` says: what another rate, "
             f"rank or task would give is not in here.")
 
 
 def table(printed):
-    header = ["method", "learned parameters", "rate", "loss", "lower by", "likeliest, %", "s a step", "GiB", "file, KiB"]
+    header = ["method", "trainable parameters", "rate", "loss", "lower by", "top-1, %", "s/step", "GiB", "file, KiB"]
     lines = [[f"`{name}`", f"{r['parameters']:,}", f"{r['lr']:g}", f"{r['eval_loss']:.4f}",
               f"{printed['base_loss'] - r['eval_loss']:.4f}", f"{r['accuracy']:.1f}", f"{r['step']:.2f}",
               f"{r['training_peak'] / 2**30:.2f}", f"{r['file'] / 2**10:,.0f}"] for name, r in ranked(printed)]
@@ -211,8 +211,8 @@ def save_plot(printed, path):
         sys.exit("the plot needs matplotlib: pip install matplotlib")
     shown = list(reversed(ranked(printed)))
     names = [name for name, _ in shown]
-    panels = [("held-out loss", lambda r: r["eval_loss"]), ("learned parameters", lambda r: r["parameters"]),
-              ("seconds a step", lambda r: r["step"]), ("highest memory, GiB", lambda r: r["training_peak"] / 2**30)]
+    panels = [("held-out loss", lambda r: r["eval_loss"]), ("trainable parameters", lambda r: r["parameters"]),
+              ("seconds/step", lambda r: r["step"]), ("highest memory, GiB", lambda r: r["training_peak"] / 2**30)]
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "peft", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(9, 1.2 + 0.2 * len(names)), layout="constrained")
@@ -221,7 +221,7 @@ def save_plot(printed, path):
             plot.set_xlabel(title)
             plot.grid(alpha=0.3)
             plot.spines[["top", "right"]].set_visible(False)
-            if title == "learned parameters":
+            if title == "trainable parameters":
                 plot.set_xscale("log")
             elif title != "held-out loss":
                 plot.set_xlim(left=0)

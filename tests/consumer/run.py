@@ -75,7 +75,7 @@ def model_and_data(folder):
 
 
 def check_training(peft_run, folder, folders):
-    """The template's example as it stands, but for the model and the four other plugins."""
+    """Trains with the template's example, with another model and the four other plugins."""
     sets = [*model_and_data(folder), "plugins.paths=" + json.dumps([str(path) for path in folders.values()])]
     sets += [f"{kind}.name={name}" for kind, name in KINDS.items() if kind != "adapter"]
     run(peft_run, folder / "adapter" / "example.toml", *(word for set_ in sets for word in ("--set", set_)))
