@@ -1,6 +1,6 @@
-"""Promises about a tokenizer saved beside an adapter that speaks otherwise than the base's: its chat template and its end token are
-those of every command that takes the folder, as they are for who loads the tokenizer from it in Python; merged, or gone on from,
-they come along; adapters that contradict each other are refused."""
+"""An adapter saved with a tokenizer that differs from the base's: every command that takes the folder uses its chat template and end
+token, as Python does when it loads the tokenizer from there; merging and continued training keep them; adapters that contradict
+each other are refused."""
 
 import itertools
 import json

@@ -1,7 +1,7 @@
-"""Promises about tokens added to a base's vocabulary ([model] added_tokens), with a tied head and without, whatever trains them: the
-tokenizer saved beside the adapter has HF's ids; HF PEFT's AutoPeftModel takes the folder as it is and computes the same, and what
-PEFT saves of a resized model is the same model here; training goes the way it goes there; merged, or gone on from, it is the same
-model; the commands know the tokens; what cannot be is refused."""
+"""Tokens added to a base's vocabulary ([model] added_tokens), with and without a tied head, whatever trains them: the saved tokenizer
+has HF's ids; HF PEFT's AutoPeftModel loads the folder and computes the same, and a resized model that HF PEFT saves computes the
+same here; training takes the same steps; merging and continued training preserve the model; the commands use the tokens; invalid
+settings are refused."""
 
 import json
 import shutil

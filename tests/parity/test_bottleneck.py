@@ -1,5 +1,5 @@
-"""Promises of bottleneck adapters, which HF PEFT does not have: a plain torch re-implementation, hooked onto transformers' modules,
-computes the same, has the same gradients and trains the same way."""
+"""Bottleneck adapters, which HF PEFT does not have: a plain torch implementation, hooked into transformers' modules, computes the
+same outputs and gradients and trains the same way."""
 
 import json
 

@@ -1,5 +1,4 @@
-"""Promises that peft renders chat templates as transformers' apply_chat_template(tokenize=False) does, text for text and
-error for error."""
+"""Chat templates render to the same text, and fail with the same error, as transformers' apply_chat_template(tokenize=False)."""
 
 import datetime
 import json

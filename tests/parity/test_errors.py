@@ -1,5 +1,5 @@
-"""Promises what happens on bad input: the designed exit code, a message that says what is wrong, where, and what would be
-right, and not one file written or changed."""
+"""Invalid input: the documented exit code, a message that says what is wrong, where, and what would be right, and no file written or
+changed."""
 
 import json
 import os

@@ -1,6 +1,6 @@
-"""Promises that what peft-run exports is what others read: GGUF files equal those of llama.cpp's own converters byte for byte,
-of the model merged and of the adapter alone, with the true scale of every module; and several adapters become one as HF PEFT's
-add_weighted_adapter makes it."""
+"""Exports are what other programs read: GGUF files equal those of llama.cpp's own converters byte for byte, for the merged model and
+for the adapter alone, with the exact scale of every module; combining adapters gives the result of HF PEFT's
+add_weighted_adapter."""
 
 import json
 import os

@@ -1,6 +1,5 @@
-"""Promises that a GGUF file is read as Hugging Face reads it: every tensor bit for bit as the gguf package dequantises it
-(q and k with llama.cpp's permutation undone, as in transformers), the configuration as transformers makes it, and for
-each type of tensor that is implemented."""
+"""A GGUF file is read as Hugging Face reads it: every tensor bit for bit as the gguf package dequantizes it (q and k with llama.cpp's
+permutation undone, as in transformers), the configuration as transformers builds it, for each supported tensor type."""
 
 import json
 import os

@@ -1,6 +1,6 @@
-"""Promises what becomes of a model, tokenizer, data set, adapter or experiment that is broken or forged: the designed exit
-code, within a minute and a gigabyte, never a signal; one message that names the file and what is wrong in it, without a
-control character; and nothing written. What is sound is taken."""
+"""A broken or forged model, tokenizer, data set, adapter or experiment: the documented exit code within a minute and a gigabyte,
+never a signal; one message that names the file and the problem, without control characters; nothing written. Valid input is
+accepted."""
 
 import json
 import os

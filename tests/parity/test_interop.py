@@ -1,5 +1,5 @@
-"""Promises that adapters come and go between peft and HF PEFT: one made there computes the same here; each key of its file is
-used once, and what does not fit is listed; another base is noticed; several adapters at once add up as they do there."""
+"""Adapters are exchanged with HF PEFT: one made there computes the same here; each key of its file is used once, and mismatched keys
+are listed; a different base is detected; several adapters at once add up as they do there."""
 
 import json
 import warnings

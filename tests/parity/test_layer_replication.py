@@ -1,7 +1,6 @@
-"""Promises of LoRA's layer_replication beside those that test_methods.py makes of its rows: what trains and what there is are counted
-as HF PEFT counts them, and the plan counts the deeper model's activations; the starts of the data see the deeper model; a saved
-adapter is gone on from, generated with and judged on it; merged or exported whole, the deeper model is written; what cannot be is
-refused."""
+"""LoRA's layer_replication, in addition to its rows in test_methods.py: parameters are counted as HF PEFT counts them, and the plan
+counts the deeper model's activations; data-driven initialization uses the deeper model; a saved adapter can be trained further,
+generate and be evaluated; merge and export write the complete deeper model; invalid settings are refused."""
 
 import json
 import re

@@ -1,7 +1,6 @@
-"""Promises that a LoRA trained by peft-run is one of Hugging Face PEFT's: for every set of options the same tensors under
-the same names, with the same shapes and dtypes, and the same adapter_config.json; that PEFT finds in it all that it looks
-for, and nothing else; and that training goes the way it goes in Python: the same losses and the same weights after
-several steps of AdamW."""
+"""A LoRA trained by peft-run is a LoRA of HF PEFT: for every set of options the same tensors with the same names, shapes and dtypes,
+and the same adapter_config.json; HF PEFT finds all keys that it expects and no other; and training takes the same steps as in
+Python: the same losses and weights after several steps of AdamW."""
 
 import peft
 import pytest

@@ -1,6 +1,6 @@
-"""Promises of LoRA's starts: each begins where PEFT's own begins on the same weights and batches; training goes the same way from
-there; what was taken out of the base comes back in the saved adapter, which PEFT takes on the original base, as one that it
-converted itself; LoRA-FA's steps are those of PEFT's optimizer."""
+"""LoRA's initializations: each equals HF PEFT's on the same weights and batches, and training takes the same steps from there; what was
+subtracted from the base is added to the saved adapter, which HF PEFT loads on the original base like one that it converted itself;
+LoRA-FA's steps equal those of HF PEFT's optimizer."""
 
 import dataclasses
 import importlib.util

@@ -1,7 +1,6 @@
-"""Promises about memory, by the real peft-run on SmolLM2-135M-Instruct: the plan is within 20 % of what the run then holds, tensors
-and process; a run that is expected to need more than [memory] limit, a control group or the machine has is refused before its
-first step, with the sum and with changes that do fit; and where memory is missing after all the exit code is 5, with a message,
-never a signal."""
+"""Memory, with the real peft-run on SmolLM2-135M-Instruct: the plan is within 20 % of the peak of the run, for tensors and for the
+process; a run that is expected to exceed [memory] limit, a control group or the machine is refused before its first step, with the
+sum and with changes that do fit; if memory runs out anyway, the exit code is 5 with a message, never a signal."""
 
 import json
 import os

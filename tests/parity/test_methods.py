@@ -1,7 +1,6 @@
-"""Promises of every method that HF PEFT has, too, for each row of the table below: an adapter made there computes the same here
-and has the same gradients; one made here has PEFT's keys, shapes and config, and PEFT takes it; training goes the way it goes
-there; merged into weights it is the same model; the method keeps what `peft-run selfcheck` asks of every method; and what is
-exactly a LoRA can be exported as one."""
+"""Every method that HF PEFT has too, for each row of the table below: an adapter made there has the same outputs and gradients here; one
+made here has HF PEFT's keys, shapes and config, and HF PEFT loads it; training takes the same steps; merged into the weights it is
+the same model; `peft-run selfcheck` passes; and a method that is exactly a LoRA can be exported as one."""
 
 import json
 import re

@@ -1,6 +1,6 @@
-"""Promises that the decoder computes what transformers computes: logits and masked loss of the Llama family with every
-shape of attention, biases, tied or free head and each RoPE scaling, from one safetensors file or shards, in fp64, fp32 and
-bf16; the gradients of every adapter tensor, fused or not; and SmolLM2-135M-Instruct from its GGUF within 1e-4."""
+"""The decoder computes what transformers computes: logits and masked loss of the Llama family with every shape of attention, biases,
+tied or untied head and each RoPE scaling, from one safetensors file or shards, in fp64, fp32 and bf16; the gradients of every
+adapter tensor, fused or not; and SmolLM2-135M-Instruct from its GGUF within 1e-4."""
 
 import warnings
 

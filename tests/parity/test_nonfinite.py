@@ -1,6 +1,6 @@
-"""Promises that NaN and infinity do not get in with a file: weights of a Hugging Face folder in any type, scales of a quantised
-GGUF, an adapter's tensors are refused with the tensor's name, exit code 3 and nothing written, as are weights that a narrower type
-cannot hold. And that a model's file that is cut off while it is in use ends a run with its name, not with a signal."""
+"""NaN and infinity in a file are refused: weights of a Hugging Face folder in any type, scales of a quantized GGUF and an adapter's
+tensors, with the tensor's name, exit code 3 and nothing written; so are weights out of range of a narrower dtype. A model file that
+is truncated during a run ends the run with its name, not with a signal."""
 
 import json
 import os

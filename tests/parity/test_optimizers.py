@@ -1,6 +1,6 @@
-"""Promises that optimizers, schedulers and clipping are those that people know, step for step: optimizers torch.optim's,
-transformers', bitsandbytes' and their authors' own, in fp64 within 1e-12 where the peer computes in fp64; each schedule at each
-step transformers' or torch's; clipping torch.nn.utils' and the papers'; fp16's loss scale torch.amp.GradScaler's."""
+"""Optimizers, schedulers and clipping equal the known implementations step for step: optimizers those of torch.optim, transformers,
+bitsandbytes and their authors, in fp64 within 1e-12 where the peer computes in fp64; each schedule at each step that of transformers
+or torch; clipping that of torch.nn.utils and of the papers; the loss scale of fp16 that of torch.amp.GradScaler."""
 
 import json
 import math

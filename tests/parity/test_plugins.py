@@ -1,6 +1,6 @@
-"""Promises about plugins that are broken or not to be trusted, by the real peft-run: each is refused with its file or its name
-and exit code 4, writes no adapter, and leaves the others usable; a folder or file that others may change is refused, above it
-too, for root as for another user."""
+"""Broken or untrusted plugins, with the real peft-run: each is refused with its file or name and exit code 4, no adapter is written,
+and the others stay usable; a folder or file that others may change is refused, also in the folders above it, for root as for
+another user."""
 
 import json
 import os

@@ -1,6 +1,6 @@
-"""Promises of the methods that add virtual tokens, each judged by HF PEFT: prompts and prefixes made there compute the same here and
-have the same gradients; ones made here have PEFT's file and config, and PEFT computes the same with them; training goes the way it
-goes there, whatever is recomputed or packed; greedy generation with a cache writes the same text; and they refuse to be merged."""
+"""Methods that add virtual tokens, each compared with HF PEFT: prompts and prefixes made there have the same outputs and gradients here;
+ones made here have HF PEFT's file and config, and HF PEFT computes the same with them; training takes the same steps, with activation
+checkpointing and packing; greedy generation with a cache writes the same text; merging them is refused."""
 
 import json
 import warnings

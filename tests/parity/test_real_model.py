@@ -1,6 +1,6 @@
-"""Promises that on a real model, SmolLM2-135M-Instruct from its GGUF, what peft-run trains is what HF PEFT loads: no key
-missing or unexpected, logits the same; that every precision, packing, accumulation and a held-out share train; that
-another optimizer, schedule, clipping or precision is one line; and that resolved.toml repeats a run byte for byte."""
+"""On a real model, SmolLM2-135M-Instruct from its GGUF: HF PEFT loads what peft-run trains, without missing or unexpected keys and with
+the same logits; every precision, packing, accumulation and a held-out share train; another optimizer, schedule, clipping or precision
+is one line; and resolved.toml reproduces a run byte for byte."""
 
 import copy
 import json

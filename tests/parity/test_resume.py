@@ -1,7 +1,7 @@
-"""Promises about runs that are broken off: resumed from any checkpoint a run gives what it would have given, to the last bit; a
-checkpoint is whole or is passed over; SIGKILL costs the steps since the last one and nothing else; SIGTERM and SIGINT save first;
-a changed experiment is refused; a run that diverges leaves no adapter, and the checkpoints before. Each by the real peft-run on a
-tiny model; tests/framework/train/resume_test.cpp has every method and optimizer."""
+"""Interrupted runs: resumed from any checkpoint a run gives the result of the uninterrupted run, to the last bit; a checkpoint is intact
+or is skipped; SIGKILL costs only the steps since the last checkpoint; SIGTERM and SIGINT save first; a changed experiment is refused;
+a diverged run leaves the checkpoints before and no adapter. Each with the real peft-run on a tiny model;
+tests/framework/train/resume_test.cpp covers every method and optimizer."""
 
 import hashlib
 import json

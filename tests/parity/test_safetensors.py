@@ -1,5 +1,5 @@
-"""Promises that files are what the safetensors library takes them for: those written here are read there tensor for tensor,
-and are byte for byte what it writes itself; those written there are read here; and what it refuses is refused here too."""
+"""Files agree with the safetensors library: it reads ours tensor for tensor, and ours equal its own byte for byte; ours reads its files;
+and both refuse the same malformed files."""
 
 import json
 import struct

@@ -1,4 +1,4 @@
-"""Promises that `peft-run selfcheck` passes for the tree's own adapters, whatever their options, in fp64."""
+"""`peft-run selfcheck` passes for the adapters of the tree, with any options, in fp64."""
 
 import pytest
 

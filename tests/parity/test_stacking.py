@@ -1,6 +1,5 @@
-"""Promises of several adapters on one model: trained here together, each loads in HF PEFT, and there, merged one after the other
-from the innermost, or active at once where PEFT can do that, they compute what they compute here; two LoRAs learn as PEFT's do;
-commands take them together."""
+"""Several adapters on one model: each adapter trained here loads in HF PEFT, and there, merged from the innermost outwards, or active at
+once where HF PEFT supports it, they compute the same; two LoRAs train like HF PEFT's; all commands accept several adapters."""
 
 import json
 import warnings

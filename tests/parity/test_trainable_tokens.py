@@ -1,6 +1,6 @@
-"""Promises about trained rows of tokens where the head is tied to the embedding, for each way to ask for them: an adapter made
-in HF PEFT computes the same here and has the same gradients; one made here has PEFT's keys and config, and PEFT takes it; training
-goes the way it goes there; merged it is the same model. Without a tie: test_methods.py."""
+"""Trainable token rows where the head is tied to the embedding, for each way to configure them: an adapter made in HF PEFT has the same
+outputs and gradients here; one made here has HF PEFT's keys and config, and HF PEFT loads it; training takes the same steps; merged it
+is the same model. test_methods.py covers untied heads."""
 
 import peft
 import pytest

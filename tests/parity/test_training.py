@@ -1,6 +1,6 @@
-"""Promises that training is HF PEFT's to the last digits: twenty steps of AdamW with clipping, warm-up and accumulation, from
-one shared start, in fp64: every loss and every tensor of the adapter within 1e-8, for each shape of model and set of options.
-A further method or family is a row here."""
+"""Training equals HF PEFT to the last digits: twenty steps of AdamW with clipping, warm-up and accumulation, from the same
+initialization, in fp64: every loss and every adapter tensor within 1e-8, for each model shape and set of options. A new method or
+family is a new row here."""
 
 import json
 import warnings

@@ -1,5 +1,5 @@
-"""The methods that train the model's own parameters, `full` and `bitfit`, beside a plain loop over transformers' model: losses,
-what is saved, what loads again, and the merged folder."""
+"""The methods that train the model's own parameters, `full` and `bitfit`, compared with a plain loop over transformers' model: losses,
+saved files, loading them again, and the merged folder."""
 
 import pytest
 import torch
