@@ -1,4 +1,4 @@
-"""What the parity tests of models share: random examples and the peer's answer, one run of model_tool or plugin_tool."""
+"""Shared by the parity tests of models: random examples and the peer's answer, one run of model_tool or plugin_tool."""
 
 import json
 import os

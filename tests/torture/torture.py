@@ -35,9 +35,9 @@ ROWS = {
     "determinism": (determinism.row, True),
     "inputs": (suites.inputs, True),
     "plugins": (suites.plugins, True),
+    "soak": (soak.row, True),
     "kills": (kills.row, False),
     "signals": (signals.row, False),
-    "soak": (soak.row, False),
     "sanitizers": (suites.sanitizers, False),
 }
 
