@@ -117,9 +117,9 @@ def settings(method):
 
 def evaluate(options, held_out, *adapter):
     """Loss, and percent of the learned tokens that come out likeliest, of the base or of an adapter."""
-    settings = peft_run(options, "eval", "--model", options.model, "--data", held_out, "--precision", options.precision,
+    measured = peft_run(options, "eval", "--model", options.model, "--data", held_out, "--precision", options.precision,
                     "--max-length", options.max_length, "--format", TASKS[options.task][0], *adapter)
-    loss, _, accuracy = settings.splitlines()[-1].split()[:3]
+    loss, _, accuracy = measured.splitlines()[-1].split()[:3]
     return float(loss), float(accuracy)
 
 
@@ -142,74 +142,74 @@ def measure(options, folder, files, method):
 
 
 def begin(options):
-    settings = {"task": options.task, "machine": common.machine(), "model": options.model.name, "precision": options.precision,
+    measured = {"task": options.task, "machine": common.machine(), "model": options.model.name, "precision": options.precision,
             "threads": options.threads, "steps": options.steps, "batch": options.batch, "max_length": options.max_length,
             "held_out": options.held_out, "seed": options.seed, "methods": {}}
     if not options.out.exists():
-        return settings
+        return measured
     before = json.loads(options.out.read_text())
-    different = [key for key in SAME if before.get(key) != settings[key]]
+    different = [key for key in SAME if before.get(key) != measured[key]]
     if different:
         sys.exit(f"{options.out} was measured otherwise ({', '.join(different)}): name another file")
     return before
 
 
 def run_all(options):
-    settings, failed = begin(options), []
-    wanted = [name for name in methods(options) if "step" not in settings["methods"].get(name, {})]
+    measured, failed = begin(options), []
+    wanted = [name for name in methods(options) if "step" not in measured["methods"].get(name, {})]
     with tempfile.TemporaryDirectory(prefix="peft_methods_") as scratch:
         files = split(options, pathlib.Path(scratch))
-        if wanted and "base_loss" not in settings:
-            settings["base_loss"], settings["base_accuracy"] = evaluate(options, files[1])
+        if wanted and "base_loss" not in measured:
+            measured["base_loss"], measured["base_accuracy"] = evaluate(options, files[1])
         for method in wanted:
             folder = pathlib.Path(scratch) / method
             folder.mkdir()
             try:
                 record = measure(options, folder, files, method)
-                text = f"{settings['base_loss']:.4f} → {record['eval_loss']:.4f}, {record['step']:.2f} s a step"
+                text = f"{measured['base_loss']:.4f} → {record['eval_loss']:.4f}, {record['step']:.2f} s a step"
             except (RuntimeError, FileNotFoundError) as error:
                 record = {"error": str(error)}
                 text = f"failed: {error}"
                 failed.append(method)
-            settings["methods"][method] = record
-            common.write(options.out, settings)
+            measured["methods"][method] = record
+            common.write(options.out, measured)
             print(f"{method}: {text}", file=sys.stderr, flush=True)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
 
-def ranked(settings):
+def ranked(measured):
     """What was measured, the lowest loss first."""
-    known = [(name, record) for name, record in settings["methods"].items() if "step" in record]
+    known = [(name, record) for name, record in measured["methods"].items() if "step" in record]
     return sorted(known, key=lambda item: item[1]["eval_loss"])
 
 
-def introduction(settings):
-    _, about = TASKS[settings["task"]]
-    return (f"{settings['machine']}; {settings['threads']} threads used, {settings['model']}, {settings['precision']}. {about}, "
-            f"{settings['steps']} steps of {settings['batch']} examples truncated to {settings['max_length']} tokens; loss and top-1 token "
-            f"accuracy on {settings['held_out']} held-out examples, which are {settings['base_loss']:.4f} and {settings['base_accuracy']:.1f} % "
-            f"without an adapter. s/step: median. GiB: peak resident memory of training. One run each (seed {settings['seed']}), with the "
+def introduction(measured):
+    _, about = TASKS[measured["task"]]
+    return (f"{measured['machine']}; {measured['threads']} threads used, {measured['model']}, {measured['precision']}. {about}, "
+            f"{measured['steps']} steps of {measured['batch']} examples truncated to {measured['max_length']} tokens; loss and top-1 token "
+            f"accuracy on {measured['held_out']} held-out examples, which are {measured['base_loss']:.4f} and {measured['base_accuracy']:.1f} % "
+            f"without an adapter. s/step: median. GiB: peak resident memory of training. One run each (seed {measured['seed']}), with the "
             f"options and the learning rate of the method's `example.toml`, except for `OWN` in `tests/benchmark/methods.py`: the "
             f"table does not show what another learning rate, rank or task would give.")
 
 
-def table(settings):
+def table(measured):
     header = ["method", "trainable params", "lr", "eval loss", "reduction", "token acc., %", "s/step", "GiB", "file, KiB"]
     lines = [[f"`{name}`", f"{r['parameters']:,}", f"{r['lr']:g}", f"{r['eval_loss']:.4f}",
-              f"{settings['base_loss'] - r['eval_loss']:.4f}", f"{r['accuracy']:.1f}", f"{r['step']:.2f}",
-              f"{r['training_peak'] / 2**30:.2f}", f"{r['file'] / 2**10:,.0f}"] for name, r in ranked(settings)]
+              f"{measured['base_loss'] - r['eval_loss']:.4f}", f"{r['accuracy']:.1f}", f"{r['step']:.2f}",
+              f"{r['training_peak'] / 2**30:.2f}", f"{r['file'] / 2**10:,.0f}"] for name, r in ranked(measured)]
     return common.markdown(header, lines)
 
 
-def save_plot(settings, path):
+def save_plot(measured, path):
     """The same figures make the same file: no date, no random names."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError:
         sys.exit("the plot needs matplotlib: pip install matplotlib")
-    shown = list(reversed(ranked(settings)))
+    shown = list(reversed(ranked(measured)))
     names = [name for name, _ in shown]
     panels = [("held-out loss", lambda r: r["eval_loss"]), ("trainable parameters", lambda r: r["parameters"]),
               ("seconds per step", lambda r: r["step"]), ("peak memory, GiB", lambda r: r["training_peak"] / 2**30)]
@@ -229,12 +229,12 @@ def save_plot(settings, path):
 
 
 def section(file):
-    settings = json.loads(file.read_text())
-    if not ranked(settings):
+    measured = json.loads(file.read_text())
+    if not ranked(measured):
         sys.exit(f"{file} holds no measured method")
-    plot = IMAGES / f"methods-{settings['task']}.svg"
-    save_plot(settings, plot)
-    return f"{textwrap.fill(introduction(settings), 128)}\n\n{table(settings)}\n\n![Held-out loss, trainable parameters, seconds per step and peak memory by method](images/{plot.name})\n"
+    plot = IMAGES / f"methods-{measured['task']}.svg"
+    save_plot(measured, plot)
+    return f"{textwrap.fill(introduction(measured), 128)}\n\n{table(measured)}\n\n![Held-out loss, trainable parameters, seconds per step and peak memory by method](images/{plot.name})\n"
 
 
 def draw(options):
