@@ -9,6 +9,8 @@
 #include "files/atomic_file.h"
 #include "files/descriptor.h"
 #include "peft/base/error.h"
+#include "peft/files/pretrained_model.h"
+#include "peft/pretrained/vocabulary_overlay.h"
 
 namespace peft {
 

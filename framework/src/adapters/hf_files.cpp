@@ -61,7 +61,7 @@ bool load_encoder_state(const StateDict& expected, const std::string& folder) {
   if (const std::string problems = describe_mismatch(expected, file); !problems.empty())
     throw InputError(path.string() + " does not fit its adapter_config.json and this model:" + problems);
   const torch::NoGradGuard no_grad;
-  for (const auto& [key, tensor] : expected) Tensor(tensor).copy_(file.at(key));
+  for (const auto& [key, tensor] : expected) tensor.copy_(file.at(key));
   return true;
 }
 

@@ -138,7 +138,7 @@ void AdapterCheck::check_init() {
 /// Initial values can hide errors: with B = 0, A gets no gradient.
 void AdapterCheck::randomize_weights() {
   const torch::NoGradGuard no_grad;
-  for (const auto& [name, tensor] : model_->trainable()) Tensor(tensor).add_(torch::randn_like(tensor), 0.1);
+  for (const auto& [name, tensor] : model_->trainable()) tensor.add_(torch::randn_like(tensor), 0.1);
 }
 
 /// Central difference of the objective along `direction`.
@@ -147,11 +147,11 @@ double AdapterCheck::slope(const Tensor& parameter, const Tensor& direction) con
   constexpr double step = 1e-5;
   const Tensor original = parameter.clone();
   const auto at = [&](double distance) {
-    Tensor(parameter).copy_(original + distance * direction);
+    parameter.copy_(original + distance * direction);
     return objective(*model_).item<double>();
   };
   const double ahead = at(step), behind = at(-step);
-  Tensor(parameter).copy_(original);
+  parameter.copy_(original);
   return (ahead - behind) / (2 * step);
 }
 
