@@ -14,7 +14,7 @@
 #include "peft/base/error.h"
 #include "peft/files/json.h"
 #include "peft/files/safetensors.h"
-#include "peft/models/decoder.h"
+#include "peft/models/model.h"
 #include "peft/options/document.h"
 #include "peft/runtime/memory.h"
 #include "peft/runtime/state_dict_file.h"

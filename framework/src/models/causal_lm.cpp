@@ -2,12 +2,7 @@
 
 #include <torch/torch.h>
 
-#include <algorithm>
-
 #include "nn/prefix.h"
-#include "ops/cross_entropy.h"
-#include "ops/recompute.h"
-#include "peft/runtime/memory.h"
 
 namespace peft {
 
@@ -43,25 +38,6 @@ TargetRows CausalLm::target_rows(const PackedTokens& input, const Tensor& labels
   const auto [rows, targets] = rows_and_targets(shift_cu_seqlens(n, input.cu_seqlens),
                                                 n > 0 ? prepend_to_each(ignored, labels, input.cu_seqlens) : labels);
   return {final_norm().forward(run_layers(input, nullptr, n).index_select(0, rows)), targets};
-}
-
-Tensor CausalLm::loss_of_rows(const Tensor& rows, const Tensor& targets) const {
-  const MemoryScope scope(MemoryComponent::logits);
-  const Tensor logits = head_->forward(rows);
-  return at::cross_entropy_loss(logits.to(accumulation_dtype(logits)), targets, {}, at::Reduction::Sum);
-}
-
-Tensor CausalLm::loss_sum(const PackedTokens& input, const Tensor& labels) const {
-  const auto [h, targets] = target_rows(input, labels);
-  if (!head_->adapted() && !head_->uses_copies()) return linear_cross_entropy_sum(h, *head_->base_weight(), targets);
-  if (h.size(0) <= kLogitRows) return loss_of_rows(h, targets);
-  std::vector<Tensor> parts;
-  for (int64_t row = 0; row < h.size(0); row += kLogitRows) {
-    const int64_t n = std::min(kLogitRows, h.size(0) - row);
-    const auto of_rows = [this, right = targets.narrow(0, row, n)](const Tensor& x) { return loss_of_rows(x, right); };
-    parts.push_back(recomputed(h.narrow(0, row, n), of_rows));
-  }
-  return at::stack(parts).sum();
 }
 
 KeyValueCache CausalLm::make_cache(int64_t capacity) const {

@@ -20,7 +20,7 @@ using torch::Tensor;
 namespace {
 
 struct Adapted {
-  std::shared_ptr<Model> model;
+  std::shared_ptr<CausalLm> model;
   std::unique_ptr<Adapter> adapter;
   PackedTokens input;
   Tensor logits() const { return model->logits(model->hidden_states(input)); }
@@ -31,7 +31,7 @@ struct Adapted {
   }
 };
 
-Adapted adapted(const std::string& toml, std::shared_ptr<Model> model, torch::Dtype dtype = torch::kFloat) {
+Adapted adapted(const std::string& toml, std::shared_ptr<CausalLm> model, torch::Dtype dtype = torch::kFloat) {
   Adapted a;
   a.model = std::move(model);
   a.adapter = test::load<Adapter>("lora", toml);
@@ -56,7 +56,7 @@ bool close(const Tensor& a, const Tensor& b, double tolerance = 1e-5) {
   return torch::allclose(a, b, tolerance, tolerance);
 }
 
-std::string error_of(const std::string& toml, std::shared_ptr<Model> model) {
+std::string error_of(const std::string& toml, std::shared_ptr<CausalLm> model) {
   try {
     adapted(toml, std::move(model));
   } catch (const ConfigError& error) {
@@ -122,8 +122,8 @@ TEST_CASE("a linear layer's update is scale · B·A·x, with rsLoRA's scale, pat
     CHECK(B.sizes() == at::IntArrayRef({16, rank}));
     Tensor update = x.mm(A.t()).mm(B.t());
     if (toml.starts_with("lora_bias")) update = update + a.parameter(q0 + "lora_B.bias");
-    const Tensor& weight = site->frozen().weight;
-    CHECK(close(site->forward(x), torch::linear(x, weight, site->frozen().bias) + scale * update));
+    const Tensor weight = site->dense();
+    CHECK(close(site->forward(x), torch::linear(x, weight, site->base_bias()) + scale * update));
   }
 }
 
@@ -172,21 +172,20 @@ TEST_CASE("merged weights match forward") {
   for (std::size_t i = 0; i < merged->sites().size(); ++i) {
     const Site& from = *a.model->sites()[i];
     if (from.layers().empty()) continue;
-    WeightAndBias weights{from.frozen().weight.clone(),
-                          from.frozen().bias.defined() ? from.frozen().bias.clone() : Tensor()};
+    WeightAndBias weights{from.dense().clone(), from.base_bias().defined() ? from.base_bias().clone() : Tensor()};
     CHECK(from.layers().front()->merge_into(weights));
-    CHECK_FALSE(torch::equal(weights.weight, from.frozen().weight));
+    CHECK_FALSE(torch::equal(weights.weight, from.dense()));
     // A place for the bias, where the model has none.
     auto* linear = dynamic_cast<Linear*>(merged->sites()[i]);
-    if (linear != nullptr && weights.bias.defined() && !linear->frozen().bias.defined())
+    if (linear != nullptr && weights.bias.defined() && !linear->base_bias().defined())
       linear->make_trainable("bias", torch::kFloat).set_data(weights.bias);
     const Tensor x = torch::randn({3, 16});
     if (linear != nullptr && linear->in_features() == 16)
       CHECK(close(dynamic_cast<const Linear&>(from).forward(x), torch::linear(x, weights.weight, weights.bias)));
     if (const auto* embedding = dynamic_cast<const Embedding*>(&from))
       CHECK(close(embedding->forward(a.input.ids), weights.weight.index_select(0, a.input.ids)));
-    merged->sites()[i]->frozen().weight.copy_(weights.weight);
-    if (merged->sites()[i]->frozen().bias.defined()) merged->sites()[i]->frozen().bias.copy_(weights.bias);
+    merged->sites()[i]->dense().copy_(weights.weight);
+    if (merged->sites()[i]->base_bias().defined()) merged->sites()[i]->base_bias().copy_(weights.bias);
   }
   CHECK(close(merged->logits(merged->hidden_states(a.input)), expected));
 }
@@ -198,7 +197,7 @@ TEST_CASE("dropout applies to the update's input, only in training, and never to
   const auto* embedding = dynamic_cast<Embedding*>(a.model->find("model.embed_tokens"));
   const Tensor x = torch::randn({4, 16});
   const Tensor A = a.parameter(q0 + "lora_A.weight"), B = a.parameter(q0 + "lora_B.weight");
-  const Tensor base = torch::linear(x, site->frozen().weight, site->frozen().bias);
+  const Tensor base = torch::linear(x, site->dense(), site->base_bias());
   a.model->eval();
   CHECK(site->layers().front()->as_lora().has_value());
   const Tensor evaluated = site->forward(x), rows = embedding->forward(a.input.ids);
@@ -233,16 +232,16 @@ TEST_CASE("a residual initialization is not affected by dropout, also with DoRA,
     REQUIRE(A.sizes() == at::IntArrayRef({8, 16}));
     CHECK(torch::equal(A.narrow(0, 0, 4), a.parameter(q0 + "lora_A.weight")));
     const Tensor update = 1.5 * B.narrow(1, 0, 4).mm(A.narrow(0, 0, 4));
-    const Tensor rest = site->frozen().weight + 1.5 * B.narrow(1, 4, 4).mm(A.narrow(0, 4, 4));
+    const Tensor rest = site->dense() + 1.5 * B.narrow(1, 4, 4).mm(A.narrow(0, 4, 4));
     const auto longest = [](const Tensor& matrix) { return at::linalg_svdvals(matrix)[0].item<double>(); };
-    CHECK(longest(rest) < 0.9 * longest(site->frozen().weight));
+    CHECK(longest(rest) < 0.9 * longest(site->dense()));
 
     a.model->train();
     const Tensor x = torch::randn({5, 16}, torch::kDouble);
     torch::manual_seed(3);
     const Tensor y = site->forward(x);
     torch::manual_seed(3);
-    const Tensor kept = torch::dropout(x, 0.5, true), plain = torch::linear(x, rest, site->frozen().bias);
+    const Tensor kept = torch::dropout(x, 0.5, true), plain = torch::linear(x, rest, site->base_bias());
     Tensor expected = plain + kept.mm(update.t());
     if (dora == "true") {
       const Tensor stretch = a.parameter(q0 + "lora_magnitude_vector") / (rest + update).norm(2, 1);
@@ -270,7 +269,7 @@ TEST_CASE("an embedding's update is scale · (rows of Aᵀ)·Bᵀ") {
   CHECK(B.std().item<double>() == Approx(1).epsilon(0.3));
   randomize_weights(*a.model);
   const auto& site = a.model->embedding();
-  const Tensor expected = site.frozen().weight + 2 * B.mm(A).t();
+  const Tensor expected = site.dense() + 2 * B.mm(A).t();
   CHECK(close(site.forward(a.input.ids), expected.index_select(0, a.input.ids)));
   site.forward(a.input.ids).sum().backward();
   CHECK(A.grad().abs().sum().item<double>() > 0);
@@ -337,7 +336,7 @@ TEST_CASE("saved tensors of the frozen base are separate from the adapter's") {
   const StateDict state = a.adapter->hf_format().to_hf(*a.model), base = a.adapter->hf_format().base_tensors(*a.model);
   for (const Site* site : std::initializer_list<const Site*>{&a.model->embedding(), &a.model->lm_head()}) {
     const std::string key = "base_model.model." + site->path() + ".base_layer.weight";
-    CHECK(torch::equal(base.at(key), site->frozen().weight));
+    CHECK(torch::equal(base.at(key), site->dense()));
     CHECK(!state.contains(key));
   }
   // Everything else is the parameter itself.

@@ -38,17 +38,17 @@ struct Stacked {
   Tensor logits() const { return model->logits(model->hidden_states(test::tiny_tokens(*model, 9))); }
   Document document;
   Plugins plugins{Plugins::search_path({})};
-  std::shared_ptr<Model> model = test::tiny_model(test::tiny_config(2, true), torch::kDouble);
+  std::shared_ptr<CausalLm> model = test::tiny_model(test::tiny_config(2, true), torch::kDouble);
   AdapterStack stack;
 };
 
 double distance(const Tensor& a, const Tensor& b) { return ((a - b).abs().max() / b.abs().max()).item<double>(); }
 
-Tensor merged_logits(const Model& model) {
+Tensor merged_logits(const CausalLm& model) {
   const torch::NoGradGuard no_grad;
-  const auto plain = std::make_shared<Model>(model.config());
+  const auto plain = std::make_shared<CausalLm>(model.config());
   for (const Site* site : model.sites())
-    plain->find(site->path())->set_frozen(site->merged_weight(site->frozen()).value());
+    plain->find(site->path())->load_base_weight(site->merged_weight(site->dense_base()).value());
   return plain->logits(plain->hidden_states(test::tiny_tokens(*plain, 9)));
 }
 

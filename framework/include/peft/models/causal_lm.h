@@ -26,14 +26,10 @@ class PEFT_API CausalLm : public Model {
   /// predicted by the row before it in its example; the first one of an example by the last virtual token, if there is
   /// one.
   TargetRows target_rows(const PackedTokens& input, const Tensor& labels) const;
-  /// Sum of the cross-entropy of `labels` [T] (not shifted, -100 is ignored), in fp32 (fp64 for fp64). Logits exist for
-  /// kLogitRows target rows at a time.
-  Tensor loss_sum(const PackedTokens& input, const Tensor& labels) const;
   /// An empty cache with room for `capacity` tokens and for the adapters' virtual ones.
   KeyValueCache make_cache(int64_t capacity) const;
 
  private:
-  Tensor loss_of_rows(const Tensor& rows, const Tensor& targets) const;
   std::shared_ptr<Linear> head_;
 };
 
