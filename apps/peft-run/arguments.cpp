@@ -131,6 +131,8 @@ bool Arguments::parse(const StringList& words) {
       return false;
     }
     po::notify(parser_->values);
+  } catch (const po::unknown_option& error) {
+    throw UsageError("unknown option '" + peft::printable(error.get_option_name()) + "'", help());
   } catch (const po::error& error) {
     throw UsageError(peft::printable(error.what(), 1000), help());
   }

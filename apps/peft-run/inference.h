@@ -19,6 +19,7 @@ class Inference {
   /// With the tokens and the chat template that the adapters bring.
   const peft::TextPipeline& text() const { return text_; }
   peft::Precision& precision() { return *precision_; }
+  peft::Plugins& plugins() { return plugins_; }
 
   struct AdaptedModel {
     std::shared_ptr<peft::Model> model;

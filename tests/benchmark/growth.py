@@ -32,7 +32,7 @@ LAYERS = 30
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 TARGETS = {"q": ["q_proj"], "q, v": ["q_proj", "v_proj"], "attention": ATTENTION,
            "all linear": [*ATTENTION, "gate_proj", "up_proj", "down_proj"]}
-CONTESTANTS = {"ours": "peft", "eager": "HF PEFT, eager", "checkpointing": "HF PEFT, checkpointing"}
+CONTESTANTS = {"ours": "peft.cpp", "eager": "HF PEFT, eager", "checkpointing": "HF PEFT, checkpointing"}
 COMPONENTS = ["base", "adapter", "gradients", "optimizer", "activations", "logits", "other"]
 BASE = {"length": 512, "batch": 1, "rank": 16, "targets": "all linear", "layers": LAYERS, "optimizer": "adamw",
         "checkpointing": "none"}
@@ -51,13 +51,13 @@ class Axis:
 
 
 AXES = {
-    "length": Axis("Length", "tokens of the example", [128, 256, 512, 1024, 2048, 4096]),
-    "batch": Axis("Batch", "examples of 512 tokens a step", [1, 2, 4, 8]),
+    "length": Axis("Length", "tokens per example", [128, 256, 512, 1024, 2048, 4096]),
+    "batch": Axis("Batch", "512-token examples per step", [1, 2, 4, 8]),
     "rank": Axis("Rank", "rank", [4, 16, 64, 256]),
-    "targets": Axis("Target modules", "modules adapted in each block", list(TARGETS)),
-    "layers": Axis("Layers", "blocks adapted, from the last", [5, 10, 20, LAYERS]),
+    "targets": Axis("Target modules", "target modules per layer", list(TARGETS)),
+    "layers": Axis("Layers", "layers adapted, from the last", [5, 10, 20, LAYERS]),
     "optimizer": Axis("Optimizer", "optimizer", ["adamw", "sgd"], only_ours=True),
-    "checkpointing": Axis("Activation checkpointing", "computed again", ["none", "selective", "full"], only_ours=True),
+    "checkpointing": Axis("Activation checkpointing", "activation checkpointing", ["none", "selective", "full"], only_ours=True),
 }
 
 
@@ -144,20 +144,20 @@ def measure(options, folder, contestant, choice):
 
 def check_alike(name, contestant, record, others):
     """A difference would mean that the contestants did not do the same work; the first loss does not depend on A, as B is 0."""
-    for other, told in others.items():
-        if "step" not in told:
+    for other, measured in others.items():
+        if "step" not in measured:
             continue
-        apart = abs(record["losses"][0] - told["losses"][0]) / told["losses"][0]
-        if record["parameters"] != told["parameters"] or apart > 1e-4:
+        apart = abs(record["losses"][0] - measured["losses"][0]) / measured["losses"][0]
+        if record["parameters"] != measured["parameters"] or apart > 1e-4:
             raise RuntimeError(f"{name}: {contestant} learns {record['parameters']} parameters and begins with loss "
-                               f"{record['losses'][0]}, {other} {told['parameters']} and {told['losses'][0]}")
+                               f"{record['losses'][0]}, {other} {measured['parameters']} and {measured['losses'][0]}")
 
 
-def expected(told, contestant, axis, value):
+def expected(measured, contestant, axis, value):
     """What a point should need by the straight line through the two measured before it on its axis; 0 where there are none."""
     if not AXES[axis].numeric():
         return 0
-    records = [(v, told.get(point_name(axis, v), {}).get(contestant, {})) for v in AXES[axis].values if v < value]
+    records = [(v, measured.get(point_name(axis, v), {}).get(contestant, {})) for v in AXES[axis].values if v < value]
     known = [(v, record["training_peak"]) for v, record in records if "step" in record]
     if len(known) < 2:
         return 0
@@ -170,25 +170,25 @@ def begin(options):
     about = {"machine": common.machine(), "model": options.model.name, "threads": options.threads, "steps": options.steps}
     if not options.out.exists():
         return about | {"points": {}}
-    told = json.loads(options.out.read_text())
+    measured = json.loads(options.out.read_text())
     for key, value in about.items():
-        if told[key] != value:
-            sys.exit(f"{options.out}: measured with {key} {told[key]}, which is now {value}; name another file")
-    return told
+        if measured[key] != value:
+            sys.exit(f"{options.out}: measured with {key} {measured[key]}, which is now {value}; name another file")
+    return measured
 
 
 def measure_all(options):
-    told = begin(options)
+    measured = begin(options)
     limit = options.limit_gib * 2**30
     with tempfile.TemporaryDirectory() as scratch:
         for axis, value in points(options.axes):
             name = point_name(axis, value)
-            of_point = told["points"].setdefault(name, {})
+            of_point = measured["points"].setdefault(name, {})
             for contestant in options.contestants:
                 alone = AXES[axis].only_ours and name != "base" and contestant != "ours"
                 if alone or "step" in of_point.get(contestant, {}):
                     continue
-                need = expected(told["points"], contestant, axis, value)
+                need = expected(measured["points"], contestant, axis, value)
                 if need > limit:
                     record = {"expected": need, "limit": limit}
                     text = f"left out, {need / 2**30:.1f} GiB expected"
@@ -197,13 +197,13 @@ def measure_all(options):
                     check_alike(name, contestant, record, of_point)
                     text = f"{record['step']:.2f} s, {record['training_peak'] / 2**30:.2f} GiB"
                 of_point[contestant] = record
-                common.write(options.out, told)
+                common.write(options.out, measured)
                 print(f"{name}: {CONTESTANTS[contestant]} {text}", file=sys.stderr, flush=True)
 
 
-def records(told, axis):
+def records(measured, axis):
     """Of each value of an axis, what each contestant with any figure on it has: {value: {contestant: record}}."""
-    of_values = {value: told["points"].get(point_name(axis, value), {}) for value in AXES[axis].values}
+    of_values = {value: measured["points"].get(point_name(axis, value), {}) for value in AXES[axis].values}
     shown = ["ours"] if AXES[axis].only_ours else list(CONTESTANTS)
     shown = [contestant for contestant in shown if any(contestant in of_value for of_value in of_values.values())]
     return {value: {contestant: of_value.get(contestant, {}) for contestant in shown} for value, of_value in of_values.items()}
@@ -225,7 +225,7 @@ def memory_cell(record):
 
 def contestants_table(axis, of_values):
     names = [CONTESTANTS[contestant] for contestant in next(iter(of_values.values()))]
-    header = [AXES[axis].label, *(f"{name}: s a step (tokens/s)" for name in names), *(f"{name}: GiB" for name in names)]
+    header = [AXES[axis].label, *(f"{name}: s/step (tokens/s)" for name in names), *(f"{name}: GiB" for name in names)]
     return common.markdown(header, [[str(value), *map(time_cell, of_value.values()), *map(memory_cell, of_value.values())]
                              for value, of_value in of_values.items()])
 
@@ -237,11 +237,11 @@ def components_table(axis, of_values):
         record = of_value.get("ours", {})
         if "step" not in record:
             continue
-        plan, seen = ([told.get(component, 0) for component in COMPONENTS] for told in (record["plan"], record["components"]))
+        plan, seen = ([measured.get(component, 0) for component in COMPONENTS] for measured in (record["plan"], record["components"]))
         lines.append([str(value), f"{record['parameters']:,}", f"{sum(plan) / 2**20:.0f}", f"{sum(seen) / 2**20:.0f}",
                       f"{sum(plan) / sum(seen):.2f}", *(f"{size / 2**20:.1f}" for size in seen)])
-    header = [AXES[axis].label, "learned parameters", "plan", "highest", "plan is", *COMPONENTS]
-    return "peft's memory in MiB:\n\n" + common.markdown(header, lines) if lines else ""
+    header = [AXES[axis].label, "trainable parameters", "plan", "peak", "plan / peak", *COMPONENTS]
+    return "Memory of peft.cpp in MiB:\n\n" + common.markdown(header, lines) if lines else ""
 
 
 def figures(of_values, contestant, key):
@@ -280,13 +280,13 @@ def panel(plot, axis, of_values, key, scale, title):
 
 def draw(figure, axis, of_values):
     left, right = figure.subplots(1, 2)
-    panel(left, axis, of_values, "step", 1, "seconds a step")
-    panel(right, axis, of_values, "training_peak", 2**30, "highest resident memory, GiB")
+    panel(left, axis, of_values, "step", 1, "seconds per step")
+    panel(right, axis, of_values, "training_peak", 2**30, "peak resident memory, GiB")
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
 
 
-def save_plots(told, folder):
+def save_plots(measured, folder):
     """The same figures make the same files: no date, no random names."""
     try:
         import matplotlib
@@ -295,7 +295,7 @@ def save_plots(told, folder):
         sys.exit("the plots need matplotlib: pip install matplotlib (without --folder, --draw writes the tables alone)")
     folder.mkdir(parents=True, exist_ok=True)
     for axis in AXES:
-        of_values = records(told, axis)
+        of_values = records(measured, axis)
         if not measured(of_values):
             continue
         with matplotlib.rc_context({"svg.hashsalt": "peft", "svg.fonttype": "none", "font.size": 9}):
@@ -309,29 +309,29 @@ def measured(of_values):
     return sum(any("step" in record for record in of_value.values()) for of_value in of_values.values()) > 1
 
 
-def introduction(told):
-    base = told["points"].get("base", {})
+def introduction(measured):
+    base = measured["points"].get("base", {})
     loading = "; ".join(f"{CONTESTANTS[contestant]} {base[contestant]['peak'] / 2**30:.2f} GiB" for contestant in CONTESTANTS
                         if "step" in base.get(contestant, {}))
-    return (f"{told['machine']}; {told['threads']} threads used, {told['model']}, float32. Seconds: median of {told['steps']} "
-            f"steps after {WARM} to warm up. GiB: highest resident memory in those steps; with loading the model, the process at "
-            f"the base point came to: {loading}.")
+    return (f"{measured['machine']}; {measured['threads']} threads used, {measured['model']}, float32. Seconds: median of {measured['steps']} "
+            f"steps after {WARM} warm-up step. GiB: peak resident memory of those steps; including model loading, the processes at "
+            f"the base point peaked at: {loading}.")
 
 
 def show(options):
-    told = json.loads(options.draw.read_text())
-    print(introduction(told))
+    measured = json.loads(options.draw.read_text())
+    print(introduction(measured))
     for axis, about in AXES.items():
-        of_values = records(told, axis)
+        of_values = records(measured, axis)
         if not measured(of_values):
             continue
         print(f"\n### {about.title}\n")
         if options.folder:
-            print(f"![Seconds a step and memory by {about.label}]({options.folder.name}/growth-{axis}.svg)\n")
+            print(f"![Seconds per step and memory by {about.label}]({options.folder.name}/growth-{axis}.svg)\n")
         print(contestants_table(axis, of_values), components_table(axis, of_values), sep="\n\n")
     if options.folder:
         sys.stdout.flush()
-        save_plots(told, options.folder)
+        save_plots(measured, options.folder)
 
 
 def main():

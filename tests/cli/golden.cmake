@@ -1,4 +1,4 @@
-# Compares what one call of peft-run prints with the golden text beside it; with the environment variable
+# Compares what one call of peft-run prints with the golden text in `expected`; with the environment variable
 # PEFT_WRITE_GOLDEN=1 writes that text instead. The build folder and peft's own version text are shown as <build>,
 # <abi>.
 file(STRINGS ${FOLDER}/command words)

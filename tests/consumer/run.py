@@ -16,7 +16,7 @@ import tempfile
 
 TREE = pathlib.Path(__file__).resolve().parent.parent.parent
 KINDS = {"adapter": "my_method", "optimizer": "my_optimizer", "scheduler": "my_schedule", "clipping": "my_bound",
-         "precision": "my_types"}
+         "precision": "my_types", "objective": "my_objective"}
 STEPS = 3
 
 build, *definitions = sys.argv[1:]
@@ -79,7 +79,7 @@ def model_and_data(folder):
 
 
 def check_training(peft_run, folder, folders):
-    """The template's example, except for the model and the four other plugins."""
+    """The template's example, except for the model and the five other plugins."""
     sets = [*model_and_data(folder), "plugins.paths=" + json.dumps([str(path) for path in folders.values()])]
     sets += [f"{kind}.name={name}" for kind, name in KINDS.items() if kind != "adapter"]
     run(peft_run, folder / "adapter" / "example.toml", *(word for set_ in sets for word in ("--set", set_)))

@@ -49,7 +49,7 @@ void run(const std::string& bytes) {
     line = records.line(i);
     const nlohmann::json record = records.parse(i);
     promise(record.is_object(), "a record that is no object");
-    if (format.empty()) format = data::detect_format(record, records.where(i));
+    if (format.empty()) format = data::detect_format(record, {}, records.where(i));
     const data::Item item = data::read_record(record, format, {}, i % 2 == 0, records.where(i));
     promise(item.turns.empty() || i % 2 == 0, "a conversation without a template");
   }

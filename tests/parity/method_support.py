@@ -1,5 +1,5 @@
-"""What the parity tests of methods share: one run of peft-run with a method's options, and the promises made of every method
-that HF PEFT has, too."""
+"""Shared by the parity tests of methods: one run of peft-run with a method's options, and the checks for every method that HF PEFT has
+too."""
 
 import json
 import warnings

@@ -1,4 +1,4 @@
-"""What the parity tests of models share: random examples and the peer's answer, one run of model_tool or plugin_tool."""
+"""Shared by the parity tests of models: random examples and the peer's answer, one run of model_tool or plugin_tool."""
 
 import json
 import os
@@ -9,18 +9,14 @@ from pathlib import Path
 import torch
 import transformers
 from safetensors.torch import load_file
+from figures import note_difference
 from text_support import absent
-
-
-#: (test, what was compared) → (largest difference, its bound): the table that conftest.py prints at the end
-DIFFERENCES = {}
 
 
 def within(what, difference, bound):
     """Asserts difference <= bound, and notes how much of the bound it took."""
     difference, bound = float(difference), float(bound)
-    row = (os.environ.get("PYTEST_CURRENT_TEST", "").split("::")[-1].removesuffix(" (call)"), what)
-    DIFFERENCES[row] = max(DIFFERENCES.get(row, (0.0, bound)), (difference, bound))
+    note_difference(os.environ.get("PYTEST_CURRENT_TEST", "").split("::")[-1].removesuffix(" (call)"), what, difference, bound)
     assert difference <= bound, f"{what}: {difference:.2e} is more than {bound:.0e}"
 
 

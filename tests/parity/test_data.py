@@ -1,6 +1,6 @@
-"""Promises that training data becomes the tokens and labels that Hugging Face's tokenizer and chat template make of it: ids
-equal on real instruction data, and supervised exactly what the template writes for the assistant behind its own generation
-prompt, up to and with the end token."""
+"""Training data becomes the tokens and labels that Hugging Face's tokenizer and chat template produce: equal ids on real instruction
+data, and as targets exactly what the template writes for the assistant after its own generation prompt, up to and including the
+end token."""
 
 import json
 

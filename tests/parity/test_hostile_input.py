@@ -1,6 +1,6 @@
-"""Promises what becomes of a model, tokenizer, data set, adapter or experiment that is broken or forged: the designed exit
-code, within a minute and a gigabyte, never a signal; one message that names the file and what is wrong in it, without a
-control character; and nothing written. What is sound is taken."""
+"""A broken or forged model, tokenizer, data set, adapter or experiment: the documented exit code within a minute and a gigabyte,
+never a signal; one message that names the file and the problem, without control characters; nothing written. Valid input is
+accepted."""
 
 import json
 import os
@@ -91,12 +91,12 @@ def ended(bin_dir, folder, command):
 
 
 @pytest.mark.parametrize("command", [TRAIN, ADAPTED, FROM_GGUF], ids=["train", "adapter", "gguf"])
-def test_sound_is_taken(bin_dir, folder, command):
+def test_valid_input_is_accepted(bin_dir, folder, command):
     code, told, _ = ended(bin_dir, folder, command)
     assert code == 0, told.decode()
 
 
-def test_sound_shards_are_taken(bin_dir, folder):
+def test_valid_shards_are_accepted(bin_dir, folder):
     assert len(list((folder / "shards").glob("*.safetensors"))) > 1
     code, told, _ = ended(bin_dir, folder, ["generate", "--model", "shards", *ADAPTED[3:]])
     assert code == 0, told.decode()
@@ -653,7 +653,7 @@ cases(
 
 
 @pytest.mark.parametrize("breaking,command,code,parts", CASES)
-def test_broken_is_refused(bin_dir, folder, breaking, command, code, parts):
+def test_malformed_input_is_refused(bin_dir, folder, breaking, command, code, parts):
     breaking(folder)
     before = snapshot(folder)
     got, told, memory = ended(bin_dir, folder, command)

@@ -1,7 +1,6 @@
-"""Promises of every method that HF PEFT has, too, for each row of the table below: an adapter made there computes the same here
-and has the same gradients; one made here has PEFT's keys, shapes and config, and PEFT takes it; training goes the way it goes
-there; merged into weights it is the same model; the method keeps what `peft-run selfcheck` asks of every method; and what is
-exactly a LoRA can be exported as one."""
+"""Every method that HF PEFT has too, for each row of the table below: an adapter made there has the same outputs and gradients here; one
+made here has HF PEFT's keys, shapes and config, and HF PEFT loads it; training takes the same steps; merged into the weights it is
+the same model; `peft-run selfcheck` passes; and a method that is exactly a LoRA can be exported as one."""
 
 import json
 import re
@@ -149,7 +148,7 @@ def test_peft_c3a_gradient():
 
 
 @every
-def test_made_there(tmp_path, method, config, options, is_lora):
+def test_loads_adapter_from_hf_peft(tmp_path, method, config, options, is_lora):
     tiny(tmp_path)
     model, examples = made_there(tmp_path, config, options), random_examples(258)
     logits, loss = peer_answer(model, examples)
@@ -165,19 +164,19 @@ def test_made_there(tmp_path, method, config, options, is_lora):
 
 
 @every
-def test_made_here(run, tmp_path, method, config, options, is_lora):
+def test_saved_file_equals_hf_peft(run, tmp_path, method, config, options, is_lora):
     tiny(tmp_path)
     check_saved_form(run, tmp_path, method, config, options)
 
 
 @every
-def test_training_goes_as_in_python(run, tmp_path, method, config, options, is_lora):
+def test_training_equals_hf_peft(run, tmp_path, method, config, options, is_lora):
     tiny(tmp_path)
     check_training(run, tmp_path, method, options, steps=4)
 
 
 @every
-def test_merged_it_is_the_same_model(run, tmp_path, method, config, options, is_lora):
+def test_merge_preserves_outputs(run, tmp_path, method, config, options, is_lora):
     tiny(tmp_path)
     examples = random_examples(258)
     with torch.no_grad():
@@ -207,7 +206,7 @@ def test_selfcheck(run, method, config, options, is_lora):
 
 @pytest.mark.parametrize("method,config,options,is_lora", [case for case in CASES if case[3]],
                          ids=[name for name, case in zip(NUMBERED, CASES) if case[3]])
-def test_exported_as_lora_it_is_the_same(run, tmp_path, method, config, options, is_lora):
+def test_export_as_lora_preserves_outputs(run, tmp_path, method, config, options, is_lora):
     tiny(tmp_path)
     examples = random_examples(258)
     with torch.no_grad():
@@ -218,7 +217,7 @@ def test_exported_as_lora_it_is_the_same(run, tmp_path, method, config, options,
         within("logits", apart(peer_answer(lora, examples)[0], expected), 2e-5)
 
 
-def test_lora_plus_learns_as_in_peft(run, tmp_path):
+def test_lora_plus_steps_equal_hf_peft(run, tmp_path):
     """PEFT's optimizer for LoRA+ and ours: the same weights after four steps."""
     from peft.optimizers import create_loraplus_optimizer
 
@@ -232,7 +231,7 @@ def test_lora_plus_learns_as_in_peft(run, tmp_path):
     check_training(run, tmp_path, "lora", options, steps=4, optimizer=optimizer)
 
 
-def test_adalora_gives_ranks_as_in_peft(run, tmp_path):
+def test_adalora_allocates_ranks_like_hf_peft(run, tmp_path):
     """PEFT's budget driven by hand, as its documentation says, and ours by the loop: the same losses, masks and weights; without
     total_step it is the run's own; and what is saved, with fewer ranks, is the same model there."""
     tiny(tmp_path)
@@ -268,7 +267,7 @@ def test_adalora_gives_ranks_as_in_peft(run, tmp_path):
 
 
 @pytest.mark.parametrize("vectors,index", [(10, torch.uint8), (300, torch.int16)])
-def test_vblora_saved_as_mixtures(run, tmp_path, vectors, index):
+def test_vblora_saves_topk_mixtures(run, tmp_path, vectors, index):
     """save_only_topk_weights: PEFT's file is the same model here and ours is the same there, in the form PEFT has it; nobody
     trains on from it."""
     tiny(tmp_path)
@@ -322,5 +321,5 @@ def test_vblora_saved_as_mixtures(run, tmp_path, vectors, index):
         ("trainable_tokens", {"token_indices": [3, 5, 3]}, "token_indices: token 3 is listed twice"),
     ],
 )
-def test_options_that_do_not_fit(run, tmp_path, method, options, told):
+def test_invalid_options(run, tmp_path, method, options, told):
     check_refusal(run, tmp_path, method, options, told)

@@ -1,6 +1,6 @@
-"""Promises that optimizers, schedulers and clipping are those that people know, step for step: optimizers torch.optim's,
-transformers', bitsandbytes' and their authors' own, in fp64 within 1e-12 where the peer computes in fp64; each schedule at each
-step transformers' or torch's; clipping torch.nn.utils' and the papers'; fp16's loss scale torch.amp.GradScaler's."""
+"""Optimizers, schedulers and clipping equal the known implementations step for step: optimizers those of torch.optim, transformers,
+bitsandbytes and their authors, in fp64 within 1e-12 where the peer computes in fp64; each schedule at each step that of transformers
+or torch; clipping that of torch.nn.utils and of the papers; the loss scale of fp16 that of torch.amp.GradScaler."""
 
 import json
 import math
@@ -373,7 +373,7 @@ def test_reduce_on_plateau(options):
 
 
 @pytest.mark.parametrize("name", [row[0] for row in {row[0]: row for row in SCHEDULES}.values()] + ["rex"])
-def test_one_step_and_warmup_only(name):
+def test_one_step_and_all_warmup(name):
     for options in ({}, {"warmup_ratio": 1.0}, {"warmup_steps": 100}) if name != "one_cycle" else ({},):
         rates = ask(kind="scheduler", name=name, options=toml(options), total=1, base_lr=1e-3)
         assert len(rates) == 1 and 0 <= rates[0] <= 1e-3

@@ -1,6 +1,5 @@
-"""Promises that what the readers of files take, the libraries that define the formats take too, and read the same in it:
-json, tomllib, safetensors and tokenizers, asked for thousands of mutated files. Where ours refuse what the peer takes, the
-reason is one of those listed here by name."""
+"""What our parsers accept, the reference libraries accept too, and parse to the same values: json, tomllib, safetensors and tokenizers,
+on thousands of mutated files. Where ours refuse what the peer accepts, the reason is one of those listed here by name."""
 
 import datetime
 import json

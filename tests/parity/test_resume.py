@@ -1,7 +1,7 @@
-"""Promises about runs that are broken off: resumed from any checkpoint a run gives what it would have given, to the last bit; a
-checkpoint is whole or is passed over; SIGKILL costs the steps since the last one and nothing else; SIGTERM and SIGINT save first;
-a changed experiment is refused; a run that diverges leaves no adapter, and the checkpoints before. Each by the real peft-run on a
-tiny model; tests/framework/train/resume_test.cpp has every method and optimizer."""
+"""Interrupted runs: resumed from any checkpoint a run gives the result of the uninterrupted run, to the last bit; a checkpoint is intact
+or is skipped; SIGKILL costs only the steps since the last checkpoint; SIGTERM and SIGINT save first; a changed experiment is refused;
+a diverged run leaves the checkpoints before and no adapter. Each with the real peft-run on a tiny model;
+tests/framework/train/resume_test.cpp covers every method and optimizer."""
 
 import hashlib
 import json
@@ -128,7 +128,7 @@ def same_states(ours, theirs):
 
 
 @pytest.mark.parametrize("changes", SETS.values(), ids=SETS)
-def test_resumed_it_is_the_unbroken_run(run, folder, changes):
+def test_resumed_run_equals_uninterrupted(run, folder, changes):
     """From a checkpoint in the middle: the adapter's file is the same byte by byte, so are the log's numbers, and so is every
     later checkpoint — from which it would go on the same way."""
     run("peft-run", write(folder, "unbroken", changes))
@@ -161,7 +161,8 @@ def seal(path):
     (path / "manifest.json").write_text(json.dumps({"version": 1, "files": files}))
 
 
-def test_each_state_counts(run, folder):
+@pytest.mark.slow
+def test_every_saved_state_matters(run, folder):
     """With any one state of an older step the end is another one; with any one missing it is refused: the test above would see
     a state that is not kept."""
     changes = SETS["dora_fp16"] | {
@@ -205,7 +206,7 @@ def test_saving_changes_nothing(run, folder):
     assert not checkpoints(folder / "plain")
 
 
-def test_a_checkpoint_is_an_adapter_of_peft(run, folder):
+def test_checkpoint_loads_in_hf_peft(run, folder):
     run("peft-run", write(folder))
     at = folder / "run" / "checkpoint-2"
     model = peft.PeftModel.from_pretrained(base_model(folder), at)
@@ -240,7 +241,8 @@ FORGERIES = [
 ]
 
 
-def test_a_damaged_checkpoint_is_passed_over(run, folder):
+@pytest.mark.slow
+def test_damaged_checkpoint_is_skipped(run, folder):
     run("peft-run", write(folder, "unbroken"))
     for number, (what, damage) in enumerate(DAMAGES.items()):
         broken = folder / f"broken{number}"
@@ -271,7 +273,7 @@ def test_a_damaged_checkpoint_is_passed_over(run, folder):
     assert not (alone / "adapter_model.safetensors").exists()
 
 
-def test_a_changed_experiment_is_refused(run, folder):
+def test_resume_refuses_changed_experiment(run, folder):
     run("peft-run", write(folder))
     path, output = write(folder), folder / "run"
     before = weights(output)
@@ -302,7 +304,7 @@ def test_a_changed_experiment_is_refused(run, folder):
     assert weights(output) == before
 
 
-def test_what_changes_no_step_may_change(run, folder):
+def test_settings_that_may_change_on_resume(run, folder):
     """Logging, saving, where the result goes — and the length, where the schedule's beginning does not depend on it."""
     constant = {"scheduler": {"name": "constant"}, "adapter": {"lora_dropout": 0.2}}
     run("peft-run", write(folder, "short", constant))
@@ -326,13 +328,13 @@ def test_what_changes_no_step_may_change(run, folder):
     assert weights(folder / "long") == weights(folder / "elsewhere")
 
 
-def test_other_threads_are_told(run, folder):
+def test_changed_thread_count_is_reported(run, folder):
     run("peft-run", write(folder), env=os.environ | {"OMP_NUM_THREADS": "1"})
     told = run("peft-run", write(folder), "--resume", env=os.environ | {"OMP_NUM_THREADS": "2"})
     assert "warning: threads changed from 1 to 2" in told.stderr
 
 
-def test_without_a_checkpoint_it_begins(run, folder):
+def test_resume_without_checkpoint_starts(run, folder):
     told = run("peft-run", write(folder), "--resume")
     assert "starting from scratch" in told.stdout
     # Unasked, nothing is written over: neither an adapter nor checkpoints alone.
@@ -370,7 +372,7 @@ def metrics(folder):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_signal_saves_first(run, bin_dir, folder, number):
+def test_signal_saves_checkpoint(run, bin_dir, folder, number):
     run("peft-run", write(folder, "unbroken", LONG))
     path, output = write(folder, "run", LONG), folder / "run"
     process = start(bin_dir, path)
@@ -388,7 +390,7 @@ def test_a_signal_saves_first(run, bin_dir, folder, number):
     assert metrics(output) == metrics(folder / "unbroken")
 
 
-def test_a_second_signal_leaves_at_once(bin_dir, folder):
+def test_second_signal_exits_immediately(bin_dir, folder):
     process = start(bin_dir, write(folder, "run", SAVING))
     assert wait_for_step(process, folder / "run", 3)
     process.send_signal(signal.SIGTERM)
@@ -399,7 +401,7 @@ def test_a_second_signal_leaves_at_once(bin_dir, folder):
         check_whole(folder / "run" / f"checkpoint-{step}")
 
 
-def test_a_signal_before_the_first_step(run, bin_dir, folder):
+def test_signal_before_first_step(run, bin_dir, folder):
     run("peft-run", write(folder, "run", SAVING))
     before = {step: (folder / "run" / f"checkpoint-{step}" / "manifest.json").read_bytes() for step in checkpoints(folder / "run")}
     process = start(bin_dir, write(folder, "run", SAVING), "--resume", folder / "run" / f"checkpoint-{min(before)}")
@@ -412,7 +414,7 @@ def test_a_signal_before_the_first_step(run, bin_dir, folder):
             check_whole(folder / "run" / f"checkpoint-{step}")
 
 
-def test_who_reads_along_may_be_gone(bin_dir, folder):
+def test_closed_output_pipe_still_saves(bin_dir, folder):
     """As `| tee`, which the same Ctrl-C ends: saved all the same."""
     process = start(bin_dir, write(folder, "run", SAVING))
     assert wait_for_step(process, folder / "run", 3)
@@ -425,7 +427,9 @@ def test_who_reads_along_may_be_gone(bin_dir, folder):
     assert newest >= 3
 
 
-def test_signals_at_any_time(run, bin_dir, folder):
+@pytest.mark.alone
+@pytest.mark.slow
+def test_signals_at_random_moments(run, bin_dir, folder):
     """Whatever it is doing, it leaves with exit code 75 and nothing but whole checkpoints."""
     run("peft-run", write(folder, "unbroken", SAVING))
     path, output = write(folder, "run", SAVING), folder / "run"
@@ -446,7 +450,7 @@ def test_signals_at_any_time(run, bin_dir, folder):
     assert metrics(output) == metrics(folder / "unbroken")
 
 
-def test_a_run_that_diverges_leaves_no_adapter(run, folder):
+def test_diverged_run_writes_no_adapter(run, folder):
     """Steps that are not finite are counted and told with their examples; the last checkpoint before them stays, even of a limit
     of one; nothing is published."""
     training = {"save_every": 1, "save_total_limit": 1, "log_every": 1, "max_steps": STEPS}
@@ -466,7 +470,7 @@ def test_a_run_that_diverges_leaves_no_adapter(run, folder):
         assert "step 2 skipped: the loss is" in done.stdout
 
 
-def test_a_run_that_goes_on_diverges_as_the_unbroken_one(run, folder):
+def test_resumed_run_diverges_like_uninterrupted(run, folder):
     """The last step ruins the weights, and is told by an example that an earlier step had learned from, also by a run that went
     on behind it. A run cannot be shortened to where a checkpoint already is."""
     ruin = {"optimizer": {"lr": 1e25}, "scheduler": {"name": "constant"}, "training": {"max_steps": 2, "log_every": 1}}
@@ -480,7 +484,7 @@ def test_a_run_that_goes_on_diverges_as_the_unbroken_one(run, folder):
     assert "the run had 2 steps and now has 1, where the checkpoint is" in short
 
 
-def test_an_overflow_shows_nothing_of_what_was_saved(run, folder):
+def test_overflowed_steps_do_not_validate_a_checkpoint(run, folder):
     """With fp16 a step that ruins the weights is followed by steps that overflow: the checkpoint before it stays, even of a limit
     of one, since no step behind the later ones was finite."""
     ruin = {"optimizer": {"lr": 20.0}, "scheduler": {"name": "constant", "warmup_steps": 1},
@@ -493,7 +497,9 @@ def test_an_overflow_shows_nothing_of_what_was_saved(run, folder):
     assert min(checkpoints(folder / "run")) < max(finite), f"{checkpoints(folder / 'run')} of finite steps {finite}"
 
 
-def test_killed_at_any_time(run, bin_dir, folder):
+@pytest.mark.alone
+@pytest.mark.slow
+def test_sigkill_at_random_moments(run, bin_dir, folder):
     """Ten SIGKILLs at random moments; nearly every moment is one of a save. Every checkpoint there is, is whole; what is lost is
     less than what lies between two; and in the end it is the unbroken run."""
     saving = SAVING | {"training": SAVING["training"] | {"max_steps": 150}}
@@ -531,7 +537,7 @@ def unlearning(folder, training):
             "training": {"eval_every": 1, "save_every": 1} | training}
 
 
-def test_the_newest_and_the_best_are_kept(run, folder):
+def test_newest_and_best_checkpoints_are_kept(run, folder):
     """An early checkpoint that is the best stays, and is the result."""
     ruin = unlearning(folder, {"save_total_limit": 2, "load_best_model_at_end": True})
     run("peft-run", write(folder, "best", ruin))
@@ -558,8 +564,9 @@ def test_the_newest_and_the_best_are_kept(run, folder):
         code=2).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "schedule_free_adamw"])
-def test_adalora_saves_what_was_evaluated(run, folder, optimizer):
+def test_adalora_checkpoint_equals_evaluated_adapter(run, folder, optimizer):
     """Also between two allocations of ranks, where a triplet that one has set to zero has been trained since."""
     changes = {"adapter": {"name": "adalora", "init_r": 6, "target_r": 2, "tinit": 1, "deltaT": 4, "lora_alpha": 64},
                "data": {"eval": "train.jsonl"}, "optimizer": {"name": optimizer, "lr": 0.1}, "scheduler": {"name": "constant"},
@@ -576,7 +583,7 @@ def test_adalora_saves_what_was_evaluated(run, folder, optimizer):
     assert [step for step, has in enumerate(kept, 1) if has] == [4, 8, 12]
 
 
-def test_a_run_that_nobody_reads_is_none_that_failed(folder, bin_dir):
+def test_closed_stdout_does_not_fail_the_run(folder, bin_dir):
     """Whoever reads the output may go: the run ends as it would have, and says on the other channel what is missing."""
     reading, writing = os.pipe()
     os.close(reading)
@@ -589,7 +596,7 @@ def test_a_run_that_nobody_reads_is_none_that_failed(folder, bin_dir):
     assert done.returncode == 5
 
 
-def test_a_log_that_cannot_be_read_is_not_written_over(run, folder):
+def test_unreadable_log_is_not_overwritten(run, folder):
     path = write(folder)
     run("peft-run", path, "--set", "training.max_steps=4")
     (folder / "run" / "metrics.jsonl").unlink()
@@ -598,7 +605,7 @@ def test_a_log_that_cannot_be_read_is_not_written_over(run, folder):
     assert "metrics.jsonl: cannot be read: " in told
 
 
-def test_a_checkpoint_by_a_link_is_where_it_lies(run, folder):
+def test_resume_from_symlinked_checkpoint(run, folder):
     """With leave to write over the folder, too, what it holds is gone on from."""
     saving = {"training": {"save_every": 2}}
     run("peft-run", write(folder, "unbroken", saving))
@@ -616,7 +623,7 @@ def test_a_checkpoint_by_a_link_is_where_it_lies(run, folder):
         f"checkpoint-{step}.aside{more}" for step in range(4, STEPS + 1, 2) for more in ("", "-2"))
 
 
-def test_a_best_checkpoint_that_is_gone_is_told_first(run, folder):
+def test_missing_best_checkpoint_is_reported_before_training(run, folder):
     """Before the rest of the run is trained for nothing."""
     path, output = write(folder, "run", unlearning(folder, {})), folder / "run"
     run("peft-run", path)
@@ -629,7 +636,7 @@ def test_a_best_checkpoint_that_is_gone_is_told_first(run, folder):
     run("peft-run", path, "--resume", output / f"checkpoint-{STEPS - 1}")
 
 
-def test_the_best_stays_until_a_better_one_is_there(run, bin_dir, folder):
+def test_best_checkpoint_survives_failed_save(run, bin_dir, folder):
     """A save that fails, of a step that is the best, behind one that is not: the best before is still there, and from there it goes
     on to the unbroken end."""
     best = {"optimizer": {"lr": 0.2}, "scheduler": {"name": "constant"}, "data": {"eval_split": 0.2},
@@ -649,7 +656,7 @@ def test_the_best_stays_until_a_better_one_is_there(run, bin_dir, folder):
         assert weights(output) == weights(folder / "unbroken") and history(output) == history(folder / "unbroken")
 
 
-def test_a_checkpoint_is_named_as_a_shell_completes_it(run, folder):
+def test_resume_path_with_trailing_slash_or_symlink(run, folder):
     """With a slash behind it, or by a link from elsewhere, its best is where the run writes."""
     path, output = write(folder, "run", unlearning(folder, {"load_best_model_at_end": True})), folder / "run"
     run("peft-run", path)
@@ -660,7 +667,7 @@ def test_a_checkpoint_is_named_as_a_shell_completes_it(run, folder):
         assert weights(output) == before
 
 
-def test_what_a_run_begins_from_is_not_deleted(run, folder):
+def test_init_from_is_not_deleted(run, folder):
     """Also not with leave to write over the folder that it is in."""
     run("peft-run", write(folder))
     output = folder / "run"
@@ -673,7 +680,7 @@ def test_what_a_run_begins_from_is_not_deleted(run, folder):
     run("peft-run", folder / "run.toml", *over, "--set", f"training.output_dir={folder / 'other'}")
 
 
-def test_an_adapter_of_another_name_is_not_written_over(run, folder):
+def test_adapter_of_another_name_is_not_overwritten(run, folder):
     """Beside an adapter that bears a name of its own in the same folder, or the plain one."""
     named = ["--set", "adapter.adapter_name=x", "--set", "training.save_every=0"]
     run("peft-run", write(folder, "run", {"training": {"save_every": 0}}))
@@ -687,7 +694,7 @@ def test_an_adapter_of_another_name_is_not_written_over(run, folder):
     run("peft-run", write(folder, "above"))
 
 
-def test_a_place_that_cannot_be(run, folder):
+def test_impossible_output_dir(run, folder):
     (folder / "loop").symlink_to(folder / "loop")
     for name in ("n" * 300, "loop"):
         told = run("peft-run", write(folder, "run"), "--set", f"training.output_dir={folder / name}", code=5).stderr
@@ -700,7 +707,7 @@ def test_a_place_that_cannot_be(run, folder):
     run("peft-run", path, "--resume")
 
 
-def test_two_runs_into_one_folder(run, bin_dir, folder):
+def test_two_runs_in_one_output_dir(run, bin_dir, folder):
     process = start(bin_dir, write(folder, "run", SAVING))
     assert wait_for_step(process, folder / "run", 1)
     process.send_signal(signal.SIGSTOP)
@@ -711,7 +718,7 @@ def test_two_runs_into_one_folder(run, bin_dir, folder):
         process.communicate()
 
 
-def test_a_full_disk(run, folder):
+def test_full_disk(run, folder):
     """The older checkpoints stay whole, and the message tells what is missing."""
     output = folder / "run"
     output.mkdir()
@@ -744,7 +751,7 @@ def traced(*words, **options):
     return subprocess.run([strace(), "-f", *words], capture_output=True, text=True, env=env, **options)
 
 
-def test_a_save_is_synced_in_order(bin_dir, folder):
+def test_save_syncs_in_order(bin_dir, folder):
     """Each file: synced, then renamed; the manifest is the last; then the folder is synced, renamed, and its parent synced."""
     path, trace = write(folder, "run", {"training": {"max_steps": 2, "save_every": 2}}), folder / "trace"
     traced("-y", "-o", trace, "-e", "trace=fsync,rename,renameat2", bin_dir / "peft-run", path, check=True)
@@ -771,9 +778,10 @@ def test_a_save_is_synced_in_order(bin_dir, folder):
     assert calls[1].startswith("fsync(") and f"<{folder / 'run'}>" in calls[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["error=EIO", "error=ENOSPC", "signal=SIGKILL"])
 @pytest.mark.parametrize("call,moments", [("fsync", (5, 12, 19, 25)), ("rename", (3, 8, 13))])
-def test_a_save_that_fails(run, bin_dir, folder, call, moments, fault):
+def test_failed_save(run, bin_dir, folder, call, moments, fault):
     """The n-th sync or renaming of the second save fails, or the process is killed in it: the first checkpoint stays whole, an
     error names what and where, and from there it goes on to the unbroken end."""
     training = {"training": {"max_steps": 4, "save_every": 2}}

@@ -1,5 +1,5 @@
-"""Promises that peft's tokenizer gives the ids and the decoded text of HF tokenizers, for every real tokenizer at hand and
-2,000 varied strings, and that the vocabulary inside a GGUF gives those of the model's own tokenizer.json."""
+"""The tokenizer gives the ids and the decoded text of HF tokenizers, for every real tokenizer available and 2,000 varied strings; the
+vocabulary inside a GGUF gives those of the model's own tokenizer.json."""
 
 import json
 import os

@@ -60,7 +60,7 @@ void answer(const nlohmann::json& request) {
     out["logits"] = model->logits(model->hidden_states(input));
   }
   const auto num_target_tokens = static_cast<double>(batch.num_target_tokens(model->virtual_tokens() > 0));
-  const Tensor loss = model->loss_sum(input, to_labels(batch, torch::kCPU)) / num_target_tokens;
+  const Tensor loss = Pass(*model, batch).cross_entropy_sum() / num_target_tokens;
   out["loss"] = loss.detach();
   if (adapters.size() == 1 && loss.requires_grad()) {  // an encoder of which a file has what it makes does not train
     Adapter& adapter = *adapters.front();

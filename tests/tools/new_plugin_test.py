@@ -9,7 +9,7 @@ import tempfile
 import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-KINDS = ["adapter", "clipping", "optimizer", "precision", "scheduler"]
+KINDS = ["adapter", "clipping", "objective", "optimizer", "precision", "scheduler"]
 
 
 def everything(folder):

@@ -46,8 +46,8 @@ bool read(const StringList& words, EvalArguments& out) {
 
 void print_row(const std::string& what, const Evaluation& result) {
   char numbers[96];
-  std::snprintf(numbers, sizeof numbers, "%10.4f  %10.3f  %8.2f %%", result.loss, result.perplexity(),
-                100 * result.accuracy);
+  std::snprintf(numbers, sizeof numbers, "%10.4f  %10.3f  %8.2f %%", result.loss, result.figure("perplexity"),
+                100 * result.figure("accuracy"));
   std::cout << numbers << "  " << what << std::endl;
 }
 
@@ -72,7 +72,10 @@ Outcome eval_command(const StringList& words) {
   EvalArguments arguments;
   if (!read(words, arguments)) return {};
   Inference inference(arguments.from, arguments.device, arguments.plugin_paths);
+  Options none;
+  const auto objective = inference.plugins().make<Objective>(Kind<Objective>::default_plugin, none);
   DataOptions options;
+  options.formats = objective->formats();
   options.format = arguments.format;
   options.system = arguments.system;
   options.max_length = arguments.max_length;
@@ -83,7 +86,7 @@ Outcome eval_command(const StringList& words) {
   for (const StringList& folders : rows_of(arguments)) {
     const auto adapted = inference.load(folders);
     check_token_ids(data, *adapted.model);
-    print_row(title(folders), evaluate(*adapted.model, inference.precision(), data, arguments.batch_size));
+    print_row(title(folders), evaluate(*adapted.model, inference.precision(), *objective, data, arguments.batch_size));
   }
   return {};
 }

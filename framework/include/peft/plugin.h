@@ -6,6 +6,7 @@
 #include "peft/plugin/plugin_info.h"
 #include "peft/plugin/registry.h"
 #include "peft/train/clipping.h"
+#include "peft/train/objective.h"
 #include "peft/train/optimizer.h"
 #include "peft/train/precision.h"
 #include "peft/train/scheduler.h"

@@ -1,6 +1,7 @@
 #include "data/formats.h"
 
 #include <algorithm>
+#include <stdexcept>
 
 #include "data/values.h"
 #include "peft/base/error.h"
@@ -10,24 +11,6 @@ namespace {
 
 using nlohmann::json;
 
-struct Format {
-  const char* name;
-  StringList keys;  ///< all of them must be there
-};
-
-const std::vector<Format>& formats() {
-  static const std::vector<Format> all = {{"messages", {"messages"}},
-                                          {"sharegpt", {"conversations"}},
-                                          {"alpaca", {"instruction", "output"}},
-                                          {"prompt_completion", {"prompt", "completion"}},
-                                          {"text", {"text"}}};
-  return all;
-}
-
-bool has_keys(const json& record, const Format& format) {
-  return std::all_of(format.keys.begin(), format.keys.end(), [&](const auto& key) { return record.contains(key); });
-}
-
 std::string keys_of(const json& record) {
   std::string out;
   for (const auto& [key, value] : record.items()) {
@@ -35,27 +18,17 @@ std::string keys_of(const json& record) {
     if (out.size() > 300) return out + "…";
     out += "'" + printable(key, 60) + "'";
   }
-  return out.empty() ? "no key" : out;
+  return out.empty() ? "(none)" : out;
 }
 
-std::string known_formats() {
-  std::string out;
-  for (const Format& format : formats()) {
-    out += std::string(out.empty() ? "" : "; ") + format.name + ":";
-    for (const std::string& key : format.keys) out += " '" + key + "'";
-  }
-  return out;
-}
-
-/// A value that would change what is learned, and that no format here uses.
+/// Throws InputError for a value that would change the targets and that no format here uses.
 void refuse_unused(const json& record, const std::string& where) {
   for (const char* key : {"chosen", "rejected", "label", "tools", "images", "videos", "audios"}) {
     const auto found = record.find(key);
     if (found == record.end() || found->is_null() || (found->is_structured() && found->empty())) continue;
     if (found->is_string() && (*found == "" || *found == "[]")) continue;
-    if (std::string(key) == "label" && !found->is_boolean()) continue;  // a class beside a text, not a verdict
-    throw InputError(where + ": '" + key + "' (preferences, tools, media) would be ignored: name the format in " +
-                     "[data] format to train on the rest of such records");
+    if (std::string(key) == "label" && !found->is_boolean()) continue;  // a class of the text, not a preference
+    throw InputError(where + ": '" + key + "' (preferences, tools, media) would be ignored; set [data] format to train on the rest of such records");
   }
 }
 
@@ -67,7 +40,7 @@ std::vector<ChatTurn> read_messages(const Values& values, const std::string& key
     if (std::find(known.begin(), known.end(), role) == known.end())
       message.fail("role", "is '" + printable(role, 60) + "', not system, developer, user, assistant or tool");
     if (message.has("tool_calls"))
-      message.fail("tool_calls", "is not supported: only what stands in 'content' is learned");
+      message.fail("tool_calls", "is not supported; only 'content' is trained on");
     const bool wanted = message.weight();
     turns.push_back({{role, message.content("content")}, supervise && wanted && role == "assistant"});
   }
@@ -121,20 +94,23 @@ std::string alpaca_prompt(std::string system, const std::string& instruction, co
   return prompt + "\n\n### Response:\n";
 }
 
-void read_alpaca(const Values& values, const DataOptions& options, bool has_chat_template, Record& item) {
+Record read_alpaca(const Values& values, const DataOptions& options, bool has_chat_template) {
+  Record item;
   const std::string instruction = values.text("instruction"), input = values.optional_text("input");
   if (has_chat_template) {
     item.turns = alpaca_turns(values, instruction, input);
-    return;
+    return item;
   }
   if (!values.pairs("history").empty()) values.fail("history", "needs a checkpoint with a chat template");
   std::string system = values.optional_text("system");
   if (system.empty()) system = options.system;
   item.prompt = alpaca_prompt(std::move(system), instruction, input);
   item.completion = values.text("output");
+  return item;
 }
 
-void read_prompt_completion(const Values& values, Record& item) {
+Record read_prompt_completion(const Values& values, const DataOptions&, bool) {
+  Record item;
   if (values.is_list("prompt") != values.is_list("completion"))
     values.fail("completion", "must be a string if 'prompt' is one, a list of messages if 'prompt' is one");
   if (values.is_list("prompt")) {
@@ -144,49 +120,96 @@ void read_prompt_completion(const Values& values, Record& item) {
     item.prompt = values.text("prompt");
     item.completion = values.text("completion");
   }
+  return item;
+}
+
+Record conversation(std::vector<ChatTurn> turns, const Values& values) {
+  if (turns.empty()) throw InputError(values.where() + ": the conversation is empty");
+  Record item;
+  item.turns = std::move(turns);
+  return item;
+}
+
+/// A format of records. A new one is a row of the table, and a name that an objective lists.
+struct Format {
+  const char* name;
+  StringList keys;  ///< a record of this format has all of them
+  Record (*read)(const Values& values, const DataOptions& options, bool has_chat_template);
+};
+
+const std::vector<Format>& formats() {
+  static const std::vector<Format> all = {
+      {"messages",
+       {"messages"},
+       [](const Values& values, const DataOptions&, bool) {
+         return conversation(read_messages(values, "messages", true), values);
+       }},
+      {"sharegpt",
+       {"conversations"},
+       [](const Values& values, const DataOptions&, bool) { return conversation(read_sharegpt(values), values); }},
+      {"alpaca", {"instruction", "output"}, read_alpaca},
+      {"prompt_completion", {"prompt", "completion"}, read_prompt_completion},
+      {"text", {"text"}, [](const Values& values, const DataOptions&, bool) {
+         Record item;
+         item.completion = values.text("text");
+         return item;
+       }}};
+  return all;
+}
+
+bool is_among(const StringList& names, const Format& format) {
+  return names.empty() || std::find(names.begin(), names.end(), format.name) != names.end();
+}
+
+bool has_keys(const json& record, const Format& format) {
+  return std::all_of(format.keys.begin(), format.keys.end(), [&](const auto& key) { return record.contains(key); });
+}
+
+std::string known_formats(const StringList& among) {
+  std::string out;
+  for (const Format& format : formats()) {
+    if (!is_among(among, format)) continue;
+    out += std::string(out.empty() ? "" : "; ") + format.name + ":";
+    for (const std::string& key : format.keys) out += " '" + key + "'";
+  }
+  return out;
 }
 
 }  // namespace
 
-std::string detect_format(const json& record, const std::string& where) {
+StringList format_names() {
+  StringList names;
+  for (const Format& format : formats()) names.emplace_back(format.name);
+  return names;
+}
+
+std::string detect_format(const json& record, const StringList& among, const std::string& where) {
   for (const Format& format : formats())
-    if (has_keys(record, format)) {
+    if (is_among(among, format) && has_keys(record, format)) {
       refuse_unused(record, where);
       return format.name;
     }
-  throw InputError(where + ": has " + keys_of(record) + ", which is no known format (" + known_formats() + ")");
+  throw InputError(where + ": the keys " + keys_of(record) + " match no known format (" + known_formats(among) + ")");
 }
 
 Record read_record(const json& record, const std::string& format, const DataOptions& options, bool has_chat_template,
                    const std::string& where) {
-  for (const Format& known : formats())
-    if (format == known.name && !has_keys(record, known))
-      throw InputError(where + ": has " + keys_of(record) + ", but format " + format + " was " +
-                       (options.format == "auto" ? "found in the records before" : "asked for") + " (" +
-                       known_formats() + ")");
+  const auto known =
+      std::find_if(formats().begin(), formats().end(), [&](const Format& f) { return format == f.name; });
+  if (known == formats().end()) throw std::logic_error("no record format is named '" + format + "'");
+  if (!has_keys(record, *known))
+    throw InputError(where + ": has " + keys_of(record) + ", but " +
+                     (options.format == "auto" ? "the records before have" : "[data] sets") + " format " + format + " (" +
+                     known_formats(options.formats) + ")");
   if (options.format == "auto") refuse_unused(record, where);
   const Values values(record, where, "");
-  Record item;
+  Record item = known->read(values, options, has_chat_template);
   item.source = where;
-  if (format == "messages")
-    item.turns = read_messages(values, "messages", true);
-  else if (format == "sharegpt")
-    item.turns = read_sharegpt(values);
-  else if (format == "alpaca")
-    read_alpaca(values, options, has_chat_template, item);
-  else if (format == "prompt_completion")
-    read_prompt_completion(values, item);
-  else
-    item.completion = values.text("text");
-
-  if ((format == "messages" || format == "sharegpt") && item.turns.empty())
-    throw InputError(where + ": the conversation is empty");
-  const bool has_system =
-      !item.turns.empty() && (item.turns[0].message.role == "system" || item.turns[0].message.role == "developer");
-  if (!item.turns.empty() && !has_system && !options.system.empty())
+  if (item.turns.empty()) return item;
+  const std::string& first = item.turns[0].message.role;
+  if (first != "system" && first != "developer" && !options.system.empty())
     item.turns.insert(item.turns.begin(), {{"system", options.system}, false});
-  if (!item.turns.empty() && !has_chat_template)
-    throw InputError(where + ": conversations need a chat template, and the checkpoint has none");
+  if (!has_chat_template) throw InputError(where + ": conversations need a chat template, and the checkpoint has none");
   return item;
 }
 

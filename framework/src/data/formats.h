@@ -9,22 +9,26 @@
 
 namespace peft::data {
 
+/// The names of all formats, in the order in which "auto" looks for them.
+StringList format_names();
+
 struct ChatTurn {
   Message message;
   bool is_target;
 };
 
-/// A record, whatever its format: turns for the chat template, or else a plain prompt (maybe empty) and completion.
+/// A record of any format: turns for the chat template, or a plain prompt (possibly empty) and completion.
 struct Record {
   std::vector<ChatTurn> turns;
   std::string prompt, completion;
   std::string source;  ///< "file:line"
 };
 
-/// "text", "prompt_completion", "alpaca", "messages" or "sharegpt". Throws InputError that names the keys found.
-std::string detect_format(const nlohmann::json& record, const std::string& where);
+/// The first of the formats `among` (empty: all) whose keys the record has. Throws InputError that names the keys
+/// found.
+std::string detect_format(const nlohmann::json& record, const StringList& among, const std::string& where);
 
-/// Reads one record of a known format. Throws InputError naming place and key.
+/// Reads one record of a known format. Throws InputError with place and key.
 Record read_record(const nlohmann::json& record, const std::string& format, const DataOptions& options,
                    bool has_chat_template, const std::string& where);
 

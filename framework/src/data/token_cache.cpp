@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "base/digest.h"
+#include "data/formats.h"
 #include "data/token_file.h"
 #include "files/mapped_file.h"
 #include "peft/base/error.h"
@@ -40,6 +41,8 @@ std::string key_of(const StringList& files, const DataOptions& options, const st
   key.add(version);
   key.add(text);
   key.add(options.format);
+  if (!options.formats.empty() && options.formats != data::format_names())
+    for (const std::string& format : options.formats) key.add(format);
   key.add(std::to_string(options.max_length));
   key.add(options.system);
   for (const std::string& path : files) try {

@@ -22,6 +22,7 @@ class Values {
   bool weight() const;                                      ///< OpenAI's `weight` (or `loss_weight`): 0 is false
   std::vector<Values> objects(const std::string& key) const;
   std::vector<std::pair<std::string, std::string>> pairs(const std::string& key) const;  ///< none if absent or null
+  const std::string& where() const { return where_; }                                    ///< "file:line"
   [[noreturn]] void fail(const std::string& key, const std::string& message) const;
 
  private:

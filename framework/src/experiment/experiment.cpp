@@ -1,5 +1,7 @@
 #include "peft/experiment/experiment.h"
 
+#include <algorithm>
+
 #include "peft/base/error.h"
 #include "peft/train/train.h"
 
@@ -31,11 +33,22 @@ auto read_table(Document& document, const char* name, Read read) {
 
 /// The plugin that the table `[kind]` names; null if it names none, which document.finish() reports.
 template <class Interface>
-std::unique_ptr<Interface> make(Document& document, Plugins& plugins, std::string name) {
+std::unique_ptr<Interface> make(Document& document, Plugins& plugins) {
+  std::string name = Kind<Interface>::default_plugin;
   Options table = document.table(Kind<Interface>::name);
   table.get("name", name, "the plugin; 'peft-run list' shows the installed ones")
       .require(!name.empty(), "must be given: it chooses the plugin");
   return name.empty() ? nullptr : plugins.make<Interface>(name, table);
+}
+
+/// The objective's record formats are the ones that [data] format may name and "auto" chooses among.
+void use_formats_of(const Objective& objective, DataOptions& data, Document& document) {
+  data.formats = objective.formats();
+  if (data.format == "auto" || std::find(data.formats.begin(), data.formats.end(), data.format) != data.formats.end())
+    return;
+  std::string known;
+  for (const std::string& name : data.formats) known += (known.empty() ? "" : ", ") + name;
+  document.table("data").error("format", "the objective does not read '" + data.format + "', only: " + known);
 }
 
 Document with_sets(Document document, const StringList& sets) {
@@ -76,10 +89,12 @@ Experiment::Experiment(Document file) : document(std::move(file)) {
   memory = read_table(document, "memory", read_memory_options);
   plugins = std::make_unique<Plugins>(Plugins::search_path(read_table(document, "plugins", read_plugin_options)));
   adapters = read_adapters(document, *plugins);
-  optimizer = make<Optimizer>(document, *plugins, "adamw");
-  scheduler = make<Scheduler>(document, *plugins, "linear");
-  clipping = make<GradientClipping>(document, *plugins, "norm");
-  precision = make<Precision>(document, *plugins, "fp32");
+  optimizer = make<Optimizer>(document, *plugins);
+  scheduler = make<Scheduler>(document, *plugins);
+  clipping = make<GradientClipping>(document, *plugins);
+  precision = make<Precision>(document, *plugins);
+  objective = make<Objective>(document, *plugins);
+  if (objective) use_formats_of(*objective, data, document);
   if (training.load_best_model_at_end && data.eval.empty() && data.eval_split <= 0)
     document.table("training").error("load_best_model_at_end", "needs evaluation data: [data] eval or eval_split");
   document.finish();

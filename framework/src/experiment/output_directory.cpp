@@ -24,7 +24,8 @@ bool has_adapter(const std::string& output_dir, const AdapterStack& adapters) {
   for (const NamedAdapter& adapter : adapters)
     if (has_file(folder_of(adapter, output_dir), weights)) return true;
   if (has_file(output_dir, weights)) return true;
-  if (!has_file(output_dir, "trainer_state.json")) return false;  // not a run's folder: subfolders are none of its own
+  if (!has_file(output_dir, "trainer_state.json"))
+    return false;  // not a run's folder, so its subfolders are something else
   std::error_code error;
   for (auto entry = fs::directory_iterator(output_dir, error); !error && entry != fs::directory_iterator();
        entry.increment(error))

@@ -93,8 +93,8 @@ PreparedRun::PreparedRun(Experiment& experiment, const std::string& resume_from)
   const torch::Dtype dtype = experiment.precision->adapter_dtype();
   if (resume_from.empty())
     attach_adapters(experiment.adapters, *model, dtype,
-                    calibration(*model, *experiment.precision, data, experiment.training, experiment.data.packing,
-                                experiment.data.max_length));
+                    calibration(*model, *experiment.precision, *experiment.objective, data, experiment.training,
+                                experiment.data.packing, experiment.data.max_length));
   else
     resume_adapters(resume_from, experiment.adapters, *model, dtype);
   for (ParamGroup& group : groups_of(experiment.adapters, *model))

@@ -10,7 +10,7 @@
 
 namespace peft {
 
-/// What a checkpoint records about its run beside the tensors: plugins, threads, hashes of the data.
+/// What a checkpoint records about its run in addition to the tensors: plugins, threads, hashes of the data.
 nlohmann::ordered_json about_run(const Experiment& experiment, const PreparedRun& run);
 
 /// The checkpoint `from`, or if it is "" the newest intact one of `output_dir`; warns of those that it skips. Nothing

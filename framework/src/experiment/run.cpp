@@ -1,5 +1,4 @@
-// A run from its experiment to the adapter on disk. train() is the loop; everything else of it is here and in the files
-// beside it.
+// A run from its experiment to the adapter on disk. train() is the loop; the rest is in this folder.
 #include "peft/experiment/run.h"
 
 #include <torch/torch.h>
@@ -40,8 +39,10 @@ std::optional<TrainingCheckpoint> resolve_resume(const RunOptions& options, cons
     return from;
   }
   if (training.load_best_model_at_end && elsewhere)
-    throw ConfigError("[training] load_best_model_at_end: the run's other checkpoints are beside " +
-                      printable(from->path, 4096) + ", so output_dir must be their folder");
+    throw ConfigError(
+        "[training] load_best_model_at_end: the run's other checkpoints are in the "
+        "folder of " +
+        printable(from->path, 4096) + ", so output_dir must be that folder");
   check_same_settings(*from, experiment);
   if (training.load_best_model_at_end) check_best_checkpoint(best_of(*from), training.output_dir);
   messages.info("resuming from " + printable(from->path, 4096) + " (step " + std::to_string(from->step) + ")");
@@ -61,6 +62,7 @@ TrainingSession make_session(const Experiment& experiment, PreparedRun& run,
           .scheduler = *experiment.scheduler,
           .clipping = *experiment.clipping,
           .precision = *experiment.precision,
+          .objective = *experiment.objective,
           .adapters = adapter_pointers(experiment.adapters),
           .data = run.data,
           .eval_data = run.eval_data ? &*run.eval_data : nullptr,
@@ -74,7 +76,9 @@ TrainingSession make_session(const Experiment& experiment, PreparedRun& run,
 
 RunStart describe_run(const Experiment& experiment, const PreparedRun& run, const std::string& memory_plan,
                       const std::optional<TrainingCheckpoint>& from) {
-  RunStart start{.output_dir = experiment.training.output_dir, .first_step = from ? from->step + 1 : 1};
+  RunStart start;
+  start.output_dir = experiment.training.output_dir;
+  if (from) start.first_step = from->step + 1;
   start.description.push_back(describe_model(experiment, run));
   for (const StringList& lines : {describe_vocabulary(run), describe_data(run), describe_adapters(experiment.adapters)})
     start.description.insert(start.description.end(), lines.begin(), lines.end());

@@ -98,26 +98,6 @@ Model::TargetRows Model::target_rows(const PackedTokens& input, const Tensor& la
   return {norm_->forward(body(input, nullptr, n).index_select(0, rows)), targets};
 }
 
-Tensor Model::loss_of_rows(const Tensor& rows, const Tensor& targets) const {
-  const MemoryScope scope(MemoryComponent::logits);
-  const Tensor logits = head_->forward(rows);
-  const auto wide = logits.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
-  return at::cross_entropy_loss(logits.to(wide), targets, {}, at::Reduction::Sum);
-}
-
-Tensor Model::loss_sum(const PackedTokens& input, const Tensor& labels) const {
-  const auto [h, targets] = target_rows(input, labels);
-  if (!head_->adapted() && !head_->uses_copies()) return linear_cross_entropy_sum(h, head_->frozen().weight, targets);
-  if (h.size(0) <= kLogitRows) return loss_of_rows(h, targets);
-  std::vector<Tensor> parts;
-  for (int64_t row = 0; row < h.size(0); row += kLogitRows) {
-    const int64_t n = std::min(kLogitRows, h.size(0) - row);
-    const auto of_rows = [this, right = targets.narrow(0, row, n)](const Tensor& x) { return loss_of_rows(x, right); };
-    parts.push_back(recomputed(h.narrow(0, row, n), of_rows));
-  }
-  return at::stack(parts).sum();
-}
-
 KeyValueCache Model::make_cache(int64_t capacity) const {
   const torch::NoGradGuard no_grad;
   KeyValueCache cache;

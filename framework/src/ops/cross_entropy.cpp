@@ -4,6 +4,7 @@
 
 #include "ops/cpu/dispatch.h"
 #include "ops/kernels.h"
+#include "ops/logit_chunks.h"
 #include "peft/runtime/memory.h"
 #include "peft/runtime/profile.h"
 
@@ -53,13 +54,12 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
     Tensor sum = at::zeros({}, hidden.options().dtype(wide));
     Tensor gradient = needs_grad ? at::empty_like(hidden, at::MemoryFormat::Contiguous) : Tensor();
     const Tensor labels = targets.contiguous();
-    for (int64_t row = 0; row < hidden.size(0); row += kLogitRows) {
-      const int64_t n = std::min(kLogitRows, hidden.size(0) - row);
+    for_logit_chunks(hidden.size(0), [&](int64_t row, int64_t n) {
       const MemoryScope scope(MemoryComponent::logits);
       Tensor logits = gemm(hidden.narrow(0, row, n), weight.t());
       sum += loss_of(logits, labels.narrow(0, row, n), needs_grad);
       if (needs_grad) gradient.narrow(0, row, n).copy_(gemm(logits, weight));
-    }
+    });
     ctx->save_for_backward({gradient});
     return sum;
   }

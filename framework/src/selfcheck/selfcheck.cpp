@@ -44,7 +44,8 @@ Calibration random_data(const Model& model) {
               },
           .loss =
               [&model](const CalibrationBatch& batch) {
-                return model.loss_sum(batch.input, batch.labels) / static_cast<double>(batch.num_target_tokens);
+                return Pass(model, batch.input, batch.labels).cross_entropy_sum() /
+                       static_cast<double>(batch.num_target_tokens);
               }};
 }
 

@@ -1,43 +1,47 @@
-#include "peft/adapters/calibration.h"
+#include "peft/train/calibration_batches.h"
 
 #include <torch/torch.h>
 
 #include <algorithm>
 
 #include "nn/prefix.h"
-#include "peft/train/train.h"
+#include "peft/data/sampler.h"
 
 namespace peft {
 
 namespace {
 
-CalibrationBatch look_at(const Batch& batch, const Model& model) {
+CalibrationBatch calibration_batch(const Batch& batch, const Model& model, const Objective& objective) {
   const int64_t n = model.virtual_tokens();
-  CalibrationBatch seen{.input = to_packed_tokens(batch, model.device()),
+  CalibrationBatch made{.input = to_packed_tokens(batch, model.device()),
                         .labels = to_labels(batch, model.device()),
                         .num_target_tokens = batch.num_target_tokens(n > 0),
                         .row_cu_seqlens = shift_cu_seqlens(n, batch.cu_seqlens),
-                        .row_labels = {}};
-  const Tensor none = at::full({n}, ignored_label, seen.labels.options());
-  seen.row_labels = n > 0 ? prepend_to_each(none, seen.labels, batch.cu_seqlens) : seen.labels;
-  return seen;
+                        .row_labels = {},
+                        .totals = objective.totals(batch, n > 0)};
+  const Tensor ignored = at::full({n}, ignored_label, made.labels.options());
+  made.row_labels = n > 0 ? prepend_to_each(ignored, made.labels, batch.cu_seqlens) : made.labels;
+  for (double& total : made.totals) total = std::max(total, 1.0);  // a batch may have nothing to learn from
+  return made;
 }
 
 }  // namespace
 
-Calibration calibration(const Model& model, Precision& precision, const Dataset& data, const TrainingOptions& options,
-                        bool packing, int64_t max_length) {
+Calibration calibration(const Model& model, Precision& precision, Objective& objective, const Dataset& data,
+                        const TrainingOptions& options, bool packing, int64_t max_length) {
   auto batches =
       epoch_batches(data, options.batch_size, packing, max_length, static_cast<uint64_t>(options.seed), /*epoch=*/0);
   const std::size_t count = batches.size();
   return {.batches = count,
-          .batch = [&model, &data, batches = std::move(batches)](
-                       std::size_t index) { return look_at(make_batch(data, batches.at(index)), model); },
+          .batch =
+              [&model, &objective, &data, batches = std::move(batches)](std::size_t index) {
+                return calibration_batch(make_batch(data, batches.at(index)), model, objective);
+              },
           .loss =
-              [&model, &precision](const CalibrationBatch& batch) {
+              [&model, &precision, &objective](const CalibrationBatch& batch) {
                 return precision.forward([&] {
-                  return model.loss_sum(batch.input, batch.labels) /
-                         static_cast<double>(std::max<int64_t>(batch.num_target_tokens, 1));
+                  const Pass pass(model, batch.input, batch.labels);
+                  return objective.loss(pass, batch.totals);
                 });
               }};
 }

@@ -4,51 +4,64 @@
 
 #include <cmath>
 
-#include "ops/kernels.h"
+#include "peft/base/error.h"
 
 namespace peft {
 
 namespace {
 
-/// `labels` with every supervised one drawn anew; logits exist for a few hundred rows at a time.
-Tensor draw_labels(const Model& model, const PackedTokens& input, const Tensor& labels) {
+/// The batch's labels [T], each target replaced by a sample.
+Tensor sample_labels(const Model& model, const Pass& pass) {
   const torch::NoGradGuard no_grad;
-  const auto [hidden, targets] = model.target_rows(input, labels);
-  const Tensor drawn = at::empty_like(targets);
-  for (int64_t row = 0; row < hidden.size(0); row += kLogitRows) {
-    const MemoryScope scope(MemoryComponent::logits);
-    const int64_t n = std::min(kLogitRows, hidden.size(0) - row);
-    const Tensor logits = model.logits(hidden.narrow(0, row, n));
+  const Tensor& labels = pass.labels();
+  const Tensor samples = at::empty_like(pass.targets());
+  pass.for_each_logits([&](const Tensor& logits, const Tensor& targets, int64_t first) {
     const auto wide = logits.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
-    // Of logits that are not finite any label will do: the loss shows them.
-    drawn.narrow(0, row, n).copy_(at::multinomial(at::softmax(logits, -1, wide).nan_to_num(1), 1).squeeze(1));
+    // For logits that are not finite any label will do: the loss reports them.
+    samples.narrow(0, first, targets.size(0))
+        .copy_(at::multinomial(at::softmax(logits, -1, wide).nan_to_num(1), 1).squeeze(1));
+  });
+  Tensor is_target = labels.ne(ignored_label);
+  if (model.virtual_tokens() == 0) {  // no position predicts an example's first token
+    const std::vector<int64_t>& cu_seqlens = pass.input().cu_seqlens;
+    for (std::size_t example = 0; example + 1 < cu_seqlens.size(); ++example)
+      if (cu_seqlens[example] < cu_seqlens[example + 1]) is_target[cu_seqlens[example]] = false;
   }
-  Tensor learned = labels.ne(-100);
-  if (model.virtual_tokens() == 0)  // nothing stands before an example's first token that could say it
-    for (std::size_t example = 0; example + 1 < input.cu_seqlens.size(); ++example)
-      if (input.cu_seqlens[example] < input.cu_seqlens[example + 1]) learned[input.cu_seqlens[example]] = false;
-  return labels.index_copy(0, learned.nonzero().squeeze(1), drawn);
+  return labels.index_copy(0, is_target.nonzero().squeeze(1), samples);
+}
+
+Tensor sampled_loss(TrainingSession& run, const Batch& batch, const Totals& totals) {
+  PackedTokens input;
+  Tensor labels;
+  {
+    const Pass pass(run.model, batch);
+    input = pass.input();
+    labels = sample_labels(run.model, pass);
+  }
+  const Pass sampled(run.model, input, labels);
+  return run.objective.loss(sampled, totals);
 }
 
 }  // namespace
 
-void run_sampled_label_pass(TrainingSession& run, const std::vector<Batch>& batches, int64_t num_target_tokens) {
+void run_sampled_label_pass(TrainingSession& run, const std::vector<Batch>& batches, const Totals& totals) {
+  if (!run.objective.is_likelihood())
+    throw ConfigError(
+        "[optimizer] needs the gradients of sampled labels, but the loss of this [objective] is not a likelihood; "
+        "choose "
+        "another optimizer");
   const std::vector<Tensor> parameters = parameters_of(run.optimizer.groups());
   for (const Batch& batch : batches) {
     run.memory.phase(MemoryPhase::forward);
-    const PackedTokens input = to_packed_tokens(batch, run.model.device());
-    const Tensor labels = to_labels(batch, run.model.device());
-    const Tensor part = run.precision.forward([&] {
-      return run.model.loss_sum(input, draw_labels(run.model, input, labels)) / static_cast<double>(num_target_tokens);
-    });
-    if (!std::isfinite(part.item<double>())) return run.optimizer.zero_grad();  // as the step's own loss will be
+    const Tensor micro_loss = run.precision.forward([&] { return sampled_loss(run, batch, totals); });
+    if (!std::isfinite(micro_loss.item<double>())) return run.optimizer.zero_grad();  // as the step's own loss will be
     run.memory.phase(MemoryPhase::backward);
-    run.precision.backward(part);
+    run.precision.backward(micro_loss);
     attribute(gradients(parameters), MemoryComponent::gradients);
   }
   run.memory.phase(MemoryPhase::optimizer);
   if (run.precision.unscale_gradients(parameters) && std::isfinite(global_norm(gradients(parameters))))
-    run.optimizer.on_sampled_label_gradients(num_target_tokens);
+    run.optimizer.on_sampled_label_gradients(static_cast<int64_t>(totals.front()));
   run.optimizer.zero_grad();
 }
 

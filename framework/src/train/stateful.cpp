@@ -29,12 +29,16 @@ StatefulComponent random_component(torch::Device device) {
           [device](const StateDict& state) {
             restore_random(torch::kCPU, state, "cpu");
             if (!device.is_cpu()) restore_random(device, state, "device");
-          }};
+          },
+          false};
 }
 
 RunState states_of(const std::vector<StatefulComponent>& components) {
   RunState states;
-  for (const StatefulComponent& component : components) states[component.name] = component.state_dict();
+  for (const StatefulComponent& component : components) {
+    StateDict state = component.state_dict();
+    if (!component.optional || !state.empty()) states[component.name] = std::move(state);
+  }
   return states;
 }
 
@@ -45,6 +49,7 @@ void load_states(const std::vector<StatefulComponent>& components, const RunStat
       throw InputError("the checkpoint has a state of '" + printable(name) + "', but this run has no such component");
   for (const StatefulComponent& component : components) {
     const auto it = states.find(component.name);
+    if (it == states.end() && component.optional) continue;
     if (it == states.end()) throw InputError("the checkpoint lacks the state of '" + component.name + "'");
     // Both are empty for an optimizer before its first step, which would refuse to load nothing.
     if (!it->second.empty() || !component.state_dict().empty()) component.load_state_dict(it->second);

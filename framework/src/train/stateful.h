@@ -15,13 +15,21 @@ struct StatefulComponent {
   std::string name;
   std::function<StateDict()> state_dict;
   std::function<void(const StateDict&)> load_state_dict;
+  bool optional = false;  ///< an empty state is not stored, and a checkpoint may lack it
 };
 
 /// Of any object with the methods state_dict() and load_state_dict(); it must outlive the result.
 template <class Component>
 StatefulComponent component(const std::string& name, Component& object) {
   return {name, [&object] { return object.state_dict(); },
-          [&object](const StateDict& state) { object.load_state_dict(state); }};
+          [&object](const StateDict& state) { object.load_state_dict(state); }, false};
+}
+/// As component(), for one that checkpoints of earlier versions do not have.
+template <class Component>
+StatefulComponent optional_component(const std::string& name, Component& object) {
+  StatefulComponent made = component(name, object);
+  made.optional = true;
+  return made;
 }
 /// The random number generators of the CPU and of `device`.
 StatefulComponent random_component(torch::Device device);

@@ -17,7 +17,7 @@ NonFiniteValue fault(const std::string& what, double value, std::optional<std::s
   return {"the " + what + " is " + text_of(value), micro_batch};
 }
 
-/// The method's own part of the loss, with its gradients.
+/// Adds the gradients of a method's auxiliary loss and returns its value.
 double add_auxiliary(const TrainingHooks& hooks, Precision& precision) {
   const Tensor extra = hooks.auxiliary_loss();
   if (!extra.defined()) return 0;
@@ -27,21 +27,21 @@ double add_auxiliary(const TrainingHooks& hooks, Precision& precision) {
 }
 
 void add_gradients(TrainingSession& run, const std::vector<Tensor>& parameters, const std::vector<Batch>& batches,
-                   int64_t num_target_tokens, StepResult& outcome) {
+                   const Totals& totals, StepResult& outcome) {
   for (std::size_t i = 0; i < batches.size(); ++i) {
     run.memory.phase(MemoryPhase::forward);
-    const PackedTokens input = to_packed_tokens(batches[i], run.model.device());
-    const Tensor labels = to_labels(batches[i], run.model.device());
-    // Divided by the whole step's tokens, so that micro-batches add up to one large batch.
-    const Tensor part = run.precision.forward(
-        [&] { return run.model.loss_sum(input, labels) / static_cast<double>(num_target_tokens); });
-    outcome.loss += part.item<double>();
+    // The pass ends before the backward pass, which does not need what it holds.
+    const Tensor micro_loss = run.precision.forward([&] {
+      const Pass pass(run.model, batches[i]);
+      return run.objective.loss(pass, totals);
+    });
+    outcome.loss += micro_loss.item<double>();
     if (!std::isfinite(outcome.loss)) {
       outcome.fault = fault("loss", outcome.loss, i);
       return;
     }
     run.memory.phase(MemoryPhase::backward);
-    run.precision.backward(part);
+    run.precision.backward(micro_loss);
     attribute(gradients(parameters), MemoryComponent::gradients);
   }
   for (Adapter* adapter : run.adapters)
@@ -68,7 +68,7 @@ void use_gradients(TrainingSession& run, const std::vector<Tensor>& parameters, 
     if (TrainingHooks* hooks = adapter->training_hooks()) hooks->after_step(position);
 }
 
-/// Also of a step that will not be taken: its log tells the rate.
+/// Also for a step that will be skipped, because its log shows the rate.
 void set_rates(TrainingSession& run, const TrainStep& position) {
   for (ParamGroup& group : run.optimizer.groups())
     group.lr = run.scheduler.lr(position.step - 1, position.total_steps, *group.initial_lr);
@@ -77,10 +77,10 @@ void set_rates(TrainingSession& run, const TrainStep& position) {
 }  // namespace
 
 StepResult take_step(TrainingSession& run, const std::vector<Tensor>& parameters, const std::vector<Batch>& batches,
-                     int64_t num_target_tokens, const TrainStep& position, GradientCheck& gradient_check) {
+                     const Totals& totals, const TrainStep& position, GradientCheck& gradient_check) {
   StepResult outcome;
   set_rates(run, position);
-  add_gradients(run, parameters, batches, num_target_tokens, outcome);
+  add_gradients(run, parameters, batches, totals, outcome);
   if (!outcome.fault) use_gradients(run, parameters, position, gradient_check, outcome);
   run.optimizer.zero_grad();
   return outcome;

@@ -72,9 +72,9 @@ std::string refusal_of(const std::string& folder, const std::string& name = "goo
   return message_of<PluginError>([&] { plugins.make<Scheduler>(name, in); });
 }
 
-std::string refusal_of_contrary(const char* behaviour) {
+std::string refusal_of_misbehaving(const char* behaviour) {
   ::setenv("PEFT_FIXTURE", behaviour, 1);
-  const std::string told = refusal_of(fixtures, "contrary");
+  const std::string told = refusal_of(fixtures, "misbehaving");
   ::unsetenv("PEFT_FIXTURE");
   return told;
 }
@@ -113,9 +113,9 @@ TEST_CASE("exceptions and RTTI cross the border", "[plugin]") {
   CHECK(dynamic_cast<GradientClipping*>(made.get()) != nullptr);
   CHECK(dynamic_cast<Optimizer*>(made.get()) == nullptr);
   ::setenv("PEFT_FIXTURE", "make: ConfigError", 1);
-  CHECK_THROWS_AS(plugins.make<Scheduler>("contrary", in), ConfigError);
+  CHECK_THROWS_AS(plugins.make<Scheduler>("misbehaving", in), ConfigError);
   ::setenv("PEFT_FIXTURE", "make: InputError", 1);
-  CHECK_THROWS_AS(plugins.make<Scheduler>("contrary", in), InputError);
+  CHECK_THROWS_AS(plugins.make<Scheduler>("misbehaving", in), InputError);
   ::unsetenv("PEFT_FIXTURE");
 }
 
@@ -141,7 +141,7 @@ TEST_CASE("rules of a plugin's options are told with the file's errors", "[plugi
 
 TEST_CASE("an unknown name gets the near ones, the found ones and where was searched", "[plugin]") {
   CHECK(refusal_of(fixtures, "godo") ==
-        "no plugin 'godo' of kind scheduler; did you mean 'good'?; found: contrary, good, no_record, no_symbol, "
+        "no plugin 'godo' of kind scheduler; did you mean 'good'?; found: good, misbehaving, no_record, no_symbol, "
         "other_info, unresolved; searched: " +
             fixtures);
   CHECK(has(refusal_of(fixtures, "../plugins/peft_scheduler_good"), "no plugin '../plugins/peft_scheduler_good'"));
@@ -318,26 +318,26 @@ TEST_CASE("files and folders that others may change are refused", "[plugin]") {
 }
 
 TEST_CASE("what goes wrong while registering is told with the file", "[plugin]") {
-  const std::string file = fixtures + "/peft_scheduler_contrary.so: ";
-  CHECK(refusal_of_contrary("add: runtime_error") == file + "could not register: told by the plugin");
-  CHECK(refusal_of_contrary("add: int") == file + "could not register: something that is no std::exception");
-  CHECK(refusal_of_contrary("add: null") == file + "could not register: 'contrary' registers no factory");
-  CHECK(refusal_of_contrary("add: twice") == file + "could not register: 'contrary' is registered twice");
-  const std::string must = file + "must register scheduler/contrary and nothing else, but registered: ";
-  CHECK(refusal_of_contrary("add: nothing") == must + "none");
-  CHECK(refusal_of_contrary("add: other name") == must + "scheduler/other");
-  CHECK(refusal_of_contrary("add: other kind") == must + "clipping/contrary");
-  CHECK(refusal_of_contrary("add: more") == must + "scheduler/contrary, clipping/contrary");
-  CHECK(refusal_of(fixtures, "contrary") == "");
+  const std::string file = fixtures + "/peft_scheduler_misbehaving.so: ";
+  CHECK(refusal_of_misbehaving("add: runtime_error") == file + "could not register: told by the plugin");
+  CHECK(refusal_of_misbehaving("add: int") == file + "could not register: something that is no std::exception");
+  CHECK(refusal_of_misbehaving("add: null") == file + "could not register: 'misbehaving' registers no factory");
+  CHECK(refusal_of_misbehaving("add: twice") == file + "could not register: 'misbehaving' is registered twice");
+  const std::string must = file + "must register scheduler/misbehaving and nothing else, but registered: ";
+  CHECK(refusal_of_misbehaving("add: nothing") == must + "none");
+  CHECK(refusal_of_misbehaving("add: other name") == must + "scheduler/other");
+  CHECK(refusal_of_misbehaving("add: other kind") == must + "clipping/misbehaving");
+  CHECK(refusal_of_misbehaving("add: more") == must + "scheduler/misbehaving, clipping/misbehaving");
+  CHECK(refusal_of(fixtures, "misbehaving") == "");
   check_good_still_works();
 }
 
 TEST_CASE("what goes wrong while making is told with the plugin", "[plugin]") {
-  const std::string who = "plugin scheduler/contrary: ";
-  CHECK(refusal_of_contrary("make: runtime_error") == who + "could not be made: told by the plugin");
-  CHECK(refusal_of_contrary("make: int") == who + "could not be made: something that is no std::exception");
-  CHECK(has(refusal_of_contrary("make: c10::Error"), who + "could not be made: told by the plugin"));
-  CHECK(refusal_of_contrary("make: null") == who + "the factory of 'contrary' returned nothing");
+  const std::string who = "plugin scheduler/misbehaving: ";
+  CHECK(refusal_of_misbehaving("make: runtime_error") == who + "could not be made: told by the plugin");
+  CHECK(refusal_of_misbehaving("make: int") == who + "could not be made: something that is no std::exception");
+  CHECK(has(refusal_of_misbehaving("make: c10::Error"), who + "could not be made: told by the plugin"));
+  CHECK(refusal_of_misbehaving("make: null") == who + "the factory of 'misbehaving' returned nothing");
   check_good_still_works();
 }
 
@@ -383,12 +383,12 @@ TEST_CASE("the folders above are looked at up to the root, along symbolic links 
 TEST_CASE("what leaves a plugin in a step is told with its file", "[plugin]") {
   Linear site({.path = "model.layers.0.self_attn.q_proj", .role = "q_proj", .layer = 0}, 2, 2, false);
   site.set_frozen({torch::ones({2, 2}), {}});
-  struct Stumbling final : AdapterLayer {
+  struct ThrowingLayer final : AdapterLayer {
     std::function<Tensor(const Tensor&, const Next&)> work;
     Tensor forward(const Tensor& x, const Next& next) override { return work(x, next); }
   };
-  const auto layer = std::make_shared<Stumbling>();
-  site.attach("stumbling", layer);
+  const auto layer = std::make_shared<ThrowingLayer>();
+  site.attach("throwing", layer);
   const auto told = [&] { return message_of<PluginError>([&] { site.forward(torch::ones({1, 2})); }); };
   layer->work = [](const Tensor& x, const Next& next) { return next(x); };
   CHECK(told() == "");
@@ -415,13 +415,14 @@ TEST_CASE("list shows all, the broken ones with the reason", "[plugin]") {
   Plugins plugins({folder.path(), fixtures});
   const auto all = plugins.scan();
   const std::pair<std::string, std::string> expected[] = {
-      {"falling", ""},
-      {"stumbling", ""},
-      {"narrow", ""},
+      {"throwing", ""},
+      {"doubled", ""},
+      {"throwing", ""},
+      {"throwing", ""},
       {"broken", "not a shared library"},
-      {"contrary", ""},
       {"good", ""},
       {"good", "a folder searched earlier has a scheduler/good"},
+      {"misbehaving", ""},
       {"no_record", "no record"},
       {"no_symbol", "does not export"},
       {"other_info", "build it again"},

@@ -33,17 +33,18 @@ struct Seen {
 Seen look(Model& model) {
   const torch::NoGradGuard no_grad;
   const auto precision = test::load<Precision>("fp64");
+  const auto objective = test::load<Objective>("sft");
   const Dataset data = test_data();
   TrainingOptions options;
   options.batch_size = 3;
-  const Calibration given = calibration(model, *precision, data, options, false, 64);
+  const Calibration given = calibration(model, *precision, *objective, data, options, false, 64);
   REQUIRE(given.batches == 1);
   const CalibrationBatch batch = given.batch(0);
   Seen seen{batch.num_target_tokens, 0, batch.row_cu_seqlens, batch.row_labels, 0, 0};
   const InputProbe probe({model.find("model.layers.0.self_attn.q_proj")},
                          [&](std::size_t, const Tensor& x) { seen.rows_of_layers = x.size(0); });
   seen.loss = given.loss(batch).item<double>();
-  seen.sum = model.loss_sum(batch.input, batch.labels).item<double>();
+  seen.sum = Pass(model, batch.input, batch.labels).cross_entropy_sum().item<double>();
   return seen;
 }
 

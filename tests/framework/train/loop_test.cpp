@@ -75,6 +75,7 @@ struct Trainer {
                         .scheduler = *scheduler,
                         .clipping = *clipping,
                         .precision = *precision,
+                        .objective = *objective,
                         .adapters = told,
                         .data = data,
                         .eval_data = eval_data ? &*eval_data : nullptr,
@@ -97,6 +98,7 @@ struct Trainer {
   std::shared_ptr<Model> model;
   std::unique_ptr<Optimizer> optimizer = test::load<Optimizer>("adamw", "lr = 1e-2");
   std::unique_ptr<Scheduler> scheduler = test::load<Scheduler>("linear");
+  std::unique_ptr<Objective> objective = test::load<Objective>("sft");
   std::unique_ptr<GradientClipping> clipping = test::load<GradientClipping>("norm", "max_norm = 0.5");
   Dataset data = test_data(12);
   std::optional<Dataset> eval_data;
@@ -198,11 +200,10 @@ TEST_CASE("packed examples train as separate ones do") {
   double sum = 0;
   for (std::size_t i = 0; i < all.size(); ++i) {
     const Batch one = make_batch(separate.data, {all[i] = i});
-    sum += model.loss_sum(to_packed_tokens(one, torch::kCPU), to_labels(one, torch::kCPU)).item<double>();
+    sum += Pass(model, one).cross_entropy_sum().item<double>();
   }
   const Batch batch = make_batch(separate.data, all);
-  const double together =
-      model.loss_sum(to_packed_tokens(batch, torch::kCPU), to_labels(batch, torch::kCPU)).item<double>();
+  const double together = Pass(model, batch).cross_entropy_sum().item<double>();
   CHECK(together == Approx(sum).epsilon(1e-12));
 }
 
@@ -252,7 +253,7 @@ TEST_CASE("evaluation is the mean over supervised tokens and leaves no trace") {
   int64_t num_target_tokens = 0;
   for (std::size_t i = 0; i < 5; ++i) {
     const Batch one = make_batch(*with.eval_data, {i});
-    sum += with.model->loss_sum(to_packed_tokens(one, torch::kCPU), to_labels(one, torch::kCPU)).item<double>();
+    sum += Pass(*with.model, one).cross_entropy_sum().item<double>();
     num_target_tokens += one.num_target_tokens();
   }
   CHECK(with.recorder.evaluations.back().loss == Approx(sum / static_cast<double>(num_target_tokens)).epsilon(1e-12));
@@ -335,11 +336,11 @@ TEST_CASE(
   plain.run();
   watched.run();
   CHECK(difference(*plain.model, *watched.model) == 0);
-  const double loss = evaluate(*watched.model, *watched.precision, *watched.eval_data, 4).loss;
+  const double loss = evaluate(*watched.model, *watched.precision, *watched.objective, *watched.eval_data, 4).loss;
   CHECK(watched.recorder.evaluations.back().loss == loss);
   watched.optimizer->train();
   CHECK(difference(*plain.model, *watched.model) > 1e-4);
-  CHECK(evaluate(*watched.model, *watched.precision, *watched.eval_data, 4).loss != loss);
+  CHECK(evaluate(*watched.model, *watched.precision, *watched.objective, *watched.eval_data, 4).loss != loss);
 }
 
 namespace {
@@ -524,7 +525,7 @@ TEST_CASE("what diverged is neither saved nor left") {
     Trainer trainer;
     Spoiler spoiler(*trainer.model, Spoiler::What::parameter, 1);
     trainer.told = {&spoiler};
-    CHECK(has(message_of<DivergedError>([&] { trainer.run(); }), "the steps before left NaN or infinity in 'model."));
+    CHECK(has(message_of<DivergedError>([&] { trainer.run(); }), "earlier steps left NaN or infinity in 'model."));
   }
   SECTION("or none, since the run ends") {
     Trainer trainer;

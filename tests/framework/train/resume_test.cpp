@@ -95,7 +95,8 @@ class Session {
     torch::manual_seed(from.empty() ? 7 : 99);
     const torch::Dtype dtype = precision_->adapter_dtype();
     if (from.empty())
-      attach_adapters(stack, *model_, dtype, calibration(*model_, *precision_, data_, options, packing_, 20));
+      attach_adapters(stack, *model_, dtype,
+                      calibration(*model_, *precision_, *objective_, data_, options, packing_, 20));
     else
       resume_adapters(from, stack, *model_, dtype);
     if (!from.empty()) from_ = read_checkpoint(from);
@@ -118,6 +119,7 @@ class Session {
                         .scheduler = *scheduler_,
                         .clipping = *clipper_,
                         .precision = *precision_,
+                        .objective = *objective_,
                         .adapters = told,
                         .data = data_,
                         .eval_data = &eval_data_,
@@ -144,6 +146,7 @@ class Session {
   Document document_;
   Plugins plugins_{Plugins::search_path({})};
   std::unique_ptr<Precision> precision_;
+  std::unique_ptr<Objective> objective_ = test::load<Objective>("sft");
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<GradientClipping> clipper_;

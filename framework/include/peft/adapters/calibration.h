@@ -13,18 +13,19 @@ namespace peft {
 struct CalibrationBatch {
   PackedTokens input;
   Tensor labels;                  ///< [T] int64, −100 at positions that are not targets; not shifted
-  int64_t num_target_tokens = 0;  ///< those that the loss is the mean over
+  int64_t num_target_tokens = 0;  ///< labels that are predicted
   /// Offsets and labels of the rows that layers see. If adapters attached before add virtual tokens to each example,
   /// these are among the rows, without a label.
   std::vector<int64_t> row_cu_seqlens;
   Tensor row_labels;
+  std::vector<double> totals = {};  ///< what the objective divides the batch's loss by
 };
 
 /// The run's training data and the base's loss on it. The method decides how many batches it uses, and how often.
 struct Calibration {
   std::size_t batches = 0;                                    ///< of one pass over the data
   std::function<CalibrationBatch(std::size_t index)> batch;   ///< returns the same batch for the same index
-  std::function<Tensor(const CalibrationBatch& batch)> loss;  ///< mean over the batch's target tokens, as in training
+  std::function<Tensor(const CalibrationBatch& batch)> loss;  ///< the run's objective, on this batch alone
 };
 
 /// The part of a method that computes initial values from data (Adapter::calibrated): EVA from inputs, LoRA-GA from

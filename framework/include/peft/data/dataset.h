@@ -26,7 +26,8 @@ struct DataOptions {
   StringList train;             ///< .json or .jsonl files
   StringList eval;              ///< files, or none
   double eval_split = 0;        ///< share of train held out, if eval is empty
-  std::string format = "auto";  ///< text, prompt_completion, alpaca, messages, sharegpt
+  std::string format = "auto";  ///< a format's name, or "auto": the first one that fits the first record
+  StringList formats;           ///< those that "auto" chooses among, from the objective; empty: all
   int64_t max_length = 512;     ///< tokens; longer examples are cut and counted
   bool packing = false;  ///< fill each batch up to batch_size · max_length tokens, whatever the number of examples
   std::string system;    ///< system message put before each conversation that has none

@@ -11,6 +11,7 @@
 #include "peft/planning/memory_estimate.h"
 #include "peft/plugin/plugins.h"
 #include "peft/train/clipping.h"
+#include "peft/train/objective.h"
 #include "peft/train/optimizer.h"
 #include "peft/train/options.h"
 #include "peft/train/precision.h"
@@ -27,7 +28,8 @@ struct ModelOptions {
 /// An experiment file, read and checked, with its plugins made. Nothing is loaded yet.
 struct PEFT_API Experiment {
   /// `sets`: assignments `table.key=value` that override values in the file, in order. Throws ConfigError with every
-  /// error of the file; PluginError for a plugin that cannot be used; InputError for an init_from that is no adapter.
+  /// error of the file; PluginError for a plugin that cannot be used; InputError if an init_from is not an adapter's
+  /// folder.
   static Experiment from_file(const std::string& path, const StringList& sets = {});
   /// The same of TOML text. Relative paths in it start at the working directory; `name` stands for the file in
   /// messages.
@@ -46,6 +48,7 @@ struct PEFT_API Experiment {
   std::unique_ptr<Scheduler> scheduler;
   std::unique_ptr<GradientClipping> clipping;
   std::unique_ptr<Precision> precision;
+  std::unique_ptr<Objective> objective;
 
  private:
   explicit Experiment(Document file);

@@ -66,9 +66,6 @@ class PEFT_API Model : public torch::nn::Module {
     Tensor hidden, targets;
   };
   TargetRows target_rows(const PackedTokens& input, const Tensor& labels) const;
-  /// Sum of the cross-entropy of `labels` [T] (not shifted, −100 ignored), fp32. The logits exist only in chunks of
-  /// supervised rows.
-  Tensor loss_sum(const PackedTokens& input, const Tensor& labels) const;
   /// For `capacity` tokens, with places for the adapters' virtual ones besides.
   KeyValueCache make_cache(int64_t capacity) const;
   /// Rows that adapters put in front of each example, and the positions that these and keys in front take.
@@ -102,7 +99,6 @@ class PEFT_API Model : public torch::nn::Module {
   struct Block;
   void register_sites();
   Tensor body(const PackedTokens& input, KeyValueCache* cache, int64_t in_front) const;
-  Tensor loss_of_rows(const Tensor& rows, const Tensor& targets) const;
   DecoderConfig config_;
   Origin origin_;
   std::vector<Site*> sites_;

@@ -8,7 +8,8 @@
   X(Optimizer, "optimizer", "adamw")      \
   X(Scheduler, "scheduler", "linear")     \
   X(GradientClipping, "clipping", "norm") \
-  X(Precision, "precision", "fp32")
+  X(Precision, "precision", "fp32")       \
+  X(Objective, "objective", "sft")
 
 namespace peft {
 

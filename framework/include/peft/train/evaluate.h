@@ -1,26 +1,25 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "peft/base/export.h"
-#include "peft/data/sampler.h"
+#include "peft/data/dataset.h"
 #include "peft/models/decoder.h"
+#include "peft/train/objective.h"
 #include "peft/train/precision.h"
 
 namespace peft {
 
-/// Over the supervised tokens of a data set.
+/// Of a data set.
 struct Evaluation {
-  double loss = 0;      ///< mean cross-entropy, in nats
-  double accuracy = 0;  ///< share of tokens that the model finds likeliest
-  int64_t tokens = 0;
-  PEFT_API double perplexity() const;  ///< exp(loss)
+  double loss = 0;  ///< the first of the figures; lower is better
+  Figures figures;
+  /// A figure by its name. Throws std::out_of_range for one that the objective does not have.
+  PEFT_API double figure(const std::string& name) const;
 };
-/// Without gradients or dropout. Throws InputError where there is no supervised token.
-PEFT_API Evaluation evaluate(Model& model, Precision& precision, const Dataset& data, int64_t batch_size);
-
-/// A batch on the model's device.
-PEFT_API PackedTokens to_packed_tokens(const Batch& batch, torch::Device device);
-PEFT_API Tensor to_labels(const Batch& batch, torch::Device device);
+/// Without gradients and dropout. Throws InputError where there is nothing to evaluate.
+PEFT_API Evaluation evaluate(Model& model, Precision& precision, const Objective& objective, const Dataset& data,
+                             int64_t batch_size);
 
 }  // namespace peft

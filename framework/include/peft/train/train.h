@@ -19,6 +19,7 @@
 #include "peft/train/clipping.h"
 #include "peft/train/evaluate.h"
 #include "peft/train/hashes.h"
+#include "peft/train/objective.h"
 #include "peft/train/optimizer.h"
 #include "peft/train/options.h"
 #include "peft/train/parameter_counts.h"
@@ -35,6 +36,7 @@ struct TrainingSession {
   Scheduler& scheduler;
   GradientClipping& clipping;
   Precision& precision;
+  Objective& objective;
   std::vector<Adapter*> adapters;  ///< told of each step, in order; none where the caller trains parameters of its own
   const Dataset& data;
   const Dataset* eval_data = nullptr;

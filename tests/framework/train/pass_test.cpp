@@ -1,16 +1,17 @@
-// The loss promises: where the head is not the frozen one, it and its gradients are those of all logits at once, though
-// these exist for a few rows at a time.
+// Pass promises: the cross-entropy of a head that trains, computed in chunks of rows, and its gradients equal those of
+// all logits at once.
 #include <torch/torch.h>
 
 #include "ops/kernels.h"
 #include "peft/models/decoder.h"
+#include "peft/train/pass.h"
 #include "selfcheck/tiny_model.h"
 #include "support/test.h"
 
 using namespace peft;
 using torch::Tensor;
 
-TEST_CASE("the loss of a head that trains is the one of all logits") {
+TEST_CASE("the cross-entropy of a trained head equals that of all logits at once") {
   const auto model = test::tiny_model(test::tiny_config(), torch::kDouble);
   const Tensor weight = model->lm_head().make_trainable("weight", torch::kDouble);
   const Tensor norm = model->find("model.norm")->make_trainable("weight", torch::kDouble);
@@ -22,12 +23,13 @@ TEST_CASE("the loss of a head that trains is the one of all logits") {
     const auto expected = gradients(all);
 
     weight.mutable_grad().reset(), norm.mutable_grad().reset();
-    const Tensor loss = model->loss_sum(input, input.ids);
+    const Tensor loss = Pass(*model, input, input.ids).cross_entropy_sum();
     loss.backward();
     CHECK(loss.item<double>() == Approx(all.item<double>()).epsilon(1e-12));
     CHECK(at::allclose(weight.grad(), expected[0], 1e-10, 1e-12));
     CHECK(at::allclose(norm.grad(), expected[1], 1e-10, 1e-12));
     const torch::NoGradGuard no_grad;
-    CHECK(model->loss_sum(input, input.ids).item<double>() == Approx(all.item<double>()).epsilon(1e-12));
+    CHECK(Pass(*model, input, input.ids).cross_entropy_sum().item<double>() ==
+          Approx(all.item<double>()).epsilon(1e-12));
   }
 }

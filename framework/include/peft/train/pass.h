@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+
+#include "peft/base/export.h"
+#include "peft/data/sampler.h"
+#include "peft/models/decoder.h"
+
+namespace peft {
+
+namespace detail {
+class CoreCallback;
+}
+
+/// A batch's tokens and labels on the model's device.
+PEFT_API PackedTokens to_packed_tokens(const Batch& batch, torch::Device device);
+PEFT_API Tensor to_labels(const Batch& batch, torch::Device device);
+
+/// One batch on its way through a model, as an objective sees it. What is asked for is computed then, and the model's
+/// layers run once (twice if gradients are wanted only later). Exceptions of the model pass through an objective's
+/// calls unchanged.
+class PEFT_API Pass {
+ public:
+  Pass(const Model& model, const Batch& batch);
+  /// labels: [T] int64, ignored_label (−100) at positions that are not targets; not shifted.
+  Pass(const Model& model, PackedTokens input, Tensor labels);
+  Pass(const Pass&) = delete;
+  Pass& operator=(const Pass&) = delete;
+
+  const PackedTokens& input() const { return input_; }
+  const Tensor& labels() const { return labels_; }
+  /// Labels that some position predicts, [n] int64. Each is predicted by the position before it in its own example, the
+  /// first one only where virtual tokens stand before it.
+  const Tensor& targets() const;
+  /// Sum of the targets' cross-entropy, with its gradient; fp32, or fp64 in an fp64 model. Logits exist in chunks of a
+  /// few hundred rows.
+  Tensor cross_entropy_sum() const;
+  /// Calls body(logits [rows, vocabulary], targets [rows], first row) for consecutive chunks of the targets, with the
+  /// logits that predict them, without gradients.
+  void for_each_logits(
+      const std::function<void(const Tensor& logits, const Tensor& targets, int64_t first)>& body) const;
+
+ private:
+  friend class Objective;
+  template <class Work>
+  auto in_core(Work&& work) const;
+  const Model::TargetRows& target_rows() const;
+  const Model& model_;
+  PackedTokens input_;
+  Tensor labels_;
+  mutable std::optional<Model::TargetRows> target_rows_;
+  mutable bool has_grad_ = false;                 ///< target_rows_ were computed with gradients
+  mutable detail::CoreCallback* core_ = nullptr;  ///< while an objective's call runs
+};
+
+}  // namespace peft
