@@ -575,7 +575,7 @@ cases(
     ADAPTED,
     3,
     {
-        "adapter_type": (ADAPTER, ["is no plugin's name", "../"], adapter(peft_type="../../EVIL\n")),
+        "adapter_type": (ADAPTER, ["is not a plugin's name", "../"], adapter(peft_type="../../EVIL\n")),
         "adapter_no_type": (ADAPTER, ["has no 'peft_type'"], adapter(peft_type=None)),
         "adapter_unknown": (ADAPTER, ["unknown key 'use_magic'"], adapter(use_magic=True)),
         "adapter_key": (ADAPTER, ["'\\x1b[31m'"], adapter(**{"\x1b[31m": True})),

@@ -91,7 +91,7 @@ TEST_CASE("exclusions come first, by name or regex") {
       message_of<ConfigError>([&] { selected(*model, {.target_modules = q, .exclude_modules = StringList{"q_prj"}}); }),
       "exclude_modules: 'q_prj' matches nothing; did you mean 'q_proj'?"));
   CHECK(has(message_of<ConfigError>([&] { selected(*model, {.target_modules = q, .exclude_modules = q}); }),
-            "nothing is left"));
+            "no module is left"));
 }
 
 TEST_CASE("layer indices filter what a suffix matched") {
