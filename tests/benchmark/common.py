@@ -30,7 +30,7 @@ def machine():
 
     return (f"{model[1] if model else platform.machine()}, {os.cpu_count()} threads, "
             f"{torch.backends.cpu.get_cpu_capability()}; torch {torch.__version__}, transformers {transformers.__version__}, "
-            f"peft (HF) {peft.__version__}")
+            f"HF PEFT {peft.__version__}")
 
 
 def write(path, value):

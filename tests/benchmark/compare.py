@@ -123,14 +123,15 @@ def summary(results, work, steps):
 
 def table(rows):
     ours = rows["peft"] if "peft" in rows else next(iter(rows.values()))
-    lines = ["| | tokens/s (lowest, highest round) | s a step | peak resident | page faults a step | start, s | peft is |",
+    lines = ["| | tokens/s (lowest, highest round) | s/step | peak resident | page faults/step | start, s | peft.cpp is |",
              "|---|---|---|---|---|---|---|"]
     for name, row in rows.items():
         low, high = row["spread"]
         times = ours["tokens_per_second"] / row["tokens_per_second"]
-        lines.append(f"| {name} | {row['tokens_per_second']:.0f} ({low:.0f}, {high:.0f}) | {row['step']:.2f} | "
+        label = name.replace("peft", "peft.cpp", 1) if name in OURS else name
+        lines.append(f"| {label} | {row['tokens_per_second']:.0f} ({low:.0f}, {high:.0f}) | {row['step']:.2f} | "
                      f"{row['peak'] / 2**30:.2f} GiB | {row['faults']:.0f} | {row['start']:.1f} | "
-                     + ("" if row is ours else f"{times:.2f} times as fast, {ours['peak'] / row['peak']:.2f} of its memory") + " |")
+                     + ("" if row is ours else f"{times:.2f}× as fast, {ours['peak'] / row['peak']:.2f}× the memory") + " |")
     return "\n".join(lines)
 
 

@@ -32,7 +32,7 @@ LAYERS = 30
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 TARGETS = {"q": ["q_proj"], "q, v": ["q_proj", "v_proj"], "attention": ATTENTION,
            "all linear": [*ATTENTION, "gate_proj", "up_proj", "down_proj"]}
-CONTESTANTS = {"ours": "peft", "eager": "HF PEFT, eager", "checkpointing": "HF PEFT, checkpointing"}
+CONTESTANTS = {"ours": "peft.cpp", "eager": "HF PEFT, eager", "checkpointing": "HF PEFT, checkpointing"}
 COMPONENTS = ["base", "adapter", "gradients", "optimizer", "activations", "logits", "other"]
 BASE = {"length": 512, "batch": 1, "rank": 16, "targets": "all linear", "layers": LAYERS, "optimizer": "adamw",
         "checkpointing": "none"}
@@ -51,13 +51,13 @@ class Axis:
 
 
 AXES = {
-    "length": Axis("Length", "tokens of the example", [128, 256, 512, 1024, 2048, 4096]),
-    "batch": Axis("Batch", "examples of 512 tokens a step", [1, 2, 4, 8]),
+    "length": Axis("Length", "tokens per example", [128, 256, 512, 1024, 2048, 4096]),
+    "batch": Axis("Batch", "512-token examples per step", [1, 2, 4, 8]),
     "rank": Axis("Rank", "rank", [4, 16, 64, 256]),
-    "targets": Axis("Target modules", "modules adapted in each block", list(TARGETS)),
-    "layers": Axis("Layers", "blocks adapted, from the last", [5, 10, 20, LAYERS]),
+    "targets": Axis("Target modules", "target modules per layer", list(TARGETS)),
+    "layers": Axis("Layers", "layers adapted, from the last", [5, 10, 20, LAYERS]),
     "optimizer": Axis("Optimizer", "optimizer", ["adamw", "sgd"], only_ours=True),
-    "checkpointing": Axis("Activation checkpointing", "computed again", ["none", "selective", "full"], only_ours=True),
+    "checkpointing": Axis("Activation checkpointing", "activation checkpointing", ["none", "selective", "full"], only_ours=True),
 }
 
 
@@ -225,7 +225,7 @@ def memory_cell(record):
 
 def contestants_table(axis, of_values):
     names = [CONTESTANTS[contestant] for contestant in next(iter(of_values.values()))]
-    header = [AXES[axis].label, *(f"{name}: s a step (tokens/s)" for name in names), *(f"{name}: GiB" for name in names)]
+    header = [AXES[axis].label, *(f"{name}: s/step (tokens/s)" for name in names), *(f"{name}: GiB" for name in names)]
     return common.markdown(header, [[str(value), *map(time_cell, of_value.values()), *map(memory_cell, of_value.values())]
                              for value, of_value in of_values.items()])
 
@@ -240,8 +240,8 @@ def components_table(axis, of_values):
         plan, seen = ([told.get(component, 0) for component in COMPONENTS] for told in (record["plan"], record["components"]))
         lines.append([str(value), f"{record['parameters']:,}", f"{sum(plan) / 2**20:.0f}", f"{sum(seen) / 2**20:.0f}",
                       f"{sum(plan) / sum(seen):.2f}", *(f"{size / 2**20:.1f}" for size in seen)])
-    header = [AXES[axis].label, "learned parameters", "plan", "highest", "plan is", *COMPONENTS]
-    return "peft's memory in MiB:\n\n" + common.markdown(header, lines) if lines else ""
+    header = [AXES[axis].label, "trainable parameters", "plan", "peak", "plan / peak", *COMPONENTS]
+    return "Memory of peft.cpp in MiB:\n\n" + common.markdown(header, lines) if lines else ""
 
 
 def figures(of_values, contestant, key):
@@ -280,8 +280,8 @@ def panel(plot, axis, of_values, key, scale, title):
 
 def draw(figure, axis, of_values):
     left, right = figure.subplots(1, 2)
-    panel(left, axis, of_values, "step", 1, "seconds a step")
-    panel(right, axis, of_values, "training_peak", 2**30, "highest resident memory, GiB")
+    panel(left, axis, of_values, "step", 1, "seconds per step")
+    panel(right, axis, of_values, "training_peak", 2**30, "peak resident memory, GiB")
     handles, labels = left.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
 
@@ -314,8 +314,8 @@ def introduction(told):
     loading = "; ".join(f"{CONTESTANTS[contestant]} {base[contestant]['peak'] / 2**30:.2f} GiB" for contestant in CONTESTANTS
                         if "step" in base.get(contestant, {}))
     return (f"{told['machine']}; {told['threads']} threads used, {told['model']}, float32. Seconds: median of {told['steps']} "
-            f"steps after {WARM} to warm up. GiB: highest resident memory in those steps; with loading the model, the process at "
-            f"the base point came to: {loading}.")
+            f"steps after {WARM} warm-up step. GiB: peak resident memory of those steps; including model loading, the processes at "
+            f"the base point peaked at: {loading}.")
 
 
 def show(options):
@@ -327,7 +327,7 @@ def show(options):
             continue
         print(f"\n### {about.title}\n")
         if options.folder:
-            print(f"![Seconds a step and memory by {about.label}]({options.folder.name}/growth-{axis}.svg)\n")
+            print(f"![Seconds per step and memory by {about.label}]({options.folder.name}/growth-{axis}.svg)\n")
         print(contestants_table(axis, of_values), components_table(axis, of_values), sep="\n\n")
     if options.folder:
         sys.stdout.flush()

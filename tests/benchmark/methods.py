@@ -42,7 +42,7 @@ OWN = {
 #: The format of a task's data, and what the table says of it.
 TASKS = {"instructions": ("alpaca", "Instructions: alpaca_en_demo"),
          "topics": ("prompt_completion",
-                    "Topics: BBC articles by their first 300 characters, a letter of five and the end as the answer")}
+                    "Topics: the first 300 characters of BBC articles, with one of five letters and the EOS token as the answer")}
 SAME = ("task", "machine", "model", "precision", "threads", "steps", "batch", "max_length", "held_out", "seed")
 
 
@@ -187,15 +187,15 @@ def ranked(told):
 def introduction(told):
     _, about = TASKS[told["task"]]
     return (f"{told['machine']}; {told['threads']} threads used, {told['model']}, {told['precision']}. {about}, "
-            f"{told['steps']} steps of {told['batch']} examples cut at {told['max_length']} tokens; loss and share of likeliest "
-            f"tokens on {told['held_out']} held-out examples, which are {told['base_loss']:.4f} and {told['base_accuracy']:.1f} % "
-            f"without an adapter. Seconds: median of a step. GiB: highest resident memory in training. One run each (seed {told['seed']}), each method with the options "
-            f"and the rate of its `example.toml` but for what `OWN` in `tests/benchmark/methods.py` says: what another rate, "
-            f"rank or task would give is not in here.")
+            f"{told['steps']} steps of {told['batch']} examples truncated to {told['max_length']} tokens; loss and top-1 token "
+            f"accuracy on {told['held_out']} held-out examples, which are {told['base_loss']:.4f} and {told['base_accuracy']:.1f} % "
+            f"without an adapter. s/step: median. GiB: peak resident memory of training. One run each (seed {told['seed']}), with the "
+            f"options and the learning rate of the method's `example.toml`, except for `OWN` in `tests/benchmark/methods.py`: the "
+            f"table does not show what another learning rate, rank or task would give.")
 
 
 def table(told):
-    header = ["method", "learned parameters", "rate", "loss", "lower by", "likeliest, %", "s a step", "GiB", "file, KiB"]
+    header = ["method", "trainable params", "lr", "eval loss", "reduction", "token acc., %", "s/step", "GiB", "file, KiB"]
     lines = [[f"`{name}`", f"{r['parameters']:,}", f"{r['lr']:g}", f"{r['eval_loss']:.4f}",
               f"{told['base_loss'] - r['eval_loss']:.4f}", f"{r['accuracy']:.1f}", f"{r['step']:.2f}",
               f"{r['training_peak'] / 2**30:.2f}", f"{r['file'] / 2**10:,.0f}"] for name, r in ranked(told)]
@@ -211,8 +211,8 @@ def save_plot(told, path):
         sys.exit("the plot needs matplotlib: pip install matplotlib")
     shown = list(reversed(ranked(told)))
     names = [name for name, _ in shown]
-    panels = [("held-out loss", lambda r: r["eval_loss"]), ("learned parameters", lambda r: r["parameters"]),
-              ("seconds a step", lambda r: r["step"]), ("highest memory, GiB", lambda r: r["training_peak"] / 2**30)]
+    panels = [("held-out loss", lambda r: r["eval_loss"]), ("trainable parameters", lambda r: r["parameters"]),
+              ("seconds per step", lambda r: r["step"]), ("peak memory, GiB", lambda r: r["training_peak"] / 2**30)]
     path.parent.mkdir(parents=True, exist_ok=True)
     with matplotlib.rc_context({"svg.hashsalt": "peft", "svg.fonttype": "none", "font.size": 9}):
         figure = Figure(figsize=(9, 1.2 + 0.2 * len(names)), layout="constrained")
@@ -221,7 +221,7 @@ def save_plot(told, path):
             plot.set_xlabel(title)
             plot.grid(alpha=0.3)
             plot.spines[["top", "right"]].set_visible(False)
-            if title == "learned parameters":
+            if title == "trainable parameters":
                 plot.set_xscale("log")
             elif title != "held-out loss":
                 plot.set_xlim(left=0)
@@ -234,7 +234,7 @@ def section(file):
         sys.exit(f"{file} holds no measured method")
     plot = IMAGES / f"methods-{told['task']}.svg"
     save_plot(told, plot)
-    return f"{textwrap.fill(introduction(told), 128)}\n\n{table(told)}\n\n![The same as a plot](images/{plot.name})\n"
+    return f"{textwrap.fill(introduction(told), 128)}\n\n{table(told)}\n\n![Held-out loss, trainable parameters, seconds per step and peak memory by method](images/{plot.name})\n"
 
 
 def draw(options):
