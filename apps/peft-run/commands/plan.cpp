@@ -74,11 +74,11 @@ void print_steps(const Experiment& experiment, const StepCounts& counts) {
 }
 
 void print_memory(const MemoryEstimate& estimate) {
-  std::cout << "expected memory: " << describe_estimate(estimate) << ", total " << format_bytes(estimate.total())
+  std::cout << "memory expected: " << describe_estimate(estimate) << ", total " << format_bytes(estimate.total())
             << "\n";
   if (estimate.program > 0)
-    std::cout << "expected resident memory, including code and runtime (" << format_bytes(estimate.program)
-              << "): " << format_bytes(estimate.resident()) << "\n";
+    std::cout << "resident: " << format_bytes(estimate.resident()) << ", including " << format_bytes(estimate.program)
+              << " of code and runtime\n";
 }
 
 /// The first example as the model sees it, with its target tokens in brackets.

@@ -147,7 +147,7 @@ std::string describe_dataset(const Dataset& data) {
   if (data.truncated > 0)
     text += "; " + format_count(data.truncated) + " truncated to max_length (" + format_count(data.truncated_tokens) +
             " tokens dropped)";
-  if (data.skipped > 0) text += "; " + format_count(data.skipped) + " skipped (no target tokens left)";
+  if (data.skipped > 0) text += "; " + format_count(data.skipped) + " skipped (no target tokens)";
   if (data.cached) text += "; tokens from the cache";
   return text;
 }
