@@ -1,4 +1,4 @@
-"""Promises that a GGUF file is read as Hugging Face reads it: every tensor bit for bit as the gguf package dequantises it
+"""Promises that a GGUF file is read as Hugging Face reads it: every tensor bit for bit as the gguf package dequantizes it
 (q and k with llama.cpp's permutation undone, as in transformers), the configuration as transformers makes it, and for
 each type of tensor that is implemented."""
 
