@@ -378,7 +378,7 @@ TEST_CASE("invalid options are reported") {
   CHECK(has(wrong("bias = \"some\""), "'bias' must be \"none\", \"all\" or \"lora_only\""));
   CHECK(has(wrong("init_lora_weights = \"pisa\""), "must be true, false, \"gaussian\", \"orthogonal\""));
   CHECK(has(wrong("init_lora_weights = \"gaussian\"\nlora_bias = true"), "'lora_bias' needs"));
-  CHECK(has(wrong("rank_pattern = { q_proj = 0 }"), "must give positive ranks"));
+  CHECK(has(wrong("rank_pattern = { q_proj = 0 }"), "must contain positive ranks only"));
   CHECK(has(wrong("rank_pattern = { k_proj = 4 }"), "rank_pattern: 'k_proj' matches nothing"));
   CHECK(has(wrong("rr = 1"), "did you mean 'r'?"));
   CHECK(has(wrong("lora_bias = true\ntarget_modules = [\"embed_tokens\"]"), "is an embedding"));
