@@ -59,7 +59,7 @@ def pytest_collection_modifyitems(config, items):
 
 @contextlib.contextmanager
 def turn(alone):
-    """Waits until this test may run beside those of other workers: an `alone` test runs beside none."""
+    """Waits until this test may run: an `alone` test runs while no other worker runs one."""
     with open(LOCKS / "gate.lock", "w") as gate, open(LOCKS / "running.lock", "w") as running:
         fcntl.flock(gate, fcntl.LOCK_EX)  # while an `alone` test waits, no other test starts
         fcntl.flock(running, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)

@@ -104,7 +104,7 @@ def test_continued_training_keeps_the_tokenizer(run, folder):
 
 
 def test_base_tokenizer_is_not_copied(run, folder):
-    """An adapter with a tokenizer that says nothing else changes nothing, and none is written beside what it becomes."""
+    """An adapter whose tokenizer equals the base's changes nothing, and no tokenizer is saved with what it becomes."""
     transformers.AutoTokenizer.from_pretrained(folder / "model").save_pretrained(folder / "theirs")
     (folder / "theirs" / "chat_template.jinja").unlink(missing_ok=True)
     (folder / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')

@@ -190,13 +190,13 @@ def test_commands_use_added_tokens(run, tmp_path):
     base, adapted = (float(line.split()[0]) for line in rows.splitlines()[-2:])
     assert adapted < base < 20  # the base has rows for the tokens, too
 
-    # Going on from it, the tokens come with it.
+    # Continued training keeps the tokens.
     again, same, _ = train(run, tmp_path, "lora", {"init_from": "run"}, name="again", lr=0.0)
     tensors = load_file(ours / "adapter_model.safetensors")
     assert same.keys() == tensors.keys() and all(torch.equal(same[name], tensors[name]) for name in tensors)
     assert (again / "tokenizer.json").read_bytes() == (ours / "tokenizer.json").read_bytes()
 
-    # A run that goes on from its checkpoint has them, too.
+    # A run that resumes from its checkpoint has them, too.
     shutil.copytree(ours, tmp_path / "whole")
     shutil.rmtree(ours / "checkpoint-20")
     run("peft-run", tmp_path / "run.toml", "--resume")
@@ -242,7 +242,7 @@ def test_existing_rows_are_not_reinitialized(run, tmp_path):
 
 
 def test_embedding_shorter_than_vocabulary(tmp_path):
-    """PEFT's of a base that was cut to its tokenizer."""
+    """HF PEFT's adapter of a base that was truncated to its tokenizer."""
     save_llama(tmp_path / "model", vocab_size=300)
     model = base_model(tmp_path)
     model.resize_token_embeddings(270)

@@ -17,7 +17,7 @@ MISTRAL = (
     "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}"
     "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
 )
-# What templates in the wild use beside plain loops
+# What published templates use in addition to plain loops
 FEATURES = """{#- a comment -#}
 {%- set ns = namespace(seen=false, count=0) -%}
 {%- macro turn(role, text='none') -%}
@@ -62,7 +62,7 @@ class FixedDate(datetime.datetime):
 
 @pytest.fixture(autouse=True)
 def peers_date(monkeypatch):
-    """The date that peft tells templates, on every day."""
+    """The date that templates see, on every day."""
     monkeypatch.setattr(chat_template_utils, "datetime", FixedDate)
 
 

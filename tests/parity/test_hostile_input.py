@@ -33,7 +33,7 @@ def case(name, file, *parts, code=3, command=TRAIN):
 
 
 def cases(command, code, broken):
-    """The same for many that are told in a line: name → (file, parts of the message, what breaks it)."""
+    """Registers many cases of one line each: name → (file, parts of the message, what breaks it)."""
     for name, (file, parts, breaking) in broken.items():
         case(name, file, *parts, code=code, command=command)(breaking)
 
@@ -226,7 +226,7 @@ cases(
 )
 
 
-# config.json and its neighbours
+# config.json and the files next to it
 
 
 def config(**keys):
@@ -564,7 +564,7 @@ def as_integers(file):
 
 
 def empty(file, shape, count):
-    """Tensors without elements behind the others."""
+    """Tensors without elements after the others."""
     end = max(entry["data_offsets"][1] for entry in tensors_of(file))
     for number in range(count):
         file.header[f"more{number}"] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end]}

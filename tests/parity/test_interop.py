@@ -55,7 +55,7 @@ def test_loads_adapter_from_hf_peft(tmp_path, model, options):
 
 
 def test_file_without_frozen_embedding(tmp_path):
-    """PEFT saves an adapted embedding's own weight beside the adapter; a file without it is as good, another base's is not."""
+    """HF PEFT saves an adapted embedding's base weight with the adapter; a file without it is accepted, that of another base is not."""
     save_llama(tmp_path / "model")
     theirs = peft_adapter(tmp_path, target_modules=["embed_tokens"])
     file = tmp_path / "adapter" / "adapter_model.safetensors"

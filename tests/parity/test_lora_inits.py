@@ -120,7 +120,7 @@ def factors(module):
 
 
 def check_start(tensors, theirs, bound):
-    """The same B·A, or of LoRA-GA, whose A and B are not of the same singular vectors, the same A and B but for signs."""
+    """The same B·A, or of LoRA-GA, whose A and B are not of the same singular vectors, the same A and B except for signs."""
     paths = [path for path, _ in layers(theirs)]
     assert {key.rsplit(".lora_", 1)[0] for key in tensors} == {"base_model.model." + path for path in paths}
     for path, module in layers(theirs):
@@ -189,7 +189,7 @@ def nf4(weight):
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_loftq_recovers_quantization_error(run, tmp_path, bits):
-    """In turns: quantise what A and B do not hold, and give them the largest part of what that loses."""
+    """Alternates: quantizes what A and B do not hold, and gives them the largest part of the quantization error."""
     tiny(tmp_path)
     options = {"init_lora_weights": "loftq", "r": 4, "loftq_config": {"loftq_bits": bits, "loftq_iter": 3}}
     _, tensors, _ = train(run, tmp_path, "lora", options, lr=0.0)
@@ -255,7 +255,7 @@ def test_saved_conversion_equals_hf_peft(run, tmp_path, options):
 
 
 def test_training_continues_from_saved_adapter(run, tmp_path):
-    """Its first loss is the next one of the run that it is of; and PEFT goes on the same way."""
+    """Its first loss is the next one of the run that it comes from, and HF PEFT continues the same way."""
     tiny(tmp_path)
     whole, _, _ = train(run, tmp_path, "lora", OF_BASE[0], name="whole", steps=3)
     saved, _, _ = train(run, tmp_path, "lora", OF_BASE[0], name="saved", steps=2)

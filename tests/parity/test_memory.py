@@ -29,7 +29,7 @@ SETUPS = {
     "selective checkpointing": ["memory.activation_checkpointing=selective"],
     "the last five layers": ['adapter.target_modules=["q_proj","v_proj","down_proj"]', "adapter.layers_to_transform=[25,26,27,28,29]"],
     "the head alone": ['adapter.target_modules=["lm_head"]'],
-    # What no plugin is asked for, and is measured: what dropout keeps, and weights made anew at each step.
+    # Measured rather than declared by a plugin: what dropout keeps, and weights that are recomputed at each step.
     "dropout": ['adapter.target_modules="all-linear"', "adapter.lora_dropout=0.05"],
     "dropout, full checkpointing": ["adapter.lora_dropout=0.05", "memory.activation_checkpointing=full"],
     "magnitudes": ['adapter.target_modules="all-linear"', "adapter.use_dora=true", "adapter.lora_dropout=0.05"],
@@ -212,7 +212,7 @@ def test_over_the_control_group(folder, bin_dir, plan, group):
 
 
 def test_mapped_base_counts_once(tmp_path, run, bin_dir, group):
-    """Its pages are there already, and are none that others could have besides."""
+    """Its pages are already resident, and no other process could use them in addition."""
     save_llama(tmp_path / "model", hidden_size=512, intermediate_size=4096, num_hidden_layers=10)
     (tmp_path / "train.jsonl").write_text('{"text": "one and two"}\n' * 8)
     experiment = tmp_path / "experiment.toml"

@@ -35,7 +35,7 @@ def change(file, name, index, value):
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("value,index", [("nan", 0), ("inf", 1000), ("-inf", -1), ("-nan", 7)])
 def test_weights(run, folder, dtype, value, index):
-    """As they lie in the file, and converted."""
+    """As stored in the file, and converted."""
     save_llama(folder / "model", dtype=getattr(torch, dtype))
     file = folder / "model" / "model.safetensors"
     run("peft-run", "plan", folder / "experiment.toml")
@@ -66,7 +66,7 @@ def test_weights_out_of_range_of_dtype(run, folder):
 
 
 def test_gguf_scales(run, folder, model_gguf):
-    """The fp16 scale of one block of each quantised type that the file has."""
+    """The fp16 scale of one block of each quantized type that the file has."""
     file = folder / "model.gguf"
     kinds = {}
     for tensor in gguf.GGUFReader(model_gguf).tensors:

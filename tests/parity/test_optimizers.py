@@ -219,7 +219,7 @@ class WithTokens:
 
 
 def test_galore():
-    """The authors' GaLoreAdamW, whose singular vectors are fp32; a matrix no larger than the rank, and a vector, are whole."""
+    """The authors' GaLoreAdamW, whose singular vectors are fp32; a matrix no larger than the rank, and a vector, are not projected."""
     start, gradients = draws([(40, 12), (33,), (9, 50), (4, 30)], 30, dtype=torch.float32)
     gradients[3][1] = gradients[4][1] = None
     options = {"lr": 0.01, "rank": 4, "update_proj_gap": 7, "scale": 0.5, "weight_decay": 0.1}
@@ -234,7 +234,7 @@ def test_galore():
 
 def test_adamw_8bit(monkeypatch):
     """bitsandbytes' AdamW8bit to fp32's last digits: the same codes come out of the same blocks, of which one is not full,
-    one holds zeros and one values of every size; a small tensor keeps its moments whole. On a CPU bitsandbytes looks codes
+    one holds zeros and one values of every size; a small tensor keeps its moments in full precision. On a CPU bitsandbytes looks codes
     of fp32 numbers up in a table of 2^16 places, and misses the nearest in one of a thousand; it searches for those of fp64."""
 
     def exact(values, code, absmax, out, size):

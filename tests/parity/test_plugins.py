@@ -15,7 +15,7 @@ from tiny_llama import save_llama
 
 from conftest import from_environment
 
-NOBODY, STRANGER = 65534, 12345
+NOBODY, OTHER_USER = 65534, 12345
 
 
 @pytest.fixture(scope="session")
@@ -194,7 +194,7 @@ def test_static_constructor_that_throws(run, folder, fixtures):
 
 
 def test_other_plugins_still_work(run, folder, fixtures, tmp_path):
-    """Beside all the broken ones; and of two of one name the first that is found is used, the other told."""
+    """Next to all the broken ones; of two with the same name the first one found is used, and the other is reported."""
     train(run, folder, fixtures, ["scheduler.name=good", "optimizer.name=throwing"], code=0)
     shutil.copy(fixtures / "peft_scheduler_good.so", tmp_path)
     tmp_path.chmod(0o755)
@@ -271,8 +271,8 @@ def test_plugin_of_another_user(bin_dir, place, user):
         pytest.skip("SKIPPED: only root can give a file away")
     for what in ("file", "plugins", "top"):
         path = getattr(place, what)
-        os.chown(path, STRANGER, STRANGER)
-        assert f"belongs to another user (uid {STRANGER})" in place.told(bin_dir, user)
+        os.chown(path, OTHER_USER, OTHER_USER)
+        assert f"belongs to another user (uid {OTHER_USER})" in place.told(bin_dir, user)
         os.chown(path, NOBODY, NOBODY)
         assert ("belongs to another user" in place.told(bin_dir, user)) == (user != NOBODY)
         os.chown(path, 0, 0)

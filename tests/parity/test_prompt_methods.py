@@ -184,7 +184,7 @@ def test_training_continues_from_prompt_encoder(run, tmp_path, method, config, o
     assert torch.equal(same["prompt_embeddings"], tensors["prompt_embeddings"])
     encoder, other = (load_file(folder / "adapter_training.safetensors") for folder in (first, again))
     assert encoder.keys() == other.keys() and all(torch.equal(encoder[name], other[name]) for name in encoder)
-    # One step more from there is the third step, but for AdamW's moments: the loss is the same.
+    # One more step from there is the third step except for AdamW's moments: the loss is the same.
     third, _, _ = train(run, tmp_path, method, options, name="third", steps=3)
     within("losses", farthest(losses_of(again), losses_of(third)[2:]), 1e-5)
 
@@ -206,7 +206,7 @@ def test_initialization_from_text(run, tmp_path, text, count):
     theirs = peft.get_peft_model(base_model(tmp_path), PROMPT(task_type="CAUSAL_LM", **there))
     assert torch.equal(tensors["prompt_embeddings"], theirs.get_prompt_embedding_to_save("default"))
     assert {key: config[key] for key in there} == there
-    # Whoever loads it needs no tokenizer for it.
+    # Loading it needs no tokenizer.
     (ours / "adapter_config.json").write_text(json.dumps(config | {"tokenizer_name_or_path": "nowhere"}))
     run("peft-run", "generate", "--raw", "--model", tmp_path / "model", "--adapter", ours, "--prompt", "a", "--max-new-tokens", 1)
 

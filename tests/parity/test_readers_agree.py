@@ -19,7 +19,7 @@ from mutate import mutate_bytes, mutated
 from text_support import ROOT, absent
 from tokenizers import Tokenizer
 
-os.environ["RUST_BACKTRACE"] = "0"  # tokenizers tells its panics
+os.environ["RUST_BACKTRACE"] = "0"  # tokenizers prints its panics
 CORPUS = ROOT / "tests" / "fuzz" / "corpus"
 COUNT = 4000
 
@@ -312,7 +312,7 @@ def all_objects(value):
 
 def without_unused(data):
     """The document with everything in order that changes no id of a single text: lengths and padding, decoding, pairs of texts,
-    offsets, the names beside ids, flags that are off."""
+    offsets, the names next to ids, flags that are off."""
     document = json.loads(data)
     document |= {"version": "1.0", "truncation": None, "padding": None, "decoder": None,
                  "added_tokens": document.get("added_tokens") or []}

@@ -196,7 +196,7 @@ def in_bytes(text):
 
 @pytest.mark.slow
 def test_memory_plan_does_not_change_results(experiment, plain, run):
-    """What is computed again instead of kept leaves the adapter as it was, byte for byte; and the plan's sum is within 15 % of
+    """Activation checkpointing leaves the adapter the same byte for byte, and the plan's sum is within 15 % of
     what the run then holds at its highest moment. A budget chooses between the two; one too small is refused with the sum."""
     folder, lines = plain
     expected, peaks, planned = (folder / "adapter_model.safetensors").read_bytes(), [], []

@@ -15,7 +15,7 @@ from model_support import model_answer, random_examples
 
 
 def split(data):
-    """The header as an object, and the bytes behind it."""
+    """The header as an object, and the bytes after it."""
     size = struct.unpack("<Q", data[:8])[0]
     return json.loads(data[8 : 8 + size]), data[8 + size :]
 

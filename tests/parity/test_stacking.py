@@ -102,7 +102,7 @@ def test_each_loads_in_hf_peft_and_outputs_agree(run, tiny, name):
         within("merged", apart(peer_answer(merged, examples)[0], expected), 2e-5)
 
 
-# outermost first; their virtual tokens stand one behind the other
+# outermost first; their virtual tokens are concatenated
 VIRTUAL = {
     "prompt_and_prefix": [{"name": "prompt_tuning", "num_virtual_tokens": 3}, {"name": "prefix_tuning", "num_virtual_tokens": 4}],
     "prefix_and_p": [{"name": "prefix_tuning", "num_virtual_tokens": 2},
@@ -220,7 +220,7 @@ def test_two_loras_train_like_hf_peft(run, tiny):
         for key, tensor in ours.items():
             torch.testing.assert_close(tensor, theirs[key], rtol=1e-3, atol=2e-4, msg=lambda text: f"{key}: {text}")
 
-    # What PEFT saves of both lies as ours does.
+    # HF PEFT saves both in the same layout as ours.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.save_pretrained(tiny / "theirs")

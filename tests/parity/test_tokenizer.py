@@ -53,7 +53,7 @@ def any_character(random_source):
 
 
 def chunk(source, special):
-    """A few words, a line of code, a run of spaces, digits, another script, a special token (whole or cut)."""
+    """A few words, a line of code, a run of spaces, digits, another script, a special token (complete or truncated)."""
     kind = source.randrange(10)
     if kind <= 1:
         return " ".join(source.choice(WORDS) for _ in range(source.randint(1, 8)))

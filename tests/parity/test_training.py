@@ -100,7 +100,7 @@ def test_trajectory(run, tmp_path, exact_peer, adapter, options):
 
 
 def test_options_must_agree_with_init_from(run, tmp_path):
-    """Options beside init_from would be a second truth."""
+    """Options given with init_from must not contradict it."""
     save_llama(tmp_path / "model")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", r=4)).save_pretrained(tmp_path / "start")
@@ -140,7 +140,7 @@ def test_token_cache_does_not_change_training(run, tmp_path):
 
 
 def test_checkpoint_holds_state_of_every_component(run, tmp_path):
-    """And, of an optimizer that averages, the average as the adapter and what trains beside it."""
+    """And for an optimizer that averages, the average as the adapter and the trained tensors separately."""
     save_llama(tmp_path / "model")
     (tmp_path / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     (tmp_path / "experiment.toml").write_text(
