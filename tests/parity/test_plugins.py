@@ -76,7 +76,7 @@ def test_truncated_plugin(run, folder, fixtures, part):
     good = (fixtures / "peft_scheduler_good.so").read_bytes()
     (plugins / "peft_scheduler_good.so").write_bytes(good[: int(len(good) * part)])
     (plugins / "peft_scheduler_good.so").chmod(0o644)
-    assert "peft_scheduler_good.so: the file is cut off" in train(run, folder, plugins, ["scheduler.name=good"], code=4)
+    assert "peft_scheduler_good.so: the file is truncated" in train(run, folder, plugins, ["scheduler.name=good"], code=4)
 
 
 SCHEDULERS = [

@@ -34,8 +34,7 @@ DataOptions read_data_options(Options& in) {
   in.get("packing", o.packing,
          "fill each batch with examples up to batch_size · max_length tokens; attention stays within each example");
   in.get("system", o.system, "system message for conversations without one");
-  in.get("cache", o.cache,
-         "folder of the token cache; \"auto\": in the user's cache folder; \"\": no cache")
+  in.get("cache", o.cache, "folder of the token cache; \"auto\": in the user's cache folder; \"\": no cache")
       .require(o.cache.empty() || o.cache == "auto" || o.cache.front() == '/',
                "must be \"auto\", \"\" or an absolute path");
   return o;

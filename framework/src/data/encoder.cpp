@@ -16,7 +16,7 @@ bool starts_with(const Ids& ids, const Ids& prefix) {
 
 Encoder::Encoder(const TextPipeline& text) : text_(text) {
   if (text.eos_ids.empty())
-    throw InputError("the checkpoint names no end token (eos_token_id), so no answer could be taught to end");
+    throw InputError("the model has no EOS token (eos_token_id), so it could not learn to end an answer");
   const Ids plain = text.tokenizer->encode("a", false), full = text.tokenizer->encode("a", true);
   const auto at = std::search(full.begin(), full.end(), plain.begin(), plain.end());
   if (at == full.end()) throw InputError("the tokenizer's special tokens do not stand around a text");
@@ -80,7 +80,7 @@ Example Encoder::encode(const RenderedExample& rendered) const {
     std::size_t end = encoded.ends[s];
     ended = false;
     if (rendered.segments[s].is_target) {
-      // What a template writes after the end token (a newline) the model never has to say.
+      // What a template writes after the EOS token (a newline) is not a target.
       for (std::size_t i = end; i > begin && !ended; --i)
         if (is_end(example.ids[i - 1])) end = i, ended = true;
       std::copy(example.ids.begin() + begin, example.ids.begin() + end, example.labels.begin() + begin);

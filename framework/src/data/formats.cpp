@@ -28,7 +28,9 @@ void refuse_unused(const json& record, const std::string& where) {
     if (found == record.end() || found->is_null() || (found->is_structured() && found->empty())) continue;
     if (found->is_string() && (*found == "" || *found == "[]")) continue;
     if (std::string(key) == "label" && !found->is_boolean()) continue;  // a class of the text, not a preference
-    throw InputError(where + ": '" + key + "' (preferences, tools, media) would be ignored; set [data] format to train on the rest of such records");
+    throw InputError(
+        where + ": '" + key +
+        "' (preferences, tools, media) would be ignored; set [data] format to train on the rest of such records");
   }
 }
 
@@ -39,8 +41,7 @@ std::vector<ChatTurn> read_messages(const Values& values, const std::string& key
     static const StringList known = {"system", "developer", "user", "assistant", "tool"};
     if (std::find(known.begin(), known.end(), role) == known.end())
       message.fail("role", "is '" + printable(role, 60) + "', not system, developer, user, assistant or tool");
-    if (message.has("tool_calls"))
-      message.fail("tool_calls", "is not supported; only 'content' is trained on");
+    if (message.has("tool_calls")) message.fail("tool_calls", "is not supported; only 'content' is trained on");
     const bool wanted = message.weight();
     turns.push_back({{role, message.content("content")}, supervise && wanted && role == "assistant"});
   }
@@ -199,8 +200,8 @@ Record read_record(const json& record, const std::string& format, const DataOpti
   if (known == formats().end()) throw std::logic_error("no record format is named '" + format + "'");
   if (!has_keys(record, *known))
     throw InputError(where + ": has " + keys_of(record) + ", but " +
-                     (options.format == "auto" ? "the records before have" : "[data] sets") + " format " + format + " (" +
-                     known_formats(options.formats) + ")");
+                     (options.format == "auto" ? "the records before have" : "[data] sets") + " format " + format +
+                     " (" + known_formats(options.formats) + ")");
   if (options.format == "auto") refuse_unused(record, where);
   const Values values(record, where, "");
   Record item = known->read(values, options, has_chat_template);
@@ -209,7 +210,7 @@ Record read_record(const json& record, const std::string& format, const DataOpti
   const std::string& first = item.turns[0].message.role;
   if (first != "system" && first != "developer" && !options.system.empty())
     item.turns.insert(item.turns.begin(), {{"system", options.system}, false});
-  if (!has_chat_template) throw InputError(where + ": conversations need a chat template, and the checkpoint has none");
+  if (!has_chat_template) throw InputError(where + ": conversations need a chat template, but the model has none");
   return item;
 }
 

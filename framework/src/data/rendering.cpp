@@ -25,9 +25,9 @@ Answer render_answer(const ChatTemplate& chat, const Record& record, std::size_t
   const std::string prompt = render(chat, record, turn, true);
   std::string text = render(chat, record, turn + 1, false);
   if (!text.starts_with(prompt))
-    throw InputError(
-        record.source + ": message " + std::to_string(turn) + ": the chat template writes the assistant's " +
-        "turn otherwise than its own generation prompt begins it, so what the model must say is not known");
+    throw InputError(record.source + ": message " + std::to_string(turn) +
+                     ": the chat template's assistant turn does " +
+                     "not start with its generation prompt, so the target tokens are unknown");
   return {std::move(text), prompt.size()};
 }
 

@@ -118,13 +118,15 @@ TrainingCheckpoint read_checkpoint(const std::string& path) {
     throw InputError(printable(file, 4096) + ": not a checkpoint of this version");
   TrainingCheckpoint read{path, all["step"].get<int64_t>(), {}, std::make_shared<nlohmann::json>(all["about"])};
   if (const auto named = step_of(fs::path(path).filename().string()); named && *named != read.step)
-    throw InputError(printable(path, 4096) + ": is of step " + std::to_string(read.step) + ", which does not match its name");
+    throw InputError(printable(path, 4096) + ": is of step " + std::to_string(read.step) +
+                     ", which does not match its name");
   for (const auto& part : all["parts"]) {
     const std::string name = part.is_string() ? part.get<std::string>() : "";
     if (name.empty() || name.find('/') != std::string::npos)
       throw InputError(printable(file, 4096) + ": names an invalid component");
     const std::string state = (fs::path(path) / (name + ".safetensors")).string();
-    read.states[name] = fs::exists(state) ? read_state(state) : StateDict{};  // the manifest lists those that were written
+    read.states[name] =
+        fs::exists(state) ? read_state(state) : StateDict{};  // the manifest lists those that were written
   }
   return read;
 }

@@ -24,11 +24,9 @@ void check_schedule_unchanged(const TrainingSession& run, int64_t done, int64_t 
   const std::string lengths =
       "the run had " + std::to_string(before) + " steps and now has " + std::to_string(now) + ", ";
   if (done == now)
-    throw ConfigError(lengths +
-                      "which is the checkpoint's step: no step is left; its adapter is in its folder");
+    throw ConfigError(lengths + "which is the checkpoint's step: no step is left; its adapter is in its folder");
   if (run.scheduler.needs_evaluations() && run.options.eval_every > 0 && evaluated_at % run.options.eval_every != 0)
-    throw ConfigError(lengths + "and the schedule used the final evaluation at step " +
-                      std::to_string(evaluated_at) +
+    throw ConfigError(lengths + "and the schedule used the final evaluation at step " + std::to_string(evaluated_at) +
                       ", which a longer run does not have; resume from an earlier checkpoint");
   for (Adapter* adapter : run.adapters)
     if (const TrainingHooks* hooks = adapter->training_hooks(); hooks != nullptr && hooks->depends_on_total_steps())
@@ -38,8 +36,9 @@ void check_schedule_unchanged(const TrainingSession& run, int64_t done, int64_t 
     const double would = run.scheduler.lr(step, now, 1);
     if (then != would)
       throw ConfigError(lengths + "on which the schedule depends: the learning rate of step " +
-                        std::to_string(step + 1) + " was " + std::to_string(then) + " of the initial one and would be " +
-                        std::to_string(would) + "; only a schedule that does not depend on the length, such as \"constant\", can change it");
+                        std::to_string(step + 1) + " was " + std::to_string(then) +
+                        " of the initial one and would be " + std::to_string(would) +
+                        "; only a schedule that does not depend on the length, such as \"constant\", can change it");
   }
 }
 

@@ -208,11 +208,11 @@ TEST_CASE("a cut-off library is refused, wherever it is cut", "[plugin]") {
   for (std::size_t part = 0; part < 64; ++part) {
     const Folder folder;
     folder.write(whole.substr(0, whole.size() * part / 64));
-    CHECK(has(refusal_of(folder.path()), part == 0 ? "not a shared library" : "the file is cut off"));
+    CHECK(has(refusal_of(folder.path()), part == 0 ? "not a shared library" : "the file is truncated"));
   }
   const Folder folder;
   folder.write(whole.substr(0, whole.size() - 1));
-  CHECK(has(refusal_of(folder.path()), "the file is cut off"));
+  CHECK(has(refusal_of(folder.path()), "the file is truncated"));
   check_good_still_works();
 }
 
