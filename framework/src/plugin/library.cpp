@@ -32,7 +32,7 @@ class NamedTermination {
 
  private:
   [[noreturn]] static void end() {
-    std::string text = "something that is no std::exception";
+    std::string text = "something that is not a std::exception";
     try {
       if (std::current_exception()) throw;
     } catch (const std::exception& error) {

@@ -31,7 +31,7 @@ struct DataOptions {
   int64_t max_length = 512;     ///< tokens; longer examples are truncated and counted
   bool packing = false;         ///< fill each batch up to batch_size · max_length tokens
   std::string system;           ///< system message for conversations without one
-  std::string cache = "auto";   ///< folder of tokenised data, as TokenCache takes it
+  std::string cache = "auto";   ///< folder of tokenized data, as TokenCache takes it
 };
 PEFT_API DataOptions read_data_options(Options& in);
 

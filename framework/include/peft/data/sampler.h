@@ -14,8 +14,8 @@ struct Batch {
   std::vector<int64_t> labels;      ///< [tokens], ignored_label where not a target; not shifted
   std::vector<int64_t> positions;   ///< [tokens], restarting at 0 in each example
   std::vector<int64_t> cu_seqlens;  ///< [examples + 1], offsets into ids
-  /// Labels with a token before them in their own example. With `behind_virtual` tokens the first one counts too.
-  PEFT_API int64_t num_target_tokens(bool behind_virtual = false) const;
+  /// Labels with a token before them in their own example. After virtual tokens the first one counts too.
+  PEFT_API int64_t num_target_tokens(bool has_virtual_tokens = false) const;
 };
 
 /// The order of an epoch: a permutation of 0..size-1, a pure function of (seed, epoch), the same on every machine.
