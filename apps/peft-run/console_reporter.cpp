@@ -61,7 +61,7 @@ void print_profile(const peft::TrainingResult& result) {
   const auto print_share = [&](const std::string& part, double spent) {
     std::cout << " " << part << " " << std::lround(1000 * spent / seconds) / 10.0 << " %";
   };
-  std::cout << "step time without the first step:";
+  std::cout << "time of the steps after the first:";
   for (const auto& [part, spent] : result.profile) {
     print_share(part, spent);
     std::cout << ",";
@@ -73,7 +73,7 @@ void print_profile(const peft::TrainingResult& result) {
 
 /// The peak of each phase, and the components at the overall peak.
 void print_memory(const peft::MemoryMeter& meter) {
-  std::cout << "peak memory by phase, allocated / reserved:";
+  std::cout << "peak memory of each phase, allocated / reserved:";
   for (std::size_t i = 1; i < peft::kMemoryPhases; ++i) {
     const auto phase = static_cast<peft::MemoryPhase>(i);
     const peft::MemoryMeter::Peak peak = meter.peak(phase);

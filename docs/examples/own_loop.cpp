@@ -7,7 +7,7 @@
 #include <peft/plugin/plugins.h>
 #include <peft/pretrained/open.h>
 #include <peft/text/text.h>
-#include <peft/train/evaluate.h>
+#include <peft/train/pass.h>
 #include <torch/torch.h>
 
 #include <iostream>
@@ -27,17 +27,15 @@ int main(int argc, char** argv) try {
   settings.finish();  // throws with all mistakes in the settings
 
   adapter->attach(*model, torch::kFloat32);
-  for (const auto& group : adapter->groups(*model)) optimizer->add(group);
-  for (auto& group : optimizer->groups()) group.lr = group.initial_lr.value();  // which add() has filled in
+  for (const auto& group : adapter->groups(*model)) optimizer->add_param_group(group);
+  for (auto& group : optimizer->groups()) group.lr = group.initial_lr.value();  // which add_param_group() has filled in
 
   const peft::Dataset data = peft::load_dataset({argv[2]}, peft::DataOptions{}, text);
   for (int64_t epoch = 0; epoch < 3; ++epoch) {
     for (const auto& examples :
          peft::epoch_batches(data, 8, /*packing=*/false, /*max_length=*/512, /*seed=*/42, epoch)) {
       const peft::Batch batch = peft::make_batch(data, examples);
-      const peft::PackedTokens input = peft::to_packed_tokens(batch, torch::kCPU);
-      const peft::Tensor labels = peft::to_labels(batch, torch::kCPU);
-      const peft::Tensor loss = model->loss_sum(input, labels) / batch.num_target_tokens();
+      const peft::Tensor loss = peft::Pass(*model, batch).cross_entropy_sum() / batch.num_target_tokens();
       loss.backward();
       optimizer->step();
       optimizer->zero_grad();

@@ -130,7 +130,7 @@ def measure(options, folder, contestant, choice):
         experiment = common.write_experiment(options, folder, request, steps, more)
         lines, _ = common.run([options.build / "bin" / "peft-run", "plan", experiment], {}, lambda line: False)
         seen = common.run_ours(options, folder, experiment)
-        own = {"plan": common.memory_by_name(lines, "expected memory:"), "components": seen["components"]}
+        own = {"plan": common.memory_by_name(lines, "memory expected:"), "components": seen["components"]}
     else:
         request = {"model": str(options.model), "work": str(path), "dtype": "float32", "steps": steps, "lr": 1e-4,
                    "threads": options.threads, "lora": lora, "checkpointing": contestant == "checkpointing"}

@@ -48,7 +48,7 @@ def run_tool(name, request):
 
 
 def peer_of_gguf(path, dtype=torch.float32):
-    """transformers' model of a GGUF, which it dequantises with the gguf package."""
+    """transformers' model of a GGUF, which it dequantizes with the gguf package."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype)

@@ -259,8 +259,8 @@ def test_embedding_shorter_than_vocabulary(tmp_path):
 def test_invalid_added_tokens(run, tmp_path):
     tiny(tmp_path)
     ours, _, _ = train(run, tmp_path, "lora", {}, model=MODEL)
-    for tokens, told in ((["<s>"], "'<s>' is in the vocabulary already"), (["<t>", "<t>"], "'<t>' is in the vocabulary already"),
-                         ([""], "one has no text")):
+    for tokens, told in ((["<s>"], "'<s>' is already in the vocabulary"), (["<t>", "<t>"], "'<t>' is already in the vocabulary"),
+                         ([""], "a token is empty")):
         refused = run("peft-run", "plan", tmp_path / "run.toml", "--set", f"model.added_tokens={json.dumps(tokens)}", code=2)
         assert "[model] added_tokens: " + told in refused.stderr
 

@@ -317,5 +317,5 @@ def test_export_refuses(run, tmp_path):
     changed = json.loads(tokenizer.read_text())
     changed["normalizer"] = {"type": "NFKC"}
     tokenizer.write_text(json.dumps(changed))
-    assert "none that GGUF has a name for" in refused(3, "--as", "gguf", *adapter("small"))
+    assert "there is no GGUF name for" in refused(3, "--as", "gguf", *adapter("small"))
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]

@@ -68,8 +68,8 @@ def plan(folder, run):
 
     def call(*sets):
         told = run("peft-run", "plan", folder / "experiment.toml", *words(sets)).stdout
-        total = re.search(r"^expected memory: .* total (.*)$", told, re.M)[1]
-        resident = re.search(r"^expected resident memory, .*: (.*)$", told, re.M)[1]
+        total = re.search(r"^memory expected: .* total (.*)$", told, re.M)[1]
+        resident = re.search(r"^resident: (.*), including ", told, re.M)[1]
         return in_bytes(total), in_bytes(resident)
 
     return call
@@ -220,7 +220,7 @@ def test_mapped_base_counts_once(tmp_path, run, bin_dir, group):
                           '[training]\noutput_dir = "out"\nmax_steps = 2\n')
     told = run("peft-run", "plan", experiment).stdout
     mapped = in_bytes(re.search(r"base, mapped (.*), total", told)[1])
-    needed = in_bytes(re.search(r"^expected resident memory, .*: (.*)$", told, re.M)[1])
+    needed = in_bytes(re.search(r"^resident: (.*), including ", told, re.M)[1])
     assert mapped > 200 * MIB and mapped > 0.3 * needed
     command = [bin_dir / "peft-run", experiment]
     done = group(needed - 0.5 * mapped, command)

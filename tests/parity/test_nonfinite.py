@@ -123,7 +123,7 @@ def test_adapter_values_out_of_range_of_dtype(run, folder):
     key = sorted(load_file(file))[0]
     change(file, key, 1, 1e300)
     told = run("peft-run", *generate, code=3).stderr
-    assert f"{key} holds NaN or infinity in the precision asked for" in told
+    assert f"{key} holds NaN or infinity in " in told
 
 
 @pytest.mark.parametrize("temperature", ["0", "1"])

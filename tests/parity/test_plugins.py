@@ -139,7 +139,7 @@ def test_layer_that_throws(run, folder, fixtures, call):
     """In the fused path, in the plain one, and in a backward pass of its own."""
     told = train(run, folder, fixtures, ["adapter.name=throwing"], code=4, fixture=call)
     if call == "shape":
-        assert "peft_adapter_throwing.so: low_rank failed: A is [2, 7] and B [" in told
+        assert "peft_adapter_throwing.so: as_lora failed: A is [2, 7] and B [" in told
     elif call == "autograd":
         assert "peft_precision_fp32.so: backward failed: thrown by the plugin" in told
     else:
@@ -150,7 +150,7 @@ def test_layer_that_cannot_be_merged(run, folder, fixtures):
     train(run, folder, fixtures, ["adapter.name=throwing"], code=0)
     told = run("peft-run", "merge", "--model", folder / "model", "--adapter", folder / "out", "--output", folder / "merged",
                "--plugin-path", fixtures, code=4, env=os.environ | {"PEFT_FIXTURE": "fold"}).stderr
-    assert "peft_adapter_throwing.so: fold failed: thrown by the plugin" in told and not (folder / "merged").exists()
+    assert "peft_adapter_throwing.so: merge_into failed: thrown by the plugin" in told and not (folder / "merged").exists()
 
 
 @pytest.mark.parametrize("call", ["forward", "backward", "unscale_gradients", "base_dtype", "adapter_dtype"])
@@ -161,7 +161,7 @@ def test_precision_that_throws(run, folder, fixtures, call):
 
 def test_core_error_is_not_blamed_on_precision(run, folder, fixtures):
     told = train(run, folder, fixtures, ["precision.name=throwing", "adapter.name=throwing"], code=4, fixture="low_rank")
-    assert "peft_adapter_throwing.so: low_rank failed: thrown by the plugin" in told
+    assert "peft_adapter_throwing.so: as_lora failed: thrown by the plugin" in told
 
 
 def test_scheduler_that_throws(run, folder, fixtures):

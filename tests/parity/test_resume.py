@@ -268,7 +268,7 @@ def test_damaged_checkpoint_is_skipped(run, folder):
     alone = folder / "alone"
     shutil.copytree(folder / "broken0" / "checkpoint-4.aside", alone / "checkpoint-4")
     path = write(folder, "alone")
-    assert "is not as its manifest says" in run("peft-run", path, "--resume", alone / "checkpoint-4", code=3).stderr
+    assert "does not match its manifest" in run("peft-run", path, "--resume", alone / "checkpoint-4", code=3).stderr
     assert "no intact checkpoint to resume from" in run("peft-run", path, "--resume", code=3).stderr
     assert not (alone / "adapter_model.safetensors").exists()
 
@@ -712,7 +712,7 @@ def test_two_runs_in_one_output_dir(run, bin_dir, folder):
     assert wait_for_step(process, folder / "run", 1)
     process.send_signal(signal.SIGSTOP)
     try:
-        assert "another run is writing into it" in run("peft-run", folder / "run.toml", "--resume", code=5).stderr
+        assert "another run is writing to it" in run("peft-run", folder / "run.toml", "--resume", code=5).stderr
     finally:
         process.kill()
         process.communicate()

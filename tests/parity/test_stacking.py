@@ -249,7 +249,7 @@ def test_run_output_works_in_all_commands(run, tiny):
     plan = run("peft-run", "plan", tiny / "run.toml", "--set", "adapter.1.lr=0.5").stdout
     assert "group 'default'" in plan and "group 'ia3': " in plan and ", lr 0.5," in plan
     assert "already holds an adapter" in run("peft-run", tiny / "run.toml", code=2).stderr
-    assert "write the one that is meant" in run("peft-run", "plan", tiny / "run.toml", "--set", "adapter.r=2", code=2).stderr
+    assert "add the index of one of them" in run("peft-run", "plan", tiny / "run.toml", "--set", "adapter.r=2", code=2).stderr
 
     rows = run("peft-run", "eval", "--model", tiny / "model", "--data", tiny / "train.jsonl", "--together", *words).stdout
     assert f"{folders[0]} + {folders[1]}" in rows

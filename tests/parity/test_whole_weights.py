@@ -79,4 +79,4 @@ def test_bitfit_needs_biases(run, tmp_path):
         '[model]\npath = "model"\n[data]\ntrain = "train.jsonl"\n[adapter]\nname = "bitfit"\n'
         '[training]\noutput_dir = "out"\nmax_steps = 1\n'
     )
-    assert "no module among them has a bias" in run("peft-run", tmp_path / "experiment.toml", code=2).stderr
+    assert "none of the modules has a bias to train" in run("peft-run", tmp_path / "experiment.toml", code=2).stderr

@@ -74,11 +74,11 @@ void print_steps(const Experiment& experiment, const StepCounts& counts) {
 }
 
 void print_memory(const MemoryEstimate& estimate) {
-  std::cout << "expected memory: " << describe_estimate(estimate) << ", total " << format_bytes(estimate.total())
+  std::cout << "memory expected: " << describe_estimate(estimate) << ", total " << format_bytes(estimate.total())
             << "\n";
   if (estimate.program > 0)
-    std::cout << "expected resident memory, including code and runtime (" << format_bytes(estimate.program)
-              << "): " << format_bytes(estimate.resident()) << "\n";
+    std::cout << "resident: " << format_bytes(estimate.resident()) << ", including " << format_bytes(estimate.program)
+              << " of code and runtime\n";
 }
 
 /// The first example as the model sees it, with its target tokens in brackets.
@@ -108,7 +108,7 @@ Outcome plan_command(const StringList& words) {
   Experiment experiment = Experiment::from_file(given.path, given.sets);
   initialize_libtorch();
   const PreparedRun run(experiment);
-  const Model& model = *run.model;
+  const CausalLm& model = *run.model;
   std::cout << describe_model(experiment, run) << "\n";
   print_lines(describe_vocabulary(run));
   print_lines(describe_data(run));

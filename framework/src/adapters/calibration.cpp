@@ -63,7 +63,7 @@ std::vector<Tensor> weight_gradients(const std::vector<Site*>& sites, std::size_
   std::vector<Tensor> sums;
   std::vector<std::shared_ptr<AdapterLayer>> layers;
   for (Site* site : sites) {
-    const Tensor& weight = site->frozen().weight;
+    const Tensor weight = site->dense();
     sums.push_back(at::zeros(weight.sizes(), weight.options().dtype(accumulation_dtype(weight))));
     layers.push_back(std::make_shared<WeightGradientRecorder>(sums.back()));
     site->attach("probe", layers.back());

@@ -2,7 +2,7 @@
 // (Zhang et al. 2023, arXiv 2303.16199).
 #include <peft/adapters/init.h>
 #include <peft/adapters/targeted_adapter.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/nn/virtual_tokens.h>
 #include <peft/plugin.h>
 #include <peft/runtime/memory.h>
@@ -31,37 +31,30 @@ AdaptionOptions read(peft::Options& in) {
 }
 
 /// The prompt passes through the attention's own k_proj and v_proj, without a position.
-class AdaptionLayer final : public peft::VirtualKeys {
+class AdaptionKeys final : public peft::VirtualKeys {
  public:
-  AdaptionLayer(const peft::Linear& k_proj, const peft::Linear& v_proj, const AdaptionOptions& o, int64_t head_dim,
-                const at::TensorOptions& tensor_options)
+  AdaptionKeys(const peft::Linear& k_proj, const peft::Linear& v_proj, const AdaptionOptions& o, int64_t head_dim,
+               const at::TensorOptions& tensor_options)
       : k_proj_(k_proj), v_proj_(v_proj), head_dim_(head_dim) {
     prompt_ = register_parameter("adaption_prompt",
                                  peft::init::normal({1, o.adapter_len, k_proj.in_features()}, 1, tensor_options));
     gate_ = register_parameter("adaption_gate", peft::init::zeros({1}, tensor_options));
   }
-  int64_t count() const override { return prompt_.size(1); }
-  Tensor gate() const override { return gate_; }
-  peft::KeysAndValues keys_and_values() const override {
-    const Tensor prompt = prompt_[0].to(k_proj_.frozen().weight.scalar_type());
+
+ protected:
+  int64_t do_count() const override { return prompt_.size(1); }
+  Tensor do_gate() const override { return gate_; }
+  peft::KeysAndValues do_keys_and_values() const override {
+    const Tensor prompt = prompt_[0].to(k_proj_.dtype());
     const auto heads = [&](const Tensor& rows) { return rows.view({rows.size(0), -1, head_dim_}); };
     return {heads(k_proj_.forward(prompt)), heads(v_proj_.forward(prompt))};
   }
 
  private:
-  const peft::Linear &k_proj_, &v_proj_;  // of the attention that holds this layer
+  const peft::Linear &k_proj_, &v_proj_;  // of the attention that holds these keys
   int64_t head_dim_;
   Tensor prompt_, gate_;  // [1, adapter_len, hidden], [1]
 };
-
-/// The Linear with `role` in the layer of `attention`.
-const peft::Linear& projection(const peft::Model& model, const peft::Site& attention, const std::string& role) {
-  for (const peft::Site* site : model.sites())
-    if (const auto* linear = dynamic_cast<const peft::Linear*>(site);
-        linear != nullptr && site->layer() == attention.layer() && site->role() == role)
-      return *linear;
-  throw peft::ConfigError("[adapter] adaption_prompt: '" + peft::printable(attention.path()) + "' has no " + role);
-}
 
 /// Not an identity in a model whose o_proj has a bias: it is added once more for the prompt, as in HF PEFT.
 class AdaptionPrompt final : public peft::Adapter, public peft::HfFormat {
@@ -74,16 +67,16 @@ class AdaptionPrompt final : public peft::Adapter, public peft::HfFormat {
   void do_attach(peft::Model& model, torch::Dtype dtype) override {
     const peft::MemoryScope scope(peft::MemoryComponent::adapter);
     const at::TensorOptions tensor_options = at::TensorOptions().dtype(dtype).device(model.device());
-    const std::vector<peft::Site*> attentions = model.attentions();
+    const std::vector<peft::Attention*> attentions = model.attentions();
     const auto wanted = static_cast<std::size_t>(layers_of(model));
     if (wanted > attentions.size())
       throw peft::ConfigError("[adapter] adapter_layers: " + std::to_string(wanted) + " is more than the model's " +
                               std::to_string(attentions.size()) + " layers");
     for (std::size_t layer = attentions.size() - wanted; layer < attentions.size(); ++layer) {
-      add_layer(*attentions[layer], "adaption_prompt",
-                std::make_shared<AdaptionLayer>(projection(model, *attentions[layer], "k_proj"),
-                                                projection(model, *attentions[layer], "v_proj"), options_,
-                                                model.config().head_dim, tensor_options));
+      peft::Attention& attention = *attentions[layer];
+      add_kv_prefix(attention, "adaption_prompt",
+                    std::make_shared<AdaptionKeys>(*attention.k_proj, *attention.v_proj, options_,
+                                                   attention.shape().head_dim, tensor_options));
     }
   }
 

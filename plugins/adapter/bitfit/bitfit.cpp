@@ -1,7 +1,7 @@
 // BitFit: train only the biases (Ben Zaken et al. 2021, arXiv 2106.10199).
 #include <peft/adapters/targeted_adapter.h>
 #include <peft/base/error.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/plugin.h>
 #include <peft/runtime/memory.h>
 
@@ -24,7 +24,7 @@ class BitFit final : public peft::Adapter, public peft::HfFormat {
     const peft::MemoryScope scope(peft::MemoryComponent::adapter);
     bool any = false;
     for (peft::Site* site : peft::select_sites(model, options_.targets)) {
-      if (!site->frozen().bias.defined()) continue;
+      if (!site->base_bias().defined()) continue;
       make_trainable(*site, "bias", dtype);
       any = true;
     }

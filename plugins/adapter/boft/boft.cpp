@@ -66,7 +66,7 @@ class BoftLayer final : public peft::AdapterLayer {
   Tensor forward(const Tensor& x, const peft::Next& next) override {
     const Tensor y = next(rotated(x)), s = s_.flatten().to(y.scalar_type());
     const auto copy = site_.copies().find("bias");
-    const Tensor bias = copy == site_.copies().end() ? site_.frozen().bias : copy->second;
+    const Tensor bias = copy == site_.copies().end() ? site_.base_bias() : copy->second;
     return bias.defined() ? y * s + bias.to(y.scalar_type()) * (1 - s) : y * s;
   }
   /// (x·T)·Wᵀ = x·(W·Tᵀ)ᵀ, with T the rotation of each feature.

@@ -2,7 +2,7 @@
 // et al. 2019, arXiv 1902.00751; Pfeiffer et al. 2021, arXiv 2005.00247; He et al. 2022, arXiv 2110.04366).
 #include <peft/adapters/init.h>
 #include <peft/adapters/targeted_adapter.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/plugin.h>
 #include <peft/runtime/memory.h>
 
@@ -114,7 +114,8 @@ class Bottleneck final : public peft::Adapter, public peft::HfFormat {
   void do_attach(peft::Model& model, torch::Dtype dtype) override {
     const peft::MemoryScope scope(peft::MemoryComponent::adapter);
     const at::TensorOptions tensor_options = at::TensorOptions().dtype(dtype).device(model.device());
-    const std::vector<peft::Site*> attentions = model.attentions(), mlps = model.mlps();
+    const std::vector<peft::Attention*> attentions = model.attentions();
+    const std::vector<peft::Site*> mlps = model.mlps();
     for (const std::size_t layer : chosen_layers(mlps.size())) {
       if (options_.variant == "houlsby") adapt(*attentions[layer], model, tensor_options);
       adapt(*mlps[layer], model, tensor_options);

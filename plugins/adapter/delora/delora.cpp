@@ -47,7 +47,8 @@ class DeloraLayer final : public peft::FactoredLayer {
     B_ = register_parameter("delora_B", o.init_weights ? peft::init::zeros({out, r}, tensor_options)
                                                        : peft::init::kaiming_uniform({out, r}, tensor_options));
     lambda_ = register_parameter("delora_lambda", torch::full({1}, lambda, tensor_options));
-    weight_norms_ = register_buffer("delora_w_norm", site.frozen().weight.to(tensor_options.dtype()).norm(2, 0));
+    weight_norms_ =
+        register_buffer("delora_w_norm", site.dense(c10::typeMetaToScalarType(tensor_options.dtype())).norm(2, 0));
   }
 
  protected:

@@ -1,6 +1,6 @@
 // Full fine-tuning: the selected modules' own weights and biases train; by default those of all modules.
 #include <peft/adapters/targeted_adapter.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/plugin.h>
 #include <peft/runtime/memory.h>
 
@@ -23,8 +23,9 @@ class Full final : public peft::Adapter, public peft::HfFormat {
     const peft::MemoryScope scope(peft::MemoryComponent::adapter);
     for (peft::Site* site : peft::select_sites(model, options_.targets)) {
       // A tied head and its embedding are one matrix, which trains once if either is selected.
-      const bool tied = model.config().tie_word_embeddings && (site == &model.lm_head() || site == &model.embedding());
-      if (tied) model.lm_head().tie_weight_to(model.embedding());
+      const bool tied =
+          model.config().tie_word_embeddings && (site == model.output_embedding() || site == &model.embedding());
+      if (tied) model.output_embedding()->tie_weight_to(model.embedding());
       train_modules_to_save({tied ? &model.embedding() : site}, dtype);
     }
     train_modules_to_save(peft::sites_to_save(model, options_.targets), dtype);

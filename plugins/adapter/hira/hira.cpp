@@ -31,7 +31,7 @@ HiraOptions read(peft::Options& in) {
 class HiraLayer final : public peft::DeltaLayer {
  public:
   HiraLayer(const peft::Linear& site, const HiraOptions& o, const at::TensorOptions& tensor_options)
-      : DeltaLayer(o.hira_dropout), weight_(site.frozen().weight) {
+      : DeltaLayer(o.hira_dropout), weight_(site.dense()) {
     const int64_t in = site.in_features(), out = site.out_features(), r = o.r;
     A_ = register_parameter("hira_A", peft::init::kaiming_uniform({r, in}, tensor_options));
     B_ = register_parameter("hira_B", o.init_weights ? peft::init::zeros({out, r}, tensor_options)

@@ -1,6 +1,6 @@
 // LN-tuning: train only the norms' weights (Zhao et al. 2023, arXiv 2312.11420; Qi et al. 2022, arXiv 2211.08682).
 #include <peft/adapters/targeted_adapter.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/plugin.h>
 #include <peft/runtime/memory.h>
 

@@ -38,7 +38,7 @@ std::vector<Tensor> covariances(const std::vector<peft::Site*>& sites, std::size
                                 const peft::Calibration& data) {
   std::vector<Tensor> sums;
   for (const peft::Site* site : sites) {
-    const Tensor weight = site->frozen().weight;
+    const Tensor weight = site->dense();
     sums.push_back(at::zeros({weight.size(1), weight.size(1)}, widened(weight.narrow(0, 0, 1)).options()));
   }
   std::vector<int64_t> cu_seqlens;
@@ -78,7 +78,7 @@ Initialization corda_site_init(const peft::Linear& site, const Settings& setting
                                bool smallest) {
   check_rank(site, settings.rank, "r");
   const auto [C, inverse] = damp_and_invert(covariance);
-  const auto [U, S, Vh] = at::linalg_svd(at::mm(widened(site.frozen().weight), C), /*full_matrices=*/false);
+  const auto [U, S, Vh] = at::linalg_svd(at::mm(widened(site.dense()), C), /*full_matrices=*/false);
   const int64_t first = smallest ? S.size(0) - settings.rank : 0;
   const Tensor V = at::mm(Vh.narrow(0, first, settings.rank), inverse).t();
   return split_factors(U.narrow(1, first, settings.rank), S.narrow(0, first, settings.rank), V, settings.scale);
@@ -113,7 +113,7 @@ Initialization lora_ga_site_init(const peft::Linear& site, const Settings& setti
     init.B = init.B * (std::pow(static_cast<double>(site.out_features()), 0.25) /
                        std::sqrt(static_cast<double>(options.stable_gamma)));
   } else if (options.scale == "weight_svd") {
-    const Tensor W = widened(site.frozen().weight);
+    const Tensor W = widened(site.dense());
     const double largest = singular_values[0].item<double>();
     const Tensor weights = svd_lowrank(W, random_directions(W, r), kIterations).S;
     if (largest > 0) init.B = init.B * (weights[0].item<double>() / largest);
@@ -145,7 +145,7 @@ std::vector<Initialization> lora_ga_init(const std::vector<peft::Site*>& sites, 
                                          const LoraGaOptions& options, int64_t batches, const peft::Calibration& data) {
   const std::size_t losses = std::min(static_cast<std::size_t>(batches), data.batches);
   std::vector<int64_t> elements;
-  for (const peft::Site* site : sites) elements.push_back(site->frozen().weight.numel());
+  for (const peft::Site* site : sites) elements.push_back(site->dense().numel());
   std::vector<Initialization> initializations;
   for_site_groups(sites, elements, [&](std::size_t begin, const std::vector<peft::Site*>& group) {
     const auto sums = peft::weight_gradients(group, losses, [&](std::size_t i) { return data.loss(data.batch(i)); });

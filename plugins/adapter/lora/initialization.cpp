@@ -32,7 +32,7 @@ Initialization orthogonal(const peft::Linear& site, const Settings& s) {
 /// Meng et al. 2024, arXiv 2404.02948: the largest singular values of the weight.
 Initialization pissa(const peft::Linear& site, const Settings& s) {
   check_rank(site, s.rank, "r");
-  const Tensor W = widened(site.frozen().weight);
+  const Tensor W = widened(site.dense());
   if (s.niter > 0) {
     const auto [U, S, V] = svd_lowrank(W, random_directions(W, s.rank), s.niter);
     return split_factors(U, S, V, s.scale);
@@ -44,14 +44,14 @@ Initialization pissa(const peft::Linear& site, const Settings& s) {
 /// Büyükakyüz 2024, arXiv 2406.01775: the first columns of Q and rows of R of W = Q·R.
 Initialization olora(const peft::Linear& site, const Settings& s) {
   check_rank(site, s.rank, "r");
-  const auto [Q, R] = at::linalg_qr(widened(site.frozen().weight));
+  const auto [Q, R] = at::linalg_qr(widened(site.dense()));
   return {R.narrow(0, 0, s.rank), Q.narrow(1, 0, s.rank), /*subtracts_from_base=*/true};
 }
 
 /// Li et al. 2023, arXiv 2310.08659: a low-rank approximation of the quantization error, alternating with quantization.
 Initialization loftq(const peft::Linear& site, const Settings& s) {
   check_rank(site, s.rank, "r");
-  const Tensor W = widened(site.frozen().weight);
+  const Tensor W = widened(site.dense());
   Tensor low_rank = torch::zeros_like(W);  // scale · B·A
   Initialization result;
   for (int64_t i = 0; i < s.loftq.loftq_iter; ++i) {

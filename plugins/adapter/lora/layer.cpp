@@ -79,9 +79,7 @@ std::optional<peft::LowRank> LinearLayer::as_lora() const {
 }
 
 DoraLayer::DoraLayer(const peft::Linear& site, const Settings& settings, const Initialization& init)
-    : LinearLayer(site, settings, init),
-      site_(site),
-      squares_(site.frozen().weight.to(A_.scalar_type()).square().sum(1)) {
+    : LinearLayer(site, settings, init), site_(site), squares_(site.dense(A_.scalar_type()).square().sum(1)) {
   const torch::NoGradGuard no_grad;
   magnitude_ = register_parameter("lora_magnitude_vector", norms().clone());
 }
@@ -90,7 +88,7 @@ DoraLayer::DoraLayer(const peft::Linear& site, const Settings& settings, const I
 Tensor DoraLayer::norms() const {
   const torch::NoGradGuard no_grad;
   const auto [A, B, scale] = factors();
-  const Tensor weight = site_.frozen().weight.to(A.scalar_type());
+  const Tensor weight = site_.dense(A.scalar_type());
   const Tensor cross = (at::mm(weight, A.t()) * B).sum(1), update = (at::mm(B, at::mm(A, A.t())) * B).sum(1);
   return (squares_ + 2 * scale * cross + scale * scale * update).clamp_min(0).sqrt();
 }
@@ -101,8 +99,8 @@ Tensor DoraLayer::forward(const Tensor& x, const peft::Next& next) {
   const Tensor dropped = has_active_dropout() ? at::dropout(x, dropout_, /*train=*/true) : x;
   // Dropout also applies to the frozen weight's input, as in HF PEFT; without dropout, y has that product.
   const auto copy = site_.copies().find("bias");
-  const Tensor bias = copy == site_.copies().end() ? site_.frozen().bias : copy->second;
-  const Tensor base = has_active_dropout() ? at::linear(dropped, site_.frozen().weight)
+  const Tensor bias = copy == site_.copies().end() ? site_.base_bias() : copy->second;
+  const Tensor base = has_active_dropout() ? at::linear(dropped, site_.dense())
                       : bias.defined()     ? y - bias.to(dtype)
                                            : y;
   const auto [A, B, scale] = factors();

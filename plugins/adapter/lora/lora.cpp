@@ -2,7 +2,7 @@
 #include <peft/adapters/targeted_adapter.h>
 #include <peft/adapters/training_hooks.h>
 #include <peft/base/error.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/plugin.h>
 #include <peft/runtime/memory.h>
 
@@ -102,7 +102,7 @@ void Lora::do_calibrate(peft::Model& model, const peft::Calibration& data) {
   std::vector<int64_t> ranks;
   for (std::size_t i = 0; i < selected.size(); ++i) {
     if (dynamic_cast<const peft::Linear*>(selected[i]) == nullptr) continue;
-    if (selected[i] == &model.lm_head())
+    if (selected[i] == model.output_embedding())
       throw peft::ConfigError("[adapter] init_lora_weights: '" + selected[i]->path() +
                               "' has inputs only for target tokens; use an initialization that needs no data");
     sites.push_back(selected[i]);
@@ -122,7 +122,7 @@ void Lora::do_calibrate(peft::Model& model, const peft::Calibration& data) {
   for (std::size_t i = 0; i < sites.size(); ++i) known_init_.emplace(sites[i]->path(), initializations[i]);
 }
 
-/// Uses EVA's directions and their numbers as ranks; a site with rank 0 is not a target any more.
+/// Uses EVA's directions and their numbers as ranks; a site with rank 0 is no longer a target.
 void Lora::set_eva_directions(const Sites& sites, const std::map<const peft::Site*, torch::Tensor>& directions) {
   const auto ranks = peft::pattern_values(options_.rank_pattern, sites, options_.r, "rank_pattern");
   const auto alphas = peft::pattern_values(options_.alpha_pattern, sites, options_.lora_alpha, "alpha_pattern");
@@ -137,7 +137,7 @@ void Lora::set_eva_directions(const Sites& sites, const std::map<const peft::Sit
       alpha *= static_cast<double>(rank) / static_cast<double>(ranks[i]);
     rank_shares_[path] = {rank, alpha};
     if (found == directions.end()) continue;
-    const int64_t out = sites[i]->frozen().weight.size(0);
+    const int64_t out = sites[i]->weight_sizes()[0];
     known_init_[path] = {found->second, torch::zeros({out, rank}, found->second.options())};
   }
   apply_rank_shares();
@@ -236,7 +236,7 @@ void Lora::do_attach(peft::Model& model, torch::Dtype dtype) {
   TargetedAdapter::do_attach(model, dtype);
   const peft::MemoryScope scope(peft::MemoryComponent::adapter);
   for (peft::Site* site : model.sites())
-    if (site->frozen().bias.defined() &&
+    if (site->base_bias().defined() &&
         (options_.bias == "all" || (options_.bias == "lora_only" && !layers_on(*site).empty())))
       make_trainable(*site, "bias", dtype);
   if (!options_.trainable_token_indices) return;
@@ -334,16 +334,18 @@ bool Lora::targets_embedding() const {
 peft::StateDict Lora::do_base_tensors(const peft::Model& model) const {
   peft::StateDict state = TargetedAdapter::do_base_tensors(model);
   const bool saves_adapted = targets_embedding() && !options_.trainable_token_indices;
-  for (const peft::Site* site : std::initializer_list<const peft::Site*>{&model.embedding(), &model.lm_head()}) {
+  for (const peft::Site* site :
+       std::initializer_list<const peft::Site*>{&model.embedding(), model.output_embedding()}) {
+    if (site == nullptr) continue;
     if (auto found = state.extract(peft::hf_key(*site, "base_layer.weight")); !found.empty()) {
       if (sites_with_trained_tokens_.contains(site))
         found.key() = peft::hf_key(*site, "token_adapter.base_layer.weight");
       state.insert(std::move(found));
     }
     if (!saves_adapted || layers_on(*site).empty()) continue;
-    state.emplace(peft::hf_key(*site, "base_layer.weight"), site->frozen().weight);
-    if (site->frozen().bias.defined() && !trainable_copies(*site).contains("bias"))
-      state.emplace(peft::hf_key(*site, "base_layer.bias"), site->frozen().bias);
+    state.emplace(peft::hf_key(*site, "base_layer.weight"), site->dense());
+    if (site->base_bias().defined() && !trainable_copies(*site).contains("bias"))
+      state.emplace(peft::hf_key(*site, "base_layer.bias"), site->base_bias());
   }
   return state;
 }

@@ -71,8 +71,7 @@ class MissLayer final : public peft::FactoredLayer {
 /// "bat": each r × r block W_k becomes W_k + W_k·M + M.
 class BatLayer final : public peft::DeltaLayer {
  public:
-  BatLayer(const peft::Linear& site, int64_t r, const at::TensorOptions& tensor_options)
-      : weight_(site.frozen().weight) {
+  BatLayer(const peft::Linear& site, int64_t r, const at::TensorOptions& tensor_options) : weight_(site.dense()) {
     if (site.in_features() % r != 0 || site.out_features() % r != 0) throw_shape_error(site, "r must divide both");
     block_ = register_parameter("miss_block", peft::init::zeros({site.out_features() / r, r, r}, tensor_options));
   }

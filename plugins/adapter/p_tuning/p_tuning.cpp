@@ -1,7 +1,7 @@
 // P-tuning: virtual tokens before each example, computed by a small network (Liu et al. 2021, arXiv 2103.10385).
 #include <peft/adapters/init.h>
 #include <peft/adapters/prompt_adapter.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/plugin.h>
 #include <torch/torch.h>
 

@@ -2,7 +2,7 @@
 // 2101.00190; Liu et al. 2022, arXiv 2110.07602).
 #include <peft/adapters/init.h>
 #include <peft/adapters/prompt_adapter.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/plugin.h>
 
 #include <cmath>
@@ -65,17 +65,19 @@ class Projection final : public peft::PromptEncoder {
 
 /// The keys and values of one attention. A row of the encoder's output has 2 · layers · kv_heads · head_dim elements,
 /// the keys of a layer before its values.
-class PrefixLayer final : public peft::VirtualKeys {
+class PrefixKeys final : public peft::VirtualKeys {
  public:
-  PrefixLayer(std::shared_ptr<peft::PromptEncoder> encoder, int64_t layer, const peft::DecoderConfig& c)
+  PrefixKeys(std::shared_ptr<peft::PromptEncoder> encoder, int64_t layer, const peft::DecoderConfig& c)
       : encoder_(std::move(encoder)),
         heads_(c.num_key_value_heads),
         dim_(c.head_dim),
         first_(2 * layer * heads_ * dim_) {
     if (layer == 0) register_module("prefix_encoder", encoder_);  // the shared encoder is in the module tree once
   }
-  int64_t count() const override { return encoder_->embedding().size(0); }
-  peft::KeysAndValues keys_and_values() const override {
+
+ protected:
+  int64_t do_count() const override { return encoder_->embedding().size(0); }
+  peft::KeysAndValues do_keys_and_values() const override {
     const Tensor keys_and_values = encoder_->output(first_, 2 * heads_ * dim_).reshape({-1, 2, heads_, dim_});
     return {keys_and_values.select(1, 0), keys_and_values.select(1, 1)};
   }
@@ -110,10 +112,10 @@ class PrefixTuning final : public peft::PromptAdapter {
   }
 
   void attach_encoder(peft::Model& model, const std::shared_ptr<peft::PromptEncoder>& encoder) override {
-    const std::vector<peft::Site*> attentions = model.attentions();
+    const std::vector<peft::Attention*> attentions = model.attentions();
     for (std::size_t layer = 0; layer < attentions.size(); ++layer)
-      add_layer(*attentions[layer], name(),
-                std::make_shared<PrefixLayer>(encoder, static_cast<int64_t>(layer), model.config()));
+      add_kv_prefix(*attentions[layer], name(),
+                    std::make_shared<PrefixKeys>(encoder, static_cast<int64_t>(layer), model.config()));
   }
 
   void write_config(const peft::Model& model, nlohmann::ordered_json& config) const override {

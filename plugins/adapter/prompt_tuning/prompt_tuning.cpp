@@ -3,8 +3,9 @@
 #include <peft/adapters/init.h>
 #include <peft/adapters/prompt_adapter.h>
 #include <peft/files/pretrained_model.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/plugin.h>
+#include <peft/pretrained/open.h>
 #include <peft/text/text.h>
 
 #include <nlohmann/json.hpp>
@@ -52,7 +53,7 @@ class PromptTuning final : public peft::PromptAdapter {
                            ? text_ids(model, n)
                            : torch::randint(model.config().vocab_size, {n}, torch::kLong);
     const torch::NoGradGuard no_grad;
-    const Tensor rows = at::embedding(model.embedding().frozen().weight, ids.to(model.device()));
+    const Tensor rows = at::embedding(model.embedding().dense(), ids.to(model.device()));
     return std::make_shared<peft::PromptEncoder>(rows.to(tensor_options.dtype(), false, /*copy=*/true));
   }
 

@@ -1,7 +1,7 @@
 // Trainable tokens: train the embedding's rows of a few tokens (HF PEFT's TrainableTokensModel).
 #include <peft/adapters/targeted_adapter.h>
 #include <peft/adapters/token_layers.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/plugin.h>
 #include <peft/runtime/memory.h>
 

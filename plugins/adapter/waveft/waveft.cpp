@@ -143,7 +143,7 @@ void WaveFt::prepare(const peft::Model&, const std::vector<peft::Site*>& sites, 
   if (!options_.proportional_parameters) return;
   std::vector<double> sizes;
   double sum = 0;
-  for (const peft::Site* site : sites) sum += sizes.emplace_back(static_cast<double>(site->frozen().weight.numel()));
+  for (const peft::Site* site : sites) sum += sizes.emplace_back(static_cast<double>(site->dense().numel()));
   const double budget = static_cast<double>(options_.n_frequency) * static_cast<double>(sites.size());
   for (std::size_t i = 0; i < sites.size(); ++i)
     counts_[i] = std::max<int64_t>(1, static_cast<int64_t>(std::nearbyint(sizes[i] / sum * budget)));

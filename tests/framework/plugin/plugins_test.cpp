@@ -382,7 +382,7 @@ TEST_CASE("the folders above are looked at up to the root, along symbolic links 
 
 TEST_CASE("what leaves a plugin in a step is reported with its file", "[plugin]") {
   Linear site({.path = "model.layers.0.self_attn.q_proj", .role = "q_proj", .layer = 0}, 2, 2, false);
-  site.set_frozen({torch::ones({2, 2}), {}});
+  site.load_base_weight({torch::ones({2, 2}), {}});
   struct ThrowingLayer final : AdapterLayer {
     std::function<Tensor(const Tensor&, const Next&)> work;
     Tensor forward(const Tensor& x, const Next& next) override { return work(x, next); }

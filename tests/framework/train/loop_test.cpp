@@ -95,7 +95,7 @@ struct Trainer {
   std::vector<Adapter*> hooked_adapters;
   std::unique_ptr<Adapter> adapter;
   std::unique_ptr<Precision> precision;
-  std::shared_ptr<Model> model;
+  std::shared_ptr<CausalLm> model;
   std::unique_ptr<Optimizer> optimizer = test::load<Optimizer>("adamw", "lr = 1e-2");
   std::unique_ptr<Scheduler> scheduler = test::load<Scheduler>("linear");
   std::unique_ptr<Objective> objective = test::load<Objective>("sft");
@@ -112,7 +112,7 @@ struct Trainer {
   const RunState* from = nullptr;  ///< a snapshot's states
 };
 
-double difference(const Model& a, const Model& b) {
+double difference(const CausalLm& a, const CausalLm& b) {
   const NamedTensors left = a.trainable(), right = b.trainable();
   REQUIRE(left.size() == right.size());
   double most = 0;
@@ -195,7 +195,7 @@ TEST_CASE("packed examples train as separate ones do") {
   CHECK(difference(*separate.model, *packed.model) < 1e-12);
 
   // And each example's loss is its own, independent of the others.
-  const Model& model = *separate.model;
+  const CausalLm& model = *separate.model;
   std::vector<std::size_t> all(12);
   double sum = 0;
   for (std::size_t i = 0; i < all.size(); ++i) {
@@ -553,7 +553,7 @@ struct Vandal : TrainingCallback {
   explicit Vandal(const Model& model) : model_(model) {}
   void on_step_end(const StepReport&, TrainingControl&) override {
     const torch::NoGradGuard guard;
-    Tensor(model_.embedding().frozen().weight).select(0, 39).add_(1e-9);
+    Tensor(model_.embedding().dense()).select(0, 39).add_(1e-9);
   }
   const Model& model_;
 };
@@ -585,7 +585,7 @@ TEST_CASE("whatever shows that not only the adapter learns stops the run") {
   }
   SECTION("a base tensor asks for a gradient") {
     Trainer trainer;
-    Tensor(trainer.model->find("model.layers.1.mlp.up_proj")->frozen().weight).requires_grad_();
+    Tensor(trainer.model->find("model.layers.1.mlp.up_proj")->dense()).requires_grad_();
     const std::string message = message_of<std::logic_error>([&] { trainer.run(); });
     CHECK(has(message, "base tensor 'model.layers.1.mlp.up_proj.weight' got a gradient or asks for one"));
   }

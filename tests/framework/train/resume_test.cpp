@@ -150,7 +150,7 @@ class Session {
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<GradientClipping> clipper_;
-  std::shared_ptr<Model> model_;
+  std::shared_ptr<CausalLm> model_;
   Dataset data_ = test_data(11, 3), eval_data_ = test_data(3, 4);
   MemoryMeter memory_{torch::kCPU};
   bool packing_;

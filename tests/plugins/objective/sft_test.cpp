@@ -45,7 +45,7 @@ std::vector<std::size_t> range(std::size_t first, std::size_t last) {
 
 /// A tiny fp64 model with a LoRA that is not zero.
 struct Adapted {
-  std::shared_ptr<Model> model = test::tiny_model(test::tiny_config(), torch::kDouble);
+  std::shared_ptr<CausalLm> model = test::tiny_model(test::tiny_config(), torch::kDouble);
   std::unique_ptr<Adapter> adapter = test::load<Adapter>("lora", "target_modules = \"all-linear\"");
   std::vector<Tensor> parameters;
   Adapted() {
@@ -60,7 +60,7 @@ struct Adapted {
 };
 
 /// The cross-entropy sum of a batch from all logits at once, example by example.
-Tensor plain_sum(const Model& model, const Dataset& data, const std::vector<std::size_t>& examples) {
+Tensor plain_sum(const CausalLm& model, const Dataset& data, const std::vector<std::size_t>& examples) {
   Tensor sum = torch::zeros({}, torch::kDouble);
   for (const std::size_t i : examples) {
     const Batch batch = make_batch(data, {i});

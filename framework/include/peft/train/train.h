@@ -10,7 +10,7 @@
 #include "peft/base/export.h"
 #include "peft/base/format_count.h"
 #include "peft/data/sampler.h"
-#include "peft/models/decoder.h"
+#include "peft/models/causal_lm.h"
 #include "peft/runtime/device.h"
 #include "peft/runtime/memory.h"
 #include "peft/train/calibration_batches.h"
@@ -31,7 +31,7 @@ namespace peft {
 
 /// Everything that the training loop uses; all references must outlive it.
 struct TrainingSession {
-  Model& model;
+  CausalLm& model;
   Optimizer& optimizer;  ///< with the adapters' param groups added
   Scheduler& scheduler;
   GradientClipping& clipping;

@@ -1,9 +1,8 @@
+#include "ops/matmul.h"
+
 #include <torch/torch.h>
 
 #include <algorithm>
-
-#include "ops/kernels.h"
-#include "ops/kernels_raw.h"
 
 namespace peft {
 
@@ -13,9 +12,9 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-// Floats of a widened part: small beside the activations, large enough for the product's full speed.
+// Floats of one part in fp32: small beside the activations, large enough for the full speed of the product.
 constexpr int64_t kPart = int64_t{4} << 20;
-// Fewer rows do not repay widening the other matrix.
+// With fewer rows, converting the other matrix costs more than it gains.
 constexpr int64_t kRows = 4;
 
 bool emulates_bf16() {
