@@ -434,7 +434,7 @@ cases(
         "data_role": ("train.jsonl:1", ["'\\x1broot'"], data('{"messages": [{"role": "\\u001broot", "content": "a"}]}\n')),
         "data_fifo": ("train.jsonl", ["there is no such data file"], lambda f: fifo(f / "train.jsonl")),
         "data_blank": ("train.jsonl", ["is empty"], data(" \n\t\n")),
-        "data_says_nothing": ("train.jsonl", ["no example has anything"], data('{"text": ""}\n')),
+        "data_says_nothing": ("train.jsonl", ["no example has target tokens"], data('{"text": ""}\n')),
     },
 )
 

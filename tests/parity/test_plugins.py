@@ -76,7 +76,7 @@ def test_truncated_plugin(run, folder, fixtures, part):
     good = (fixtures / "peft_scheduler_good.so").read_bytes()
     (plugins / "peft_scheduler_good.so").write_bytes(good[: int(len(good) * part)])
     (plugins / "peft_scheduler_good.so").chmod(0o644)
-    assert "peft_scheduler_good.so: the file is cut off" in train(run, folder, plugins, ["scheduler.name=good"], code=4)
+    assert "peft_scheduler_good.so: the file is truncated" in train(run, folder, plugins, ["scheduler.name=good"], code=4)
 
 
 SCHEDULERS = [
@@ -84,12 +84,12 @@ SCHEDULERS = [
     ("no_symbol", "", "it does not export peft_plugin_v1"),
     ("other_info", "", "its peft_plugin_v1 has 40 bytes"),
     ("unresolved", "", "undefined symbol: _Z28peft_fixture_that_nobody_has"),
-    ("misbehaving", "add: runtime_error", "could not register: told by the plugin"),
-    ("misbehaving", "add: int", "could not register: something that is no std::exception"),
+    ("misbehaving", "add: runtime_error", "could not register: thrown by the plugin"),
+    ("misbehaving", "add: int", "could not register: something that is not a std::exception"),
     ("misbehaving", "add: twice", "'misbehaving' is registered twice"),
-    ("misbehaving", "make: runtime_error", "could not be made: told by the plugin"),
-    ("misbehaving", "make: c10::Error", "could not be made: told by the plugin"),
-    ("misbehaving", "make: int", "could not be made: something that is no std::exception"),
+    ("misbehaving", "make: runtime_error", "could not be made: thrown by the plugin"),
+    ("misbehaving", "make: c10::Error", "could not be made: thrown by the plugin"),
+    ("misbehaving", "make: int", "could not be made: something that is not a std::exception"),
     ("misbehaving", "make: null", "returned nothing"),
 ]
 
@@ -103,10 +103,10 @@ def test_broken(run, folder, fixtures, name, fixture, part):
 
 
 STEPS = {
-    "runtime_error": (4, "peft_optimizer_throwing.so: step failed: told by the plugin"),
-    "c10::Error": (4, "peft_optimizer_throwing.so: step failed: told by the plugin"),
-    "int": (4, "peft_optimizer_throwing.so: step failed: something that is no std::exception"),
-    "DivergedError": (6, "told by the plugin"),
+    "runtime_error": (4, "peft_optimizer_throwing.so: step failed: thrown by the plugin"),
+    "c10::Error": (4, "peft_optimizer_throwing.so: step failed: thrown by the plugin"),
+    "int": (4, "peft_optimizer_throwing.so: step failed: something that is not a std::exception"),
+    "DivergedError": (6, "thrown by the plugin"),
     "bad_alloc": (5, "not enough memory during optimizer"),
 }
 
@@ -121,13 +121,13 @@ def test_plugin_that_throws_in_a_step(run, folder, fixtures, fixture):
                                   "needs_sampled_label_gradients"])
 def test_optimizer_that_throws(run, folder, fixtures, call):
     told = train(run, folder, fixtures, ["optimizer.name=throwing", "training.save_every=1"], code=4, fixture=call)
-    assert f"peft_optimizer_throwing.so: {call} failed: told by the plugin" in told
+    assert f"peft_optimizer_throwing.so: {call} failed: thrown by the plugin" in told
 
 
 @pytest.mark.parametrize("call", ["calibrate", "attach", "groups"])
 def test_method_that_throws(run, folder, fixtures, call):
     told = train(run, folder, fixtures, ["adapter.name=throwing"], code=4, fixture=call)
-    assert f"peft_adapter_throwing.so: {call} failed: told by the plugin" in told
+    assert f"peft_adapter_throwing.so: {call} failed: thrown by the plugin" in told
     assert not (folder / "out").exists()
 
 
@@ -141,27 +141,27 @@ def test_layer_that_throws(run, folder, fixtures, call):
     if call == "shape":
         assert "peft_adapter_throwing.so: as_lora failed: A is [2, 7] and B [" in told
     elif call == "autograd":
-        assert "peft_precision_fp32.so: backward failed: told by the plugin" in told
+        assert "peft_precision_fp32.so: backward failed: thrown by the plugin" in told
     else:
-        assert f"peft_adapter_throwing.so: {call} failed: told by the plugin" in told
+        assert f"peft_adapter_throwing.so: {call} failed: thrown by the plugin" in told
 
 
 def test_layer_that_cannot_be_merged(run, folder, fixtures):
     train(run, folder, fixtures, ["adapter.name=throwing"], code=0)
     told = run("peft-run", "merge", "--model", folder / "model", "--adapter", folder / "out", "--output", folder / "merged",
                "--plugin-path", fixtures, code=4, env=os.environ | {"PEFT_FIXTURE": "fold"}).stderr
-    assert "peft_adapter_throwing.so: merge_into failed: told by the plugin" in told and not (folder / "merged").exists()
+    assert "peft_adapter_throwing.so: merge_into failed: thrown by the plugin" in told and not (folder / "merged").exists()
 
 
 @pytest.mark.parametrize("call", ["forward", "backward", "unscale_gradients", "base_dtype", "adapter_dtype"])
 def test_precision_that_throws(run, folder, fixtures, call):
     told = train(run, folder, fixtures, ["precision.name=throwing"], code=4, fixture=call)
-    assert f"peft_precision_throwing.so: {call} failed: told by the plugin" in told
+    assert f"peft_precision_throwing.so: {call} failed: thrown by the plugin" in told
 
 
 def test_core_error_is_not_blamed_on_precision(run, folder, fixtures):
     told = train(run, folder, fixtures, ["precision.name=throwing", "adapter.name=throwing"], code=4, fixture="low_rank")
-    assert "peft_adapter_throwing.so: as_lora failed: told by the plugin" in told
+    assert "peft_adapter_throwing.so: as_lora failed: thrown by the plugin" in told
 
 
 def test_scheduler_that_throws(run, folder, fixtures):
@@ -170,12 +170,12 @@ def test_scheduler_that_throws(run, folder, fixtures):
         environment = os.environ | {"PEFT_FIXTURE": f"{call}: runtime_error"}
         for command in ([], ["plan"]):
             told = run("peft-run", *command, folder / "experiment.toml", *words, code=4, env=environment).stderr
-            assert f"peft_scheduler_misbehaving.so: {call} failed: told by the plugin" in told
+            assert f"peft_scheduler_misbehaving.so: {call} failed: thrown by the plugin" in told
 
 
 def test_list_survives_a_plugin_that_fails(run, fixtures):
     told = run("peft-run", "describe", "--plugin-path", fixtures, env=os.environ | {"PEFT_FIXTURE": "make: runtime_error"}).stdout
-    assert "scheduler/misbehaving\n  not usable: plugin scheduler/misbehaving: could not be made: told by the plugin" in told
+    assert "scheduler/misbehaving\n  not usable: plugin scheduler/misbehaving: could not be made: thrown by the plugin" in told
     assert "scheduler/cosine\n" in told and "precision/fp32\n" in told
 
 
@@ -190,7 +190,7 @@ def test_no_best_checkpoint_without_finite_evaluation(run, folder, fixtures):
 
 def test_static_constructor_that_throws(run, folder, fixtures):
     told = train(run, folder, fixtures / "fatal", ["scheduler.name=throws_on_load"], code=4)
-    assert "peft_scheduler_throws_on_load.so: a static constructor threw: told by a static constructor" in told
+    assert "peft_scheduler_throws_on_load.so: a static constructor threw: thrown by a static constructor" in told
 
 
 def test_other_plugins_still_work(run, folder, fixtures, tmp_path):

@@ -46,7 +46,8 @@ std::size_t skip_value(std::string_view text, std::size_t i) {
   return std::min(i, text.size());
 }
 
-/// The place of a record costs more than a short one has bytes: what is none is refused before there are millions.
+/// The position of a record takes more bytes than a short record, so anything else is refused before there are
+/// millions.
 bool may_be_object(std::string_view record) {
   const std::size_t begin = record.find_first_not_of(blank);
   return begin != std::string_view::npos && record[begin] == '{';

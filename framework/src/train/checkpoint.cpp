@@ -25,7 +25,7 @@ using json = nlohmann::ordered_json;
 
 constexpr const char* kPrefix = "checkpoint-";
 constexpr const char* kAbout = "checkpoint.json";
-constexpr const char* kAside = ".aside";
+constexpr const char* kAside = ".aside";  // words: ok
 /// Headers, texts and the file system's own blocks.
 constexpr uint64_t kBeside = uint64_t{1} << 20;
 
@@ -133,7 +133,7 @@ TrainingCheckpoint read_checkpoint(const std::string& path) {
 
 void rotate_checkpoints(const std::string& output_dir, int64_t limit, std::optional<int64_t> keep_step) {
   const std::vector<CheckpointDirectory> all = checkpoints_in(output_dir);
-  const bool spares = std::any_of(all.begin(), all.end(), [&](const auto& one) { return one.step == keep_step; });
+  const bool spares = std::any_of(all.begin(), all.end(), [&](const auto& folder) { return folder.step == keep_step; });
   // As HF's Trainer counts: the one of keep_step is one of the `limit`, and the newest stays as well.
   int64_t others = limit - (spares ? 1 : 0);
   if (spares && all.front().step != keep_step) others = std::max<int64_t>(others, 1);

@@ -15,9 +15,9 @@ TrainingOptions read_training_options(Options& in) {
       .require(std::isfinite(o.epochs) && o.epochs > 0 && o.epochs <= 1e6, "must be above 0 and at most 1e6");
   in.get("max_steps", o.max_steps, "optimizer steps; overrides epochs")
       .require(!o.max_steps || *o.max_steps > 0, "must be positive");
-  constexpr int64_t most = std::numeric_limits<int32_t>::max();
+  constexpr int64_t max_count = std::numeric_limits<int32_t>::max();
   const auto positive = [&](const char* key, int64_t& value, const char* help) {
-    in.get(key, value, help).require(value > 0 && value <= most, "must be positive");
+    in.get(key, value, help).require(value > 0 && value <= max_count, "must be positive");
   };
   const auto not_negative = [&](const char* key, int64_t& value, const char* help) {
     in.get(key, value, help).require(value >= 0, "must be 0 or more");

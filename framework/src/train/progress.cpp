@@ -18,7 +18,7 @@ namespace {
 double seconds(std::chrono::steady_clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
 /// A run of another length resumes only from a state that it would have reached itself, and not from its own end, whose
-/// evaluation and log line are not made again.
+/// evaluation and log line would be missing.
 void check_schedule_unchanged(const TrainingSession& run, int64_t done, int64_t before, int64_t now,
                               int64_t evaluated_at) {
   const std::string lengths =
@@ -67,7 +67,7 @@ void Progress::step(StepReport report, std::size_t example) {
   report.seconds_left =
       seconds(now - begin_) / static_cast<double>(report.step) * static_cast<double>(total_ - report.step);
   report.memory = memory_stats(run_.model.device());
-  const MemoryMeter::Peak peak = run_.memory.peak();  // the statistics' own begins anew with each phase
+  const MemoryMeter::Peak peak = run_.memory.peak();  // the statistics reset theirs in each phase
   report.memory.peak_allocated = peak.allocated;
   report.memory.peak_reserved = peak.reserved;
   report.skipped = result_.skipped;
@@ -93,11 +93,12 @@ std::string Progress::fault(NonFiniteStep report) {
   for (TrainingCallback* callback : run_.callbacks) callback->on_nonfinite_step(report, control_);
   step_begin_ = Clock::now();
 
-  constexpr std::size_t most = 8;
+  constexpr std::size_t max_listed = 8;
   std::string text = "step " + std::to_string(report.step) + ": " + report.what + ", on ";
-  for (std::size_t i = 0; i < std::min(most, report.examples.size()); ++i)
+  for (std::size_t i = 0; i < std::min(max_listed, report.examples.size()); ++i)
     text += (i == 0 ? "" : ", ") + report.examples[i];
-  if (report.examples.size() > most) text += " and " + std::to_string(report.examples.size() - most) + " more";
+  if (report.examples.size() > max_listed)
+    text += " and " + std::to_string(report.examples.size() - max_listed) + " more";
   if (report.nonfinite == 1) return text;
   return text + "; " + std::to_string(report.nonfinite) + " steps were not finite, the first of them step " +
          std::to_string(first_fault_);

@@ -21,16 +21,16 @@ StepSampler::StepSampler(const Dataset& data, const TrainingOptions& options, bo
     return;
   }
   // With packing the number of batches depends on the epoch's order.
-  const auto whole = static_cast<int64_t>(std::floor(options.epochs));
-  const double part = options.epochs - static_cast<double>(whole);
-  for (int64_t epoch = 0; epoch <= whole; ++epoch) {
-    if (epoch == whole && part <= 0) break;
+  const auto full_epochs = static_cast<int64_t>(std::floor(options.epochs));
+  const double fraction = options.epochs - static_cast<double>(full_epochs);
+  for (int64_t epoch = 0; epoch <= full_epochs; ++epoch) {
+    if (epoch == full_epochs && fraction <= 0) break;
     const auto batches = packing ? static_cast<int64_t>(epoch_batches(data, options.batch_size, true, max_length,
                                                                       static_cast<uint64_t>(options.seed), epoch)
                                                             .size())
                                  : ceil_div(static_cast<int64_t>(data.examples.size()), options.batch_size);
     const int64_t steps = ceil_div(batches, options.gradient_accumulation_steps);
-    total_ += epoch < whole ? steps : static_cast<int64_t>(std::ceil(part * static_cast<double>(steps)));
+    total_ += epoch < full_epochs ? steps : static_cast<int64_t>(std::ceil(fraction * static_cast<double>(steps)));
   }
 }
 

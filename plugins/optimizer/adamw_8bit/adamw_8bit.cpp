@@ -101,7 +101,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   read_lr(in, o.lr);
   read_adam(in, o.adam.beta1, o.adam.beta2, o.adam.eps);
   read_weight_decay(in, o.weight_decay);
-  in.get("min_8bit_size", o.min_8bit_size, "tensors with fewer elements keep their moments whole")
+  in.get("min_8bit_size", o.min_8bit_size, "tensors with fewer elements have fp32 moments")
       .require(o.min_8bit_size >= 0, "must be 0 or more");
   return std::make_unique<AdamW8bit>(o);
 }

@@ -92,9 +92,9 @@ class Fp16 final : public peft::Precision {
 
 std::unique_ptr<peft::Precision> make(peft::Options& in) {
   Fp16Options o;
-  constexpr double most = std::numeric_limits<float>::max();
+  constexpr double max_scale = std::numeric_limits<float>::max();
   in.get("init_scale", o.init_scale, "initial loss scale")
-      .require(o.init_scale > 0 && o.init_scale <= most, "must be positive and fit fp32");
+      .require(o.init_scale > 0 && o.init_scale <= max_scale, "must be positive and fit fp32");
   in.get("growth_factor", o.growth_factor, "factor by which the scale grows")
       .require(o.growth_factor > 1, "must be above 1");
   in.get("backoff_factor", o.backoff_factor, "factor of the scale after an overflow")

@@ -32,7 +32,7 @@ class PEFT_API Pass {
   const PackedTokens& input() const { return input_; }
   const Tensor& labels() const { return labels_; }
   /// Labels that some position predicts, [n] int64. Each is predicted by the position before it in its own example, the
-  /// first one only where virtual tokens stand before it.
+  /// first one only if virtual tokens precede it.
   const Tensor& targets() const;
   /// Sum of the targets' cross-entropy, with its gradient; fp32, or fp64 in an fp64 model. Logits exist in chunks of a
   /// few hundred rows.
