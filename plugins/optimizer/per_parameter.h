@@ -3,7 +3,8 @@
 #include <peft/base/error.h>
 #include <peft/plugin.h>
 #include <peft/runtime/memory.h>
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <map>
 #include <string>

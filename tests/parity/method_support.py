@@ -75,7 +75,7 @@ def in_order(value):
     return sorted(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else value
 
 
-def check_refusal(run, folder, method, options, told):
+def check_refusal(run, folder, method, options, printed):
     """Checks that a run with these options ends with exit code 2 and this message, and writes nothing."""
     save_llama(folder / "model", attention_bias=True, mlp_bias=True)
     (folder / "train.jsonl").write_text('{"text": "one"}\n')
@@ -84,7 +84,7 @@ def check_refusal(run, folder, method, options, told):
         f'[model]\npath = "model"\n[data]\ntrain = "train.jsonl"\n[adapter]\nname = "{method}"\n{lines}'
         '[training]\noutput_dir = "out"\nmax_steps = 1\n'
     )
-    assert told in run("peft-run", folder / "experiment.toml", code=2).stderr
+    assert printed in run("peft-run", folder / "experiment.toml", code=2).stderr
     assert not (folder / "out").exists()
 
 
@@ -117,10 +117,10 @@ def check_saved_form(run, folder, method, config_class, adapter):
     ours, tensors = check_form(run, folder, method, config_class, adapter)
 
     # No key is missing or unknown, and every tensor ends up in the right place.
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as printed:
         warnings.simplefilter("always")
         loaded = peft.PeftModel.from_pretrained(base_model(folder), ours)
-    assert not [warning for warning in told if "keys" in str(warning.message)]
+    assert not [warning for warning in printed if "keys" in str(warning.message)]
     assert not peft.set_peft_model_state_dict(loaded, load_file(ours / "adapter_model.safetensors")).unexpected_keys
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

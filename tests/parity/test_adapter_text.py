@@ -68,16 +68,16 @@ def test_generation_equals_transformers(run, folder):
         words.save_pretrained(folder / "theirs")
         made = generated_there(folder, prompt)
         ended += len(made) < 80 and made[-1] == words.eos_token_id
-        told = run("peft-run", "generate", "--model", folder / "model", "--adapter", folder / "theirs", "--prompt", prompt,
+        text_printed = run("peft-run", "generate", "--model", folder / "model", "--adapter", folder / "theirs", "--prompt", prompt,
                    "--max-new-tokens", 80).stdout
         expected = words.decode([token for token in made if token > 1 and token != words.eos_token_id]) + "\n"
-        assert told == expected.replace("\r\n", "\n").replace("\r", "\n")  # as Python reads what is printed
+        assert text_printed == expected.replace("\r\n", "\n").replace("\r", "\n")  # as Python reads what is printed
     assert ended > 0  # else the end token is not tested
 
 
 def test_eval_uses_the_saved_template(run, folder):
     """Of a conversation the answer and its end are learned: four tokens here, as the template has the end token."""
-    told = run("peft-run", "eval", "--model", folder / "model", "--data", folder / "train.jsonl", "--adapter", folder / "theirs")
+    result = run("peft-run", "eval", "--model", folder / "model", "--data", folder / "train.jsonl", "--adapter", folder / "theirs")
     words = of_adapter(folder)
     text = words.apply_chat_template(CHAT["messages"], tokenize=False)
     ids = torch.tensor([words.encode(text)])
@@ -87,7 +87,7 @@ def test_eval_uses_the_saved_template(run, folder):
     model = peft.AutoPeftModelForCausalLM.from_pretrained(folder / "theirs", dtype=torch.float32).eval()
     with torch.no_grad():
         expected = model(input_ids=ids, labels=labels).loss.item()
-    assert float(told.stdout.splitlines()[-1].split()[0]) == pytest.approx(expected, abs=1e-4)
+    assert float(result.stdout.splitlines()[-1].split()[0]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_continued_training_keeps_the_tokenizer(run, folder):
@@ -124,8 +124,8 @@ def test_conflicting_tokenizers_are_refused(run, folder):
     both = ["--model", folder / "model", "--prompt", "x", "--adapter", folder / "theirs", "--adapter", folder / "other"]
     run("peft-run", "generate", *both)
     (folder / "other" / "chat_template.jinja").write_text(OTHER)
-    told = run("peft-run", "generate", *both, code=3).stderr
-    assert f"{folder}/other: its chat template differs from that of the adapter before it" in told
+    printed = run("peft-run", "generate", *both, code=3).stderr
+    assert f"{folder}/other: its chat template differs from that of the adapter before it" in printed
 
 
 def test_broken(run, folder):
@@ -134,6 +134,6 @@ def test_broken(run, folder):
                              ("tokenizer_config.json", '{"eos_token": "nowhere"}', "'nowhere' is not in the vocabulary")):
         shutil.copytree(folder / "theirs", folder / "broken")
         (folder / "broken" / name).write_text(text)
-        told = run("peft-run", "generate", "--model", folder / "model", "--adapter", folder / "broken", "--prompt", "x", code=3)
-        assert part in told.stderr, told.stderr
+        result = run("peft-run", "generate", "--model", folder / "model", "--adapter", folder / "broken", "--prompt", "x", code=3)
+        assert part in result.stderr, result.stderr
         shutil.rmtree(folder / "broken")

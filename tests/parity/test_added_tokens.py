@@ -62,10 +62,10 @@ def resized(folder):
 
 def loaded(folder, **options):
     """PEFT's own reading of an adapter's folder, the vocabulary included."""
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as printed:
         warnings.simplefilter("always")
         model = peft.AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
-    assert not [warning for warning in told if "missing" in str(warning.message)]
+    assert not [warning for warning in printed if "missing" in str(warning.message)]
     return model
 
 
@@ -182,9 +182,9 @@ def test_commands_use_added_tokens(run, tmp_path):
     with torch.no_grad():
         made = loaded(ours).generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=16, do_sample=False)[0]
     for folder in (ours, ours / "checkpoint-20"):
-        told = run("peft-run", "generate", "--raw", "--model", tmp_path / "model", "--adapter", folder, "--prompt", "<tool>add",
+        printed = run("peft-run", "generate", "--raw", "--model", tmp_path / "model", "--adapter", folder, "--prompt", "<tool>add",
                    "--max-new-tokens", 16).stdout
-        assert told.removesuffix("\n") == words.decode(made[ids.shape[1]:], skip_special_tokens=True).replace("\r", "\n")
+        assert printed.removesuffix("\n") == words.decode(made[ids.shape[1]:], skip_special_tokens=True).replace("\r", "\n")
 
     rows = run("peft-run", "eval", "--model", tmp_path / "model", "--data", tmp_path / "train.jsonl", "--adapter", ours).stdout
     base, adapted = (float(line.split()[0]) for line in rows.splitlines()[-2:])
@@ -203,9 +203,9 @@ def test_commands_use_added_tokens(run, tmp_path):
     assert (ours / "adapter_model.safetensors").read_bytes() == (tmp_path / "whole" / "adapter_model.safetensors").read_bytes()
 
     for as_what, code in (("gguf-adapter", 3), ("lora", 3)):
-        told = run("peft-run", "export", "--as", as_what, "--model", tmp_path / "model", "--adapter", ours, "--output",
+        printed = run("peft-run", "export", "--as", as_what, "--model", tmp_path / "model", "--adapter", ours, "--output",
                    tmp_path / as_what, code=code).stderr
-        assert "low-rank" in told and not (tmp_path / as_what).exists()
+        assert "low-rank" in printed and not (tmp_path / as_what).exists()
 
 
 def test_export_as_lora_keeps_added_tokens(run, tmp_path):
@@ -216,9 +216,9 @@ def test_export_as_lora_keeps_added_tokens(run, tmp_path):
     with torch.no_grad():
         expected, _ = peer_answer(loaded(ours).eval(), examples)
         within("logits", apart(peer_answer(loaded(tmp_path / "out").eval(), examples)[0], expected), 2e-5)
-    told = run("peft-run", "export", "--as", "gguf-adapter", "--model", tmp_path / "model", "--adapter", ours, "--output",
+    printed = run("peft-run", "export", "--as", "gguf-adapter", "--model", tmp_path / "model", "--adapter", ours, "--output",
                tmp_path / "gguf", code=3).stderr
-    assert "another vocabulary" in told and not (tmp_path / "gguf").exists()
+    assert "another vocabulary" in printed and not (tmp_path / "gguf").exists()
 
 
 def test_overwrite_removes_old_tokenizer_files(run, tmp_path):
@@ -259,23 +259,23 @@ def test_embedding_shorter_than_vocabulary(tmp_path):
 def test_invalid_added_tokens(run, tmp_path):
     tiny(tmp_path)
     ours, _, _ = train(run, tmp_path, "lora", {}, model=MODEL)
-    for tokens, told in ((["<s>"], "'<s>' is already in the vocabulary"), (["<t>", "<t>"], "'<t>' is already in the vocabulary"),
+    for tokens, result in ((["<s>"], "'<s>' is already in the vocabulary"), (["<t>", "<t>"], "'<t>' is already in the vocabulary"),
                          ([""], "a token is empty")):
         refused = run("peft-run", "plan", tmp_path / "run.toml", "--set", f"model.added_tokens={json.dumps(tokens)}", code=2)
-        assert "[model] added_tokens: " + told in refused.stderr
+        assert "[model] added_tokens: " + result in refused.stderr
 
     # Two adapters with other tokens, or with other rows for the same ones, are of two models.
     other, _, _ = train(run, tmp_path, "lora", {}, name="other", model='added_tokens = ["<other>"]\n')
     both = ["--model", tmp_path / "model", "--adapter", ours, "--adapter"]
-    told = run("peft-run", "generate", "--prompt", "a", "--raw", *both, other, code=3).stderr
-    assert "added tokens differ from those of the adapter before it" in told
+    result = run("peft-run", "generate", "--prompt", "a", "--raw", *both, other, code=3).stderr
+    assert "added tokens differ from those of the adapter before it" in result
     shutil.copytree(ours, tmp_path / "moved")
     tensors = load_file(ours / "adapter_model.safetensors")
     tensors["base_model.model.model.embed_tokens.weight"][260] += 1
     save_file(tensors, tmp_path / "moved" / "adapter_model.safetensors", metadata={"format": "pt"})
-    told = run("peft-run", "generate", "--prompt", "a", "--raw", *both, tmp_path / "moved", code=3).stderr
-    assert "rows of added tokens differ from those of the adapter before it" in told
+    result = run("peft-run", "generate", "--prompt", "a", "--raw", *both, tmp_path / "moved", code=3).stderr
+    assert "rows of added tokens differ from those of the adapter before it" in result
     tensors["base_model.model.model.embed_tokens.weight"][7] += 1
     save_file(tensors, tmp_path / "moved" / "adapter_model.safetensors", metadata={"format": "pt"})
-    told = run("peft-run", "generate", "--prompt", "a", "--raw", "--model", tmp_path / "model", "--adapter", tmp_path / "moved", code=3)
-    assert "differs from the base's weight: base_model.model.model.embed_tokens.weight" in told.stderr
+    result = run("peft-run", "generate", "--prompt", "a", "--raw", "--model", tmp_path / "model", "--adapter", tmp_path / "moved", code=3)
+    assert "differs from the base's weight: base_model.model.model.embed_tokens.weight" in result.stderr

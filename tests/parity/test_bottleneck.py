@@ -100,13 +100,13 @@ def test_training_equals_hf_peft(run, tmp_path, options, sites, width):
 @every
 def test_selfcheck(run, options, sites, width):
     sets = [word for key, value in options.items() for word in ("--set", f"{key}={toml(value)}")]
-    told = run("peft-run", "selfcheck", "adapter/bottleneck", *sets).stdout
-    assert "BROKEN" not in told and "gradients match finite differences" in told
+    printed = run("peft-run", "selfcheck", "adapter/bottleneck", *sets).stdout
+    assert "BROKEN" not in printed and "gradients match finite differences" in printed
 
 
 def test_merge_is_refused(run, tmp_path):
     save_llama(tmp_path / "model")
     ours, _, _ = train(run, tmp_path, "bottleneck", {})
-    told = run("peft-run", "merge", "--model", tmp_path / "model", "--adapter", ours, "--output", tmp_path / "out", code=3).stderr
-    assert "'model.layers.0.mlp' has no weights that its adapter could be merged into" in told
+    printed = run("peft-run", "merge", "--model", tmp_path / "model", "--adapter", ours, "--output", tmp_path / "out", code=3).stderr
+    assert "'model.layers.0.mlp' has no weights that its adapter could be merged into" in printed
     assert not (tmp_path / "out").exists()

@@ -117,8 +117,8 @@ def test_folder_name_that_toml_cannot_hold(run, folder):
     odd = folder / os.fsdecode(b"caf\xe9")
     odd.mkdir()
     (odd / "experiment.toml").write_text(EXPERIMENT.format(model=folder / "model", train=folder / "train.jsonl"))
-    told = run("peft-run", odd / "experiment.toml", code=2).stderr
-    assert "a folder whose name is not UTF-8" in told and "caf\\xe9" in told and not (odd / "out").exists()
+    printed = run("peft-run", odd / "experiment.toml", code=2).stderr
+    assert "a folder whose name is not UTF-8" in printed and "caf\\xe9" in printed and not (odd / "out").exists()
     test_valid_experiment_trains(run, folder)
     shutil.copytree(folder / "model", odd / "model")
     of = ["--model", odd / "model", "--adapter", folder / "out"]

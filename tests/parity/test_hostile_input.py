@@ -71,13 +71,13 @@ open(sys.argv[1], "w").write(f"{os.waitstatus_to_exitcode(status)} {usage.ru_max
 
 def ended(bin_dir, folder, command):
     """Exit code (negative: a signal), standard error as bytes, and the most memory, in MiB."""
-    told, figures = folder.parent / "stderr", folder.parent / "figures"
+    printed, figures = folder.parent / "stderr", folder.parent / "figures"
     process = subprocess.Popen(
         [sys.executable, "-S", "-c", MEASURE, figures, bin_dir / "peft-run", *command],
         cwd=folder,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
-        stderr=told.open("wb"),
+        stderr=printed.open("wb"),
         start_new_session=True,
     )
     try:
@@ -87,19 +87,19 @@ def ended(bin_dir, folder, command):
         process.wait()
         raise
     code, memory = map(int, figures.read_text().split())
-    return code, told.read_bytes(), memory
+    return code, printed.read_bytes(), memory
 
 
 @pytest.mark.parametrize("command", [TRAIN, ADAPTED, FROM_GGUF], ids=["train", "adapter", "gguf"])
 def test_valid_input_is_accepted(bin_dir, folder, command):
-    code, told, _ = ended(bin_dir, folder, command)
-    assert code == 0, told.decode()
+    code, printed, _ = ended(bin_dir, folder, command)
+    assert code == 0, printed.decode()
 
 
 def test_valid_shards_are_accepted(bin_dir, folder):
     assert len(list((folder / "shards").glob("*.safetensors"))) > 1
-    code, told, _ = ended(bin_dir, folder, ["generate", "--model", "shards", *ADAPTED[3:]])
-    assert code == 0, told.decode()
+    code, printed, _ = ended(bin_dir, folder, ["generate", "--model", "shards", *ADAPTED[3:]])
+    assert code == 0, printed.decode()
 
 
 # The weights of a model
@@ -656,9 +656,9 @@ cases(
 def test_malformed_input_is_refused(bin_dir, folder, breaking, command, code, parts):
     breaking(folder)
     before = snapshot(folder)
-    got, told, memory = ended(bin_dir, folder, command)
-    assert got == code, told[-2000:]
-    message = told.decode()  # UTF-8
+    got, printed, memory = ended(bin_dir, folder, command)
+    assert got == code, printed[-2000:]
+    message = printed.decode()  # UTF-8
     for part in parts:
         assert part in message, message[-2000:]
     assert not any(ord(c) < 32 and c != "\n" or 127 <= ord(c) < 160 for c in message), "a control character"

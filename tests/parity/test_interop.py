@@ -85,10 +85,10 @@ def test_mismatched_keys_are_listed(run, tmp_path):
     changed[names[1]] = torch.zeros(3, 3)
     changed[names[2]] = torch.full_like(changed[names[2]], torch.nan)
     save_file(changed, file)
-    told = run("peft-run", *GENERATE, tmp_path / "model", "--adapter", tmp_path / "adapter", code=3).stderr
+    printed = run("peft-run", *GENERATE, tmp_path / "model", "--adapter", tmp_path / "adapter", code=3).stderr
     for part in (f"missing: {names[0]}", "unexpected: base_model.model.stray.weight", f"{names[1]} has shape [3, 3]",
                  f"{names[2]} holds NaN"):
-        assert part in told
+        assert part in printed
     save_file(tensors, file)
     config = tmp_path / "adapter" / "adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"use_qalora": True}))
@@ -110,8 +110,8 @@ def test_different_base_is_detected(run, tmp_path):
     weights = load_file(file)
     weights["model.norm.weight"][0] += 1
     save_file(weights, file, metadata={"format": "pt"})
-    told = run("peft-run", *with_adapter, code=3).stderr
-    assert "another base" in told and "--any-base" in told
+    printed = run("peft-run", *with_adapter, code=3).stderr
+    assert "another base" in printed and "--any-base" in printed
     run("peft-run", *with_adapter, "--any-base")
 
     peft_adapter(tmp_path, "theirs")

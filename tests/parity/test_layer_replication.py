@@ -69,9 +69,9 @@ def test_saved_adapter_brings_its_layers(run, tmp_path):
     ids = torch.tensor([tokenizer.encode("The sum")])
     with torch.no_grad():
         made = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False)[0]
-    told = run("peft-run", "generate", "--raw", "--model", tmp_path / "model", "--adapter", tmp_path / "theirs", "--prompt", "The sum",
+    printed = run("peft-run", "generate", "--raw", "--model", tmp_path / "model", "--adapter", tmp_path / "theirs", "--prompt", "The sum",
                "--max-new-tokens", 12).stdout
-    assert told.removesuffix("\n") == tokenizer.decode(made[ids.shape[1]:], skip_special_tokens=True).replace("\r", "\n")
+    assert printed.removesuffix("\n") == tokenizer.decode(made[ids.shape[1]:], skip_special_tokens=True).replace("\r", "\n")
     within("logits", apart(model_answer(tmp_path, tmp_path / "model", examples, adapter=tmp_path / "run")["logits"], expected), 2e-5)
 
 
@@ -82,9 +82,9 @@ def test_merge_writes_the_deeper_model(run, tmp_path):
     merged = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert merged.config.num_hidden_layers == len(merged.model.layers) == 5
     for as_what in ("lora", "gguf-adapter"):
-        told = run("peft-run", "export", "--as", as_what, "--model", tmp_path / "model", "--adapter", tmp_path / "theirs",
+        printed = run("peft-run", "export", "--as", as_what, "--model", tmp_path / "model", "--adapter", tmp_path / "theirs",
                    "--output", tmp_path / as_what, code=3).stderr
-        assert "layer_replication" in told and "write the deeper model" in told
+        assert "layer_replication" in printed and "write the deeper model" in printed
         assert not (tmp_path / as_what).exists()
 
 
@@ -99,8 +99,8 @@ def test_only_first_adapter_may_replicate_layers(run, tmp_path):
         (tmp_path / "two.toml").write_text(head + "".join(tables) + "[optimizer]" + rest.replace('"run"', '"two"'))
 
     stack(other, "[[adapter]]\n" + lines)
-    told = run("peft-run", tmp_path / "two.toml", code=2).stderr
-    assert "the one that replicates layers must be declared first" in told
+    printed = run("peft-run", tmp_path / "two.toml", code=2).stderr
+    assert "the one that replicates layers must be declared first" in printed
     stack("[[adapter]]\n" + lines, other)
     run("peft-run", tmp_path / "two.toml")
     inner = load_file(tmp_path / "two" / "ia3" / "adapter_model.safetensors")

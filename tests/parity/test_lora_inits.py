@@ -380,12 +380,12 @@ def test_lora_fa_steps_equal_hf_peft_optimizer(run, tmp_path, monkeypatch, optio
                             {"init_lora_weights": "pissa", "lora_dropout": 0.5, "use_rslora": True, "use_lorafa": True}])
 def test_selfcheck(run, options):
     sets = [word for key, value in options.items() for word in ("--set", f"{key}={toml(value)}")]
-    told = run("peft-run", "selfcheck", "adapter/lora", *sets).stdout
-    assert "BROKEN" not in told and "merged weights give the same outputs" in told
+    printed = run("peft-run", "selfcheck", "adapter/lora", *sets).stdout
+    assert "BROKEN" not in printed and "merged weights give the same outputs" in printed
 
 
 @pytest.mark.parametrize(
-    "options,told",
+    "options,printed",
     [
         ({"init_lora_weights": "pisa"}, "'init_lora_weights' must be true, false"),
         ({"init_lora_weights": "pissa_niter_0"}, "'init_lora_weights' must be true, false"),
@@ -402,7 +402,7 @@ def test_selfcheck(run, options):
         ({"use_lorafa": True, "use_dora": True}, "excludes use_dora and lora_bias"),
     ],
 )
-def test_invalid_options(run, tmp_path, options, told):
+def test_invalid_options(run, tmp_path, options, printed):
     tiny(tmp_path)
     (tmp_path / "train.jsonl").write_text('{"text": "one two three four five six"}\n')
     lines = "".join(f"{key} = {toml(value)}\n" for key, value in options.items())
@@ -410,5 +410,5 @@ def test_invalid_options(run, tmp_path, options, told):
         f'[model]\npath = "model"\n[data]\ntrain = "train.jsonl"\n[adapter]\nname = "lora"\n{lines}'
         '[training]\noutput_dir = "out"\nmax_steps = 1\n'
     )
-    assert told in run("peft-run", tmp_path / "experiment.toml", code=2).stderr
+    assert printed in run("peft-run", tmp_path / "experiment.toml", code=2).stderr
     assert not (tmp_path / "out").exists()

@@ -67,9 +67,9 @@ def plan(folder, run):
     """plan(*sets): bytes of the sum and of the process, as planned."""
 
     def call(*sets):
-        told = run("peft-run", "plan", folder / "experiment.toml", *words(sets)).stdout
-        total = re.search(r"^memory expected: .* total (.*)$", told, re.M)[1]
-        resident = re.search(r"^resident: (.*), including ", told, re.M)[1]
+        printed = run("peft-run", "plan", folder / "experiment.toml", *words(sets)).stdout
+        total = re.search(r"^memory expected: .* total (.*)$", printed, re.M)[1]
+        resident = re.search(r"^resident: (.*), including ", printed, re.M)[1]
         return in_bytes(total), in_bytes(resident)
 
     return call
@@ -107,13 +107,13 @@ def test_plan_covers_evaluation_larger_than_steps(folder, plan, run, precision, 
     planned, steps = plan(*sets), plan(*alone)
     assert planned[0] > 1.1 * steps[0]
     limit = f'memory.limit="{(planned[1] + steps[1]) / 2e6:.1f}MB"'  # enough for the steps
-    told = run("peft-run", folder / "experiment.toml", *words([*sets, limit]), code=5).stderr
-    assert told.startswith("[memory] limit: ") and " or evaluation batches of " in told
+    printed = run("peft-run", folder / "experiment.toml", *words([*sets, limit]), code=5).stderr
+    assert printed.startswith("[memory] limit: ") and " or evaluation batches of " in printed
     assert not (folder / "evaluated").exists()
-    told = run("peft-run", folder / "experiment.toml", *words([*sets, "training.overwrite_output_dir=true"])).stdout
+    printed = run("peft-run", folder / "experiment.toml", *words([*sets, "training.overwrite_output_dir=true"])).stdout
     shutil.rmtree(folder / "evaluated")
-    within("tensors", abs(planned[0] / in_bytes(re.search(r"^  evaluate: (.*) / ", told, re.M)[1]) - 1), 0.2)
-    within("process", abs(planned[1] / in_bytes(re.search(r"; resident (.*)$", told, re.M)[1]) - 1), 0.2)
+    within("tensors", abs(planned[0] / in_bytes(re.search(r"^  evaluate: (.*) / ", printed, re.M)[1]) - 1), 0.2)
+    within("process", abs(planned[1] / in_bytes(re.search(r"; resident (.*)$", printed, re.M)[1]) - 1), 0.2)
 
 
 def test_memory_budget_covers_evaluations(folder, plan, run):
@@ -130,14 +130,14 @@ def test_over_the_limit(folder, plan, train, run):
     """Refused before anything is written, with the sum; each change that is said to fit does, in the plan and in the run."""
     _, needed = plan()
     limit = f'memory.limit="{0.92 * needed / 1e6:.1f}MB"'
-    told = train(limit, code=5)
+    printed = train(limit, code=5)
     assert not (folder / "out").exists()
-    assert told.startswith("[memory] limit: ") and "expected for micro-batches of 1,024 tokens" in told
+    assert printed.startswith("[memory] limit: ") and "expected for micro-batches of 1,024 tokens" in printed
     for part in ("base 513.0 MiB", "activations ", "optimizer ", "logits ", "code and runtime ", "it fits with "):
-        assert part in told, told
+        assert part in printed, printed
     done = run("peft-run", "plan", folder / "experiment.toml", *words([limit]), code=5)
-    assert ", total " in done.stdout and done.stderr.split("; expected ")[1].split("code and runtime")[0] in told
-    changes = told.split("it fits with ")[1]
+    assert ", total " in done.stdout and done.stderr.split("; expected ")[1].split("code and runtime")[0] in printed
+    changes = printed.split("it fits with ")[1]
     smaller = re.search(r"training.batch_size = (\d+) with gradient_accumulation_steps = (\d+)", changes)
     length = re.search(r"data.max_length = (\d+)", changes)
     for sets in (
@@ -153,13 +153,13 @@ def test_over_the_limit(folder, plan, train, run):
 
 def test_limits_too_small_for_any_run(folder, plan, train):
     total, needed = plan()
-    told = train('memory.limit="50MB"', code=5)
-    assert told.startswith("[memory] limit: ") and "but the process already uses" in told
-    told = train(f'memory.limit="{(needed - total + 100 * MIB) / 1e6:.1f}MB"', code=5)
-    assert "its weights need 513 MiB in Float, but the memory limit leaves" in told and "narrower precision" in told
-    told = train(f'memory.limit="{(needed - total + 560 * MIB) / 1e6:.1f}MB"', "data.max_length=2000", "training.batch_size=1",
+    printed = train('memory.limit="50MB"', code=5)
+    assert printed.startswith("[memory] limit: ") and "but the process already uses" in printed
+    printed = train(f'memory.limit="{(needed - total + 100 * MIB) / 1e6:.1f}MB"', code=5)
+    assert "its weights need 513 MiB in Float, but the memory limit leaves" in printed and "narrower precision" in printed
+    printed = train(f'memory.limit="{(needed - total + 560 * MIB) / 1e6:.1f}MB"', "data.max_length=2000", "training.batch_size=1",
                  code=5)
-    assert "this run needs" in told or "out of memory on the CPU during load" in told
+    assert "this run needs" in printed or "out of memory on the CPU during load" in printed
     assert not (folder / "out").exists()
     assert "must be a size" in train("memory.limit=much", code=2)
 
@@ -218,9 +218,9 @@ def test_mapped_base_counts_once(tmp_path, run, bin_dir, group):
     experiment = tmp_path / "experiment.toml"
     experiment.write_text('[model]\npath = "model"\n[data]\ntrain = "train.jsonl"\n[adapter]\nname = "lora"\n'
                           '[training]\noutput_dir = "out"\nmax_steps = 2\n')
-    told = run("peft-run", "plan", experiment).stdout
-    mapped = in_bytes(re.search(r"base, mapped (.*), total", told)[1])
-    needed = in_bytes(re.search(r"^resident: (.*), including ", told, re.M)[1])
+    printed = run("peft-run", "plan", experiment).stdout
+    mapped = in_bytes(re.search(r"base, mapped (.*), total", printed)[1])
+    needed = in_bytes(re.search(r"^resident: (.*), including ", printed, re.M)[1])
     assert mapped > 200 * MIB and mapped > 0.3 * needed
     command = [bin_dir / "peft-run", experiment]
     done = group(needed - 0.5 * mapped, command)
@@ -253,7 +253,7 @@ def test_address_space(folder, bin_dir, threads, steps):
     if low < 100:
         pytest.skip("SKIPPED: this system does not keep to ulimit -v")
     experiment = [folder / "experiment.toml", *words(["training.output_dir=" + str(folder / "bounded")])]
-    codes, told = [], ""
+    codes, printed = [], ""
     for limit in [*range(high, high + 400, 57), *range(high + 400, high + 2600, steps)]:
         shutil.rmtree(folder / "bounded", ignore_errors=True)
         done = bounded(bin_dir, experiment, limit, threads)
@@ -262,6 +262,6 @@ def test_address_space(folder, bin_dir, threads, steps):
         assert (folder / "bounded" / "adapter_model.safetensors").exists() == (done.returncode == 0)
         if done.returncode == 5:
             assert re.search("memory|allocate|hold this run|weights need|threads", done.stderr), done.stderr
-            told += done.stderr
+            printed += done.stderr
     assert codes[0] == 5 and codes[-1] == 0
-    assert "during load" in told or "its weights need" in told, told
+    assert "during load" in printed or "its weights need" in printed, printed

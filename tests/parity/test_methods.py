@@ -199,9 +199,9 @@ def test_selfcheck(run, method, config, options, is_lora):
         pytest.skip("DoRA's gradient is not that of its forward, by its definition: lengths count as constants")
     options = {key: within_vocabulary(value) if "token_indices" in key else value for key, value in options.items()}
     sets = [word for key, value in options.items() for word in ("--set", f"{key}={toml(value)}")]
-    told = run("peft-run", "selfcheck", f"adapter/{method}", *sets).stdout
-    assert "BROKEN" not in told
-    assert "gradients match finite differences" in told and "merged weights give the same outputs" in told
+    printed = run("peft-run", "selfcheck", f"adapter/{method}", *sets).stdout
+    assert "BROKEN" not in printed
+    assert "gradients match finite differences" in printed and "merged weights give the same outputs" in printed
 
 
 @pytest.mark.parametrize("method,config,options,is_lora", [case for case in CASES if case[3]],
@@ -291,7 +291,7 @@ def test_vblora_saves_topk_mixtures(run, tmp_path, vectors, index):
 
 
 @pytest.mark.parametrize(
-    "method,options,told",
+    "method,options,printed",
     [
         ("c3a", {"block_size": 7}, "block_size: 7 does not divide"),
         ("gralora", {"r": 3}, "'r' must be a multiple of gralora_k"),
@@ -321,5 +321,5 @@ def test_vblora_saves_topk_mixtures(run, tmp_path, vectors, index):
         ("trainable_tokens", {"token_indices": [3, 5, 3]}, "token_indices: token 3 is listed twice"),
     ],
 )
-def test_invalid_options(run, tmp_path, method, options, told):
-    check_refusal(run, tmp_path, method, options, told)
+def test_invalid_options(run, tmp_path, method, options, printed):
+    check_refusal(run, tmp_path, method, options, printed)

@@ -41,8 +41,8 @@ def test_weights(run, folder, dtype, value, index):
     run("peft-run", "plan", folder / "experiment.toml")
     change(file, TENSOR, index, -torch.tensor(float("nan")) if value == "-nan" else float(value))
     for precision in {"float16": ["fp16", "fp32"], "bfloat16": ["bf16", "fp32"]}.get(dtype, ["fp32", "fp64", "bf16"]):
-        told = run("peft-run", folder / "experiment.toml", "--set", f"precision.name={precision}", code=3).stderr
-        assert "model" in told and f"tensor '{TENSOR}' holds NaN or infinity" in told
+        printed = run("peft-run", folder / "experiment.toml", "--set", f"precision.name={precision}", code=3).stderr
+        assert "model" in printed and f"tensor '{TENSOR}' holds NaN or infinity" in printed
     assert not (folder / "out").exists()
     # Infinity and its negative in one tensor: no sum of theirs is needed to see them.
     change(file, TENSOR, 3, float("inf"))
@@ -54,14 +54,14 @@ def test_weights_out_of_range_of_dtype(run, folder):
     save_llama(folder / "model")
     change(folder / "model" / "model.safetensors", TENSOR, 5, 1e30)
     run("peft-run", "plan", folder / "experiment.toml")
-    told = run("peft-run", folder / "experiment.toml", "--set", "precision.name=fp16", code=3).stderr
-    assert TENSOR in told and "in the precision asked for" in told
+    printed = run("peft-run", folder / "experiment.toml", "--set", "precision.name=fp16", code=3).stderr
+    assert TENSOR in printed and "in the precision asked for" in printed
     save_adapter(folder, target_modules=["q_proj"])
     merge = ["--model", folder / "model", "--adapter", folder / "adapter", "--any-base", "--output", folder / "merged"]
     assert f"'{TENSOR}' is not finite in Half" in run("peft-run", "merge", *merge, "--dtype", "float16", code=3).stderr
     for kind in ("f16", "q8_0"):
-        told = run("peft-run", "export", *merge, "--as", "gguf", "--type", kind, code=3).stderr
-        assert f"'{TENSOR}' is not finite in " in told
+        printed = run("peft-run", "export", *merge, "--as", "gguf", "--type", kind, code=3).stderr
+        assert f"'{TENSOR}' is not finite in " in printed
     assert not (folder / "merged").exists() and not (folder / "out").exists()
 
 
@@ -80,9 +80,9 @@ def test_gguf_scales(run, folder, model_gguf):
         with open(file, "r+b") as out:
             out.seek(tensor.data_offset + 3 * size + scale)
             out.write(b"\x00\x7e")  # NaN
-        told = run("peft-run", folder / "experiment.toml", "--set", f"model.path={file}", code=3).stderr
+        printed = run("peft-run", folder / "experiment.toml", "--set", f"model.path={file}", code=3).stderr
         name = "embed_tokens" if tensor.name == "token_embd.weight" else tensor.name.split(".")[-2].split("_")[-1]
-        assert str(file) in told and "holds NaN or infinity" in told and name in told
+        assert str(file) in printed and "holds NaN or infinity" in printed and name in printed
     assert not (folder / "out").exists()
 
 
@@ -108,8 +108,8 @@ def test_adapters(run, folder, value):
         ["merge", *model, *adapter, "--output", folder / "out"],
         ["export", *model, *adapter, "--as", "gguf", "--output", folder / "out"],
     ):
-        told = run("peft-run", *command, code=3).stderr
-        assert "adapter_model.safetensors" in told and f"{key} holds NaN or infinity" in told
+        printed = run("peft-run", *command, code=3).stderr
+        assert "adapter_model.safetensors" in printed and f"{key} holds NaN or infinity" in printed
     assert not (folder / "out").exists()
 
 
@@ -122,8 +122,8 @@ def test_adapter_values_out_of_range_of_dtype(run, folder):
     run("peft-run", *generate)
     key = sorted(load_file(file))[0]
     change(file, key, 1, 1e300)
-    told = run("peft-run", *generate, code=3).stderr
-    assert f"{key} holds NaN or infinity in " in told
+    printed = run("peft-run", *generate, code=3).stderr
+    assert f"{key} holds NaN or infinity in " in printed
 
 
 @pytest.mark.parametrize("temperature", ["0", "1"])
@@ -133,9 +133,9 @@ def test_generate_refuses_nonfinite_logits(run, folder, temperature):
     save_adapter(folder, target_modules=["q_proj", "v_proj"])
     file = folder / "adapter" / "adapter_model.safetensors"
     save_file({name: tensor * 1e30 for name, tensor in load_file(file).items()}, file)
-    told = run("peft-run", "generate", "--model", folder / "model", "--adapter", folder / "adapter", "--prompt", "one",
+    result = run("peft-run", "generate", "--model", folder / "model", "--adapter", folder / "adapter", "--prompt", "one",
                "--temperature", temperature, code=6)
-    assert "the model's logits are NaN or infinite" in told.stderr and told.stdout.strip() in ("", "one")
+    assert "the model's logits are NaN or infinite" in result.stderr and result.stdout.strip() in ("", "one")
 
 
 def test_merged_model_loads_like_any_other(run, folder):
@@ -146,8 +146,8 @@ def test_merged_model_loads_like_any_other(run, folder):
     sets = ["--set", f"model.path={folder / 'merged'}"]
     run("peft-run", "plan", folder / "experiment.toml", *sets)
     change(folder / "merged" / "model.safetensors", "model.layers.0.self_attn.q_proj.weight", 0, float("nan"))
-    told = run("peft-run", folder / "experiment.toml", *sets, code=3).stderr
-    assert "merged" in told and "'model.layers.0.self_attn.q_proj.weight' holds NaN or infinity" in told
+    printed = run("peft-run", folder / "experiment.toml", *sets, code=3).stderr
+    assert "merged" in printed and "'model.layers.0.self_attn.q_proj.weight' holds NaN or infinity" in printed
 
 
 def test_model_file_truncated_during_run(folder, bin_dir):
@@ -160,9 +160,9 @@ def test_model_file_truncated_during_run(folder, bin_dir):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.05)
     os.truncate(folder / "model" / "model.safetensors", 4096)
-    _, told = process.communicate(timeout=60)
+    _, printed = process.communicate(timeout=60)
     assert process.returncode == 3
-    assert told == f"peft-run: {folder}/model/model.safetensors was truncated while in use, or can no longer be read\n"
+    assert printed == f"peft-run: {folder}/model/model.safetensors was truncated while in use, or can no longer be read\n"
     assert not (folder / "out" / "adapter_model.safetensors").exists()
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines() if line.endswith("}")]
     assert steps == sorted(steps) and len(steps) > 3

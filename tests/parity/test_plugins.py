@@ -64,8 +64,8 @@ def patched(fixtures, folder, pattern, to):
 )
 def test_built_for_another_abi(run, folder, fixtures, pattern, to):
     plugins = patched(fixtures, folder, pattern, to)
-    told = train(run, folder, plugins, ["scheduler.name=good"], code=4)
-    assert told.startswith(f"{plugins}/peft_scheduler_good.so: built for {{") and to.decode() in told
+    printed = train(run, folder, plugins, ["scheduler.name=good"], code=4)
+    assert printed.startswith(f"{plugins}/peft_scheduler_good.so: built for {{") and to.decode() in printed
     assert not (folder / "out").exists()
 
 
@@ -96,9 +96,9 @@ SCHEDULERS = [
 
 @pytest.mark.parametrize("name,fixture,part", SCHEDULERS, ids=[f"{row[0]} {row[1]}".strip() for row in SCHEDULERS])
 def test_broken(run, folder, fixtures, name, fixture, part):
-    told = train(run, folder, fixtures, [f"scheduler.name={name}"], code=4, fixture=fixture)
-    assert part in told
-    assert f"peft_scheduler_{name}.so: " in told or f"plugin scheduler/{name}: " in told
+    printed = train(run, folder, fixtures, [f"scheduler.name={name}"], code=4, fixture=fixture)
+    assert part in printed
+    assert f"peft_scheduler_{name}.so: " in printed or f"plugin scheduler/{name}: " in printed
     assert not (folder / "out").exists()
 
 
@@ -120,14 +120,14 @@ def test_plugin_that_throws_in_a_step(run, folder, fixtures, fixture):
 @pytest.mark.parametrize("call", ["train", "zero_grad", "eval", "state_dict", "state_bytes", "default_lr",
                                   "needs_sampled_label_gradients"])
 def test_optimizer_that_throws(run, folder, fixtures, call):
-    told = train(run, folder, fixtures, ["optimizer.name=throwing", "training.save_every=1"], code=4, fixture=call)
-    assert f"peft_optimizer_throwing.so: {call} failed: thrown by the plugin" in told
+    printed = train(run, folder, fixtures, ["optimizer.name=throwing", "training.save_every=1"], code=4, fixture=call)
+    assert f"peft_optimizer_throwing.so: {call} failed: thrown by the plugin" in printed
 
 
 @pytest.mark.parametrize("call", ["calibrate", "attach", "groups"])
 def test_method_that_throws(run, folder, fixtures, call):
-    told = train(run, folder, fixtures, ["adapter.name=throwing"], code=4, fixture=call)
-    assert f"peft_adapter_throwing.so: {call} failed: thrown by the plugin" in told
+    printed = train(run, folder, fixtures, ["adapter.name=throwing"], code=4, fixture=call)
+    assert f"peft_adapter_throwing.so: {call} failed: thrown by the plugin" in printed
     assert not (folder / "out").exists()
 
 
@@ -137,31 +137,31 @@ LAYERS = ["hf_config", "low_rank", "shape", "forward", "autograd"]
 @pytest.mark.parametrize("call", LAYERS)
 def test_layer_that_throws(run, folder, fixtures, call):
     """In the fused path, in the plain one, and in a backward pass of its own."""
-    told = train(run, folder, fixtures, ["adapter.name=throwing"], code=4, fixture=call)
+    printed = train(run, folder, fixtures, ["adapter.name=throwing"], code=4, fixture=call)
     if call == "shape":
-        assert "peft_adapter_throwing.so: as_lora failed: A is [2, 7] and B [" in told
+        assert "peft_adapter_throwing.so: as_lora failed: A is [2, 7] and B [" in printed
     elif call == "autograd":
-        assert "peft_precision_fp32.so: backward failed: thrown by the plugin" in told
+        assert "peft_precision_fp32.so: backward failed: thrown by the plugin" in printed
     else:
-        assert f"peft_adapter_throwing.so: {call} failed: thrown by the plugin" in told
+        assert f"peft_adapter_throwing.so: {call} failed: thrown by the plugin" in printed
 
 
 def test_layer_that_cannot_be_merged(run, folder, fixtures):
     train(run, folder, fixtures, ["adapter.name=throwing"], code=0)
-    told = run("peft-run", "merge", "--model", folder / "model", "--adapter", folder / "out", "--output", folder / "merged",
+    printed = run("peft-run", "merge", "--model", folder / "model", "--adapter", folder / "out", "--output", folder / "merged",
                "--plugin-path", fixtures, code=4, env=os.environ | {"PEFT_FIXTURE": "fold"}).stderr
-    assert "peft_adapter_throwing.so: merge_into failed: thrown by the plugin" in told and not (folder / "merged").exists()
+    assert "peft_adapter_throwing.so: merge_into failed: thrown by the plugin" in printed and not (folder / "merged").exists()
 
 
 @pytest.mark.parametrize("call", ["forward", "backward", "unscale_gradients", "base_dtype", "adapter_dtype"])
 def test_precision_that_throws(run, folder, fixtures, call):
-    told = train(run, folder, fixtures, ["precision.name=throwing"], code=4, fixture=call)
-    assert f"peft_precision_throwing.so: {call} failed: thrown by the plugin" in told
+    printed = train(run, folder, fixtures, ["precision.name=throwing"], code=4, fixture=call)
+    assert f"peft_precision_throwing.so: {call} failed: thrown by the plugin" in printed
 
 
 def test_core_error_is_not_blamed_on_precision(run, folder, fixtures):
-    told = train(run, folder, fixtures, ["precision.name=throwing", "adapter.name=throwing"], code=4, fixture="low_rank")
-    assert "peft_adapter_throwing.so: as_lora failed: thrown by the plugin" in told
+    printed = train(run, folder, fixtures, ["precision.name=throwing", "adapter.name=throwing"], code=4, fixture="low_rank")
+    assert "peft_adapter_throwing.so: as_lora failed: thrown by the plugin" in printed
 
 
 def test_scheduler_that_throws(run, folder, fixtures):
@@ -169,28 +169,28 @@ def test_scheduler_that_throws(run, folder, fixtures):
     for call in ("lr", "needs_evaluations"):
         environment = os.environ | {"PEFT_FIXTURE": f"{call}: runtime_error"}
         for command in ([], ["plan"]):
-            told = run("peft-run", *command, folder / "experiment.toml", *words, code=4, env=environment).stderr
-            assert f"peft_scheduler_misbehaving.so: {call} failed: thrown by the plugin" in told
+            printed = run("peft-run", *command, folder / "experiment.toml", *words, code=4, env=environment).stderr
+            assert f"peft_scheduler_misbehaving.so: {call} failed: thrown by the plugin" in printed
 
 
 def test_list_survives_a_plugin_that_fails(run, fixtures):
-    told = run("peft-run", "describe", "--plugin-path", fixtures, env=os.environ | {"PEFT_FIXTURE": "make: runtime_error"}).stdout
-    assert "scheduler/misbehaving\n  not usable: plugin scheduler/misbehaving: could not be made: thrown by the plugin" in told
-    assert "scheduler/cosine\n" in told and "precision/fp32\n" in told
+    printed = run("peft-run", "describe", "--plugin-path", fixtures, env=os.environ | {"PEFT_FIXTURE": "make: runtime_error"}).stdout
+    assert "scheduler/misbehaving\n  not usable: plugin scheduler/misbehaving: could not be made: thrown by the plugin" in printed
+    assert "scheduler/cosine\n" in printed and "precision/fp32\n" in printed
 
 
 def test_no_best_checkpoint_without_finite_evaluation(run, folder, fixtures):
     """What is held out has no finite loss, though the training examples have: no adapter is called the best."""
     (folder / "eval.jsonl").write_text(json.dumps({"text": "a long one " * 20}) + "\n")
     sets = ["adapter.name=throwing", f"data.eval={folder / 'eval.jsonl'}", "training.eval_every=1", "training.save_every=1"]
-    told = train(run, folder, fixtures, [*sets, "training.load_best_model_at_end=true"], code=6, fixture="nan where long")
-    assert "no evaluation at a checkpoint had a finite loss" in told and str(folder / "out" / "checkpoint-3") in told
+    printed = train(run, folder, fixtures, [*sets, "training.load_best_model_at_end=true"], code=6, fixture="nan where long")
+    assert "no evaluation at a checkpoint had a finite loss" in printed and str(folder / "out" / "checkpoint-3") in printed
     train(run, folder, fixtures, sets, code=0, fixture="nan where long")
 
 
 def test_static_constructor_that_throws(run, folder, fixtures):
-    told = train(run, folder, fixtures / "fatal", ["scheduler.name=throws_on_load"], code=4)
-    assert "peft_scheduler_throws_on_load.so: a static constructor threw: thrown by a static constructor" in told
+    printed = train(run, folder, fixtures / "fatal", ["scheduler.name=throws_on_load"], code=4)
+    assert "peft_scheduler_throws_on_load.so: a static constructor threw: thrown by a static constructor" in printed
 
 
 def test_other_plugins_still_work(run, folder, fixtures, tmp_path):
@@ -198,8 +198,8 @@ def test_other_plugins_still_work(run, folder, fixtures, tmp_path):
     train(run, folder, fixtures, ["scheduler.name=good", "optimizer.name=throwing"], code=0)
     shutil.copy(fixtures / "peft_scheduler_good.so", tmp_path)
     tmp_path.chmod(0o755)
-    told = run("peft-run", "list", "--plugin-path", tmp_path, "--plugin-path", fixtures).stdout
-    usable, broken = told.split("\nnot usable:\n")
+    printed = run("peft-run", "list", "--plugin-path", tmp_path, "--plugin-path", fixtures).stdout
+    usable, broken = printed.split("\nnot usable:\n")
     for name in ("scheduler_good", "scheduler_misbehaving", "optimizer_throwing", "adapter_lora", "optimizer_adamw"):
         assert f"peft_{name}.so" in usable
     assert str(tmp_path / "peft_scheduler_good.so") in usable and str(fixtures / "peft_scheduler_good.so") in broken
@@ -219,7 +219,7 @@ class Place:
         for path, mode in ((self.top, 0o755), (self.plugins, 0o755), (self.file, 0o644)):
             path.chmod(mode)
 
-    def told(self, bin_dir, user, plugins=None):
+    def output_of(self, bin_dir, user, plugins=None):
         """What the program says of it, run by `user`; "" where it works."""
         command = [bin_dir / "peft-run", "describe", "scheduler/good", "--plugin-path", plugins or self.plugins]
         if user != os.geteuid():
@@ -252,18 +252,18 @@ def user(request, bin_dir):
 
 
 def test_trusted_plugin_folder_is_accepted(bin_dir, place, user):
-    assert place.told(bin_dir, user) == ""
+    assert place.output_of(bin_dir, user) == ""
     place.top.chmod(0o1777)  # as /tmp
-    assert place.told(bin_dir, user) == ""
+    assert place.output_of(bin_dir, user) == ""
 
 
 @pytest.mark.parametrize("what,mode", [("file", 0o664), ("file", 0o646), ("plugins", 0o775), ("plugins", 0o757),
                                        ("plugins", 0o1777), ("top", 0o775), ("top", 0o757)])
 def test_plugin_writable_by_others_is_refused(bin_dir, place, user, what, mode):
     getattr(place, what).chmod(mode)
-    told = place.told(bin_dir, user)
-    assert "refused, because others than its owner may write" in told and "chmod go-w" in told
-    assert str(place.plugins) in told and (str(place.top) + " (" in told) == (what == "top")
+    printed = place.output_of(bin_dir, user)
+    assert "refused, because others than its owner may write" in printed and "chmod go-w" in printed
+    assert str(place.plugins) in printed and (str(place.top) + " (" in printed) == (what == "top")
 
 
 def test_plugin_of_another_user(bin_dir, place, user):
@@ -272,34 +272,34 @@ def test_plugin_of_another_user(bin_dir, place, user):
     for what in ("file", "plugins", "top"):
         path = getattr(place, what)
         os.chown(path, OTHER_USER, OTHER_USER)
-        assert f"belongs to another user (uid {OTHER_USER})" in place.told(bin_dir, user)
+        assert f"belongs to another user (uid {OTHER_USER})" in place.output_of(bin_dir, user)
         os.chown(path, NOBODY, NOBODY)
-        assert ("belongs to another user" in place.told(bin_dir, user)) == (user != NOBODY)
+        assert ("belongs to another user" in place.output_of(bin_dir, user)) == (user != NOBODY)
         os.chown(path, 0, 0)
-    assert place.told(bin_dir, user) == ""
+    assert place.output_of(bin_dir, user) == ""
 
 
 def test_plugin_that_is_not_a_regular_file(bin_dir, place, user, fixtures):
     place.file.unlink()
     place.file.symlink_to(fixtures / "peft_scheduler_good.so")
-    assert "because it is a symbolic link" in place.told(bin_dir, user)
+    assert "because it is a symbolic link" in place.output_of(bin_dir, user)
     place.file.unlink()
     os.mkfifo(place.file, 0o644)
-    assert "because it is not a regular file" in place.told(bin_dir, user)
+    assert "because it is not a regular file" in place.output_of(bin_dir, user)
     place.file.unlink()
     place.file.mkdir()
-    assert "because it is not a regular file" in place.told(bin_dir, user)
+    assert "because it is not a regular file" in place.output_of(bin_dir, user)
 
 
 def test_symlinked_plugin_folder(bin_dir, place, user):
     link = place.top / "link"
     link.symlink_to(place.plugins)
-    assert place.told(bin_dir, user, link) == ""
+    assert place.output_of(bin_dir, user, link) == ""
     place.top.chmod(0o777)
-    assert str(place.top) + " (" in place.told(bin_dir, user, link)
+    assert str(place.top) + " (" in place.output_of(bin_dir, user, link)
 
 
 def test_relative_plugin_path_is_refused(run, fixtures):
     for path in ("plugins", ":", f"{fixtures}::/x"):
-        told = run("peft-run", "list", code=4, env=os.environ | {"PEFT_PLUGIN_PATH": path}).stderr
-        assert "PEFT_PLUGIN_PATH" in told and "must be an absolute path" in told
+        printed = run("peft-run", "list", code=4, env=os.environ | {"PEFT_PLUGIN_PATH": path}).stderr
+        assert "PEFT_PLUGIN_PATH" in printed and "must be an absolute path" in printed

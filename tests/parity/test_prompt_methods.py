@@ -133,32 +133,32 @@ def test_greedy_generation_equals_hf_peft(run, tmp_path, method, config, options
     ids = torch.tensor([tokenizer.encode(prompt)])
     with torch.no_grad():
         made = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False)[0]
-    told = run("peft-run", "generate", "--raw", "--model", tmp_path / "model", "--adapter", tmp_path / "theirs", "--prompt", prompt,
+    printed = run("peft-run", "generate", "--raw", "--model", tmp_path / "model", "--adapter", tmp_path / "theirs", "--prompt", prompt,
                "--max-new-tokens", 24, "--any-base").stdout
     expected = tokenizer.decode(made[ids.shape[1]:], skip_special_tokens=True)
     assert len(set(expected)) > 3
-    assert told.removesuffix("\n") == expected.replace("\r", "\n")  # as Python reads a program's output
+    assert printed.removesuffix("\n") == expected.replace("\r", "\n")  # as Python reads a program's output
 
 
 @every
 def test_selfcheck(run, method, config, options):
     sets = [word for key, value in options.items() for word in ("--set", f"{key}={toml(value)}")]
-    told = run("peft-run", "selfcheck", f"adapter/{method}", *sets).stdout
-    assert "BROKEN" not in told
-    assert "gradients match finite differences" in told and "decoding with a cache gives the same outputs" in told
+    printed = run("peft-run", "selfcheck", f"adapter/{method}", *sets).stdout
+    assert "BROKEN" not in printed
+    assert "gradients match finite differences" in printed and "decoding with a cache gives the same outputs" in printed
 
 
-@pytest.mark.parametrize("method,config,options,told", [
+@pytest.mark.parametrize("method,config,options,printed", [
     (*CASES[0], "'model.embed_tokens': no weights express what its adapter does, so it cannot be merged"),
     (*CASES[4], "'model.layers.0.self_attn' has no weights that its adapter could be merged into"),
     (*CASES[8], "'model.layers.1.self_attn' has no weights that its adapter could be merged into"),
 ], ids=["prompt_tuning", "prefix_tuning", "adaption_prompt"])
-def test_merge_is_refused(run, tmp_path, method, config, options, told):
+def test_merge_is_refused(run, tmp_path, method, config, options, printed):
     tiny(tmp_path)
     made_there(tmp_path, config, options)
     refused = run("peft-run", "merge", "--model", tmp_path / "model", "--adapter", tmp_path / "theirs", "--output", tmp_path / "out",
                   code=3)
-    assert told in refused.stderr
+    assert printed in refused.stderr
     assert not (tmp_path / "out").exists()
 
 
@@ -172,8 +172,8 @@ def test_evaluation_and_packing(run, tmp_path, method, config, options):
         loss = theirs(**batch(transformers.AutoTokenizer.from_pretrained(tmp_path / "model"))).loss.item()
     packed, _, _ = train(run, tmp_path, method, options, name="packed", lr=0.0, data="packing = true\nmax_length = 512\n")
     within("losses", farthest(losses_of(packed), [loss]), 1e-5)
-    told = run("peft-run", "eval", "--model", tmp_path / "model", "--data", tmp_path / "train.jsonl", "--adapter", ours).stdout
-    assert abs(float(told.splitlines()[-1].split()[0]) - loss) < 1e-4
+    printed = run("peft-run", "eval", "--model", tmp_path / "model", "--data", tmp_path / "train.jsonl", "--adapter", ours).stdout
+    assert abs(float(printed.splitlines()[-1].split()[0]) - loss) < 1e-4
 
 
 @pytest.mark.parametrize("method,config,options", [CASES[3], CASES[5]], ids=["p_tuning", "prefix_tuning"])
@@ -212,7 +212,7 @@ def test_initialization_from_text(run, tmp_path, text, count):
 
 
 @pytest.mark.parametrize(
-    "method,options,told",
+    "method,options,printed",
     [
         ("prompt_tuning", {"num_virtual_tokens": 0}, "'num_virtual_tokens' must be positive"),
         ("prompt_tuning", {"num_virtual_tokens": 128}, "num_virtual_tokens: the model has 128 positions"),
@@ -225,5 +225,5 @@ def test_initialization_from_text(run, tmp_path, text, count):
         ("bottleneck", {"variant": "serial"}, 'must be "houlsby", "pfeiffer" or "parallel"'),
     ],
 )
-def test_invalid_options(run, tmp_path, method, options, told):
-    check_refusal(run, tmp_path, method, options, told)
+def test_invalid_options(run, tmp_path, method, options, printed):
+    check_refusal(run, tmp_path, method, options, printed)

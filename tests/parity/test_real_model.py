@@ -79,11 +79,11 @@ def test_hf_peft_loads_it_with_equal_logits(tmp_path, plain, base, model_gguf, e
     folder, lines = plain
     assert losses(lines)[-1] < losses(lines)[0]
     model, tokenizer = base
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as printed:
         warnings.simplefilter("always")
         theirs = peft.PeftModel.from_pretrained(model, folder)
     try:
-        assert not [warning for warning in told if "keys" in str(warning.message)]
+        assert not [warning for warning in printed if "keys" in str(warning.message)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             back = peft.get_peft_model_state_dict(theirs)
@@ -205,15 +205,15 @@ def test_memory_plan_does_not_change_results(experiment, plain, run):
         if name == "budget":
             sets = [f"memory.budget={(planned[0] + planned[2]) / 2e6:.3f}MB"]
         words = [word for item in sets for word in ("--set", item)]
-        told = run("peft-run", "plan", folder.parent / "experiment.toml", *words).stdout
-        planned.append(in_bytes(told.split(", total ")[1].splitlines()[0]))
+        printed = run("peft-run", "plan", folder.parent / "experiment.toml", *words).stdout
+        planned.append(in_bytes(printed.split(", total ")[1].splitlines()[0]))
         out, metrics = experiment("memory-" + name, *sets)
         assert (out / "adapter_model.safetensors").read_bytes() == expected, name
         peaks.append(max(line.get("peak_allocated_bytes", 0) for line in metrics))
         within("plan, " + name, abs(planned[-1] / peaks[-1] - 1), 0.15)
     assert peaks[0] > peaks[1] > peaks[2] and peaks[0] > peaks[3] > peaks[2]
-    told = run("peft-run", "plan", folder.parent / "experiment.toml", "--set", "memory.budget=500MB", code=5).stderr
-    assert "even with all layers recomputed" in told and "base 513 MiB" in told
+    printed = run("peft-run", "plan", folder.parent / "experiment.toml", "--set", "memory.budget=500MB", code=5).stderr
+    assert "even with all layers recomputed" in printed and "base 513 MiB" in printed
 
 
 @pytest.mark.slow

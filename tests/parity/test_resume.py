@@ -131,26 +131,26 @@ def same_states(ours, theirs):
 def test_resumed_run_equals_uninterrupted(run, folder, changes):
     """From a checkpoint in the middle: the adapter's file is the same byte by byte, so are the log's numbers, and so is every
     later checkpoint, so that it would resume from there the same way."""
-    run("peft-run", write(folder, "unbroken", changes))
-    unbroken = folder / "unbroken"
-    last = max(checkpoints(unbroken))
-    assert checkpoints(unbroken) == list(range(1, last + 1)) and last >= STEPS
+    run("peft-run", write(folder, "uninterrupted", changes))
+    uninterrupted = folder / "uninterrupted"
+    last = max(checkpoints(uninterrupted))
+    assert checkpoints(uninterrupted) == list(range(1, last + 1)) and last >= STEPS
     for step in (1, 3):
         broken = folder / f"from{step}"
-        shutil.copytree(unbroken / f"checkpoint-{step}", broken / f"checkpoint-{step}")
-        told = run("peft-run", write(folder, broken.name, changes), "--resume")
-        assert f"(step {step})" in told.stdout and not told.stderr
-        for made in unbroken.rglob("adapter_model.safetensors"):  # of each adapter, and of the checkpoints that both have
-            again = broken / made.relative_to(unbroken)
+        shutil.copytree(uninterrupted / f"checkpoint-{step}", broken / f"checkpoint-{step}")
+        result = run("peft-run", write(folder, broken.name, changes), "--resume")
+        assert f"(step {step})" in result.stdout and not result.stderr
+        for made in uninterrupted.rglob("adapter_model.safetensors"):  # of each adapter, and of the checkpoints that both have
+            again = broken / made.relative_to(uninterrupted)
             assert not again.parent.exists() or again.read_bytes() == made.read_bytes(), made
-        assert history(broken)[-1:] == history(unbroken)[-1:]
+        assert history(broken)[-1:] == history(uninterrupted)[-1:]
         assert [line for line in history(broken) if line["step"] > step] == [
-            line for line in history(unbroken) if line["step"] > step]
+            line for line in history(uninterrupted) if line["step"] > step]
         for later in range(step + 1, last + 1):
             check_intact(broken / f"checkpoint-{later}")
-            same_states(broken / f"checkpoint-{later}", unbroken / f"checkpoint-{later}")
+            same_states(broken / f"checkpoint-{later}", uninterrupted / f"checkpoint-{later}")
     if changes.get("precision", {}).get("name") == "fp16":
-        skipped = [load_file(unbroken / f"checkpoint-{s}" / "progress.safetensors")["skipped"].item() for s in (1, last)]
+        skipped = [load_file(uninterrupted / f"checkpoint-{s}" / "progress.safetensors")["skipped"].item() for s in (1, last)]
         assert 0 < skipped[0] <= skipped[1] < last
 
 
@@ -169,8 +169,8 @@ def test_every_saved_state_matters(run, folder):
         "data": {"eval_split": 0.2}, "training": {"eval_every": 1, "max_steps": 9},
         "scheduler": {"name": "reduce_on_plateau", "factor": 0.9, "patience": 0, "threshold": 0.9},
         "clipping": {"name": "zclip", "warmup_steps": 2, "z_thresh": 0.1, "max_norm": 0.0}}
-    run("peft-run", write(folder, "unbroken", changes))
-    whole = folder / "unbroken"
+    run("peft-run", write(folder, "uninterrupted", changes))
+    whole = folder / "uninterrupted"
     names = json.loads((whole / "checkpoint-6" / "checkpoint.json").read_text())["parts"]
     assert set(names) == {"clipping", "optimizer", "position", "precision", "progress", "random", "scheduler"}
     for name in [*sorted(names), "adapter_model"]:
@@ -193,8 +193,8 @@ def test_every_saved_state_matters(run, folder):
         about["parts"].remove(name)
         (at / "checkpoint.json").write_text(json.dumps(about))
         seal(at)
-        told = run("peft-run", write(folder, broken.name, changes), "--resume", code=3)
-        assert "lacks the" in told.stderr, name
+        result = run("peft-run", write(folder, broken.name, changes), "--resume", code=3)
+        assert "lacks the" in result.stderr, name
 
 
 def test_saving_changes_nothing(run, folder):
@@ -243,26 +243,26 @@ FORGERIES = [
 
 @pytest.mark.slow
 def test_damaged_checkpoint_is_skipped(run, folder):
-    run("peft-run", write(folder, "unbroken"))
+    run("peft-run", write(folder, "uninterrupted"))
     for number, (what, damage) in enumerate(DAMAGES.items()):
         broken = folder / f"broken{number}"
         for step in (2, 4):
-            shutil.copytree(folder / "unbroken" / f"checkpoint-{step}", broken / f"checkpoint-{step}")
+            shutil.copytree(folder / "uninterrupted" / f"checkpoint-{step}", broken / f"checkpoint-{step}")
         damage(broken / "checkpoint-4")
-        told = run("peft-run", write(folder, broken.name), "--resume")
-        assert "warning: skipped checkpoint: " in told.stderr and "checkpoint-4" in told.stderr, what
-        assert "(step 2)" in told.stdout
-        assert weights(broken) == weights(folder / "unbroken")
+        result = run("peft-run", write(folder, broken.name), "--resume")
+        assert "warning: skipped checkpoint: " in result.stderr and "checkpoint-4" in result.stderr, what
+        assert "(step 2)" in result.stdout
+        assert weights(broken) == weights(folder / "uninterrupted")
         assert (broken / "checkpoint-4.aside").exists()
         check_intact(broken / "checkpoint-4")
     # One whose sums are right, but not what they are of, is refused.
     forged = folder / "forged" / "checkpoint-2"
-    shutil.copytree(folder / "unbroken" / "checkpoint-2", forged)
-    for name, text, told in FORGERIES:
+    shutil.copytree(folder / "uninterrupted" / "checkpoint-2", forged)
+    for name, text, result in FORGERIES:
         sound = (forged / name).read_bytes()
         (forged / name).write_text(text)
         seal(forged)
-        assert told in run("peft-run", write(folder, "forged"), "--resume", code=3).stderr
+        assert result in run("peft-run", write(folder, "forged"), "--resume", code=3).stderr
         (forged / name).write_bytes(sound)
     # Selected by name it is an error, as is a folder without an intact one.
     alone = folder / "alone"
@@ -277,7 +277,7 @@ def test_resume_refuses_changed_experiment(run, folder):
     run("peft-run", write(folder))
     path, output = write(folder), folder / "run"
     before = weights(output)
-    for assignment, told in [
+    for assignment, printed in [
         ("optimizer.lr=0.02", "optimizer.lr: was 0.01, is 0.02"),
         ("adapter.r=8", "adapter.r: was 4, is 8"),
         ("training.seed=4", "training.seed: was 3, is 4"),
@@ -285,7 +285,7 @@ def test_resume_refuses_changed_experiment(run, folder):
         ("scheduler.name=linear", 'scheduler.name: was "cosine", is "linear"'),
         ("data.max_length=32", "data.max_length: was 64, is 32"),
     ]:
-        assert told in run("peft-run", path, "--resume", "--set", assignment, code=2).stderr
+        assert printed in run("peft-run", path, "--resume", "--set", assignment, code=2).stderr
     stack = write(folder, "stack", SETS["stack"])
     run("peft-run", stack)
     assert "adapter[1].target_r: was 2, is 3" in run("peft-run", stack, "--resume", "--set", "adapter.1.target_r=3", code=2).stderr
@@ -295,8 +295,8 @@ def test_resume_refuses_changed_experiment(run, folder):
     config = folder / "model" / "config.json"
     sound = config.read_text()
     config.write_text(json.dumps(json.loads(sound) | {"rms_norm_eps": 1e-5}))
-    told = run("peft-run", path, "--resume", code=3).stderr
-    assert "the base's configuration has changed: rms_norm_eps was 1e-06, is 1e-05" in told
+    printed = run("peft-run", path, "--resume", code=3).stderr
+    assert "the base's configuration has changed: rms_norm_eps was 1e-06, is 1e-05" in printed
     config.write_text(json.dumps(json.loads(sound) | {"transformers_version": "9.9"}))  # which changes no step
     run("peft-run", path, "--resume", "--set", f'training.output_dir="{folder / "other"}"')
     (folder / "train.jsonl").write_text((folder / "train.jsonl").read_text().replace("sum", "SUM"))
@@ -330,13 +330,13 @@ def test_settings_that_may_change_on_resume(run, folder):
 
 def test_changed_thread_count_is_reported(run, folder):
     run("peft-run", write(folder), env=os.environ | {"OMP_NUM_THREADS": "1"})
-    told = run("peft-run", write(folder), "--resume", env=os.environ | {"OMP_NUM_THREADS": "2"})
-    assert "warning: threads changed from 1 to 2" in told.stderr
+    result = run("peft-run", write(folder), "--resume", env=os.environ | {"OMP_NUM_THREADS": "2"})
+    assert "warning: threads changed from 1 to 2" in result.stderr
 
 
 def test_resume_without_checkpoint_starts(run, folder):
-    told = run("peft-run", write(folder), "--resume")
-    assert "starting from scratch" in told.stdout
+    result = run("peft-run", write(folder), "--resume")
+    assert "starting from scratch" in result.stdout
     # Nothing is overwritten unless requested: neither an adapter nor checkpoints alone.
     assert "already holds an adapter" in run("peft-run", write(folder), code=2).stderr
     (folder / "run" / "adapter_model.safetensors").unlink()
@@ -373,7 +373,7 @@ def metrics(folder):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
 def test_signal_saves_checkpoint(run, bin_dir, folder, number):
-    run("peft-run", write(folder, "unbroken", LONG))
+    run("peft-run", write(folder, "uninterrupted", LONG))
     path, output = write(folder, "run", LONG), folder / "run"
     process = start(bin_dir, path)
     assert wait_for_step(process, output, 5)
@@ -385,9 +385,9 @@ def test_signal_saves_checkpoint(run, bin_dir, folder, number):
     assert 5 <= step < 150 and not (output / "adapter_model.safetensors").exists()
     check_intact(output / f"checkpoint-{step}")
     assert f"(step {step})" in run("peft-run", path, "--resume").stdout
-    assert weights(output) == weights(folder / "unbroken")
-    assert history(output) == history(folder / "unbroken")
-    assert metrics(output) == metrics(folder / "unbroken")
+    assert weights(output) == weights(folder / "uninterrupted")
+    assert history(output) == history(folder / "uninterrupted")
+    assert metrics(output) == metrics(folder / "uninterrupted")
 
 
 def test_second_signal_exits_immediately(bin_dir, folder):
@@ -431,7 +431,7 @@ def test_closed_output_pipe_still_saves(bin_dir, folder):
 @pytest.mark.slow
 def test_signals_at_random_moments(run, bin_dir, folder):
     """At any moment it exits with code 75 and leaves only intact checkpoints."""
-    run("peft-run", write(folder, "unbroken", SAVING))
+    run("peft-run", write(folder, "uninterrupted", SAVING))
     path, output = write(folder, "run", SAVING), folder / "run"
     moments = random.Random(3)
     for _ in range(8):
@@ -446,20 +446,20 @@ def test_signals_at_random_moments(run, bin_dir, folder):
         for step in checkpoints(output):
             check_intact(output / f"checkpoint-{step}")
     run("peft-run", path, "--resume")
-    assert weights(output) == weights(folder / "unbroken")
-    assert metrics(output) == metrics(folder / "unbroken")
+    assert weights(output) == weights(folder / "uninterrupted")
+    assert metrics(output) == metrics(folder / "uninterrupted")
 
 
 def test_diverged_run_writes_no_adapter(run, folder):
     """Non-finite steps are counted and reported with their examples; the last checkpoint before them stays, even with a limit of
     one; no adapter is written."""
     training = {"save_every": 1, "save_total_limit": 1, "log_every": 1, "max_steps": STEPS}
-    for limit, told in ((0, "step 2: the loss is"), (2, "3 steps were not finite, the first of them step 2")):
+    for limit, printed in ((0, "step 2: the loss is"), (2, "3 steps were not finite, the first of them step 2")):
         name = f"limit{limit}"
         path = write(folder, name, {"optimizer": {"lr": 1e30}, "scheduler": {"name": "constant"},
                                     "training": training | {"max_nonfinite_steps": limit}})
         done = run("peft-run", path, code=6)
-        assert told in done.stderr and f"training.max_nonfinite_steps is {limit}" in done.stderr
+        assert printed in done.stderr and f"training.max_nonfinite_steps is {limit}" in done.stderr
         assert f"the last checkpoint is {folder / name / 'checkpoint-1'}" in done.stderr
         assert checkpoints(folder / name) == [1] and not (folder / name / "adapter_model.safetensors").exists()
         check_intact(folder / name / "checkpoint-1")
@@ -490,10 +490,10 @@ def test_overflowed_steps_do_not_validate_a_checkpoint(run, folder):
     ruin = {"optimizer": {"lr": 20.0}, "scheduler": {"name": "constant", "warmup_steps": 1},
             "precision": {"name": "fp16", "min_scale": 32768.0},
             "training": {"save_every": 1, "save_total_limit": 1, "log_every": 1}}
-    told = run("peft-run", write(folder, "run", ruin), code=6).stderr
+    printed = run("peft-run", write(folder, "run", ruin), code=6).stderr
     lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
     finite = [line["step"] for line in lines if line.get("skipped") == 0]
-    assert finite and ("overflow" in told or "scale" in told), told
+    assert finite and ("overflow" in printed or "scale" in printed), printed
     assert min(checkpoints(folder / "run")) < max(finite), f"{checkpoints(folder / 'run')} of finite steps {finite}"
 
 
@@ -503,7 +503,7 @@ def test_sigkill_at_random_moments(run, bin_dir, folder):
     """Ten SIGKILLs at random moments, nearly all during a save. Every checkpoint is intact, less is lost than the steps between two
     checkpoints, and the end is that of the uninterrupted run."""
     saving = SAVING | {"training": SAVING["training"] | {"max_steps": 150}}
-    run("peft-run", write(folder, "unbroken", saving))
+    run("peft-run", write(folder, "uninterrupted", saving))
     path, output = write(folder, "run", saving), folder / "run"
     moments = random.Random(5)
     kills = 0
@@ -524,9 +524,9 @@ def test_sigkill_at_random_moments(run, bin_dir, folder):
         assert len(found) <= 4
     assert kills >= 5
     run("peft-run", path, "--resume")
-    assert weights(output) == weights(folder / "unbroken")
-    assert history(output) == history(folder / "unbroken")
-    assert metrics(output) == metrics(folder / "unbroken")
+    assert weights(output) == weights(folder / "uninterrupted")
+    assert history(output) == history(folder / "uninterrupted")
+    assert metrics(output) == metrics(folder / "uninterrupted")
     assert not [entry.name for entry in output.iterdir() if entry.name.endswith((".writing", ".deleting"))]
 
 
@@ -549,8 +549,8 @@ def test_newest_and_best_checkpoints_are_kept(run, folder):
     state = json.loads((output / "trainer_state.json").read_text())
     assert state["best_global_step"] == best and state["best_metric"] == losses[best]
     assert state["best_model_checkpoint"] == str(output / f"checkpoint-{best}")
-    told = re.search(r"evaluation loss \| (\S+) ", (output / "README.md").read_text())[1]
-    assert float(told) == pytest.approx(losses[best], rel=1e-5) != pytest.approx(losses[STEPS], rel=1e-5)
+    printed = re.search(r"evaluation loss \| (\S+) ", (output / "README.md").read_text())[1]
+    assert float(printed) == pytest.approx(losses[best], rel=1e-5) != pytest.approx(losses[STEPS], rel=1e-5)
     # Also across a break.
     shutil.rmtree(output / f"checkpoint-{STEPS}")
     run("peft-run", write(folder, "best", ruin), "--resume")
@@ -577,8 +577,8 @@ def test_adalora_checkpoint_equals_evaluated_adapter(run, folder, optimizer):
     kept = []
     for step, loss in losses.items():
         at = folder / "run" / f"checkpoint-{step}"
-        told = run("peft-run", "eval", "--model", folder / "model", "--adapter", at, "--data", folder / "train.jsonl").stdout
-        assert float(told.splitlines()[-1].split()[0]) == pytest.approx(loss, abs=2e-4), (step, told)
+        printed = run("peft-run", "eval", "--model", folder / "model", "--adapter", at, "--data", folder / "train.jsonl").stdout
+        assert float(printed.splitlines()[-1].split()[0]) == pytest.approx(loss, abs=2e-4), (step, printed)
         kept.append(json.loads((at / "adapter_config.json").read_text())["rank_pattern"] is not None)
     assert [step for step, has in enumerate(kept, 1) if has] == [4, 8, 12]
 
@@ -601,24 +601,24 @@ def test_unreadable_log_is_not_overwritten(run, folder):
     run("peft-run", path, "--set", "training.max_steps=4")
     (folder / "run" / "metrics.jsonl").unlink()
     (folder / "run" / "metrics.jsonl").symlink_to("metrics.jsonl")  # what opens it finds no end
-    told = run("peft-run", path, "--resume", "--set", "training.max_steps=4", code=5).stderr
-    assert "metrics.jsonl: cannot be read: " in told
+    printed = run("peft-run", path, "--resume", "--set", "training.max_steps=4", code=5).stderr
+    assert "metrics.jsonl: cannot be read: " in printed
 
 
 def test_resume_from_symlinked_checkpoint(run, folder):
     """Even if the folder may be overwritten, --resume continues from what it holds."""
     saving = {"training": {"save_every": 2}}
-    run("peft-run", write(folder, "unbroken", saving))
+    run("peft-run", write(folder, "uninterrupted", saving))
     path, output = write(folder, "run", saving), folder / "run"
     run("peft-run", path)
     (folder / "link").symlink_to(output / "checkpoint-2")
     over = ["--set", "training.overwrite_output_dir=true"]
-    told = run("peft-run", path, "--resume", folder / "link", *over)
-    assert "archived a later checkpoint as " in told.stderr and weights(output) == weights(folder / "unbroken")
+    result = run("peft-run", path, "--resume", folder / "link", *over)
+    assert "archived a later checkpoint as " in result.stderr and weights(output) == weights(folder / "uninterrupted")
     check_intact(output / "checkpoint-2")
     # A second time, what was archived first stays, too.
-    told = run("peft-run", path, "--resume", folder / "link", *over)
-    assert f"checkpoint-{STEPS}.aside-2\n" in told.stderr
+    result = run("peft-run", path, "--resume", folder / "link", *over)
+    assert f"checkpoint-{STEPS}.aside-2\n" in result.stderr
     assert sorted(entry.name for entry in output.glob("*.aside*")) == sorted(
         f"checkpoint-{step}.aside{more}" for step in range(4, STEPS + 1, 2) for more in ("", "-2"))
 
@@ -631,8 +631,8 @@ def test_missing_best_checkpoint_is_reported_before_training(run, folder):
     best = min(losses, key=losses.get)
     shutil.rmtree(output / f"checkpoint-{best}")
     best_at_end = ["--set", "training.load_best_model_at_end=true"]
-    told = run("peft-run", path, "--resume", output / f"checkpoint-{STEPS - 1}", *best_at_end, code=3).stderr
-    assert "[training] load_best_model_at_end" in told and f"checkpoint-{best}" in told
+    printed = run("peft-run", path, "--resume", output / f"checkpoint-{STEPS - 1}", *best_at_end, code=3).stderr
+    assert "[training] load_best_model_at_end" in printed and f"checkpoint-{best}" in printed
     run("peft-run", path, "--resume", output / f"checkpoint-{STEPS - 1}")
 
 
@@ -641,19 +641,19 @@ def test_best_checkpoint_survives_failed_save(run, bin_dir, folder):
     the uninterrupted end."""
     best = {"optimizer": {"lr": 0.2}, "scheduler": {"name": "constant"}, "data": {"eval_split": 0.2},
             "training": {"eval_every": 1, "save_every": 1, "load_best_model_at_end": True}}
-    run("peft-run", write(folder, "unbroken", best))
-    losses = [line["eval_loss"] for line in history(folder / "unbroken") if "eval_loss" in line]
+    run("peft-run", write(folder, "uninterrupted", best))
+    losses = [line["eval_loss"] for line in history(folder / "uninterrupted") if "eval_loss" in line]
     better = [step for step in range(3, STEPS) if losses[step - 1] < min(losses[:step - 1]) < losses[step - 2]]
     assert better, f"no step but the last is the best after a worse one: {losses}"
     best["training"] |= {"save_total_limit": 1}
     path, output = write(folder, "run", best), folder / "run"
     for fault in ("error=EIO", "signal=SIGKILL"):
         shutil.rmtree(output, ignore_errors=True)
-        told = traced("-o", "/dev/null", "-P", output / f"checkpoint-{better[0]}.writing", "-e", "trace=rename,renameat2",
+        result = traced("-o", "/dev/null", "-P", output / f"checkpoint-{better[0]}.writing", "-e", "trace=rename,renameat2",
                       "-e", f"inject=rename,renameat2:{fault}", bin_dir / "peft-run", path)
-        assert told.returncode != 0 and max(checkpoints(output)) == better[0] - 1, told.stderr
+        assert result.returncode != 0 and max(checkpoints(output)) == better[0] - 1, result.stderr
         run("peft-run", path, "--resume")
-        assert weights(output) == weights(folder / "unbroken") and history(output) == history(folder / "unbroken")
+        assert weights(output) == weights(folder / "uninterrupted") and history(output) == history(folder / "uninterrupted")
 
 
 def test_resume_path_with_trailing_slash_or_symlink(run, folder):
@@ -674,8 +674,8 @@ def test_init_from_is_not_deleted(run, folder):
     there = checkpoints(output)
     write(folder, "run", {"adapter": {"r": None, "init_from": "run/checkpoint-2"}, "optimizer": {"lr": 1e-3}})
     over = ["--set", "training.overwrite_output_dir=true"]
-    told = run("peft-run", folder / "run.toml", *over, code=2).stderr
-    assert "[adapter] init_from: " in told and "which this run would delete" in told
+    printed = run("peft-run", folder / "run.toml", *over, code=2).stderr
+    assert "[adapter] init_from: " in printed and "which this run would delete" in printed
     assert checkpoints(output) == there
     run("peft-run", folder / "run.toml", *over, "--set", f"training.output_dir={folder / 'other'}")
 
@@ -697,8 +697,8 @@ def test_adapter_of_another_name_is_not_overwritten(run, folder):
 def test_impossible_output_dir(run, folder):
     (folder / "loop").symlink_to(folder / "loop")
     for name in ("n" * 300, "loop"):
-        told = run("peft-run", write(folder, "run"), "--set", f"training.output_dir={folder / name}", code=5).stderr
-        assert f"{name} cannot be " in told, told
+        printed = run("peft-run", write(folder, "run"), "--set", f"training.output_dir={folder / name}", code=5).stderr
+        assert f"{name} cannot be " in printed, printed
     # A foreign line in the log does not prevent resuming.
     path, output = write(folder, "run"), folder / "run"
     run("peft-run", path)
@@ -726,8 +726,8 @@ def test_full_disk(run, folder):
     if mounted.returncode != 0:
         pytest.skip("SKIPPED: a file system of 1.6 MB cannot be mounted here; run as root")
     try:
-        told = run("peft-run", write(folder, "run", SAVING | {"training": SAVING["training"] | {"save_total_limit": None}}), code=5)
-        assert "bytes, the disk has" in told.stderr
+        result = run("peft-run", write(folder, "run", SAVING | {"training": SAVING["training"] | {"save_total_limit": None}}), code=5)
+        assert "bytes, the disk has" in result.stderr
         found = checkpoints(output)
         assert found
         for step in found:
@@ -785,19 +785,19 @@ def test_failed_save(run, bin_dir, folder, call, moments, fault):
     """The n-th sync or renaming of the second save fails, or the process is killed in it: the first checkpoint stays intact, an
     error names what and where, and the run resumes from there to the uninterrupted end."""
     training = {"training": {"max_steps": 4, "save_every": 2}}
-    run("peft-run", write(folder, "unbroken", training))
+    run("peft-run", write(folder, "uninterrupted", training))
     path, output = write(folder, "run", training), folder / "run"
-    shutil.copytree(folder / "unbroken" / "checkpoint-2", output / "checkpoint-2")
+    shutil.copytree(folder / "uninterrupted" / "checkpoint-2", output / "checkpoint-2")
     for n in moments:  # after those of resolved.toml and metrics.jsonl; the last one is of the folder itself
-        told = traced("-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={n}",
+        result = traced("-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={n}",
                       bin_dir / "peft-run", path, "--resume")
-        assert checkpoints(output) == [2], f"{n}: {told.stderr}"
+        assert checkpoints(output) == [2], f"{n}: {result.stderr}"
         check_intact(output / "checkpoint-2")
         if fault.startswith("error"):
-            assert told.returncode == 5 and str(output / "checkpoint-4") in told.stderr, told.stderr
+            assert result.returncode == 5 and str(output / "checkpoint-4") in result.stderr, result.stderr
             assert not list(output.glob("*.writing"))
         else:
-            assert told.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
+            assert result.returncode in (-signal.SIGKILL, 128 + signal.SIGKILL)
     assert "(step 2)" in run("peft-run", path, "--resume").stdout
-    assert weights(output) == weights(folder / "unbroken")
+    assert weights(output) == weights(folder / "uninterrupted")
     assert not list(output.glob("*.writing"))

@@ -13,9 +13,9 @@ import pytest
     ],
 )
 def test_lora(run, options):
-    told = run("peft-run", "selfcheck", "adapter/lora", *(word for option in options for word in ("--set", option))).stdout
-    assert "BROKEN" not in told
-    assert "gradients match finite differences" in told and "merged weights give the same outputs" in told
+    printed = run("peft-run", "selfcheck", "adapter/lora", *(word for option in options for word in ("--set", option))).stdout
+    assert "BROKEN" not in printed
+    assert "gradients match finite differences" in printed and "merged weights give the same outputs" in printed
 
 
 def test_selfcheck_refuses(run):

@@ -54,11 +54,11 @@ log_every = 1
 save_every = {steps}
 """
     )
-    told = run("peft-run", experiment, code=code)
+    printed = run("peft-run", experiment, code=code)
     names = []
     for one in adapters:
         names.append(one.get("adapter_name", "default" if "default" not in names else one["name"] if "name" in one else "lora"))
-    return [folder / name if one == "default" else folder / name / one for one in names], told
+    return [folder / name if one == "default" else folder / name / one for one in names], printed
 
 
 @pytest.fixture
@@ -71,17 +71,17 @@ def tiny(tmp_path):
 
 def loaded(model, folder):
     """PEFT's own reading of a folder, in which no key may be missing."""
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as printed:
         warnings.simplefilter("always")
         model = peft.PeftModel.from_pretrained(model, folder)
-    assert not [warning for warning in told if "keys" in str(warning.message)]
+    assert not [warning for warning in printed if "keys" in str(warning.message)]
     return model
 
 
 @pytest.mark.parametrize("name", STACKS)
 def test_each_loads_in_hf_peft_and_outputs_agree(run, tiny, name):
-    folders, told = train(run, tiny, STACKS[name])
-    assert "adapters, outermost first: 'default' " in told.stdout
+    folders, result = train(run, tiny, STACKS[name])
+    assert "adapters, outermost first: 'default' " in result.stdout
     model = base_model(tiny)
     for folder in reversed(folders[1:]):
         model = loaded(model, folder).merge_and_unload()
@@ -161,16 +161,16 @@ def test_virtual_tokens_of_several_adapters_concatenate(run, tiny, name):
         prompt = ids = tokenizer.encode("The sum of")
         while len(ids) < len(prompt) + 12 and ids[-1] != tokenizer.eos_token_id:
             ids = [*ids, int(logits(ids)[-1].argmax())]
-    told = run("peft-run", "generate", "--raw", "--model", tiny / "model", "--prompt", "The sum of", "--max-new-tokens", 12,
+    printed = run("peft-run", "generate", "--raw", "--model", tiny / "model", "--prompt", "The sum of", "--max-new-tokens", 12,
                *(word for folder in folders for word in ("--adapter", folder))).stdout
     expected = tokenizer.decode(ids[len(prompt):], skip_special_tokens=True)
-    assert told.removesuffix("\n") == expected.replace("\r", "\n")
+    assert printed.removesuffix("\n") == expected.replace("\r", "\n")
 
 
 def test_virtual_tokens_share_the_positions(run, tiny):
     adapters = [{"name": "prompt_tuning", "num_virtual_tokens": 70}, {"name": "prefix_tuning", "num_virtual_tokens": 60}]
-    _, told = train(run, tiny, adapters, code=2)
-    assert "the model has 128 positions, which leaves none for the text; other adapters use 70" in told.stderr
+    _, result = train(run, tiny, adapters, code=2)
+    assert "the model has 128 positions, which leaves none for the text; other adapters use 70" in result.stderr
 
 
 def test_mixed_model(run, tiny):
@@ -229,11 +229,11 @@ def test_two_loras_train_like_hf_peft(run, tiny):
 
 
 def test_run_output_works_in_all_commands(run, tiny):
-    folders, told = train(run, tiny, STACKS["apart"])
+    folders, result = train(run, tiny, STACKS["apart"])
     words = [word for folder in folders for word in ("--adapter", folder)]
     for folder in (tiny / "run" / "checkpoint-3", tiny / "run" / "checkpoint-3" / "ia3"):
         assert (folder / "adapter_model.safetensors").exists()
-    assert all(f"adapter: {folder} (" in told.stdout for folder in folders)
+    assert all(f"adapter: {folder} (" in result.stdout for folder in folders)
     card = (tiny / "run" / "README.md").read_text()
     assert "# LORA + IA3 adapter" in card and "--adapter THIS_FOLDER --adapter THIS_FOLDER/ia3" in card
 

@@ -67,9 +67,9 @@ def test_training_equals_transformers(run, tmp_path, method, options, tied, chos
 
 @pytest.mark.parametrize("method", ["full", "bitfit"])
 def test_selfcheck(run, method):
-    told = run("peft-run", "selfcheck", f"adapter/{method}").stdout
-    assert "BROKEN" not in told
-    assert "gradients match finite differences" in told and "merged weights give the same outputs" in told
+    printed = run("peft-run", "selfcheck", f"adapter/{method}").stdout
+    assert "BROKEN" not in printed
+    assert "gradients match finite differences" in printed and "merged weights give the same outputs" in printed
 
 
 def test_bitfit_needs_biases(run, tmp_path):

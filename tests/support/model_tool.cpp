@@ -3,7 +3,8 @@
 //    "examples": [{"ids": [...], "labels": [...]}, ...]}
 // The safetensors file `out` gets `logits` [tokens, vocabulary] of the examples laid end to end, `loss` (mean over the
 // supervised tokens) and, with one adapter, `grad.KEY`: the loss's gradient for each key of the adapter's file.
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <iostream>
 #include <nlohmann/json.hpp>

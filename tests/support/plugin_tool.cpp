@@ -11,7 +11,7 @@
 //   {"kind": "precision", "name", "options", "gradients": [[...] of each step]}     → [{"ready", "scale", "gradient"}
 //   of each step], in fp32
 // Else in fp64, so that only a different rule makes a difference.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <iostream>
 #include <nlohmann/json.hpp>

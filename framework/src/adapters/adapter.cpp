@@ -1,6 +1,6 @@
 #include "peft/adapters/adapter.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "peft/base/error.h"
 #include "peft/models/model.h"

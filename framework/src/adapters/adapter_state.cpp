@@ -1,6 +1,7 @@
 #include "peft/adapters/adapter_state.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <filesystem>
 #include <unordered_set>

@@ -1,6 +1,6 @@
 #include "adapters/base_match.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "adapters/saved_embedding.h"
 #include "peft/adapters/hf_format.h"

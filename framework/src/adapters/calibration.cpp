@@ -1,6 +1,7 @@
 #include "peft/adapters/calibration.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include "plugin/plugin_call.h"
 

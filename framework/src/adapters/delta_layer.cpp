@@ -1,6 +1,7 @@
 #include "peft/adapters/delta_layer.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 namespace peft {
 

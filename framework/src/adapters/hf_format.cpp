@@ -1,6 +1,7 @@
 #include "peft/adapters/hf_format.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <nlohmann/json.hpp>
 

@@ -1,6 +1,6 @@
 #include "peft/adapters/init.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 

@@ -1,6 +1,8 @@
 #include "peft/adapters/prompt_adapter.h"
 
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <cctype>

@@ -1,6 +1,6 @@
 #include "peft/adapters/training_hooks.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "plugin/plugin_call.h"
 

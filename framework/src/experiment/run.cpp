@@ -1,7 +1,7 @@
 // A run from its experiment to the adapter on disk. train() is the loop; the rest is in this folder.
 #include "peft/experiment/run.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <nlohmann/json.hpp>
 #include <sstream>

@@ -1,6 +1,6 @@
 #include "export/adapted_base.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <filesystem>
 

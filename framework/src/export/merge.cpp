@@ -1,6 +1,6 @@
 #include "peft/export/merge.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <filesystem>
 #include <nlohmann/json.hpp>

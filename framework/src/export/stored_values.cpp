@@ -1,6 +1,6 @@
 #include "export/stored_values.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "peft/base/error.h"
 #include "pretrained/gguf/types.h"

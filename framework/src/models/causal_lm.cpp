@@ -1,6 +1,7 @@
 #include "peft/models/causal_lm.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include "nn/prefix.h"
 

@@ -1,5 +1,5 @@
 // The decoder stack: from token ids to hidden states.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 

@@ -1,6 +1,7 @@
 #include "peft/models/load.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <nlohmann/json.hpp>
 #include <set>

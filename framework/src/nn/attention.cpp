@@ -1,6 +1,6 @@
 #include "peft/nn/attention.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 

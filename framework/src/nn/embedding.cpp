@@ -1,6 +1,6 @@
 #include "peft/nn/embedding.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "nn/prefix.h"
 

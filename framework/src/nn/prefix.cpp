@@ -1,6 +1,6 @@
 #include "nn/prefix.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "ops/attention.h"
 

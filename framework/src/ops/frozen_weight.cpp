@@ -1,6 +1,7 @@
 #include "peft/ops/frozen_weight.h"
 
-#include <torch/torch.h>
+#include <torch/autograd.h>
+#include <torch/types.h>
 
 #include "ops/matmul.h"
 

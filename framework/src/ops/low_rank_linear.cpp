@@ -1,6 +1,7 @@
 #include "ops/low_rank_linear.h"
 
-#include <torch/torch.h>
+#include <torch/autograd.h>
+#include <torch/types.h>
 
 #include "ops/matmul.h"
 #include "ops/rms_norm.h"

@@ -1,6 +1,7 @@
 #include "ops/rms_norm.h"
 
-#include <torch/torch.h>
+#include <torch/autograd.h>
+#include <torch/types.h>
 
 #include "ops/cpu/dispatch.h"
 #include "peft/runtime/profile.h"

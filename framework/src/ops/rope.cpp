@@ -1,7 +1,7 @@
 // Each line follows transformers' in order and precision: the frequencies come out bit-equal.
 #include "ops/rope.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 #include <numbers>

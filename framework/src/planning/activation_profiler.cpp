@@ -1,6 +1,7 @@
 #include "planning/activation_profiler.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <sstream>

@@ -1,6 +1,6 @@
 #include "peft/planning/memory_estimate.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <numeric>

@@ -1,4 +1,4 @@
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "peft/base/bytes.h"
 #include "peft/base/error.h"

@@ -1,6 +1,6 @@
 #include "peft/runtime/device.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <optional>
 

@@ -1,6 +1,6 @@
 #include "peft/runtime/profile.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <chrono>

@@ -1,6 +1,6 @@
 #include "runtime/rng_state.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 namespace peft {
 

@@ -1,6 +1,6 @@
 #include "peft/runtime/scalar_state.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 

@@ -1,6 +1,6 @@
 #include "peft/runtime/state_dict_file.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cstring>
 

@@ -1,6 +1,7 @@
 #include "peft/selfcheck/selfcheck.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <cstdlib>
 #include <filesystem>

@@ -1,6 +1,6 @@
 #include "peft/train/calibration_batches.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 

@@ -1,6 +1,7 @@
 #include "train/gradient_check.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <atomic>
 #include <stdexcept>

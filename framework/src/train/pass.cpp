@@ -1,6 +1,7 @@
 #include "peft/train/pass.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include "ops/cross_entropy.h"
 #include "ops/logit_chunks.h"

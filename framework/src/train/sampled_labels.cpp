@@ -1,6 +1,7 @@
 #include "train/sampled_labels.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <cmath>
 

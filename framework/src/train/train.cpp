@@ -1,7 +1,7 @@
 // The training loop, top to bottom. The functions that it calls are in the other files of this folder.
 #include "peft/train/train.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 

@@ -6,7 +6,8 @@
 #include <peft/adapters/training_hooks.h>
 #include <peft/base/error.h>
 #include <peft/plugin.h>
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <nlohmann/json.hpp>

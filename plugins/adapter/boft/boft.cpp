@@ -4,7 +4,9 @@
 #include <peft/adapters/targeted_adapter.h>
 #include <peft/base/error.h>
 #include <peft/plugin.h>
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <nlohmann/json.hpp>
 

@@ -1,7 +1,7 @@
 #include "decompose.h"
 
 #include <peft/runtime/tensors.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 

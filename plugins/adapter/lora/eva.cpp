@@ -1,7 +1,8 @@
 #include "eva.h"
 
 #include <peft/base/error.h>
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 #include <cmath>

@@ -2,7 +2,8 @@
 
 #include <peft/adapters/init.h>
 #include <peft/base/error.h>
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <algorithm>
 

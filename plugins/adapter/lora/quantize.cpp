@@ -1,6 +1,6 @@
 #include "quantize.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 namespace lora {
 

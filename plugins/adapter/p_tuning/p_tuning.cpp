@@ -3,7 +3,9 @@
 #include <peft/adapters/prompt_adapter.h>
 #include <peft/models/model.h>
 #include <peft/plugin.h>
-#include <torch/torch.h>
+#include <torch/nn.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>

@@ -5,7 +5,8 @@
 #include <peft/adapters/init.h>
 #include <peft/adapters/targeted_adapter.h>
 #include <peft/plugin.h>
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/types.h>
 
 #include <algorithm>
 #include <cmath>

@@ -5,7 +5,9 @@
 #include <peft/adapters/targeted_adapter.h>
 #include <peft/base/error.h>
 #include <peft/plugin.h>
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <limits>
 #include <nlohmann/json.hpp>

@@ -3,7 +3,8 @@
 #include <peft/adapters/delta_layer.h>
 #include <peft/adapters/init.h>
 #include <peft/plugin.h>
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/types.h>
 
 #include <cmath>
 #include <map>

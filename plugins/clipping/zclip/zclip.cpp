@@ -1,6 +1,6 @@
 // ZClip: scales gradients whose norm is an outlier among those so far (Kumar et al. 2025, arXiv 2504.02507), as the
 // authors' zclip package.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 

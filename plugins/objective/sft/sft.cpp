@@ -1,6 +1,6 @@
 // Supervised fine-tuning: the mean cross-entropy of the target tokens, as TRL's SFTTrainer and transformers' Trainer.
 #include <peft/plugin.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 

@@ -2,7 +2,8 @@
 #include <peft/base/error.h>
 #include <peft/plugin.h>
 #include <peft/runtime/memory.h>
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include "../common_options.h"
 

@@ -2,7 +2,7 @@
 // modules_to_save, rank_pattern and alpha_pattern; whatever matches nothing is reported with the names in the model.
 #include "peft/adapters/targets.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <nlohmann/json.hpp>
 

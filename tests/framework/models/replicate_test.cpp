@@ -1,7 +1,8 @@
 // A model with replicated layers computes the same as a deeper model with copies of the weights, holds these weights
 // once, and knows where each site's weights come from. Invalid ranges are refused, and so is replication after an
 // adapter.
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include "peft/base/error.h"
 #include "peft/models/causal_lm.h"

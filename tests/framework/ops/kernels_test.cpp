@@ -1,7 +1,9 @@
 // The decoder's kernels give what their definitions give, values and gradients: in fp64 to rounding, in fp32 to a few
 // units in the last place of fp64's answer, in bf16 as near as bf16 holds; with every instruction set of this machine,
 // for widths that fill no whole vector, and for inputs that are views.
-#include <torch/torch.h>
+#include <torch/nn.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include "ops/attention.h"
 #include "ops/cpu/attention_tiles.h"

@@ -1,7 +1,7 @@
 // Shows for the CPU allocator: its statistics are exact; freed memory is reused without growth or page faults; adjacent
 // free blocks are merged; threads can share it; and a request that does not fit is an error with the size and the
 // phase.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "peft/runtime/memory.h"
 #include "support/test.h"

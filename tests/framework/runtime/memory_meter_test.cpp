@@ -1,6 +1,6 @@
 // Shows for the memory meter: peaks are attributed to the phase in which they occurred; activations are counted from
 // the start of the step; and storage_bytes() counts each storage once and distinguishes mapped files from memory.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include "peft/runtime/memory.h"
 #include "support/test.h"

@@ -2,7 +2,8 @@
 // are those of the rows that layers see, also where another adapter put virtual tokens in front of each example.
 #include "peft/adapters/calibration.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include "peft/adapters/adapter.h"
 #include "peft/train/train.h"

@@ -1,7 +1,9 @@
 // The loop promises: K micro-batches are one large batch, and packed examples are separate ones, to the last digits of
 // fp64; the same seed gives the same adapter, bit for bit; rates come from the schedule; evaluation leaves no trace in
 // training; what cannot be learned from, what diverges and whatever is not the adapter's alone stops the run.
-#include <torch/torch.h>
+#include <torch/nn/module.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>

@@ -1,6 +1,8 @@
 // Pass promises: the cross-entropy of a head that trains, computed in chunks of rows, and its gradients equal those of
 // all logits at once.
-#include <torch/torch.h>
+#include <torch/autograd.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include "ops/cross_entropy.h"
 #include "peft/models/causal_lm.h"

@@ -2,7 +2,8 @@
 // method of the tree, every optimizer, precision, schedule and clipping that keeps a state ends with the files of the
 // unbroken run, byte for byte, also when it is broken off twice; a state that is missing, or of another adapter, is
 // refused; nothing that diverged becomes a checkpoint.
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <filesystem>
 #include <fstream>

@@ -2,7 +2,8 @@
 // the scale by alpha, rank and rsLoRA, ranks and alphas by pattern; initial values have the right distribution, equal
 // in every dtype; dropout applies only in training; merging and the fused path match forward; names are those of HF
 // PEFT's files.
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <cmath>
 #include <nlohmann/json.hpp>

@@ -1,7 +1,8 @@
 // Several adapters on one model: the first declared is the outermost; merging them, innermost first, gives the same
 // outputs in either order; each has its own tensors, names, learning rate and folder; incompatible adapters are refused
 // and named.
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <filesystem>
 #include <nlohmann/json.hpp>

@@ -1,7 +1,7 @@
 // Clipping promises: every clipping returns the global 2-norm as it was before, over all gradients that are there; norm
 // and value do what torch.nn.utils does (tests/parity/test_clipping.py compares live), agc what its paper says, row by
 // row; sums are in fp32 or better; gradients that are not finite are reported and left as they are.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 #include <limits>

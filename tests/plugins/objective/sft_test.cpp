@@ -2,7 +2,9 @@
 // micro-batches add up, and so do their losses and gradients; evaluation reports the same loss. An objective from
 // outside the tree trains, saves its state and resumes, also from a checkpoint without one; misspelled names are
 // recognized.
-#include <torch/torch.h>
+#include <torch/autograd.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <cmath>
 #include <cstdlib>

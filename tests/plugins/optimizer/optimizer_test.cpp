@@ -2,7 +2,8 @@
 // group has its own rate and weight decay; a parameter without a gradient stays; the state takes the bytes that plan
 // says, once, and no more later; a state of other parameters is refused. That the steps are the known ones is
 // tests/parity/test_optimizers.py's to show.
-#include <torch/torch.h>
+#include <torch/types.h>
+#include <torch/utils.h>
 
 #include <filesystem>
 

@@ -1,7 +1,7 @@
 // Precision promises: each name gives the dtypes it says; fp16 scales the loss and brings gradients back exactly, its
 // scale goes the way of torch.amp.GradScaler (tests/parity/test_clipping.py compares live), an overflow skips the step
 // and is seen once, endless overflow ends the run, and a run resumed from its state equals the uninterrupted run.
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 #include <limits>

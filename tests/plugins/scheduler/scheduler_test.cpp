@@ -3,7 +3,7 @@
 // tests/parity/test_optimizers.py.
 #include "peft/train/scheduler.h"
 
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <cmath>
 

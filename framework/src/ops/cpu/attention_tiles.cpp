@@ -1,7 +1,7 @@
 #include "ops/cpu/attention_tiles.h"
 
 #include <ATen/native/CPUBlas.h>
-#include <torch/torch.h>
+#include <torch/types.h>
 
 #include <algorithm>
 
