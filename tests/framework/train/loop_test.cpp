@@ -346,17 +346,17 @@ TEST_CASE("evaluation and checkpoints use the optimizer's saved values, and trai
 
 namespace {
 
-/// Stands still, and adds up the gradients of drawn labels.
+/// Does not change parameters, and sums up the gradients of sampled labels.
 struct Surveyor : Optimizer {
-  void step() override {
+  void do_step() override {
     for (const Tensor& parameter : parameters_of(groups())) CHECK(parameter.grad().defined());
   }
-  StateDict state_dict() const override { return {}; }
-  void load_state_dict(const StateDict&) override {}
-  uint64_t state_bytes(const Tensor&) const override { return 0; }
+  StateDict do_state_dict() const override { return {}; }
+  void do_load_state_dict(const StateDict&) override {}
+  uint64_t do_state_bytes(const Tensor&) const override { return 0; }
   double default_lr() const override { return 0; }
-  bool needs_sampled_label_gradients() const override { return true; }
-  void on_sampled_label_gradients(int64_t tokens) override {
+  bool do_needs_sampled_label_gradients() const override { return true; }
+  void do_on_sampled_label_gradients(int64_t tokens) override {
     std::vector<Tensor> flat;
     for (const Tensor& gradient : gradients(parameters_of(groups()))) flat.push_back(gradient.flatten());
     const Tensor gradient = torch::cat(flat);
@@ -371,7 +371,7 @@ struct Surveyor : Optimizer {
 
 }  // namespace
 
-TEST_CASE("drawn labels are the model's own: their gradients have mean zero, and leave no trace in the step's") {
+TEST_CASE("sampled labels are the model's own: their gradients have mean zero and do not change the step's") {
   Trainer plain, trainer;
   for (Trainer* each : {&plain, &trainer}) {
     // Away from B = 0, so that all gradients count.
