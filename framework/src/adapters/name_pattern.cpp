@@ -16,7 +16,8 @@ constexpr std::size_t kMaxExpressionBytes = 10'000;
 struct NamePattern::Compiled {
   Compiled(const std::string& source, const std::string& expression_, const std::string& where_)
       : expression(expression_), where(where_) {
-    if (expression.size() > kMaxExpressionBytes) fail("is longer than " + std::to_string(kMaxExpressionBytes) + " bytes");
+    if (expression.size() > kMaxExpressionBytes)
+      fail("is longer than " + std::to_string(kMaxExpressionBytes) + " bytes");
     try {
       regex.emplace(source, Regex::Syntax::python, kMaxSteps);
     } catch (const RegexError& error) {

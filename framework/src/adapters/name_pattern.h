@@ -6,8 +6,9 @@
 
 namespace peft {
 
-/// A regular expression over module names, in Python's syntax as far as Oniguruma supports it. Its steps are limited: an
-/// expression that backtracks too much throws ConfigError. `where` starts each error, e.g. "[adapter] target_modules".
+/// A regular expression over module names, in Python's syntax as far as Oniguruma supports it. Its steps are limited:
+/// an expression that backtracks too much throws ConfigError. `where` starts each error, e.g. "[adapter]
+/// target_modules".
 class NamePattern {
  public:
   /// Matches at the start of the name, as Python's re.match.

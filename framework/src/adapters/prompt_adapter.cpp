@@ -75,7 +75,8 @@ PromptAdapter::PromptAdapter(std::string peft_type, PromptOptions options)
     : Adapter(/*is_identity_at_init=*/false),
       HfFormat(this),
       peft_type_(std::move(peft_type)),
-      name_(peft_type_), options_(std::move(options)) {
+      name_(peft_type_),
+      options_(std::move(options)) {
   std::ranges::transform(name_, name_.begin(), [](unsigned char c) { return std::tolower(c); });
 }
 PromptAdapter::~PromptAdapter() = default;
@@ -156,8 +157,9 @@ void PromptAdapter::do_on_weights_loaded(bool complete) const {
   if (!complete) return encoder_->fix(output_);
   const Tensor output = inference_output(*encoder_, output_.size(1));
   if (!at::allclose(output, output_, 1e-3, 1e-3 * output_.abs().max().item<double>()))
-    throw InputError("adapter_training.safetensors does not belong to the adapter_model.safetensors in its folder: the "
-                     "encoder's output differs from prompt_embeddings");
+    throw InputError(
+        "adapter_training.safetensors does not belong to the adapter_model.safetensors in its folder: the "
+        "encoder's output differs from prompt_embeddings");
 }
 
 }  // namespace peft

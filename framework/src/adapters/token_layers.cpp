@@ -26,8 +26,8 @@ void check_tokens(const Site& site, const IntList& tokens, const std::string& op
   if (tokens.empty()) throw_config_error(option, "lists no token of '" + printable(site.path()) + "'");
   for (const int64_t token : tokens) {
     if (token < 0 || token >= rows)
-      throw_config_error(option, "token " + std::to_string(token) + " does not exist: '" + printable(site.path()) + "' has rows 0 to " +
-                         std::to_string(rows - 1));
+      throw_config_error(option, "token " + std::to_string(token) + " does not exist: '" + printable(site.path()) +
+                                     "' has rows 0 to " + std::to_string(rows - 1));
     if (!seen.insert(token).second) throw_config_error(option, "token " + std::to_string(token) + " is listed twice");
   }
 }
@@ -38,7 +38,8 @@ void check_site(const Site& site, const std::string& option) {
   if (!is_embedding && dynamic_cast<const Linear*>(&site) == nullptr)
     throw_config_error(option, name + "is neither an embedding nor a linear layer");
   if (site.frozen().bias.defined()) throw_config_error(option, name + "has a bias, which HF PEFT's layer would omit");
-  if (site.has_adapter()) throw_config_error(option, name + "is already adapted or trained, by target_modules or modules_to_save");
+  if (site.has_adapter())
+    throw_config_error(option, name + "is already adapted or trained, by target_modules or modules_to_save");
 }
 
 /// Replaces some rows of a weight by trainable ones: an embedding looks them up, a linear layer has them as outputs.
@@ -47,9 +48,8 @@ class TokenRows final : public AdapterLayer {
   TokenRows(const Site& site, const IntList& tokens, const TokenLayerOptions& options) {
     const Tensor& weight = site.frozen().weight;
     set_tokens(weight, tokens);
-    const Tensor initial = options.random
-                               ? init::normal({ids_.size(0), weight.size(1)}, 1, options.tensor_options)
-                               : weight.index_select(0, ids_).to(options.tensor_options.dtype());
+    const Tensor initial = options.random ? init::normal({ids_.size(0), weight.size(1)}, 1, options.tensor_options)
+                                          : weight.index_select(0, ids_).to(options.tensor_options.dtype());
     Module* holder = this;
     if (!options.holder.empty()) holder = register_module(options.holder, std::make_shared<Module>()).get();
     rows_ = holder->register_parameter(kRows, initial.detach().clone());
@@ -127,7 +127,8 @@ std::vector<std::pair<Site*, IntList>> token_sites(const Model& model, const Tok
       sites.emplace_back(site, ids);
     }
     if (sites.size() == before)
-      throw_config_error(option, "'" + printable(name) + "' matches nothing; the embedding is '" + model.embedding().path() + "'");
+      throw_config_error(
+          option, "'" + printable(name) + "' matches nothing; the embedding is '" + model.embedding().path() + "'");
   }
   if (sites.empty()) throw_config_error(option, "lists no token");
   return sites;
@@ -136,7 +137,8 @@ std::vector<std::pair<Site*, IntList>> token_sites(const Model& model, const Tok
 std::vector<std::pair<std::string, std::string>> tied_keys(const Model& model, const StateDict& file) {
   std::vector<std::pair<std::string, std::string>> pairs;
   const auto& head_layers = model.lm_head().layers();
-  if (std::none_of(head_layers.begin(), head_layers.end(), [](const auto& layer) { return layer->tied_to() != nullptr; }))
+  if (std::none_of(head_layers.begin(), head_layers.end(),
+                   [](const auto& layer) { return layer->tied_to() != nullptr; }))
     return pairs;
   const std::string prefix = hf_key(model.embedding(), "");
   for (const auto& [key, tensor] : file)

@@ -48,7 +48,8 @@ class BeftLayer final : public peft::AdapterLayer {
 
 class Beft final : public peft::TargetedAdapter {
  public:
-  explicit Beft(BeftOptions options) : TargetedAdapter("BEFT", options.targets, options.init_weights), options_(std::move(options)) {}
+  explicit Beft(BeftOptions options)
+      : TargetedAdapter("BEFT", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,

@@ -99,7 +99,8 @@ class BoftLayer final : public peft::AdapterLayer {
 
 class Boft final : public peft::TargetedAdapter {
  public:
-  explicit Boft(BoftOptions options) : TargetedAdapter("BOFT", options.targets, options.init_weights), options_(std::move(options)) {}
+  explicit Boft(BoftOptions options)
+      : TargetedAdapter("BOFT", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,

@@ -72,7 +72,9 @@ class C3aLayer final : public peft::AdapterLayer {
 
 class C3a final : public peft::TargetedAdapter {
  public:
-  explicit C3a(C3aOptions options) : TargetedAdapter("C3A", options.targets, options.init_weights == peft::BoolOrString(true)), options_(std::move(options)) {}
+  explicit C3a(C3aOptions options)
+      : TargetedAdapter("C3A", options.targets, options.init_weights == peft::BoolOrString(true)),
+        options_(std::move(options)) {}
 
  protected:
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override {

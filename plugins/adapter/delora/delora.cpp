@@ -63,7 +63,8 @@ class DeloraLayer final : public peft::FactoredLayer {
 
 class Delora final : public peft::TargetedAdapter {
  public:
-  explicit Delora(DeloraOptions options) : TargetedAdapter("DELORA", options.targets, options.init_weights), options_(std::move(options)) {}
+  explicit Delora(DeloraOptions options)
+      : TargetedAdapter("DELORA", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override {

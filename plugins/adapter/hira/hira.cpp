@@ -49,7 +49,8 @@ class HiraLayer final : public peft::DeltaLayer {
 
 class Hira final : public peft::TargetedAdapter {
  public:
-  explicit Hira(HiraOptions options) : TargetedAdapter("HIRA", options.targets, options.init_weights), options_(std::move(options)) {}
+  explicit Hira(HiraOptions options)
+      : TargetedAdapter("HIRA", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,

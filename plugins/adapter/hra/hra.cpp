@@ -60,7 +60,8 @@ class HraLayer final : public peft::AdapterLayer {
 
 class Hra final : public peft::TargetedAdapter {
  public:
-  explicit Hra(HraOptions options) : TargetedAdapter("HRA", options.targets, paired(options)), options_(std::move(options)) {}
+  explicit Hra(HraOptions options)
+      : TargetedAdapter("HRA", options.targets, paired(options)), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,

@@ -66,7 +66,8 @@ class Ia3Layer final : public peft::AdapterLayer {
 
 class Ia3 final : public peft::TargetedAdapter {
  public:
-  explicit Ia3(Ia3Options options) : TargetedAdapter("IA3", options.targets, options.init_ia3_weights), options_(std::move(options)) {}
+  explicit Ia3(Ia3Options options)
+      : TargetedAdapter("IA3", options.targets, options.init_ia3_weights), options_(std::move(options)) {}
 
  protected:
   void prepare(const peft::Model& model, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override {

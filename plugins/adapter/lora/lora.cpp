@@ -18,7 +18,8 @@ namespace {
 
 class Lora final : public peft::TargetedAdapter {
  public:
-  explicit Lora(lora::Options options) : TargetedAdapter("LORA", options.targets, options.init != lora::Init::random), options_(std::move(options)) {}
+  explicit Lora(lora::Options options)
+      : TargetedAdapter("LORA", options.targets, options.init != lora::Init::random), options_(std::move(options)) {}
   void calibrate(peft::Model& model, const peft::Calibration& data) override;
   void attach(peft::Model& model, torch::Dtype dtype) override;
   std::vector<peft::ParamGroup> groups(const peft::Model& model) const override;

@@ -93,7 +93,9 @@ class BatLayer final : public peft::DeltaLayer {
 
 class Miss final : public peft::TargetedAdapter {
  public:
-  explicit Miss(MissOptions options) : TargetedAdapter("MISS", options.targets, options.init_weights != peft::BoolOrString(false)), options_(std::move(options)) {}
+  explicit Miss(MissOptions options)
+      : TargetedAdapter("MISS", options.targets, options.init_weights != peft::BoolOrString(false)),
+        options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,

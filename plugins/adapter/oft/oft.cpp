@@ -101,7 +101,8 @@ class OftLayer final : public peft::AdapterLayer {
 
 class Oft final : public peft::TargetedAdapter {
  public:
-  explicit Oft(OftOptions options) : TargetedAdapter("OFT", options.targets, options.init_weights), options_(std::move(options)) {}
+  explicit Oft(OftOptions options)
+      : TargetedAdapter("OFT", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,

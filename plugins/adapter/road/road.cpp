@@ -82,7 +82,8 @@ class RoadLayer final : public peft::AdapterLayer {
 
 class Road final : public peft::TargetedAdapter {
  public:
-  explicit Road(RoadOptions options) : TargetedAdapter("ROAD", options.targets, options.init_weights), options_(std::move(options)) {}
+  explicit Road(RoadOptions options)
+      : TargetedAdapter("ROAD", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,

@@ -64,7 +64,8 @@ class ShiraLayer final : public peft::DeltaLayer {
 
 class Shira final : public peft::TargetedAdapter {
  public:
-  explicit Shira(ShiraOptions options) : TargetedAdapter("SHIRA", options.targets, options.init_weights), options_(std::move(options)) {}
+  explicit Shira(ShiraOptions options)
+      : TargetedAdapter("SHIRA", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,

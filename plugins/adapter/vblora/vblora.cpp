@@ -79,7 +79,8 @@ class VbLoraLayer final : public peft::FactoredLayer {
 
 class VbLora final : public peft::TargetedAdapter {
  public:
-  explicit VbLora(VbLoraOptions options) : TargetedAdapter("VBLORA", options.targets, false), options_(std::move(options)) {}
+  explicit VbLora(VbLoraOptions options)
+      : TargetedAdapter("VBLORA", options.targets, false), options_(std::move(options)) {}
   std::vector<peft::ParamGroup> groups(const peft::Model& model) const override;
   peft::StateDict to_hf(const peft::Model& model) const override;
   void from_hf(const peft::Model& model, const peft::StateDict& file) const override;

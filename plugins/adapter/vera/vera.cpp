@@ -59,7 +59,8 @@ class VeraLayer final : public peft::FactoredLayer {
 
 class Vera final : public peft::TargetedAdapter {
  public:
-  explicit Vera(VeraOptions options) : TargetedAdapter("VERA", options.targets, options.init_weights), options_(std::move(options)) {}
+  explicit Vera(VeraOptions options)
+      : TargetedAdapter("VERA", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites,

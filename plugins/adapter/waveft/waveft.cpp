@@ -117,7 +117,8 @@ class WaveLayer final : public peft::DeltaLayer {
 
 class WaveFt final : public peft::TargetedAdapter {
  public:
-  explicit WaveFt(WaveOptions options) : TargetedAdapter("WAVEFT", options.targets, options.init_weights), options_(std::move(options)) {}
+  explicit WaveFt(WaveOptions options)
+      : TargetedAdapter("WAVEFT", options.targets, options.init_weights), options_(std::move(options)) {}
 
  protected:
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override;

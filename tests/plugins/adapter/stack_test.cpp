@@ -140,7 +140,8 @@ TEST_CASE("what stands inside an adapter that replicates layers sees the deeper 
   const Site* last = s.model->find("model.layers.2.self_attn.k_proj");
   REQUIRE(last != nullptr);
   CHECK(s.stack[1].adapter->layers_on(*last).size() == 1);
-  CHECK(s.stack[1].adapter->hf_format().to_hf(*s.model).contains("base_model.model.model.layers.2.self_attn.k_proj.ia3_l"));
+  CHECK(s.stack[1].adapter->hf_format().to_hf(*s.model).contains(
+      "base_model.model.model.layers.2.self_attn.k_proj.ia3_l"));
   CHECK(s.stack[0].adapter->hf_format().config(*s.model)["layer_replication"].dump() == "[[0,2],[0,1]]");
   CHECK(distance(folded_logits(*s.model), s.logits()) < 1e-12);
   const Stacked again(s.document.resolved());

@@ -6,9 +6,9 @@
 
 #include <filesystem>
 
-#include "peft/runtime/state_dict_file.h"
 #include "peft/base/error.h"
 #include "peft/runtime/memory.h"
+#include "peft/runtime/state_dict_file.h"
 #include "peft/train/optimizer.h"
 #include "plugins/load.h"
 #include "support/test.h"

@@ -12,8 +12,8 @@ namespace peft {
 
 /// Writes `adapter_config.json` and `adapter_model.safetensors` as HF PEFT does, `adapter_training.safetensors` if the
 /// adapter has an encoder's state (EncoderState), and the tokenizer if it differs from the base's. `folder` must exist;
-/// each file is written atomically. The model's origin becomes base_model_name_or_path and, in the safetensors metadata,
-/// `base_fingerprint`.
+/// each file is written atomically. The model's origin becomes base_model_name_or_path and, in the safetensors
+/// metadata, `base_fingerprint`.
 PEFT_API void save_adapter(const std::string& folder, const Adapter& adapter, const Model& model);
 /// The method's peft_type in adapter_config.json, such as "LORA"; "adapter" if it has none.
 PEFT_API std::string peft_type(const Adapter& adapter, const Model& model);

@@ -30,8 +30,8 @@ PEFT_API NamedAdapter read_adapter_keys(Options& table);
 /// adapter of an entry that could not be made is null. Throws InputError if an init_from is not an adapter's folder.
 PEFT_API AdapterStack read_adapters(Document& document, Plugins& plugins);
 
-/// Attaches the adapters in order. One with init_from loads its weights; the others calibrate before they attach. Throws
-/// as Calibrated::calibrate, Adapter::attach and load_adapter_weights.
+/// Attaches the adapters in order. One with init_from loads its weights; the others calibrate before they attach.
+/// Throws as Calibrated::calibrate, Adapter::attach and load_adapter_weights.
 PEFT_API void attach_adapters(AdapterStack& stack, Model& model, torch::Dtype dtype, const Calibration& data);
 
 /// Attaches the adapters in order, each with resume_adapter() from its folder_of().

@@ -17,8 +17,8 @@ PEFT_API nlohmann::ordered_json common_config(const std::string& peft_type);
 /// The config with its keys in HF PEFT's order, which is alphabetical.
 PEFT_API nlohmann::ordered_json sorted_config(const nlohmann::ordered_json& config);
 
-/// A method with one layer for each module that `target_modules` selects, as nearly all methods are. It makes the layers
-/// and writes its fields of the config; this class selects the modules, saves, and trains `modules_to_save`.
+/// A method with one layer for each module that `target_modules` selects, as nearly all methods are. It makes the
+/// layers and writes its fields of the config; this class selects the modules, saves, and trains `modules_to_save`.
 class PEFT_API TargetedAdapter : public Adapter, public HfFormat {
  public:
   ~TargetedAdapter() override;

@@ -27,8 +27,8 @@ struct TokenLayerOptions {
 /// Makes a layer for each site that replaces the rows of `tokens` by trainable ones, `trainable_tokens_delta`
 /// [tokens, hidden]; despite HF PEFT's name these are the rows, not differences. A head tied to the embedding uses the
 /// embedding's rows: it gets a layer without parameters if it is not listed, or is listed with the same tokens. Throws
-/// ConfigError for a token that is not in the vocabulary or is listed twice, for a site that is neither an embedding nor
-/// a linear layer without bias, and for one that already trains or has an adapter.
+/// ConfigError for a token that is not in the vocabulary or is listed twice, for a site that is neither an embedding
+/// nor a linear layer without bias, and for one that already trains or has an adapter.
 PEFT_API std::vector<std::pair<Site*, std::shared_ptr<AdapterLayer>>> make_token_layers(
     const Model& model, const std::vector<std::pair<Site*, IntList>>& tokens, const TokenLayerOptions& options);
 
