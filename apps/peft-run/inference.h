@@ -6,7 +6,7 @@
 #include "arguments.h"
 #include "peft/adapters/adapter.h"
 #include "peft/files/pretrained_model.h"
-#include "peft/models/decoder.h"
+#include "peft/models/causal_lm.h"
 #include "peft/plugin/plugins.h"
 #include "peft/pretrained/vocabulary_overlay.h"
 #include "peft/text/text.h"
@@ -22,7 +22,7 @@ class Inference {
   peft::Plugins& plugins() { return plugins_; }
 
   struct AdaptedModel {
-    std::shared_ptr<peft::Model> model;
+    std::shared_ptr<peft::CausalLm> model;
     std::vector<std::unique_ptr<peft::Adapter>> adapters;
   };
   /// A new copy of the base with some of the adapters, the outermost first. Notes those that do not record their base.

@@ -8,7 +8,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-/// What FourierFT and WaveFT share: of a transform's entries, n at places drawn once are trained.
+/// Options that FourierFT and WaveFT share: n entries of a transform, at fixed random positions, are trainable.
 struct FrequencyOptions {
   int64_t n_frequency;
   double scaling;
@@ -19,12 +19,12 @@ struct FrequencyOptions {
 };
 
 inline void read_frequencies(peft::Options& in, FrequencyOptions& o) {
-  in.get("n_frequency", o.n_frequency, "trained entries of each layer").require(o.n_frequency > 0, "must be positive");
-  in.get("scaling", o.scaling, "the update is scaled by this");
-  in.get("random_loc_seed", o.random_loc_seed, "seed of the entries' places")
+  in.get("n_frequency", o.n_frequency, "trainable entries per layer").require(o.n_frequency > 0, "must be positive");
+  in.get("scaling", o.scaling, "factor of the update");
+  in.get("random_loc_seed", o.random_loc_seed, "seed of the entries' positions")
       .require(o.random_loc_seed >= 0, "must not be negative");
   peft::read_targets(in, o.targets);
-  in.get("n_frequency_pattern", o.n_frequency_pattern, "other numbers: regex of a module name's end = n_frequency")
+  in.get("n_frequency_pattern", o.n_frequency_pattern, "n_frequency by module: regex of a name's suffix = number")
       .require(std::all_of(o.n_frequency_pattern.begin(), o.n_frequency_pattern.end(),
                            [](const auto& p) { return p.second > 0; }),
                "must give positive numbers");
@@ -41,13 +41,13 @@ inline void write_frequencies(const FrequencyOptions& o, nlohmann::ordered_json&
 }
 
 /// n_frequency of each site.
-inline std::vector<int64_t> frequencies_of(const FrequencyOptions& o, const std::vector<peft::Site*>& sites) {
+inline std::vector<int64_t> frequency_counts(const FrequencyOptions& o, const std::vector<peft::Site*>& sites) {
   return peft::pattern_values(o.n_frequency_pattern, sites, o.n_frequency, "n_frequency_pattern");
 }
 
-/// Where the n entries of a site lie, as offsets into its weight: the first of a permutation of all, as PEFT draws
-/// them.
-inline torch::Tensor drawn_places(const peft::Linear& site, int64_t n, int64_t seed) {
+/// Positions of the n entries of a site, as offsets into its weight: the first n of a random permutation, drawn as in
+/// HF PEFT.
+inline torch::Tensor draw_positions(const peft::Linear& site, int64_t n, int64_t seed) {
   const int64_t all = site.in_features() * site.out_features();
   if (n > all)
     throw peft::ConfigError("[adapter] n_frequency: '" + peft::printable(site.path()) + "' has only " +

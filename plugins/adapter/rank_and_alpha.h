@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
-/// What LoHa and LoKr (Yeh et al. 2023, LyCORIS, arXiv 2309.14859) share: a rank, and alpha / rank as the update's
-/// scale, by module.
+/// Options that LoHa and LoKr (Yeh et al. 2023, LyCORIS, arXiv 2309.14859) share: the rank and the update's scale
+/// alpha / rank, by module.
 struct RankAndAlpha {
   int64_t r = 8;
   double alpha = 8;
@@ -17,26 +17,24 @@ struct RankAndAlpha {
 };
 
 inline void read_rank_and_alpha(peft::Options& in, RankAndAlpha& o) {
-  in.get("r", o.r, "rank of a factor that is a product itself").in_size_limit(o.r);
+  in.get("r", o.r, "rank of each factor that is a product of two matrices").in_size_limit(o.r);
   in.get("alpha", o.alpha, "the update is scaled by alpha / r");
   for (const char* dropout : {"rank_dropout", "module_dropout"}) {
     double probability = 0;
-    in.get(dropout, probability, "0: not supported").require(probability == 0, "is not supported here: must be 0");
+    in.get(dropout, probability, "not supported, must be 0")
+        .require(probability == 0, "is not supported here: must be 0");
   }
   peft::read_targets(in, o.targets);
-  in.get("rank_pattern", o.rank_pattern, "other ranks: regex of a module name's end = rank")
+  in.get("rank_pattern", o.rank_pattern, "rank by module: regex of a name's suffix = rank")
       .in_size_limit(o.rank_pattern);
-  in.get("alpha_pattern", o.alpha_pattern, "other alphas: regex of a module name's end = alpha");
+  in.get("alpha_pattern", o.alpha_pattern, "alpha by module: regex of a name's suffix = alpha");
 }
 
-/// A method whose layer is of a rank and a scale.
+/// A method whose layers have a rank and a scale.
 class RankedAdapter : public peft::TargetedAdapter {
- public:
-  bool is_identity_at_init() const override { return options_.init_weights; }
-
  protected:
   RankedAdapter(const std::string& peft_type, const RankAndAlpha& options)
-      : TargetedAdapter(peft_type, options.targets), options_(options) {}
+      : TargetedAdapter(peft_type, options.targets, options.init_weights), options_(options) {}
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override {
     ranks_ = peft::pattern_values(options_.rank_pattern, sites, options_.r, "rank_pattern");
     alphas_ = peft::pattern_values(options_.alpha_pattern, sites, options_.alpha, "alpha_pattern");

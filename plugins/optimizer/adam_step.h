@@ -8,7 +8,7 @@ struct AdamOptions {
   double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
 };
 
-/// One step of AdamW as torch.optim's, with the moments after `step` gradients, this one among them.
+/// One step of torch.optim's AdamW; `step` counts the gradients so far, including this one.
 inline void adamw_step(torch::Tensor parameter, const torch::Tensor& gradient, torch::Tensor exp_avg,
                        torch::Tensor exp_avg_sq, int64_t step, const AdamOptions& options, double lr,
                        double weight_decay) {

@@ -4,15 +4,15 @@
 
 #include <cmath>
 
-// Options that every optimizer reads alike.
+// Options that all optimizers share.
 
 inline void read_lr(peft::Options& in, double& lr) {
   in.get("lr", lr, "learning rate").require(std::isfinite(lr) && lr >= 0, "must be 0 or more");
 }
 
-/// Decoupled, as AdamW's.
+/// Decoupled, as in AdamW.
 inline void read_weight_decay(peft::Options& in, double& weight_decay) {
-  in.get("weight_decay", weight_decay, "decoupled: each step takes lr · weight_decay of the parameter away")
+  in.get("weight_decay", weight_decay, "decoupled weight decay: each step subtracts lr · weight_decay · parameter")
       .require(std::isfinite(weight_decay) && weight_decay >= 0, "must be 0 or more");
 }
 
@@ -24,9 +24,9 @@ inline void read_positive(peft::Options& in, const char* key, double& value, con
   in.get(key, value, help).require(std::isfinite(value) && value > 0, "must be positive");
 }
 
-/// Adam's three: both moments and what keeps the quotient finite.
+/// Adam's beta1, beta2 and eps.
 inline void read_adam(peft::Options& in, double& beta1, double& beta2, double& eps) {
-  read_beta(in, "beta1", beta1, "decay of the mean of the gradients");
-  read_beta(in, "beta2", beta2, "decay of the mean of their squares");
-  read_positive(in, "eps", eps, "added to the root of the squares' mean");
+  read_beta(in, "beta1", beta1, "decay of the running mean of the gradients");
+  read_beta(in, "beta2", beta2, "decay of the running mean of the squared gradients");
+  read_positive(in, "eps", eps, "added to the square root of that mean, for stability");
 }

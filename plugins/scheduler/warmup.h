@@ -25,15 +25,16 @@ struct Warmup {
 
 inline Warmup read_warmup(peft::Options& in) {
   Warmup w;
-  in.get("warmup_steps", w.steps, "steps in which the rate rises from 0").require(w.steps >= 0, "must be 0 or more");
-  in.get("warmup_ratio", w.ratio, "the same as a share of all steps")
+  in.get("warmup_steps", w.steps, "steps during which the learning rate increases from 0")
+      .require(w.steps >= 0, "must be 0 or more");
+  in.get("warmup_ratio", w.ratio, "the same as a ratio of all steps")
       .require(w.ratio >= 0 && w.ratio <= 1, "must be between 0 and 1")
       .require(w.ratio == 0 || w.steps == 0, "cannot be given together with 'warmup_steps'");
   return w;
 }
 
 inline peft::OptionRule read_min_lr_ratio(peft::Options& in, double& ratio) {
-  return in.get("min_lr_ratio", ratio, "share of the rate that is left at the end")
+  return in.get("min_lr_ratio", ratio, "final learning rate as a ratio of the initial one")
       .require(ratio >= 0 && ratio <= 1, "must be between 0 and 1");
 }
 

@@ -34,7 +34,7 @@ def machine():
 
 
 def write(path, value):
-    """Whole or not at all: whoever is broken off leaves what was written before."""
+    """Writes the file atomically: an interrupted process leaves the previous content."""
     draft = path.with_name(path.name + ".part")
     draft.write_text(json.dumps(value, indent=1) + "\n")
     draft.replace(path)
@@ -64,7 +64,7 @@ def mark(process):
     now, folder = time.perf_counter(), pathlib.Path(f"/proc/{process.pid}")
     faults = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[7])
     highest = re.search(r"VmHWM:\s*(\d+) kB", (folder / "status").read_text())  # missing once the process has ended
-    (folder / "clear_refs").write_text("5")  # the highest begins anew
+    (folder / "clear_refs").write_text("5")  # resets the peak
     return now, faults, int(highest[1]) * 1024 if highest else 0
 
 
@@ -98,14 +98,14 @@ def peer_command(folder, request):
 def run_peer(folder, request, environment):
     environment = {"HF_HUB_OFFLINE": "1"} | environment
     lines, seen = run(peer_command(folder, request), environment, lambda line: line.startswith('{"loss"'))
-    told = [json.loads(line) for line in lines if line.startswith('{"loss"')]
+    printed = [json.loads(line) for line in lines if line.startswith('{"loss"')]
     parameters = next(json.loads(line)["parameters"] for line in lines if line.startswith('{"parameters"'))
-    return {"seconds": [t["seconds"] for t in told], "losses": [t["loss"] for t in told],
-            "faults": [t["faults"] for t in told], "parameters": parameters, **seen}
+    return {"seconds": [t["seconds"] for t in printed], "losses": [t["loss"] for t in printed],
+            "faults": [t["faults"] for t in printed], "parameters": parameters, **seen}
 
 
 def write_experiment(options, folder, request, steps, more):
-    """An experiment on the data that request names; the tables of more go over its own, key by key."""
+    """Writes an experiment on the data named in `request`; the tables of `more` override its own, key by key."""
     tables = {
         "model": {"path": str(options.model)},
         "data": {"train": request["files"][0], "format": request["format"], "max_length": request["max_length"]},
@@ -133,9 +133,9 @@ def memory_by_name(lines, start):
 def run_ours(options, folder, experiment):
     lines, seen = run([options.build / "bin" / "peft-run", experiment], {"OMP_NUM_THREADS": str(options.threads)},
                       lambda line: re.match(r"step \d+/", line))
-    told = [json.loads(line) for line in (folder / "out" / "metrics.jsonl").read_text().splitlines()]
-    told = [line for line in told if "loss" in line]
+    printed = [json.loads(line) for line in (folder / "out" / "metrics.jsonl").read_text().splitlines()]
+    printed = [line for line in printed if "loss" in line]
     faults = [after[1] - before[1] for before, after in zip(seen["marks"], seen["marks"][1:])]
     parameters = next(line.split()[2] for line in lines if line.startswith("trainable params:"))
-    return {"seconds": [t["seconds"] for t in told], "losses": [t["loss"] for t in told], "faults": [0, *faults],
+    return {"seconds": [t["seconds"] for t in printed], "losses": [t["loss"] for t in printed], "faults": [0, *faults],
             "parameters": int(parameters.replace(",", "")), "components": memory_by_name(lines, "at the peak:"), **seen}

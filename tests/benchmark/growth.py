@@ -144,20 +144,20 @@ def measure(options, folder, contestant, choice):
 
 def check_alike(name, contestant, record, others):
     """A difference would mean that the contestants did not do the same work; the first loss does not depend on A, as B is 0."""
-    for other, told in others.items():
-        if "step" not in told:
+    for other, measured in others.items():
+        if "step" not in measured:
             continue
-        apart = abs(record["losses"][0] - told["losses"][0]) / told["losses"][0]
-        if record["parameters"] != told["parameters"] or apart > 1e-4:
+        apart = abs(record["losses"][0] - measured["losses"][0]) / measured["losses"][0]
+        if record["parameters"] != measured["parameters"] or apart > 1e-4:
             raise RuntimeError(f"{name}: {contestant} learns {record['parameters']} parameters and begins with loss "
-                               f"{record['losses'][0]}, {other} {told['parameters']} and {told['losses'][0]}")
+                               f"{record['losses'][0]}, {other} {measured['parameters']} and {measured['losses'][0]}")
 
 
-def expected(told, contestant, axis, value):
+def expected(measured, contestant, axis, value):
     """What a point should need by the straight line through the two measured before it on its axis; 0 where there are none."""
     if not AXES[axis].numeric():
         return 0
-    records = [(v, told.get(point_name(axis, v), {}).get(contestant, {})) for v in AXES[axis].values if v < value]
+    records = [(v, measured.get(point_name(axis, v), {}).get(contestant, {})) for v in AXES[axis].values if v < value]
     known = [(v, record["training_peak"]) for v, record in records if "step" in record]
     if len(known) < 2:
         return 0
@@ -170,25 +170,25 @@ def begin(options):
     about = {"machine": common.machine(), "model": options.model.name, "threads": options.threads, "steps": options.steps}
     if not options.out.exists():
         return about | {"points": {}}
-    told = json.loads(options.out.read_text())
+    measured = json.loads(options.out.read_text())
     for key, value in about.items():
-        if told[key] != value:
-            sys.exit(f"{options.out}: measured with {key} {told[key]}, which is now {value}; name another file")
-    return told
+        if measured[key] != value:
+            sys.exit(f"{options.out}: measured with {key} {measured[key]}, which is now {value}; name another file")
+    return measured
 
 
 def measure_all(options):
-    told = begin(options)
+    measured = begin(options)
     limit = options.limit_gib * 2**30
     with tempfile.TemporaryDirectory() as scratch:
         for axis, value in points(options.axes):
             name = point_name(axis, value)
-            of_point = told["points"].setdefault(name, {})
+            of_point = measured["points"].setdefault(name, {})
             for contestant in options.contestants:
                 alone = AXES[axis].only_ours and name != "base" and contestant != "ours"
                 if alone or "step" in of_point.get(contestant, {}):
                     continue
-                need = expected(told["points"], contestant, axis, value)
+                need = expected(measured["points"], contestant, axis, value)
                 if need > limit:
                     record = {"expected": need, "limit": limit}
                     text = f"left out, {need / 2**30:.1f} GiB expected"
@@ -197,13 +197,13 @@ def measure_all(options):
                     check_alike(name, contestant, record, of_point)
                     text = f"{record['step']:.2f} s, {record['training_peak'] / 2**30:.2f} GiB"
                 of_point[contestant] = record
-                common.write(options.out, told)
+                common.write(options.out, measured)
                 print(f"{name}: {CONTESTANTS[contestant]} {text}", file=sys.stderr, flush=True)
 
 
-def records(told, axis):
+def records(measured, axis):
     """Of each value of an axis, what each contestant with any figure on it has: {value: {contestant: record}}."""
-    of_values = {value: told["points"].get(point_name(axis, value), {}) for value in AXES[axis].values}
+    of_values = {value: measured["points"].get(point_name(axis, value), {}) for value in AXES[axis].values}
     shown = ["ours"] if AXES[axis].only_ours else list(CONTESTANTS)
     shown = [contestant for contestant in shown if any(contestant in of_value for of_value in of_values.values())]
     return {value: {contestant: of_value.get(contestant, {}) for contestant in shown} for value, of_value in of_values.items()}
@@ -237,7 +237,7 @@ def components_table(axis, of_values):
         record = of_value.get("ours", {})
         if "step" not in record:
             continue
-        plan, seen = ([told.get(component, 0) for component in COMPONENTS] for told in (record["plan"], record["components"]))
+        plan, seen = ([measured.get(component, 0) for component in COMPONENTS] for measured in (record["plan"], record["components"]))
         lines.append([str(value), f"{record['parameters']:,}", f"{sum(plan) / 2**20:.0f}", f"{sum(seen) / 2**20:.0f}",
                       f"{sum(plan) / sum(seen):.2f}", *(f"{size / 2**20:.1f}" for size in seen)])
     header = [AXES[axis].label, "trainable parameters", "plan", "peak", "plan / peak", *COMPONENTS]
@@ -286,7 +286,7 @@ def draw(figure, axis, of_values):
     figure.legend(handles, labels, loc="outside upper center", ncols=len(labels), frameon=False)
 
 
-def save_plots(told, folder):
+def save_plots(measured, folder):
     """The same figures make the same files: no date, no random names."""
     try:
         import matplotlib
@@ -295,7 +295,7 @@ def save_plots(told, folder):
         sys.exit("the plots need matplotlib: pip install matplotlib (without --folder, --draw writes the tables alone)")
     folder.mkdir(parents=True, exist_ok=True)
     for axis in AXES:
-        of_values = records(told, axis)
+        of_values = records(measured, axis)
         if not measured(of_values):
             continue
         with matplotlib.rc_context({"svg.hashsalt": "peft", "svg.fonttype": "none", "font.size": 9}):
@@ -309,20 +309,20 @@ def measured(of_values):
     return sum(any("step" in record for record in of_value.values()) for of_value in of_values.values()) > 1
 
 
-def introduction(told):
-    base = told["points"].get("base", {})
+def introduction(measured):
+    base = measured["points"].get("base", {})
     loading = "; ".join(f"{CONTESTANTS[contestant]} {base[contestant]['peak'] / 2**30:.2f} GiB" for contestant in CONTESTANTS
                         if "step" in base.get(contestant, {}))
-    return (f"{told['machine']}; {told['threads']} threads used, {told['model']}, float32. Seconds: median of {told['steps']} "
+    return (f"{measured['machine']}; {measured['threads']} threads used, {measured['model']}, float32. Seconds: median of {measured['steps']} "
             f"steps after {WARM} warm-up step. GiB: peak resident memory of those steps; including model loading, the processes at "
             f"the base point peaked at: {loading}.")
 
 
 def show(options):
-    told = json.loads(options.draw.read_text())
-    print(introduction(told))
+    measured = json.loads(options.draw.read_text())
+    print(introduction(measured))
     for axis, about in AXES.items():
-        of_values = records(told, axis)
+        of_values = records(measured, axis)
         if not measured(of_values):
             continue
         print(f"\n### {about.title}\n")
@@ -331,7 +331,7 @@ def show(options):
         print(contestants_table(axis, of_values), components_table(axis, of_values), sep="\n\n")
     if options.folder:
         sys.stdout.flush()
-        save_plots(told, options.folder)
+        save_plots(measured, options.folder)
 
 
 def main():

@@ -117,9 +117,9 @@ def settings(method):
 
 def evaluate(options, held_out, *adapter):
     """Loss, and percent of the learned tokens that come out likeliest, of the base or of an adapter."""
-    told = peft_run(options, "eval", "--model", options.model, "--data", held_out, "--precision", options.precision,
+    measured = peft_run(options, "eval", "--model", options.model, "--data", held_out, "--precision", options.precision,
                     "--max-length", options.max_length, "--format", TASKS[options.task][0], *adapter)
-    loss, _, accuracy = told.splitlines()[-1].split()[:3]
+    loss, _, accuracy = measured.splitlines()[-1].split()[:3]
     return float(loss), float(accuracy)
 
 
@@ -142,74 +142,74 @@ def measure(options, folder, files, method):
 
 
 def begin(options):
-    told = {"task": options.task, "machine": common.machine(), "model": options.model.name, "precision": options.precision,
+    measured = {"task": options.task, "machine": common.machine(), "model": options.model.name, "precision": options.precision,
             "threads": options.threads, "steps": options.steps, "batch": options.batch, "max_length": options.max_length,
             "held_out": options.held_out, "seed": options.seed, "methods": {}}
     if not options.out.exists():
-        return told
+        return measured
     before = json.loads(options.out.read_text())
-    different = [key for key in SAME if before.get(key) != told[key]]
+    different = [key for key in SAME if before.get(key) != measured[key]]
     if different:
         sys.exit(f"{options.out} was measured otherwise ({', '.join(different)}): name another file")
     return before
 
 
 def run_all(options):
-    told, failed = begin(options), []
-    wanted = [name for name in methods(options) if "step" not in told["methods"].get(name, {})]
+    measured, failed = begin(options), []
+    wanted = [name for name in methods(options) if "step" not in measured["methods"].get(name, {})]
     with tempfile.TemporaryDirectory(prefix="peft_methods_") as scratch:
         files = split(options, pathlib.Path(scratch))
-        if wanted and "base_loss" not in told:
-            told["base_loss"], told["base_accuracy"] = evaluate(options, files[1])
+        if wanted and "base_loss" not in measured:
+            measured["base_loss"], measured["base_accuracy"] = evaluate(options, files[1])
         for method in wanted:
             folder = pathlib.Path(scratch) / method
             folder.mkdir()
             try:
                 record = measure(options, folder, files, method)
-                text = f"{told['base_loss']:.4f} → {record['eval_loss']:.4f}, {record['step']:.2f} s a step"
+                text = f"{measured['base_loss']:.4f} → {record['eval_loss']:.4f}, {record['step']:.2f} s a step"
             except (RuntimeError, FileNotFoundError) as error:
                 record = {"error": str(error)}
                 text = f"failed: {error}"
                 failed.append(method)
-            told["methods"][method] = record
-            common.write(options.out, told)
+            measured["methods"][method] = record
+            common.write(options.out, measured)
             print(f"{method}: {text}", file=sys.stderr, flush=True)
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")
 
 
-def ranked(told):
+def ranked(measured):
     """What was measured, the lowest loss first."""
-    known = [(name, record) for name, record in told["methods"].items() if "step" in record]
+    known = [(name, record) for name, record in measured["methods"].items() if "step" in record]
     return sorted(known, key=lambda item: item[1]["eval_loss"])
 
 
-def introduction(told):
-    _, about = TASKS[told["task"]]
-    return (f"{told['machine']}; {told['threads']} threads used, {told['model']}, {told['precision']}. {about}, "
-            f"{told['steps']} steps of {told['batch']} examples truncated to {told['max_length']} tokens; loss and top-1 token "
-            f"accuracy on {told['held_out']} held-out examples, which are {told['base_loss']:.4f} and {told['base_accuracy']:.1f} % "
-            f"without an adapter. s/step: median. GiB: peak resident memory of training. One run each (seed {told['seed']}), with the "
+def introduction(measured):
+    _, about = TASKS[measured["task"]]
+    return (f"{measured['machine']}; {measured['threads']} threads used, {measured['model']}, {measured['precision']}. {about}, "
+            f"{measured['steps']} steps of {measured['batch']} examples truncated to {measured['max_length']} tokens; loss and top-1 token "
+            f"accuracy on {measured['held_out']} held-out examples, which are {measured['base_loss']:.4f} and {measured['base_accuracy']:.1f} % "
+            f"without an adapter. s/step: median. GiB: peak resident memory of training. One run each (seed {measured['seed']}), with the "
             f"options and the learning rate of the method's `example.toml`, except for `OWN` in `tests/benchmark/methods.py`: the "
             f"table does not show what another learning rate, rank or task would give.")
 
 
-def table(told):
+def table(measured):
     header = ["method", "trainable params", "lr", "eval loss", "reduction", "token acc., %", "s/step", "GiB", "file, KiB"]
     lines = [[f"`{name}`", f"{r['parameters']:,}", f"{r['lr']:g}", f"{r['eval_loss']:.4f}",
-              f"{told['base_loss'] - r['eval_loss']:.4f}", f"{r['accuracy']:.1f}", f"{r['step']:.2f}",
-              f"{r['training_peak'] / 2**30:.2f}", f"{r['file'] / 2**10:,.0f}"] for name, r in ranked(told)]
+              f"{measured['base_loss'] - r['eval_loss']:.4f}", f"{r['accuracy']:.1f}", f"{r['step']:.2f}",
+              f"{r['training_peak'] / 2**30:.2f}", f"{r['file'] / 2**10:,.0f}"] for name, r in ranked(measured)]
     return common.markdown(header, lines)
 
 
-def save_plot(told, path):
+def save_plot(measured, path):
     """The same figures make the same file: no date, no random names."""
     try:
         import matplotlib
         from matplotlib.figure import Figure
     except ImportError:
         sys.exit("the plot needs matplotlib: pip install matplotlib")
-    shown = list(reversed(ranked(told)))
+    shown = list(reversed(ranked(measured)))
     names = [name for name, _ in shown]
     panels = [("held-out loss", lambda r: r["eval_loss"]), ("trainable parameters", lambda r: r["parameters"]),
               ("seconds per step", lambda r: r["step"]), ("peak memory, GiB", lambda r: r["training_peak"] / 2**30)]
@@ -229,12 +229,12 @@ def save_plot(told, path):
 
 
 def section(file):
-    told = json.loads(file.read_text())
-    if not ranked(told):
+    measured = json.loads(file.read_text())
+    if not ranked(measured):
         sys.exit(f"{file} holds no measured method")
-    plot = IMAGES / f"methods-{told['task']}.svg"
-    save_plot(told, plot)
-    return f"{textwrap.fill(introduction(told), 128)}\n\n{table(told)}\n\n![Held-out loss, trainable parameters, seconds per step and peak memory by method](images/{plot.name})\n"
+    plot = IMAGES / f"methods-{measured['task']}.svg"
+    save_plot(measured, plot)
+    return f"{textwrap.fill(introduction(measured), 128)}\n\n{table(measured)}\n\n![Held-out loss, trainable parameters, seconds per step and peak memory by method](images/{plot.name})\n"
 
 
 def draw(options):

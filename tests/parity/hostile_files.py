@@ -1,4 +1,4 @@
-"""What the tests of hostile input break: a small model, adapter, GGUF file and experiment, and the pieces that they are made of."""
+"""Small valid files that the tests of hostile input break: a model, adapter, GGUF file and experiment, and their parts."""
 
 import json
 import os

@@ -1,5 +1,5 @@
-"""What the parity tests of methods share: one run of peft-run with a method's options, and the promises made of every method
-that HF PEFT has, too."""
+"""Shared by the parity tests of methods: one run of peft-run with a method's options, and the checks for every method that HF PEFT has
+too."""
 
 import json
 import warnings
@@ -24,8 +24,8 @@ def toml(value):
 
 
 def train(run, folder, method, adapter, name="run", steps=1, lr=1e-2, batch_size=len(TEXTS), model="", data="", more=""):
-    """What peft-run writes for these options: the folder, the tensors and the config. `model`, `data`: further options of those
-    tables, `more`: of [training], and further tables."""
+    """Trains with these options; returns the folder, the tensors and the config. `model` and `data` add options to those tables,
+    `more` adds options to [training] and further tables."""
     (folder / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     lines = "".join(f"{key} = {toml(value)}\n" for key, value in adapter.items())
     experiment = folder / f"{name}.toml"
@@ -71,12 +71,12 @@ def form(tensors):
 
 
 def in_order(value):
-    """A list of names sorted: PEFT writes its sets as they come."""
+    """Sorts a list of names, because HF PEFT writes its sets in any order."""
     return sorted(value) if isinstance(value, list) and all(isinstance(item, str) for item in value) else value
 
 
 def check_refusal(run, folder, method, options, told):
-    """A training run with these options ends with exit code 2, says `told`, and leaves nothing."""
+    """Checks that a run with these options ends with exit code 2 and this message, and writes nothing."""
     save_llama(folder / "model", attention_bias=True, mlp_bias=True)
     (folder / "train.jsonl").write_text('{"text": "one"}\n')
     lines = "".join(f"{key} = {toml(value)}\n" for key, value in options.items())
@@ -89,7 +89,7 @@ def check_refusal(run, folder, method, options, told):
 
 
 def check_form(run, folder, method, config_class, adapter):
-    """The same tensors under the same names and the same config as PEFT's. The folder and the tensors."""
+    """Checks that tensors, names and config equal HF PEFT's. Returns the folder and the tensors."""
     ours, tensors, config = train(run, folder, method, adapter)
 
     with warnings.catch_warnings():
@@ -113,10 +113,10 @@ def check_form(run, folder, method, config_class, adapter):
 
 
 def check_saved_form(run, folder, method, config_class, adapter):
-    """check_form; and PEFT finds all in it that it looks for."""
+    """check_form, and HF PEFT finds all keys that it expects."""
     ours, tensors = check_form(run, folder, method, config_class, adapter)
 
-    # No key is missing or unknown, and every tensor is where PEFT wants it.
+    # No key is missing or unknown, and every tensor ends up in the right place.
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         loaded = peft.PeftModel.from_pretrained(base_model(folder), ours)
@@ -131,7 +131,7 @@ def check_saved_form(run, folder, method, config_class, adapter):
 
 
 def batch(tokenizer):
-    """Every text with the end token, laid out as rows; the loss looks at all of it."""
+    """Every text with the end token as a padded row; all tokens are targets."""
     rows = [tokenizer.encode(text) + [tokenizer.eos_token_id] for text in TEXTS]
     width = max(map(len, rows))
     ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
@@ -140,7 +140,7 @@ def batch(tokenizer):
 
 
 def made_there(folder, config, options):
-    """PEFT's model with all that it trains moved from its start by random numbers, and saved to folder / "theirs"."""
+    """Returns HF PEFT's model with random changes to all trainable tensors, saved to folder / "theirs"."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = peft.get_peft_model(base_model(folder), config(task_type="CAUSAL_LM", **options))
@@ -155,8 +155,8 @@ def made_there(folder, config, options):
 
 
 def train_there(folder, model, steps, optimizer=None, after_step=lambda model, step: None, tokenizer=None):
-    """The losses of several steps of AdamW on all texts at once. `after_step`: what PEFT leaves to the training loop, called
-    before gradients are cleared; `tokenizer`: another than the base's."""
+    """Returns the losses of several steps of AdamW on all texts at once. `after_step` is what HF PEFT leaves to the training loop,
+    called before gradients are cleared; `tokenizer` replaces the base's."""
     optimizer = optimizer or torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
     data = batch(tokenizer or transformers.AutoTokenizer.from_pretrained(folder / "model"))
     losses = []
@@ -171,8 +171,8 @@ def train_there(folder, model, steps, optimizer=None, after_step=lambda model, s
 
 
 def check_training(run, folder, method, adapter, steps=8, optimizer=None, peer=None, after_step=lambda model, step: None):
-    """The same losses and the same weights after several steps of AdamW from the same start; PEFT's losses. `peer`: makes PEFT's
-    trainable model of a folder, where PeftModel.from_pretrained does not; `after_step`: see train_there."""
+    """Checks that losses and weights are equal after several steps of AdamW from the same initialization. Returns HF PEFT's losses.
+    `peer` makes its trainable model of a folder where PeftModel.from_pretrained does not; `after_step`: see train_there."""
     start, _, _ = train(run, folder, method, adapter, name="start", lr=0.0)
     ours, tensors, _ = train(run, folder, method, adapter, steps=steps)
     losses = losses_of(ours)

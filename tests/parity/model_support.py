@@ -1,4 +1,4 @@
-"""What the parity tests of models share: random examples and the peer's answer, one run of model_tool or plugin_tool."""
+"""Shared by the parity tests of models: random examples and the peer's answer, one run of model_tool or plugin_tool."""
 
 import json
 import os
@@ -9,23 +9,19 @@ from pathlib import Path
 import torch
 import transformers
 from safetensors.torch import load_file
+from figures import note_difference
 from text_support import absent
 
 
-#: (test, what was compared) → (largest difference, its bound): the table that conftest.py prints at the end
-DIFFERENCES = {}
-
-
 def within(what, difference, bound):
-    """Asserts difference <= bound, and notes how much of the bound it took."""
+    """Asserts difference <= bound, and records the difference for the table at the end."""
     difference, bound = float(difference), float(bound)
-    row = (os.environ.get("PYTEST_CURRENT_TEST", "").split("::")[-1].removesuffix(" (call)"), what)
-    DIFFERENCES[row] = max(DIFFERENCES.get(row, (0.0, bound)), (difference, bound))
+    note_difference(os.environ.get("PYTEST_CURRENT_TEST", "").split("::")[-1].removesuffix(" (call)"), what, difference, bound)
     assert difference <= bound, f"{what}: {difference:.2e} is more than {bound:.0e}"
 
 
 def apart(ours, theirs):
-    """The largest difference of two tensors of one shape and dtype, by theirs' largest value."""
+    """The largest difference of two tensors of one shape and dtype, relative to the largest value of `theirs`."""
     assert ours.shape == theirs.shape and ours.dtype == theirs.dtype
     return (ours - theirs).abs().max() / theirs.abs().max()
 
@@ -38,7 +34,7 @@ def farthest(ours, theirs):
 
 
 def run_tool(name, request):
-    """The standard output of tests/framework/<name> for one request."""
+    """Returns the standard output of tests/framework/<name> for one request."""
     build = os.environ.get("PEFT_BUILD", "")
     tool = Path(build) / "tests" / "framework" / name
     if not build or not tool.exists():
@@ -52,14 +48,14 @@ def run_tool(name, request):
 
 
 def peer_of_gguf(path, dtype=torch.float32):
-    """transformers' model of a GGUF, which it dequantises with the gguf package."""
+    """transformers' model of a GGUF, which it dequantizes with the gguf package."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=dtype)
 
 
 def peer_step(loss, optimizer, max_norm=None):
-    """One step of the peer's loop, clipped where max_norm says so; the loss as a number."""
+    """Takes one step of the peer's loop, clipped to max_norm if given; returns the loss as a number."""
     loss.backward()
     if max_norm is not None:
         torch.nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], max_norm)
@@ -69,7 +65,7 @@ def peer_step(loss, optimizer, max_norm=None):
 
 
 def losses_of(folder, key="loss"):
-    """What a run's trainer_state.json logged under this key, step by step."""
+    """Returns what a run's trainer_state.json logged under this key, step by step."""
     history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
     return [entry[key] for entry in history if key in entry]
 
@@ -100,12 +96,13 @@ def random_examples(vocabulary, lengths=(17, 5, 23), masked=0.3):
 
 
 def peer_answer(model, examples):
-    """The same by transformers, one example at a time: logits end to end, and the mean loss over supervised tokens."""
+    """Returns what model_answer() does, by transformers, one example at a time: concatenated logits, and the mean loss over target
+    tokens."""
     logits, total, supervised = [], 0.0, 0
     for ids, labels in examples:
         out = model(input_ids=torch.tensor([ids])).logits[0]
         logits.append(out[-len(ids):])
-        if len(out) > len(ids):  # behind virtual tokens, the last of which predicts the first one
+        if len(out) > len(ids):  # after virtual tokens, the last of which predicts the first real one
             labels = [-100, *labels]
         target = torch.tensor(labels[1:])
         rows = out[-len(labels):-1]

@@ -1,6 +1,6 @@
-"""Promises about a tokenizer saved beside an adapter that speaks otherwise than the base's: its chat template and its end token are
-those of every command that takes the folder, as they are for who loads the tokenizer from it in Python; merged, or gone on from,
-they come along; adapters that contradict each other are refused."""
+"""An adapter saved with a tokenizer that differs from the base's: every command that takes the folder uses its chat template and end
+token, as Python does when it loads the tokenizer from there; merging and continued training keep them; adapters that contradict
+each other are refused."""
 
 import itertools
 import json
@@ -61,7 +61,7 @@ def generated_there(folder, prompt):
     return made[0, ids.shape[1]:].tolist()
 
 
-def test_generated_it_is_what_python_generates(run, folder):
+def test_generation_equals_transformers(run, folder):
     words, ended = of_adapter(folder), 0
     for prompt, end in itertools.product(("one", "x y z"), "eatxzQ0~"):
         words.eos_token = end
@@ -75,7 +75,7 @@ def test_generated_it_is_what_python_generates(run, folder):
     assert ended > 0  # else the end token is not tested
 
 
-def test_judged_on_what_the_template_makes(run, folder):
+def test_eval_uses_the_saved_template(run, folder):
     """Of a conversation the answer and its end are learned: four tokens here, as the template has the end token."""
     told = run("peft-run", "eval", "--model", folder / "model", "--data", folder / "train.jsonl", "--adapter", folder / "theirs")
     words = of_adapter(folder)
@@ -90,7 +90,7 @@ def test_judged_on_what_the_template_makes(run, folder):
     assert float(told.stdout.splitlines()[-1].split()[0]) == pytest.approx(expected, abs=1e-4)
 
 
-def test_gone_on_from_it_comes_along(run, folder):
+def test_continued_training_keeps_the_tokenizer(run, folder):
     assert "chat template" in run("peft-run", experiment(folder, 'name = "lora"', "alone"), code=3).stderr
     run("peft-run", experiment(folder, 'init_from = "theirs"'))
     words = of_adapter(folder, "run")
@@ -103,8 +103,8 @@ def test_gone_on_from_it_comes_along(run, folder):
     assert words.encode("some words") == of_adapter(folder).encode("some words")
 
 
-def test_of_the_base_it_stays(run, folder):
-    """An adapter with a tokenizer that says nothing else changes nothing, and none is written beside what it becomes."""
+def test_base_tokenizer_is_not_copied(run, folder):
+    """An adapter whose tokenizer equals the base's changes nothing, and no tokenizer is saved with what it becomes."""
     transformers.AutoTokenizer.from_pretrained(folder / "model").save_pretrained(folder / "theirs")
     (folder / "theirs" / "chat_template.jinja").unlink(missing_ok=True)
     (folder / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
@@ -112,14 +112,14 @@ def test_of_the_base_it_stays(run, folder):
     assert not (folder / "run" / "tokenizer_config.json").exists()
 
 
-def test_written_over_nothing_of_it_is_left(run, folder):
+def test_overwrite_removes_old_tokenizer_files(run, folder):
     run("peft-run", experiment(folder, 'init_from = "theirs"'))
     (folder / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     run("peft-run", experiment(folder, 'name = "lora"'), "--set", "training.overwrite_output_dir=true")
     assert not {path.name for path in (folder / "run").iterdir()} & {"tokenizer_config.json", "chat_template.jinja"}
 
 
-def test_two_that_contradict_each_other(run, folder):
+def test_conflicting_tokenizers_are_refused(run, folder):
     shutil.copytree(folder / "theirs", folder / "other")
     both = ["--model", folder / "model", "--prompt", "x", "--adapter", folder / "theirs", "--adapter", folder / "other"]
     run("peft-run", "generate", *both)

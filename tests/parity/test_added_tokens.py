@@ -1,7 +1,7 @@
-"""Promises about tokens added to a base's vocabulary ([model] added_tokens), with a tied head and without, whatever trains them: the
-tokenizer saved beside the adapter has HF's ids; HF PEFT's AutoPeftModel takes the folder as it is and computes the same, and what
-PEFT saves of a resized model is the same model here; training goes the way it goes there; merged, or gone on from, it is the same
-model; the commands know the tokens; what cannot be is refused."""
+"""Tokens added to a base's vocabulary ([model] added_tokens), with and without a tied head, whatever trains them: the saved tokenizer
+has HF's ids; HF PEFT's AutoPeftModel loads the folder and computes the same, and a resized model that HF PEFT saves computes the
+same here; training takes the same steps; merging and continued training preserve the model; the commands use the tokens; invalid
+settings are refused."""
 
 import json
 import shutil
@@ -96,7 +96,7 @@ def made_there(folder, case, tokenizer=True):
 
 @every
 @tied_or_not
-def test_made_here(run, tmp_path, case, tied):
+def test_saved_file_equals_hf_peft(run, tmp_path, case, tied):
     """The folder is PEFT's: its keys are among those that PEFT would write, whose others are repeats."""
     tiny(tmp_path, tied)
     method, _, options = CASES[case]
@@ -125,7 +125,7 @@ def test_made_here(run, tmp_path, case, tied):
 @every
 @tied_or_not
 @pytest.mark.parametrize("tokenizer", [True, False], ids=["with_tokenizer", "without"])
-def test_made_there(tmp_path, case, tied, tokenizer):
+def test_loads_adapter_from_hf_peft(tmp_path, case, tied, tokenizer):
     tiny(tmp_path, tied)
     model, examples = made_there(tmp_path, case, tokenizer), random_examples(261)
     with torch.no_grad():
@@ -136,7 +136,7 @@ def test_made_there(tmp_path, case, tied, tokenizer):
 
 @pytest.mark.parametrize("case", ["whole", "rows", "rows_alone"])
 @tied_or_not
-def test_training_goes_as_in_python(run, tmp_path, case, tied):
+def test_training_equals_hf_peft(run, tmp_path, case, tied):
     tiny(tmp_path, tied)
     method, _, options = CASES[case]
     start, _, _ = train(run, tmp_path, method, options, name="start", lr=0.0, model=MODEL)
@@ -155,7 +155,7 @@ def test_training_goes_as_in_python(run, tmp_path, case, tied):
 
 @pytest.mark.parametrize("case", ["nothing", "whole", "rows", "rows_of_head", "adapted", "rows_alone"])
 @tied_or_not
-def test_merged_it_is_the_same_model(run, tmp_path, case, tied):
+def test_merge_preserves_outputs(run, tmp_path, case, tied):
     tiny(tmp_path, tied)
     model, examples = made_there(tmp_path, case), random_examples(261)
     run("peft-run", "merge", "--model", tmp_path / "model", "--adapter", tmp_path / "theirs", "--output", tmp_path / "out")
@@ -170,7 +170,7 @@ def test_merged_it_is_the_same_model(run, tmp_path, case, tied):
     assert [words.convert_tokens_to_ids(token) for token in ADDED] == NEW
 
 
-def test_commands_know_the_tokens(run, tmp_path):
+def test_commands_use_added_tokens(run, tmp_path):
     tiny(tmp_path)
     ours, _, _ = train(run, tmp_path, "lora", CASES["rows"][2], steps=20, lr=5e-2, model=MODEL, more="save_every = 10")
     plan = run("peft-run", "plan", tmp_path / "run.toml").stdout
@@ -190,13 +190,13 @@ def test_commands_know_the_tokens(run, tmp_path):
     base, adapted = (float(line.split()[0]) for line in rows.splitlines()[-2:])
     assert adapted < base < 20  # the base has rows for the tokens, too
 
-    # Going on from it, the tokens come with it.
+    # Continued training keeps the tokens.
     again, same, _ = train(run, tmp_path, "lora", {"init_from": "run"}, name="again", lr=0.0)
     tensors = load_file(ours / "adapter_model.safetensors")
     assert same.keys() == tensors.keys() and all(torch.equal(same[name], tensors[name]) for name in tensors)
     assert (again / "tokenizer.json").read_bytes() == (ours / "tokenizer.json").read_bytes()
 
-    # A run that goes on from its checkpoint has them, too.
+    # A run that resumes from its checkpoint has them, too.
     shutil.copytree(ours, tmp_path / "whole")
     shutil.rmtree(ours / "checkpoint-20")
     run("peft-run", tmp_path / "run.toml", "--resume")
@@ -208,7 +208,7 @@ def test_commands_know_the_tokens(run, tmp_path):
         assert "low-rank" in told and not (tmp_path / as_what).exists()
 
 
-def test_exported_as_lora_it_keeps_them(run, tmp_path):
+def test_export_as_lora_keeps_added_tokens(run, tmp_path):
     tiny(tmp_path)
     ours, _, _ = train(run, tmp_path, "lora", {}, steps=2, model=MODEL)
     run("peft-run", "export", "--as", "lora", "--model", tmp_path / "model", "--adapter", ours, "--output", tmp_path / "out")
@@ -221,7 +221,7 @@ def test_exported_as_lora_it_keeps_them(run, tmp_path):
     assert "another vocabulary" in told and not (tmp_path / "gguf").exists()
 
 
-def test_written_over_nothing_of_it_is_left(run, tmp_path):
+def test_overwrite_removes_old_tokenizer_files(run, tmp_path):
     """A later adapter without added tokens is not read with those of the one before."""
     tiny(tmp_path)
     ours, _, _ = train(run, tmp_path, "lora", {}, model=MODEL)
@@ -232,7 +232,7 @@ def test_written_over_nothing_of_it_is_left(run, tmp_path):
     assert transformers.AutoConfig.from_pretrained(tmp_path / "out").vocab_size == 258
 
 
-def test_rows_that_there_are_are_not_made_anew(run, tmp_path):
+def test_existing_rows_are_not_reinitialized(run, tmp_path):
     """A vocabulary with rows to spare takes tokens without growing."""
     save_llama(tmp_path / "model", vocab_size=300)
     ours, tensors, _ = train(run, tmp_path, "trainable_tokens", {"token_indices": NEW}, model=MODEL)
@@ -241,8 +241,8 @@ def test_rows_that_there_are_are_not_made_anew(run, tmp_path):
     assert len(transformers.AutoTokenizer.from_pretrained(ours)) == 261
 
 
-def test_a_shorter_embedding(tmp_path):
-    """PEFT's of a base that was cut to its tokenizer."""
+def test_embedding_shorter_than_vocabulary(tmp_path):
+    """HF PEFT's adapter of a base that was truncated to its tokenizer."""
     save_llama(tmp_path / "model", vocab_size=300)
     model = base_model(tmp_path)
     model.resize_token_embeddings(270)
@@ -256,11 +256,11 @@ def test_a_shorter_embedding(tmp_path):
     within("logits", apart(model_answer(tmp_path, tmp_path / "model", examples, adapter=tmp_path / "theirs")["logits"], expected), 2e-5)
 
 
-def test_what_cannot_be_added(run, tmp_path):
+def test_invalid_added_tokens(run, tmp_path):
     tiny(tmp_path)
     ours, _, _ = train(run, tmp_path, "lora", {}, model=MODEL)
-    for tokens, told in ((["<s>"], "'<s>' is in the vocabulary already"), (["<t>", "<t>"], "'<t>' is in the vocabulary already"),
-                         ([""], "one has no text")):
+    for tokens, told in ((["<s>"], "'<s>' is already in the vocabulary"), (["<t>", "<t>"], "'<t>' is already in the vocabulary"),
+                         ([""], "a token is empty")):
         refused = run("peft-run", "plan", tmp_path / "run.toml", "--set", f"model.added_tokens={json.dumps(tokens)}", code=2)
         assert "[model] added_tokens: " + told in refused.stderr
 

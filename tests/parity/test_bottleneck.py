@@ -1,5 +1,5 @@
-"""Promises of bottleneck adapters, which HF PEFT does not have: a plain torch re-implementation, hooked onto transformers' modules,
-computes the same, has the same gradients and trains the same way."""
+"""Bottleneck adapters, which HF PEFT does not have: a plain torch implementation, hooked into transformers' modules, computes the
+same outputs and gradients and trains the same way."""
 
 import json
 
@@ -66,7 +66,7 @@ def random_tensors(options, sites, width, hidden=32):
 
 
 @every
-def test_it_computes_what_is_said(tmp_path, options, sites, width):
+def test_outputs_and_gradients_equal_reference(tmp_path, options, sites, width):
     save_llama(tmp_path / "model", attention_bias=True, mlp_bias=True)
     tensors = random_tensors(options, sites, width)
     (tmp_path / "adapter").mkdir()
@@ -84,7 +84,7 @@ def test_it_computes_what_is_said(tmp_path, options, sites, width):
 
 
 @every
-def test_training_goes_as_in_python(run, tmp_path, options, sites, width):
+def test_training_equals_hf_peft(run, tmp_path, options, sites, width):
     save_llama(tmp_path / "model")
     start, tensors, config = train(run, tmp_path, "bottleneck", options, name="start", lr=0.0)
     assert {name: tensor.shape for name, tensor in tensors.items()} == {
@@ -104,7 +104,7 @@ def test_selfcheck(run, options, sites, width):
     assert "BROKEN" not in told and "gradients match finite differences" in told
 
 
-def test_it_cannot_be_merged(run, tmp_path):
+def test_merge_is_refused(run, tmp_path):
     save_llama(tmp_path / "model")
     ours, _, _ = train(run, tmp_path, "bottleneck", {})
     told = run("peft-run", "merge", "--model", tmp_path / "model", "--adapter", ours, "--output", tmp_path / "out", code=3).stderr

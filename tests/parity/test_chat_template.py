@@ -1,5 +1,4 @@
-"""Promises that peft renders chat templates as transformers' apply_chat_template(tokenize=False) does, text for text and
-error for error."""
+"""Chat templates render to the same text, and fail with the same error, as transformers' apply_chat_template(tokenize=False)."""
 
 import datetime
 import json
@@ -18,7 +17,7 @@ MISTRAL = (
     "{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}"
     "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
 )
-# What templates in the wild use beside plain loops
+# What published templates use in addition to plain loops
 FEATURES = """{#- a comment -#}
 {%- set ns = namespace(seen=false, count=0) -%}
 {%- macro turn(role, text='none') -%}
@@ -63,7 +62,7 @@ class FixedDate(datetime.datetime):
 
 @pytest.fixture(autouse=True)
 def peers_date(monkeypatch):
-    """The date that peft tells templates, on every day."""
+    """The date that templates see, on every day."""
     monkeypatch.setattr(chat_template_utils, "datetime", FixedDate)
 
 
@@ -125,7 +124,7 @@ def test_date():
     compare(DATE, "<s>", "</s>")
 
 
-def test_raised_error_has_its_place():
+def test_raised_error_reports_its_location():
     request = {"messages": [{"role": "tool", "content": ""}], "add_generation_prompt": False}
     answer = run_tool({"template": "\n\n  {{ raise_exception('no ' + messages[0].role) }}", "bos": "", "eos": ""}, [request])
     assert answer[0]["error"].startswith("chat template: line 3, column ")

@@ -1,6 +1,6 @@
-"""Promises that training data becomes the tokens and labels that Hugging Face's tokenizer and chat template make of it: ids
-equal on real instruction data, and supervised exactly what the template writes for the assistant behind its own generation
-prompt, up to and with the end token."""
+"""Training data becomes the tokens and labels that Hugging Face's tokenizer and chat template produce: equal ids on real instruction
+data, and as targets exactly what the template writes for the assistant after its own generation prompt, up to and including the
+end token."""
 
 import json
 
@@ -36,7 +36,7 @@ def render(tokenizer, messages, **options):
 
 
 def peer(tokenizer, messages):
-    """ids and labels: each assistant turn from behind its generation prompt to its end token. The text is tokenised in one
+    """ids and labels: each assistant turn from after its generation prompt to its end token. The text is tokenized in one
     piece, and a character is supervised if its turn is."""
     last = max(i for i, message in enumerate(messages) if message["role"] == "assistant")
     text = render(tokenizer, messages[: last + 1])
@@ -112,7 +112,7 @@ def test_plain_text_and_completions(tmp_path, model_gguf, data_dir, tokenizer):
     (tmp_path / "completion.jsonl").write_text(lines)
     expected = []
     for prompt, rest in pairs:
-        # A completion begins with a space, which never joins what stands before it.
+        # A completion begins with a space, which never joins what precedes it.
         before, after = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in (prompt.strip(), rest))
         after.append(tokenizer.eos_token_id)
         expected.append({"ids": before + after, "labels": [IGNORED] * len(before) + after})

@@ -1,5 +1,5 @@
-"""Promises what happens on bad input: the designed exit code, a message that says what is wrong, where, and what would be
-right, and not one file written or changed."""
+"""Invalid input: the documented exit code, a message that says what is wrong, where, and what would be right, and no file written or
+changed."""
 
 import json
 import os
@@ -43,13 +43,13 @@ def refused(run, folder, code, *parts, model="model", train="train.jsonl", sets=
     assert "\x1b" not in done.stderr
 
 
-def test_a_sound_one_trains(run, folder):
+def test_valid_experiment_trains(run, folder):
     (folder / "experiment.toml").write_text(EXPERIMENT.format(model="model", train="train.jsonl"))
     run("peft-run", folder / "experiment.toml")
     assert (folder / "out" / "adapter_model.safetensors").exists()
 
 
-def test_output_that_holds_an_adapter_is_kept(run, folder):
+def test_existing_adapter_is_not_overwritten(run, folder):
     (folder / "out").mkdir()
     (folder / "out" / "adapter_model.safetensors").write_text("precious")
     refused(run, folder, 2, "output_dir", "already holds an adapter", "overwrite_output_dir")
@@ -74,14 +74,14 @@ def test_data(run, folder, name, content, parts):
     refused(run, folder, 3, *parts, train=name)
 
 
-def test_no_model(run, folder):
+def test_missing_model(run, folder):
     refused(run, folder, 3, "nowhere", model="nowhere")
     (folder / "hollow").mkdir()
     refused(run, folder, 3, "config.json", model="hollow")
 
 
 @pytest.mark.parametrize("keep", [0, 5, 8, 100, -1])
-def test_safetensors_cut_off(run, folder, keep):
+def test_truncated_safetensors(run, folder, keep):
     file = folder / "model" / "model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
     refused(run, folder, 3, "model.safetensors")
@@ -105,21 +105,21 @@ def test_config_that_is_not_implemented(run, folder):
         refused(run, folder, 3, "config.json", part)
 
 
-def test_names_are_shown_escaped(run, folder):
+def test_names_are_escaped_in_messages(run, folder):
     (folder / "model" / "model.safetensors").unlink()
     index = {"metadata": {}, "weight_map": {"x": "\x1b[31mred.safetensors"}}
     (folder / "model" / "model.safetensors.index.json").write_text(json.dumps(index))
     refused(run, folder, 3, "red.safetensors")
 
 
-def test_a_folder_that_no_toml_file_can_name(run, folder):
+def test_folder_name_that_toml_cannot_hold(run, folder):
     """Refused where resolved.toml would have to name it; taken where only the command line does."""
     odd = folder / os.fsdecode(b"caf\xe9")
     odd.mkdir()
     (odd / "experiment.toml").write_text(EXPERIMENT.format(model=folder / "model", train=folder / "train.jsonl"))
     told = run("peft-run", odd / "experiment.toml", code=2).stderr
     assert "a folder whose name is not UTF-8" in told and "caf\\xe9" in told and not (odd / "out").exists()
-    test_a_sound_one_trains(run, folder)
+    test_valid_experiment_trains(run, folder)
     shutil.copytree(folder / "model", odd / "model")
     of = ["--model", odd / "model", "--adapter", folder / "out"]
     run("peft-run", "export", "--as", "lora", *of, "--output", odd / "lora")
@@ -127,16 +127,16 @@ def test_a_folder_that_no_toml_file_can_name(run, folder):
     assert config["base_model_name_or_path"] == f"{folder}/caf\ufffd/model"
 
 
-def test_patterns_that_match_nothing(run, folder):
+def test_patterns_without_match(run, folder):
     refused(run, folder, 2, "target_modules", "quack_proj", "q_proj", sets=['adapter.target_modules=["quack_proj"]'])
 
 
 @pytest.mark.parametrize("kind", ["adapter", "optimizer", "scheduler", "clipping", "precision"])
-def test_plugins_that_there_are_not(run, folder, kind):
+def test_unknown_plugin(run, folder, kind):
     refused(run, folder, 4, kind, "nonesuch", sets=[f'{kind}.name="nonesuch"'])
 
 
-def test_plugins_that_are_misspelt(run, folder):
+def test_misspelled_plugin(run, folder):
     refused(run, folder, 4, "'lorra' of kind adapter", "did you mean 'lora'?", sets=['adapter.name="lorra"'])
 
 
@@ -153,7 +153,7 @@ def test_plugin_of_another_abi(run, folder, bin_dir):
     refused(run, folder, 4, str(other), "libtorch 9", sets=[f'plugins.paths=["{plugins}"]'])
 
 
-def test_schedule_that_follows_evaluations_which_there_are_not(run, folder):
+def test_plateau_schedule_needs_evaluations(run, folder):
     follows = "scheduler.name=reduce_on_plateau"
     refused(run, folder, 2, "follows the evaluation loss", "data.eval_split", sets=[follows])
     refused(run, folder, 2, "training.eval_every", sets=[follows, "data.eval=train.jsonl"])

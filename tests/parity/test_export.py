@@ -1,6 +1,6 @@
-"""Promises that what peft-run exports is what others read: GGUF files equal those of llama.cpp's own converters byte for byte,
-of the model merged and of the adapter alone, with the true scale of every module; and several adapters become one as HF PEFT's
-add_weighted_adapter makes it."""
+"""Exports are what other programs read: GGUF files equal those of llama.cpp's own converters byte for byte, for the merged model and
+for the adapter alone, with the exact scale of every module; combining adapters gives the result of HF PEFT's
+add_weighted_adapter."""
 
 import json
 import os
@@ -152,7 +152,7 @@ def test_adapter(run, tmp_path, llama_cpp, kind):
     assert f"FROM {tmp_path / 'model'}" in lines and "ADAPTER ./adapter.gguf" in lines
 
 
-def test_adapter_with_its_true_scale(run, tmp_path):
+def test_adapter_scale_is_exact(run, tmp_path):
     """llama.cpp's update, alpha / r · B·A, is PEFT's, whatever scale a module has; llama.cpp's converter loses that."""
     save_llama(tmp_path / "model")
     options = {"use_rslora": True, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}}
@@ -263,7 +263,7 @@ def theirs_combined(folder, names, weights, method, options):
     return model
 
 
-def test_combined_goes_on(run, tmp_path):
+def test_combined_adapter_can_be_trained(run, tmp_path):
     """One adapter of two, merged: as the two merged at once."""
     save_llama(tmp_path / "model")
     peft_adapter(tmp_path, "one", seed=1, target_modules=["q_proj"], lora_alpha=5)
@@ -276,7 +276,7 @@ def test_combined_goes_on(run, tmp_path):
           logits(expected, examples))
 
 
-def test_a_bare_name_is_a_folder_here(run, tmp_path):
+def test_bare_output_name_is_relative_to_working_directory(run, tmp_path):
     """An --output without a folder before it, as one writes it on the command line."""
     save_llama(tmp_path / "model")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
@@ -286,7 +286,7 @@ def test_a_bare_name_is_a_folder_here(run, tmp_path):
         assert list((tmp_path / name).iterdir())
 
 
-def test_what_cannot_be_exported(run, tmp_path):
+def test_export_refuses(run, tmp_path):
     save_llama(tmp_path / "model", tie_word_embeddings=True, attention_bias=True)
     peft_adapter(tmp_path, "bias", target_modules=["q_proj"], bias="all")
     peft_adapter(tmp_path, "lora_bias", target_modules=["q_proj"], lora_bias=True)
@@ -317,5 +317,5 @@ def test_what_cannot_be_exported(run, tmp_path):
     changed = json.loads(tokenizer.read_text())
     changed["normalizer"] = {"type": "NFKC"}
     tokenizer.write_text(json.dumps(changed))
-    assert "none that GGUF has a name for" in refused(3, "--as", "gguf", *adapter("small"))
+    assert "there is no GGUF name for" in refused(3, "--as", "gguf", *adapter("small"))
     assert not [path for path in tmp_path.iterdir() if path.name.startswith("out")]

@@ -1,6 +1,5 @@
-"""Promises that a GGUF file is read as Hugging Face reads it: every tensor bit for bit as the gguf package dequantises it
-(q and k with llama.cpp's permutation undone, as in transformers), the configuration as transformers makes it, and for
-each type of tensor that is implemented."""
+"""A GGUF file is read as Hugging Face reads it: every tensor bit for bit as the gguf package dequantizes it (q and k with llama.cpp's
+permutation undone, as in transformers), the configuration as transformers builds it, for each supported tensor type."""
 
 import json
 import os
@@ -189,7 +188,7 @@ SIMPLE = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
 
 
 @pytest.mark.parametrize("name", SIMPLE)
-def test_quantised_values(tmp_path, name):
+def test_quantized_values(tmp_path, name):
     source = np.random.default_rng(1)
     said = compare_tensors(write_model(tmp_path / "a.gguf", QuantType[name], source, quantised=True))
     assert said["config"]["torch_dtype"] == {"F16": "float16", "BF16": "bfloat16"}.get(name, "float32")
@@ -228,7 +227,7 @@ def llama3_divisors(scaling):
 
 
 @pytest.mark.parametrize("factor", [8.0, 32.0])
-def test_llama3_scaling_is_found_in_the_tensor(tmp_path, factor):
+def test_llama3_rope_scaling_is_read_from_tensor(tmp_path, factor):
     scaling = {"rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     scaling["original_max_position_embeddings"] = 8192
     divisors = llama3_divisors(scaling)
@@ -258,7 +257,7 @@ def test_linear_and_yarn_scaling(tmp_path):
     assert said["config"]["rope_scaling"] == expected
 
 
-def test_other_types_are_named(tmp_path):
+def test_unsupported_tensor_type_is_named(tmp_path):
     writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama")
     writer.add_tensor("token_embd.weight", np.zeros((4, 84), dtype=np.uint8), raw_dtype=QuantType.Q2_K)
     writer.write_header_to_file()

@@ -1,5 +1,5 @@
-"""Promises that adapters come and go between peft and HF PEFT: one made there computes the same here; each key of its file is
-used once, and what does not fit is listed; another base is noticed; several adapters at once add up as they do there."""
+"""Adapters are exchanged with HF PEFT: one made there computes the same here; each key of its file is used once, and mismatched keys
+are listed; a different base is detected; several adapters at once add up as they do there."""
 
 import json
 import warnings
@@ -46,7 +46,7 @@ def close(ours, theirs, bound=1e-5):
         ({}, {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}, "use_rslora": True}),
     ],
 )
-def test_made_there(tmp_path, model, options):
+def test_loads_adapter_from_hf_peft(tmp_path, model, options):
     save_llama(tmp_path / "model", **model)
     theirs = peft_adapter(tmp_path, **options)
     examples = random_examples(258)
@@ -54,8 +54,8 @@ def test_made_there(tmp_path, model, options):
           logits(theirs, examples))
 
 
-def test_without_the_frozen_embedding(tmp_path):
-    """PEFT saves an adapted embedding's own weight beside the adapter; a file without it is as good, another base's is not."""
+def test_file_without_frozen_embedding(tmp_path):
+    """HF PEFT saves an adapted embedding's base weight with the adapter; a file without it is accepted, that of another base is not."""
     save_llama(tmp_path / "model")
     theirs = peft_adapter(tmp_path, target_modules=["embed_tokens"])
     file = tmp_path / "adapter" / "adapter_model.safetensors"
@@ -74,7 +74,7 @@ def test_without_the_frozen_embedding(tmp_path):
 GENERATE = ["generate", "--raw", "--prompt", "a", "--max-new-tokens", "1", "--model"]
 
 
-def test_keys_that_do_not_fit_are_listed(run, tmp_path):
+def test_mismatched_keys_are_listed(run, tmp_path):
     save_llama(tmp_path / "model")
     peft_adapter(tmp_path, r=4)
     file = tmp_path / "adapter" / "adapter_model.safetensors"
@@ -95,7 +95,7 @@ def test_keys_that_do_not_fit_are_listed(run, tmp_path):
     assert "use_qalora" in run("peft-run", *GENERATE, tmp_path / "model", "--adapter", tmp_path / "adapter", code=3).stderr
 
 
-def test_another_base_is_noticed(run, tmp_path):
+def test_different_base_is_detected(run, tmp_path):
     save_llama(tmp_path / "model")
     (tmp_path / "train.jsonl").write_text('{"text": "one"}\n')
     (tmp_path / "experiment.toml").write_text(
@@ -137,7 +137,7 @@ def merged(run, folder, *adapters, model="model", arguments=()):
         ({}, {"target_modules": ["q_proj"], "use_rslora": True, "modules_to_save": ["norm"]}),
     ],
 )
-def test_merged_is_what_peft_merges(run, tmp_path, model, options, shard):
+def test_merge_equals_hf_peft(run, tmp_path, model, options, shard):
     save_llama(tmp_path / "model", shard=shard, **model)
     theirs = peft_adapter(tmp_path, **options)
     examples = random_examples(258)
@@ -166,7 +166,7 @@ def test_two_adapters_add_up(run, tmp_path):
     close(logits(loaded, examples), logits(theirs, examples))
 
 
-def test_the_receipt_of_a_merge(run, tmp_path):
+def test_merge_report(run, tmp_path):
     """In bf16 a small change is mostly lost, and the receipt says how much of it: as counted here from the weights."""
     save_llama(tmp_path / "model", dtype=torch.bfloat16)
     theirs = peft_adapter(tmp_path, target_modules=["q_proj"], lora_alpha=0.01)
@@ -205,7 +205,7 @@ def merged_again(run, folder):
     return transformers.AutoModelForCausalLM.from_pretrained(folder / "wide"), done
 
 
-def test_a_gguf_merges_into_a_folder(run, tmp_path, model_gguf):
+def test_merge_gguf_into_hf_folder(run, tmp_path, model_gguf):
     """SmolLM2's GGUF with an adapter, as a folder that transformers reads: fp32, with tokenizer and template."""
     (tmp_path / "train.jsonl").write_text('{"prompt": "Who are you?", "completion": " I am Ada."}\n')
     (tmp_path / "experiment.toml").write_text(

@@ -1,7 +1,6 @@
-"""Promises of LoRA's layer_replication beside those that test_methods.py makes of its rows: what trains and what there is are counted
-as HF PEFT counts them, and the plan counts the deeper model's activations; the starts of the data see the deeper model; a saved
-adapter is gone on from, generated with and judged on it; merged or exported whole, the deeper model is written; what cannot be is
-refused."""
+"""LoRA's layer_replication, in addition to its rows in test_methods.py: parameters are counted as HF PEFT counts them, and the plan
+counts the deeper model's activations; data-driven initialization uses the deeper model; a saved adapter can be trained further,
+generate and be evaluated; merge and export write the complete deeper model; invalid settings are refused."""
 
 import json
 import re
@@ -28,7 +27,7 @@ def activations(plan):
     return float(size) * {"K": 1, "M": 1024}[unit]
 
 
-def test_it_is_counted_as_in_peft(run, tmp_path):
+def test_parameter_counts_equal_hf_peft(run, tmp_path):
     tiny(tmp_path)
     train(run, tmp_path, "lora", OPTIONS)
     plan = run("peft-run", "plan", tmp_path / "run.toml").stdout
@@ -39,7 +38,7 @@ def test_it_is_counted_as_in_peft(run, tmp_path):
     assert 1.4 < activations(plan) / activations(plain) < 5 / 3 + 0.01
 
 
-def test_starts_of_the_data_see_the_deeper_model(run, tmp_path):
+def test_data_driven_init_uses_the_deeper_model(run, tmp_path):
     tiny(tmp_path)
     _, tensors, config = train(run, tmp_path, "lora", OPTIONS | {"init_lora_weights": "eva", "target_modules": ["v_proj"]}, lr=0.0)
     layers = {int(re.search(r"layers\.(\d+)\.", name).group(1)) for name in tensors}
@@ -51,7 +50,7 @@ def test_starts_of_the_data_see_the_deeper_model(run, tmp_path):
     assert config["layer_replication"] == OPTIONS["layer_replication"]
 
 
-def test_a_saved_adapter_brings_its_layers(run, tmp_path):
+def test_saved_adapter_brings_its_layers(run, tmp_path):
     tiny(tmp_path)
     model, examples = made_there(tmp_path, peft.LoraConfig, OPTIONS), random_examples(258)
     with torch.no_grad():
@@ -76,7 +75,7 @@ def test_a_saved_adapter_brings_its_layers(run, tmp_path):
     within("logits", apart(model_answer(tmp_path, tmp_path / "model", examples, adapter=tmp_path / "run")["logits"], expected), 2e-5)
 
 
-def test_merged_it_is_a_deeper_model(run, tmp_path):
+def test_merge_writes_the_deeper_model(run, tmp_path):
     tiny(tmp_path)
     made_there(tmp_path, peft.LoraConfig, OPTIONS)
     run("peft-run", "merge", "--model", tmp_path / "model", "--adapter", tmp_path / "theirs", "--output", tmp_path / "out")
@@ -89,7 +88,7 @@ def test_merged_it_is_a_deeper_model(run, tmp_path):
         assert not (tmp_path / as_what).exists()
 
 
-def test_only_the_first_of_several_may(run, tmp_path):
+def test_only_first_adapter_may_replicate_layers(run, tmp_path):
     tiny(tmp_path)
     train(run, tmp_path, "lora", OPTIONS)
     head, rest = (tmp_path / "run.toml").read_text().split("[adapter]\n")

@@ -1,7 +1,6 @@
-"""Promises that a LoRA trained by peft-run is one of Hugging Face PEFT's: for every set of options the same tensors under
-the same names, with the same shapes and dtypes, and the same adapter_config.json; that PEFT finds in it all that it looks
-for, and nothing else; and that training goes the way it goes in Python: the same losses and the same weights after
-several steps of AdamW."""
+"""A LoRA trained by peft-run is a LoRA of HF PEFT: for every set of options the same tensors with the same names, shapes and dtypes,
+and the same adapter_config.json; HF PEFT finds all keys that it expects and no other; and training takes the same steps as in
+Python: the same losses and weights after several steps of AdamW."""
 
 import peft
 import pytest
@@ -42,7 +41,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("adapter,model", [case[1:] for case in CASES], ids=[case[0] for case in CASES])
-def test_saved_form(run, tmp_path, adapter, model):
+def test_saved_file_equals_hf_peft(run, tmp_path, adapter, model):
     save_llama(tmp_path / "model", **model)
     check_saved_form(run, tmp_path, "lora", peft.LoraConfig, adapter)
 
@@ -57,7 +56,7 @@ def test_saved_form(run, tmp_path, adapter, model):
     ],
     ids=["all_linear", "biases", "embedding", "patterns"],
 )
-def test_training_goes_as_in_python(run, tmp_path, adapter):
+def test_training_equals_hf_peft(run, tmp_path, adapter):
     save_llama(tmp_path / "model", attention_bias="bias" in adapter)
     losses = check_training(run, tmp_path, "lora", adapter)
     assert losses[-1] < losses[0]

@@ -1,6 +1,6 @@
-"""Promises of LoRA's starts: each begins where PEFT's own begins on the same weights and batches; training goes the same way from
-there; what was taken out of the base comes back in the saved adapter, which PEFT takes on the original base, as one that it
-converted itself; LoRA-FA's steps are those of PEFT's optimizer."""
+"""LoRA's initializations: each equals HF PEFT's on the same weights and batches, and training takes the same steps from there; what was
+subtracted from the base is added to the saved adapter, which HF PEFT loads on the original base like one that it converted itself;
+LoRA-FA's steps equal those of HF PEFT's optimizer."""
 
 import dataclasses
 import importlib.util
@@ -120,7 +120,7 @@ def factors(module):
 
 
 def check_start(tensors, theirs, bound):
-    """The same B·A, or of LoRA-GA, whose A and B are not of the same singular vectors, the same A and B but for signs."""
+    """The same B·A, or of LoRA-GA, whose A and B are not of the same singular vectors, the same A and B except for signs."""
     paths = [path for path, _ in layers(theirs)]
     assert {key.rsplit(".lora_", 1)[0] for key in tensors} == {"base_model.model." + path for path in paths}
     for path, module in layers(theirs):
@@ -134,20 +134,20 @@ def check_start(tensors, theirs, bound):
 
 @pytest.mark.parametrize("options", [o for o in OF_BASE if not {"pissa_niter_3", "loftq"} & {o["init_lora_weights"]}],
                          ids=[n for n in NAMES if "niter" not in n and "loftq" not in n])
-def test_begins_where_peft_begins(run, tmp_path, options):
+def test_initialization_equals_hf_peft(run, tmp_path, options):
     tiny(tmp_path)
     _, tensors, _ = train(run, tmp_path, "lora", options, lr=0.0)
     check_start(tensors, their_model(tmp_path, options), 2e-3 if "corda_config" in options else 1e-4)
 
 
-def test_lora_ga_takes_the_mean_of_batches(run, tmp_path):
+def test_lora_ga_averages_over_batches(run, tmp_path):
     tiny(tmp_path)
     options = {"init_lora_weights": "lora_ga", "r": 4} | QV
     _, tensors, _ = train(run, tmp_path, "lora", options, lr=0.0, batch_size=1)
     check_start(tensors, their_model(tmp_path, options, one_by_one=True), 1e-4)
 
 
-def test_lora_ga_scaled_by_the_weight(run, tmp_path):
+def test_lora_ga_scaled_by_weight(run, tmp_path):
     """B of the length of the weight's largest singular value, which both estimate with random directions of their own."""
     tiny(tmp_path)
     for scale in ("unit", "weight_svd"):
@@ -161,7 +161,7 @@ def test_lora_ga_scaled_by_the_weight(run, tmp_path):
                 assert 0.95 < factor < 1.0001
 
 
-def test_randomised_pissa_is_torch_svd_lowrank(run, tmp_path):
+def test_randomized_pissa_equals_torch_svd_lowrank(run, tmp_path):
     """Its draws are the only ones, so that torch draws the same from the run's seed."""
     tiny(tmp_path)
     _, tensors, _ = train(run, tmp_path, "lora", {"init_lora_weights": "pissa_niter_3", "r": 4}, lr=0.0)
@@ -188,8 +188,8 @@ def nf4(weight):
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_loftq_holds_what_quantisation_loses(run, tmp_path, bits):
-    """In turns: quantise what A and B do not hold, and give them the largest part of what that loses."""
+def test_loftq_recovers_quantization_error(run, tmp_path, bits):
+    """Alternates: quantizes what A and B do not hold, and gives them the largest part of the quantization error."""
     tiny(tmp_path)
     options = {"init_lora_weights": "loftq", "r": 4, "loftq_config": {"loftq_bits": bits, "loftq_iter": 3}}
     _, tensors, _ = train(run, tmp_path, "lora", options, lr=0.0)
@@ -215,7 +215,7 @@ def train_there(model, folder, steps, optimizer=None):
 
 
 @of_base
-def test_trained_it_is_peft_s_model_on_the_original_base(run, tmp_path, options):
+def test_trained_adapter_loads_on_original_base(run, tmp_path, options):
     """The same losses as PEFT's residual base gives; and the saved adapter makes PEFT's trained model of the untouched base,
     in PEFT and here."""
     tiny(tmp_path)
@@ -234,7 +234,7 @@ def test_trained_it_is_peft_s_model_on_the_original_base(run, tmp_path, options)
 
 
 @pytest.mark.parametrize("options", OF_BASE[:2] + OF_BASE[5:6] + OF_BASE[7:8], ids=["pissa", "rslora", "corda", "lora_ga"])
-def test_saved_as_peft_converts(run, tmp_path, options):
+def test_saved_conversion_equals_hf_peft(run, tmp_path, options):
     """The form of an adapter that PEFT converted with path_initial_model_for_weight_conversion."""
     tiny(tmp_path)
     _, tensors, config = train(run, tmp_path, "lora", options)
@@ -254,8 +254,8 @@ def test_saved_as_peft_converts(run, tmp_path, options):
         assert config[key] == (pytest.approx(expected[key]) if key == "lora_alpha" else expected[key]), key
 
 
-def test_going_on_from_a_saved_one(run, tmp_path):
-    """Its first loss is the next one of the run that it is of; and PEFT goes on the same way."""
+def test_training_continues_from_saved_adapter(run, tmp_path):
+    """Its first loss is the next one of the run that it comes from, and HF PEFT continues the same way."""
     tiny(tmp_path)
     whole, _, _ = train(run, tmp_path, "lora", OF_BASE[0], name="whole", steps=3)
     saved, _, _ = train(run, tmp_path, "lora", OF_BASE[0], name="saved", steps=2)
@@ -269,7 +269,7 @@ def test_going_on_from_a_saved_one(run, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["pissa", "olora"])
-def test_unconverted_file_of_peft(tmp_path, name):
+def test_unconverted_hf_peft_file(tmp_path, name):
     """What PEFT saves without conversion: A and B of a base that it changes again when it loads them."""
     tiny(tmp_path)
     theirs = their_model(tmp_path, {"init_lora_weights": name, "r": 4} | ALL)
@@ -340,14 +340,14 @@ def test_orthogonal(run, tmp_path):
         assert A.abs().max() > 0.05 and B.abs().max() > 0.05 and (B @ A).abs().max() < 1e-6
 
 
-def test_orthogonal_trains_as_in_python(run, tmp_path):
+def test_orthogonal_training_equals_hf_peft(run, tmp_path):
     tiny(tmp_path)
     check_training(run, tmp_path, "lora", {"init_lora_weights": "orthogonal", "r": 6} | ALL, steps=4)
 
 
 @pytest.mark.parametrize("options", [{"r": 4, "lora_alpha": 12}, {"use_rslora": True, "rank_pattern": {"q_proj": 3}} | ALL,
                                      {"init_lora_weights": "gaussian"}], ids=["r", "rslora", "gaussian"])
-def test_lora_fa_steps_as_peft_s_optimizer(run, tmp_path, monkeypatch, options):
+def test_lora_fa_steps_equal_hf_peft_optimizer(run, tmp_path, monkeypatch, options):
     """PEFT's optimizer computes in bf16 where it can; here it must not, so that rounding hides nothing."""
     from peft.optimizers import lorafa
 
@@ -390,19 +390,19 @@ def test_selfcheck(run, options):
         ({"init_lora_weights": "pisa"}, "'init_lora_weights' must be true, false"),
         ({"init_lora_weights": "pissa_niter_0"}, "'init_lora_weights' must be true, false"),
         ({"init_lora_weights": "orthogonal", "r": 3}, "needs an even r"),
-        ({"init_lora_weights": "pissa", "r": 99}, "has 32 singular values, and r asks for 99"),
-        ({"init_lora_weights": "lora_ga", "r": 9}, "2 · r asks for 18"),
+        ({"init_lora_weights": "pissa", "r": 99}, "has 32 singular values, but r needs 99"),
+        ({"init_lora_weights": "lora_ga", "r": 9}, "2 · r needs 18"),
         ({"init_lora_weights": "pissa", "target_modules": ["embed_tokens"]}, "is an embedding"),
         ({"init_lora_weights": "olora", "lora_alpha": 0}, "must be positive with this init_lora_weights"),
-        ({"init_lora_weights": "corda", "target_modules": ["lm_head"]}, "sees only the tokens that are learned"),
-        ({"init_lora_weights": "eva", "r": 32}, "has 32 inputs, and rho · r asks for 64"),
+        ({"init_lora_weights": "corda", "target_modules": ["lm_head"]}, "has inputs only for target tokens"),
+        ({"init_lora_weights": "eva", "r": 32}, "has 32 inputs, but rho · r needs 64"),
         ({"init_lora_weights": "eva", "eva_config": {"rho": 0.5}}, "[adapter.eva_config] 'rho' must be 1 or more"),
         ({"eva_config": {"rh": 2}}, "[adapter.eva_config] unknown key 'rh'; did you mean 'rho'?"),
         ({"eva_config": 2}, "'eva_config' must be a table"),
         ({"use_lorafa": True, "use_dora": True}, "excludes use_dora and lora_bias"),
     ],
 )
-def test_options_that_do_not_fit(run, tmp_path, options, told):
+def test_invalid_options(run, tmp_path, options, told):
     tiny(tmp_path)
     (tmp_path / "train.jsonl").write_text('{"text": "one two three four five six"}\n')
     lines = "".join(f"{key} = {toml(value)}\n" for key, value in options.items())

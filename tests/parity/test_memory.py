@@ -1,7 +1,6 @@
-"""Promises about memory, by the real peft-run on SmolLM2-135M-Instruct: the plan is within 20 % of what the run then holds, tensors
-and process; a run that is expected to need more than [memory] limit, a control group or the machine has is refused before its
-first step, with the sum and with changes that do fit; and where memory is missing after all the exit code is 5, with a message,
-never a signal."""
+"""Memory, with the real peft-run on SmolLM2-135M-Instruct: the plan is within 20 % of the peak of the run, for tensors and for the
+process; a run that is expected to exceed [memory] limit, a control group or the machine is refused before its first step, with the
+sum and with changes that do fit; if memory runs out anyway, the exit code is 5 with a message, never a signal."""
 
 import json
 import os
@@ -16,6 +15,7 @@ from tiny_llama import save_llama
 
 from model_support import within
 
+pytestmark = [pytest.mark.alone, pytest.mark.slow]
 MIB = 2**20
 UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 SETUPS = {
@@ -29,7 +29,7 @@ SETUPS = {
     "selective checkpointing": ["memory.activation_checkpointing=selective"],
     "the last five layers": ['adapter.target_modules=["q_proj","v_proj","down_proj"]', "adapter.layers_to_transform=[25,26,27,28,29]"],
     "the head alone": ['adapter.target_modules=["lm_head"]'],
-    # What no plugin is asked for, and is measured: what dropout keeps, and weights made anew at each step.
+    # Measured rather than declared by a plugin: what dropout keeps, and weights that are recomputed at each step.
     "dropout": ['adapter.target_modules="all-linear"', "adapter.lora_dropout=0.05"],
     "dropout, full checkpointing": ["adapter.lora_dropout=0.05", "memory.activation_checkpointing=full"],
     "magnitudes": ['adapter.target_modules="all-linear"', "adapter.use_dora=true", "adapter.lora_dropout=0.05"],
@@ -92,14 +92,14 @@ def train(folder, run):
 
 
 @pytest.mark.parametrize("setup", SETUPS)
-def test_the_plan_is_what_is_held(plan, train, setup):
+def test_plan_equals_peak_memory(plan, train, setup):
     planned, held = plan(*SETUPS[setup]), train(*SETUPS[setup])
     within("tensors", abs(planned[0] / held[0] - 1), 0.2)
     within("process", abs(planned[1] / held[1] - 1), 0.2)
 
 
 @pytest.mark.parametrize("precision,batch_size", [("fp32", 4), ("bf16", 4), ("fp32", 16)])  # with 16 logits are not the most
-def test_an_evaluation_that_needs_more_is_planned(folder, plan, run, precision, batch_size):
+def test_plan_covers_evaluation_larger_than_steps(folder, plan, run, precision, batch_size):
     """Short examples to learn from, long ones held out."""
     (folder / "short.jsonl").write_text('{"text": "one and two"}\n' * 8)
     alone = [f'data.train={folder / "short.jsonl"}', f"precision.name={precision}", f"training.batch_size={batch_size}"]
@@ -116,7 +116,7 @@ def test_an_evaluation_that_needs_more_is_planned(folder, plan, run, precision, 
     within("process", abs(planned[1] / in_bytes(re.search(r"; resident (.*)$", told, re.M)[1]) - 1), 0.2)
 
 
-def test_a_budget_holds_in_evaluations(folder, plan, run):
+def test_memory_budget_covers_evaluations(folder, plan, run):
     """Which recompute nothing: a budget that they exceed is refused."""
     (folder / "short.jsonl").write_text('{"text": "one and two"}\n' * 8)
     alone = [f'data.train={folder / "short.jsonl"}', f'training.output_dir={folder / "budgeted"}']
@@ -151,7 +151,7 @@ def test_over_the_limit(folder, plan, train, run):
     train(f'memory.limit="{1.1 * needed / 1e6:.1f}MB"')
 
 
-def test_limits_that_nothing_fits(folder, plan, train):
+def test_limits_too_small_for_any_run(folder, plan, train):
     total, needed = plan()
     told = train('memory.limit="50MB"', code=5)
     assert told.startswith("[memory] limit: ") and "but the process already uses" in told
@@ -211,8 +211,8 @@ def test_over_the_control_group(folder, bin_dir, plan, group):
     assert ends[0.3] == 5 and ends[1.1] == 0, ends
 
 
-def test_a_mapped_base_counts_once(tmp_path, run, bin_dir, group):
-    """Its pages are there already, and are none that others could have besides."""
+def test_mapped_base_counts_once(tmp_path, run, bin_dir, group):
+    """Its pages are already resident, and no other process could use them in addition."""
     save_llama(tmp_path / "model", hidden_size=512, intermediate_size=4096, num_hidden_layers=10)
     (tmp_path / "train.jsonl").write_text('{"text": "one and two"}\n' * 8)
     experiment = tmp_path / "experiment.toml"

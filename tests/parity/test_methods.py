@@ -1,7 +1,6 @@
-"""Promises of every method that HF PEFT has, too, for each row of the table below: an adapter made there computes the same here
-and has the same gradients; one made here has PEFT's keys, shapes and config, and PEFT takes it; training goes the way it goes
-there; merged into weights it is the same model; the method keeps what `peft-run selfcheck` asks of every method; and what is
-exactly a LoRA can be exported as one."""
+"""Every method that HF PEFT has too, for each row of the table below: an adapter made there has the same outputs and gradients here; one
+made here has HF PEFT's keys, shapes and config, and HF PEFT loads it; training takes the same steps; merged into the weights it is
+the same model; `peft-run selfcheck` passes; and a method that is exactly a LoRA can be exported as one."""
 
 import json
 import re
@@ -149,7 +148,7 @@ def test_peft_c3a_gradient():
 
 
 @every
-def test_made_there(tmp_path, method, config, options, is_lora):
+def test_loads_adapter_from_hf_peft(tmp_path, method, config, options, is_lora):
     tiny(tmp_path)
     model, examples = made_there(tmp_path, config, options), random_examples(258)
     logits, loss = peer_answer(model, examples)
@@ -165,19 +164,19 @@ def test_made_there(tmp_path, method, config, options, is_lora):
 
 
 @every
-def test_made_here(run, tmp_path, method, config, options, is_lora):
+def test_saved_file_equals_hf_peft(run, tmp_path, method, config, options, is_lora):
     tiny(tmp_path)
     check_saved_form(run, tmp_path, method, config, options)
 
 
 @every
-def test_training_goes_as_in_python(run, tmp_path, method, config, options, is_lora):
+def test_training_equals_hf_peft(run, tmp_path, method, config, options, is_lora):
     tiny(tmp_path)
     check_training(run, tmp_path, method, options, steps=4)
 
 
 @every
-def test_merged_it_is_the_same_model(run, tmp_path, method, config, options, is_lora):
+def test_merge_preserves_outputs(run, tmp_path, method, config, options, is_lora):
     tiny(tmp_path)
     examples = random_examples(258)
     with torch.no_grad():
@@ -207,7 +206,7 @@ def test_selfcheck(run, method, config, options, is_lora):
 
 @pytest.mark.parametrize("method,config,options,is_lora", [case for case in CASES if case[3]],
                          ids=[name for name, case in zip(NUMBERED, CASES) if case[3]])
-def test_exported_as_lora_it_is_the_same(run, tmp_path, method, config, options, is_lora):
+def test_export_as_lora_preserves_outputs(run, tmp_path, method, config, options, is_lora):
     tiny(tmp_path)
     examples = random_examples(258)
     with torch.no_grad():
@@ -218,7 +217,7 @@ def test_exported_as_lora_it_is_the_same(run, tmp_path, method, config, options,
         within("logits", apart(peer_answer(lora, examples)[0], expected), 2e-5)
 
 
-def test_lora_plus_learns_as_in_peft(run, tmp_path):
+def test_lora_plus_steps_equal_hf_peft(run, tmp_path):
     """PEFT's optimizer for LoRA+ and ours: the same weights after four steps."""
     from peft.optimizers import create_loraplus_optimizer
 
@@ -232,7 +231,7 @@ def test_lora_plus_learns_as_in_peft(run, tmp_path):
     check_training(run, tmp_path, "lora", options, steps=4, optimizer=optimizer)
 
 
-def test_adalora_gives_ranks_as_in_peft(run, tmp_path):
+def test_adalora_allocates_ranks_like_hf_peft(run, tmp_path):
     """PEFT's budget driven by hand, as its documentation says, and ours by the loop: the same losses, masks and weights; without
     total_step it is the run's own; and what is saved, with fewer ranks, is the same model there."""
     tiny(tmp_path)
@@ -268,7 +267,7 @@ def test_adalora_gives_ranks_as_in_peft(run, tmp_path):
 
 
 @pytest.mark.parametrize("vectors,index", [(10, torch.uint8), (300, torch.int16)])
-def test_vblora_saved_as_mixtures(run, tmp_path, vectors, index):
+def test_vblora_saves_topk_mixtures(run, tmp_path, vectors, index):
     """save_only_topk_weights: PEFT's file is the same model here and ours is the same there, in the form PEFT has it; nobody
     trains on from it."""
     tiny(tmp_path)
@@ -288,7 +287,7 @@ def test_vblora_saved_as_mixtures(run, tmp_path, vectors, index):
     experiment = (tmp_path / "run.toml").read_text().replace('output_dir = "run"', 'output_dir = "again"')
     head, rest = experiment.split("[adapter]\n")
     (tmp_path / "again.toml").write_text(head + '[adapter]\ninit_from = "run"\n' + rest[rest.index("[optimizer]"):])
-    assert "holds too little to train on from" in run("peft-run", tmp_path / "again.toml", code=2).stderr
+    assert "it cannot be trained further" in run("peft-run", tmp_path / "again.toml", code=2).stderr
 
 
 @pytest.mark.parametrize(
@@ -308,13 +307,13 @@ def test_vblora_saved_as_mixtures(run, tmp_path, vectors, index):
         ("lora", {"use_dora": True, "lora_bias": True}, "'use_dora' and lora_bias exclude each other"),
         ("vblora", {"vector_length": 12}, "vector_length: 12 does not divide the 32 inputs"),
         ("vblora", {"num_vectors": 4, "topk": 5}, "'topk' must be positive and at most num_vectors"),
-        ("boft", {"boft_block_num": 4}, "just one of them must be 0"),
+        ("boft", {"boft_block_num": 4}, "exactly one of them must be 0"),
         ("boft", {"boft_block_size": 5}, "boft_block_size: 5 does not divide the 32 inputs"),
         ("boft", {"boft_block_size": 16, "boft_n_butterfly_factor": 3}, "needs blocks of even size, in a multiple of 2^2"),
         ("adalora", {"total_step": 5, "tinit": 3, "tfinal": 2}, "'total_step' is too small"),
         ("adalora", {"target_r": 13}, "'target_r' must be positive and at most init_r"),
-        ("lora", {"layer_replication": [[0, 2], [1, 3]]}, "layer_replication: [1, 3] is no range of the model's 2 layers"),
-        ("lora", {"layer_replication": [[1, 1]]}, "[1, 1] is no range"),
+        ("lora", {"layer_replication": [[0, 2], [1, 3]]}, "layer_replication: [1, 3] is not a range of the model's 2 layers"),
+        ("lora", {"layer_replication": [[1, 1]]}, "[1, 1] is not a range"),
         ("lora", {"layer_replication": [[0, 2]], "bias": "all"}, "'layer_replication' needs bias"),
         ("lora", {"trainable_token_indices": [258]}, "token 258 does not exist: 'model.embed_tokens' has rows 0 to 257"),
         ("lora", {"trainable_token_indices": {"embed": [1]}}, "'embed' matches nothing"),
@@ -322,5 +321,5 @@ def test_vblora_saved_as_mixtures(run, tmp_path, vectors, index):
         ("trainable_tokens", {"token_indices": [3, 5, 3]}, "token_indices: token 3 is listed twice"),
     ],
 )
-def test_options_that_do_not_fit(run, tmp_path, method, options, told):
+def test_invalid_options(run, tmp_path, method, options, told):
     check_refusal(run, tmp_path, method, options, told)

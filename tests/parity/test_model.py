@@ -1,6 +1,6 @@
-"""Promises that the decoder computes what transformers computes: logits and masked loss of the Llama family with every
-shape of attention, biases, tied or free head and each RoPE scaling, from one safetensors file or shards, in fp64, fp32 and
-bf16; the gradients of every adapter tensor, fused or not; and SmolLM2-135M-Instruct from its GGUF within 1e-4."""
+"""The decoder computes what transformers computes: logits and masked loss of the Llama family with every shape of attention, biases,
+tied or untied head and each RoPE scaling, from one safetensors file or shards, in fp64, fp32 and bf16; the gradients of every
+adapter tensor, fused or not; and SmolLM2-135M-Instruct from its GGUF within 1e-4."""
 
 import warnings
 
@@ -49,7 +49,7 @@ def test_logits_and_loss(tmp_path, options, precision, dtype, bound):
     within("loss", apart(ours["loss"], loss), bound)
 
 
-def test_shards_and_half_files(tmp_path):
+def test_shards_and_half_precision_files(tmp_path):
     save_llama(tmp_path / "model", dtype=torch.float16, shard="40KB")
     # Read back: to(float16) would have rounded the peer's RoPE frequencies too.
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
@@ -91,7 +91,7 @@ TEXT = "Gravity is what pulls an apple to the ground.\n\ndef f(x):\n    return x
 
 
 def test_smollm2(tmp_path, model_gguf):
-    """The same GGUF by transformers, which dequantises it with the gguf package."""
+    """The same GGUF by transformers, which dequantizes it with the gguf package."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tokenizer = transformers.AutoTokenizer.from_pretrained(model_gguf.parent, gguf_file=model_gguf.name)
@@ -106,7 +106,7 @@ def test_smollm2(tmp_path, model_gguf):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bf16_is_as_near_as_the_peers(tmp_path, case):
+def test_bf16_is_as_accurate_as_peer(tmp_path, case):
     """Where kernels are fused fewer values are rounded, so the two differ by more than the peer's own from another split of the
     batch; from the exact logits ours are no farther than a quarter more than the peer's."""
     save_llama(tmp_path / "model", **CASES[case])

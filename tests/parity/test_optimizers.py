@@ -1,6 +1,6 @@
-"""Promises that optimizers, schedulers and clipping are those that people know, step for step: optimizers torch.optim's,
-transformers', bitsandbytes' and their authors' own, in fp64 within 1e-12 where the peer computes in fp64; each schedule at each
-step transformers' or torch's; clipping torch.nn.utils' and the papers'; fp16's loss scale torch.amp.GradScaler's."""
+"""Optimizers, schedulers and clipping equal the known implementations step for step: optimizers those of torch.optim, transformers,
+bitsandbytes and their authors, in fp64 within 1e-12 where the peer computes in fp64; each schedule at each step that of transformers
+or torch; clipping that of torch.nn.utils and of the papers; the loss scale of fp16 that of torch.amp.GradScaler."""
 
 import json
 import math
@@ -219,7 +219,7 @@ class WithTokens:
 
 
 def test_galore():
-    """The authors' GaLoreAdamW, whose singular vectors are fp32; a matrix no larger than the rank, and a vector, are whole."""
+    """The authors' GaLoreAdamW, whose singular vectors are fp32; a matrix no larger than the rank, and a vector, are not projected."""
     start, gradients = draws([(40, 12), (33,), (9, 50), (4, 30)], 30, dtype=torch.float32)
     gradients[3][1] = gradients[4][1] = None
     options = {"lr": 0.01, "rank": 4, "update_proj_gap": 7, "scale": 0.5, "weight_decay": 0.1}
@@ -234,7 +234,7 @@ def test_galore():
 
 def test_adamw_8bit(monkeypatch):
     """bitsandbytes' AdamW8bit to fp32's last digits: the same codes come out of the same blocks, of which one is not full,
-    one holds zeros and one values of every size; a small tensor keeps its moments whole. On a CPU bitsandbytes looks codes
+    one holds zeros and one values of every size; a small tensor keeps its moments in full precision. On a CPU bitsandbytes looks codes
     of fp32 numbers up in a table of 2^16 places, and misses the nearest in one of a thousand; it searches for those of fp64."""
 
     def exact(values, code, absmax, out, size):
@@ -373,7 +373,7 @@ def test_reduce_on_plateau(options):
 
 
 @pytest.mark.parametrize("name", [row[0] for row in {row[0]: row for row in SCHEDULES}.values()] + ["rex"])
-def test_one_step_and_warmup_only(name):
+def test_one_step_and_all_warmup(name):
     for options in ({}, {"warmup_ratio": 1.0}, {"warmup_steps": 100}) if name != "one_cycle" else ({},):
         rates = ask(kind="scheduler", name=name, options=toml(options), total=1, base_lr=1e-3)
         assert len(rates) == 1 and 0 <= rates[0] <= 1e-3

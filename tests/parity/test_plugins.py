@@ -1,6 +1,6 @@
-"""Promises about plugins that are broken or not to be trusted, by the real peft-run: each is refused with its file or its name
-and exit code 4, writes no adapter, and leaves the others usable; a folder or file that others may change is refused, above it
-too, for root as for another user."""
+"""Broken or untrusted plugins, with the real peft-run: each is refused with its file or name and exit code 4, no adapter is written,
+and the others stay usable; a folder or file that others may change is refused, also in the folders above it, for root as for
+another user."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tiny_llama import save_llama
 
 from conftest import from_environment
 
-NOBODY, STRANGER = 65534, 12345
+NOBODY, OTHER_USER = 65534, 12345
 
 
 @pytest.fixture(scope="session")
@@ -70,13 +70,13 @@ def test_built_for_another_abi(run, folder, fixtures, pattern, to):
 
 
 @pytest.mark.parametrize("part", [0.3, 0.7, 0.999])
-def test_cut_off(run, folder, fixtures, part):
+def test_truncated_plugin(run, folder, fixtures, part):
     plugins = folder / "cut"
     plugins.mkdir(mode=0o755, exist_ok=True)
     good = (fixtures / "peft_scheduler_good.so").read_bytes()
     (plugins / "peft_scheduler_good.so").write_bytes(good[: int(len(good) * part)])
     (plugins / "peft_scheduler_good.so").chmod(0o644)
-    assert "peft_scheduler_good.so: the file is cut off" in train(run, folder, plugins, ["scheduler.name=good"], code=4)
+    assert "peft_scheduler_good.so: the file is truncated" in train(run, folder, plugins, ["scheduler.name=good"], code=4)
 
 
 SCHEDULERS = [
@@ -84,12 +84,12 @@ SCHEDULERS = [
     ("no_symbol", "", "it does not export peft_plugin_v1"),
     ("other_info", "", "its peft_plugin_v1 has 40 bytes"),
     ("unresolved", "", "undefined symbol: _Z28peft_fixture_that_nobody_has"),
-    ("misbehaving", "add: runtime_error", "could not register: told by the plugin"),
-    ("misbehaving", "add: int", "could not register: something that is no std::exception"),
+    ("misbehaving", "add: runtime_error", "could not register: thrown by the plugin"),
+    ("misbehaving", "add: int", "could not register: something that is not a std::exception"),
     ("misbehaving", "add: twice", "'misbehaving' is registered twice"),
-    ("misbehaving", "make: runtime_error", "could not be made: told by the plugin"),
-    ("misbehaving", "make: c10::Error", "could not be made: told by the plugin"),
-    ("misbehaving", "make: int", "could not be made: something that is no std::exception"),
+    ("misbehaving", "make: runtime_error", "could not be made: thrown by the plugin"),
+    ("misbehaving", "make: c10::Error", "could not be made: thrown by the plugin"),
+    ("misbehaving", "make: int", "could not be made: something that is not a std::exception"),
     ("misbehaving", "make: null", "returned nothing"),
 ]
 
@@ -103,31 +103,31 @@ def test_broken(run, folder, fixtures, name, fixture, part):
 
 
 STEPS = {
-    "runtime_error": (4, "peft_optimizer_throwing.so: step failed: told by the plugin"),
-    "c10::Error": (4, "peft_optimizer_throwing.so: step failed: told by the plugin"),
-    "int": (4, "peft_optimizer_throwing.so: step failed: something that is no std::exception"),
-    "DivergedError": (6, "told by the plugin"),
+    "runtime_error": (4, "peft_optimizer_throwing.so: step failed: thrown by the plugin"),
+    "c10::Error": (4, "peft_optimizer_throwing.so: step failed: thrown by the plugin"),
+    "int": (4, "peft_optimizer_throwing.so: step failed: something that is not a std::exception"),
+    "DivergedError": (6, "thrown by the plugin"),
     "bad_alloc": (5, "not enough memory during optimizer"),
 }
 
 
 @pytest.mark.parametrize("fixture", STEPS)
-def test_throws_in_a_step(run, folder, fixtures, fixture):
+def test_plugin_that_throws_in_a_step(run, folder, fixtures, fixture):
     code, part = STEPS[fixture]
     assert part in train(run, folder, fixtures, ["optimizer.name=throwing"], code=code, fixture=fixture)
 
 
 @pytest.mark.parametrize("call", ["train", "zero_grad", "eval", "state_dict", "state_bytes", "default_lr",
                                   "needs_sampled_label_gradients"])
-def test_an_optimizer_that_throws(run, folder, fixtures, call):
+def test_optimizer_that_throws(run, folder, fixtures, call):
     told = train(run, folder, fixtures, ["optimizer.name=throwing", "training.save_every=1"], code=4, fixture=call)
-    assert f"peft_optimizer_throwing.so: {call} failed: told by the plugin" in told
+    assert f"peft_optimizer_throwing.so: {call} failed: thrown by the plugin" in told
 
 
 @pytest.mark.parametrize("call", ["calibrate", "attach", "groups"])
-def test_a_method_that_throws(run, folder, fixtures, call):
+def test_method_that_throws(run, folder, fixtures, call):
     told = train(run, folder, fixtures, ["adapter.name=throwing"], code=4, fixture=call)
-    assert f"peft_adapter_throwing.so: {call} failed: told by the plugin" in told
+    assert f"peft_adapter_throwing.so: {call} failed: thrown by the plugin" in told
     assert not (folder / "out").exists()
 
 
@@ -135,51 +135,51 @@ LAYERS = ["hf_config", "low_rank", "shape", "forward", "autograd"]
 
 
 @pytest.mark.parametrize("call", LAYERS)
-def test_a_layer_that_throws(run, folder, fixtures, call):
+def test_layer_that_throws(run, folder, fixtures, call):
     """In the fused path, in the plain one, and in a backward pass of its own."""
     told = train(run, folder, fixtures, ["adapter.name=throwing"], code=4, fixture=call)
     if call == "shape":
-        assert "peft_adapter_throwing.so: low_rank failed: A is [2, 7] and B [" in told
+        assert "peft_adapter_throwing.so: as_lora failed: A is [2, 7] and B [" in told
     elif call == "autograd":
-        assert "peft_precision_fp32.so: backward failed: told by the plugin" in told
+        assert "peft_precision_fp32.so: backward failed: thrown by the plugin" in told
     else:
-        assert f"peft_adapter_throwing.so: {call} failed: told by the plugin" in told
+        assert f"peft_adapter_throwing.so: {call} failed: thrown by the plugin" in told
 
 
-def test_a_layer_that_does_not_fold(run, folder, fixtures):
+def test_layer_that_cannot_be_merged(run, folder, fixtures):
     train(run, folder, fixtures, ["adapter.name=throwing"], code=0)
     told = run("peft-run", "merge", "--model", folder / "model", "--adapter", folder / "out", "--output", folder / "merged",
                "--plugin-path", fixtures, code=4, env=os.environ | {"PEFT_FIXTURE": "fold"}).stderr
-    assert "peft_adapter_throwing.so: fold failed: told by the plugin" in told and not (folder / "merged").exists()
+    assert "peft_adapter_throwing.so: merge_into failed: thrown by the plugin" in told and not (folder / "merged").exists()
 
 
 @pytest.mark.parametrize("call", ["forward", "backward", "unscale_gradients", "base_dtype", "adapter_dtype"])
-def test_a_precision_that_throws(run, folder, fixtures, call):
+def test_precision_that_throws(run, folder, fixtures, call):
     told = train(run, folder, fixtures, ["precision.name=throwing"], code=4, fixture=call)
-    assert f"peft_precision_throwing.so: {call} failed: told by the plugin" in told
+    assert f"peft_precision_throwing.so: {call} failed: thrown by the plugin" in told
 
 
-def test_what_leaves_the_core_within_a_precision_is_not_the_precisions(run, folder, fixtures):
+def test_core_error_is_not_blamed_on_precision(run, folder, fixtures):
     told = train(run, folder, fixtures, ["precision.name=throwing", "adapter.name=throwing"], code=4, fixture="low_rank")
-    assert "peft_adapter_throwing.so: low_rank failed: told by the plugin" in told
+    assert "peft_adapter_throwing.so: as_lora failed: thrown by the plugin" in told
 
 
-def test_a_schedule_that_throws(run, folder, fixtures):
+def test_scheduler_that_throws(run, folder, fixtures):
     words = ["--set", f'plugins.paths=["{fixtures}"]', "--set", "scheduler.name=misbehaving"]
     for call in ("lr", "needs_evaluations"):
         environment = os.environ | {"PEFT_FIXTURE": f"{call}: runtime_error"}
         for command in ([], ["plan"]):
             told = run("peft-run", *command, folder / "experiment.toml", *words, code=4, env=environment).stderr
-            assert f"peft_scheduler_misbehaving.so: {call} failed: told by the plugin" in told
+            assert f"peft_scheduler_misbehaving.so: {call} failed: thrown by the plugin" in told
 
 
-def test_one_that_cannot_be_made_ends_no_listing(run, fixtures):
+def test_list_survives_a_plugin_that_fails(run, fixtures):
     told = run("peft-run", "describe", "--plugin-path", fixtures, env=os.environ | {"PEFT_FIXTURE": "make: runtime_error"}).stdout
-    assert "scheduler/misbehaving\n  not usable: plugin scheduler/misbehaving: could not be made: told by the plugin" in told
+    assert "scheduler/misbehaving\n  not usable: plugin scheduler/misbehaving: could not be made: thrown by the plugin" in told
     assert "scheduler/cosine\n" in told and "precision/fp32\n" in told
 
 
-def test_no_best_where_no_evaluation_was_finite(run, folder, fixtures):
+def test_no_best_checkpoint_without_finite_evaluation(run, folder, fixtures):
     """What is held out has no finite loss, though the training examples have: no adapter is called the best."""
     (folder / "eval.jsonl").write_text(json.dumps({"text": "a long one " * 20}) + "\n")
     sets = ["adapter.name=throwing", f"data.eval={folder / 'eval.jsonl'}", "training.eval_every=1", "training.save_every=1"]
@@ -188,13 +188,13 @@ def test_no_best_where_no_evaluation_was_finite(run, folder, fixtures):
     train(run, folder, fixtures, sets, code=0, fixture="nan where long")
 
 
-def test_a_static_constructor_that_throws(run, folder, fixtures):
+def test_static_constructor_that_throws(run, folder, fixtures):
     told = train(run, folder, fixtures / "fatal", ["scheduler.name=throws_on_load"], code=4)
-    assert "peft_scheduler_throws_on_load.so: a static constructor threw: told by a static constructor" in told
+    assert "peft_scheduler_throws_on_load.so: a static constructor threw: thrown by a static constructor" in told
 
 
-def test_the_others_work(run, folder, fixtures, tmp_path):
-    """Beside all the broken ones; and of two of one name the first that is found is used, the other told."""
+def test_other_plugins_still_work(run, folder, fixtures, tmp_path):
+    """Next to all the broken ones; of two with the same name the first one found is used, and the other is reported."""
     train(run, folder, fixtures, ["scheduler.name=good", "optimizer.name=throwing"], code=0)
     shutil.copy(fixtures / "peft_scheduler_good.so", tmp_path)
     tmp_path.chmod(0o755)
@@ -251,7 +251,7 @@ def user(request, bin_dir):
     return NOBODY
 
 
-def test_a_sound_place_is_taken(bin_dir, place, user):
+def test_trusted_plugin_folder_is_accepted(bin_dir, place, user):
     assert place.told(bin_dir, user) == ""
     place.top.chmod(0o1777)  # as /tmp
     assert place.told(bin_dir, user) == ""
@@ -259,27 +259,27 @@ def test_a_sound_place_is_taken(bin_dir, place, user):
 
 @pytest.mark.parametrize("what,mode", [("file", 0o664), ("file", 0o646), ("plugins", 0o775), ("plugins", 0o757),
                                        ("plugins", 0o1777), ("top", 0o775), ("top", 0o757)])
-def test_what_others_may_write_is_refused(bin_dir, place, user, what, mode):
+def test_plugin_writable_by_others_is_refused(bin_dir, place, user, what, mode):
     getattr(place, what).chmod(mode)
     told = place.told(bin_dir, user)
     assert "refused, because others than its owner may write" in told and "chmod go-w" in told
     assert str(place.plugins) in told and (str(place.top) + " (" in told) == (what == "top")
 
 
-def test_of_another_user(bin_dir, place, user):
+def test_plugin_of_another_user(bin_dir, place, user):
     if os.geteuid() != 0:
         pytest.skip("SKIPPED: only root can give a file away")
     for what in ("file", "plugins", "top"):
         path = getattr(place, what)
-        os.chown(path, STRANGER, STRANGER)
-        assert f"belongs to another user (uid {STRANGER})" in place.told(bin_dir, user)
+        os.chown(path, OTHER_USER, OTHER_USER)
+        assert f"belongs to another user (uid {OTHER_USER})" in place.told(bin_dir, user)
         os.chown(path, NOBODY, NOBODY)
         assert ("belongs to another user" in place.told(bin_dir, user)) == (user != NOBODY)
         os.chown(path, 0, 0)
     assert place.told(bin_dir, user) == ""
 
 
-def test_what_is_no_file_of_its_own_is_refused(bin_dir, place, user, fixtures):
+def test_plugin_that_is_not_a_regular_file(bin_dir, place, user, fixtures):
     place.file.unlink()
     place.file.symlink_to(fixtures / "peft_scheduler_good.so")
     assert "because it is a symbolic link" in place.told(bin_dir, user)
@@ -291,7 +291,7 @@ def test_what_is_no_file_of_its_own_is_refused(bin_dir, place, user, fixtures):
     assert "because it is not a regular file" in place.told(bin_dir, user)
 
 
-def test_links_to_the_folder(bin_dir, place, user):
+def test_symlinked_plugin_folder(bin_dir, place, user):
     link = place.top / "link"
     link.symlink_to(place.plugins)
     assert place.told(bin_dir, user, link) == ""
@@ -299,7 +299,7 @@ def test_links_to_the_folder(bin_dir, place, user):
     assert str(place.top) + " (" in place.told(bin_dir, user, link)
 
 
-def test_a_relative_path_is_refused(run, fixtures):
+def test_relative_plugin_path_is_refused(run, fixtures):
     for path in ("plugins", ":", f"{fixtures}::/x"):
         told = run("peft-run", "list", code=4, env=os.environ | {"PEFT_PLUGIN_PATH": path}).stderr
         assert "PEFT_PLUGIN_PATH" in told and "must be an absolute path" in told

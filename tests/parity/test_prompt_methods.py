@@ -1,6 +1,6 @@
-"""Promises of the methods that add virtual tokens, each judged by HF PEFT: prompts and prefixes made there compute the same here and
-have the same gradients; ones made here have PEFT's file and config, and PEFT computes the same with them; training goes the way it
-goes there, whatever is recomputed or packed; greedy generation with a cache writes the same text; and they refuse to be merged."""
+"""Methods that add virtual tokens, each compared with HF PEFT: prompts and prefixes made there have the same outputs and gradients here;
+ones made here have HF PEFT's file and config, and HF PEFT computes the same with them; training takes the same steps, with activation
+checkpointing and packing; greedy generation with a cache writes the same text; merging them is refused."""
 
 import json
 import warnings
@@ -61,7 +61,7 @@ def gradients_of(model, options):
 
 
 @every
-def test_made_there(tmp_path, method, config, options):
+def test_loads_adapter_from_hf_peft(tmp_path, method, config, options):
     tiny(tmp_path)
     model, examples = made_there(tmp_path, config, options), random_examples(258)
     logits, loss = peer_answer(model, examples)
@@ -80,7 +80,7 @@ def test_made_there(tmp_path, method, config, options):
 
 
 @every
-def test_made_here(run, tmp_path, method, config, options):
+def test_saved_file_equals_hf_peft(run, tmp_path, method, config, options):
     tiny(tmp_path)
     ours, tensors = check_form(run, tmp_path, method, config, options)
     examples = random_examples(258)
@@ -116,7 +116,7 @@ def method_of(config):
 
 
 @every
-def test_training_goes_as_in_python(run, tmp_path, method, config, options):
+def test_training_equals_hf_peft(run, tmp_path, method, config, options):
     tiny(tmp_path)
     losses = check_training(run, tmp_path, method, options, steps=4, peer=trainable_peer(tmp_path, config, options))
     for name, more in {"recomputed": '[memory]\nactivation_checkpointing = "full"', "unfused": "fused = false"}.items():
@@ -125,7 +125,7 @@ def test_training_goes_as_in_python(run, tmp_path, method, config, options):
 
 
 @every
-def test_greedy_generation_is_the_same(run, tmp_path, method, config, options):
+def test_greedy_generation_equals_hf_peft(run, tmp_path, method, config, options):
     tiny(tmp_path)
     model = made_there(tmp_path, config, options)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
@@ -153,7 +153,7 @@ def test_selfcheck(run, method, config, options):
     (*CASES[4], "'model.layers.0.self_attn' has no weights that its adapter could be merged into"),
     (*CASES[8], "'model.layers.1.self_attn' has no weights that its adapter could be merged into"),
 ], ids=["prompt_tuning", "prefix_tuning", "adaption_prompt"])
-def test_they_cannot_be_merged(run, tmp_path, method, config, options, told):
+def test_merge_is_refused(run, tmp_path, method, config, options, told):
     tiny(tmp_path)
     made_there(tmp_path, config, options)
     refused = run("peft-run", "merge", "--model", tmp_path / "model", "--adapter", tmp_path / "theirs", "--output", tmp_path / "out",
@@ -177,14 +177,14 @@ def test_evaluation_and_packing(run, tmp_path, method, config, options):
 
 
 @pytest.mark.parametrize("method,config,options", [CASES[3], CASES[5]], ids=["p_tuning", "prefix_tuning"])
-def test_training_goes_on_from_the_encoder(run, tmp_path, method, config, options):
+def test_training_continues_from_prompt_encoder(run, tmp_path, method, config, options):
     tiny(tmp_path)
     first, tensors, _ = train(run, tmp_path, method, options, name="first", steps=2)
     again, same, _ = train(run, tmp_path, method, {"init_from": "first"}, name="again", lr=0.0)
     assert torch.equal(same["prompt_embeddings"], tensors["prompt_embeddings"])
     encoder, other = (load_file(folder / "adapter_training.safetensors") for folder in (first, again))
     assert encoder.keys() == other.keys() and all(torch.equal(encoder[name], other[name]) for name in encoder)
-    # One step more from there is the third step, but for AdamW's moments: the loss is the same.
+    # One more step from there is the third step except for AdamW's moments: the loss is the same.
     third, _, _ = train(run, tmp_path, method, options, name="third", steps=3)
     within("losses", farthest(losses_of(again), losses_of(third)[2:]), 1e-5)
 
@@ -198,7 +198,7 @@ def test_training_goes_on_from_the_encoder(run, tmp_path, method, config, option
 
 
 @pytest.mark.parametrize("text,count", [("Say", 8), ("Say what is true.", 4)], ids=["repeated", "cut"])
-def test_start_from_a_text(run, tmp_path, text, count):
+def test_initialization_from_text(run, tmp_path, text, count):
     tiny(tmp_path)
     options = {"num_virtual_tokens": count, "prompt_tuning_init": "TEXT", "prompt_tuning_init_text": text}
     ours, tensors, config = train(run, tmp_path, "prompt_tuning", options, lr=0.0)
@@ -206,7 +206,7 @@ def test_start_from_a_text(run, tmp_path, text, count):
     theirs = peft.get_peft_model(base_model(tmp_path), PROMPT(task_type="CAUSAL_LM", **there))
     assert torch.equal(tensors["prompt_embeddings"], theirs.get_prompt_embedding_to_save("default"))
     assert {key: config[key] for key in there} == there
-    # Whoever loads it needs no tokenizer for it.
+    # Loading it needs no tokenizer.
     (ours / "adapter_config.json").write_text(json.dumps(config | {"tokenizer_name_or_path": "nowhere"}))
     run("peft-run", "generate", "--raw", "--model", tmp_path / "model", "--adapter", ours, "--prompt", "a", "--max-new-tokens", 1)
 
@@ -220,10 +220,10 @@ def test_start_from_a_text(run, tmp_path, text, count):
         ("prompt_tuning", {"prompt_tuning_init_text": "a"}, "'prompt_tuning_init_text' needs prompt_tuning_init"),
         ("prefix_tuning", {"token_dim": 32}, "token_dim: is 32, but this model has 16"),
         ("p_tuning", {"encoder_reparameterization_type": "GRU"}, 'must be "MLP" or "LSTM"'),
-        ("adaption_prompt", {"adapter_layers": 3}, "adapter_layers: 3 are more than the model's 2 layers"),
+        ("adaption_prompt", {"adapter_layers": 3}, "adapter_layers: 3 is more than the model's 2 layers"),
         ("bottleneck", {"layers_to_transform": [2]}, "layers_to_transform: there is no layer 2"),
         ("bottleneck", {"variant": "serial"}, 'must be "houlsby", "pfeiffer" or "parallel"'),
     ],
 )
-def test_options_that_do_not_fit(run, tmp_path, method, options, told):
+def test_invalid_options(run, tmp_path, method, options, told):
     check_refusal(run, tmp_path, method, options, told)

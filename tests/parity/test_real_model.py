@@ -1,6 +1,6 @@
-"""Promises that on a real model, SmolLM2-135M-Instruct from its GGUF, what peft-run trains is what HF PEFT loads: no key
-missing or unexpected, logits the same; that every precision, packing, accumulation and a held-out share train; that
-another optimizer, schedule, clipping or precision is one line; and that resolved.toml repeats a run byte for byte."""
+"""On a real model, SmolLM2-135M-Instruct from its GGUF: HF PEFT loads what peft-run trains, without missing or unexpected keys and with
+the same logits; every precision, packing, accumulation and a held-out share train; another optimizer, schedule, clipping or precision
+is one line; and resolved.toml reproduces a run byte for byte."""
 
 import copy
 import json
@@ -73,7 +73,7 @@ def base(model_gguf):
     return peer_of_gguf(model_gguf), tokenizer
 
 
-def test_peft_loads_it_and_computes_the_same(tmp_path, plain, base, model_gguf, exact_peer):
+def test_hf_peft_loads_it_with_equal_logits(tmp_path, plain, base, model_gguf, exact_peer):
     """In fp32 both sides are about 1e-4 from the exact logits, of which the largest is 43, on one processor a little more and
     on another a little less; so their difference is bounded by that, 4e-6 of it, and the mathematics by fp64."""
     folder, lines = plain
@@ -102,7 +102,8 @@ def test_peft_loads_it_and_computes_the_same(tmp_path, plain, base, model_gguf, 
         theirs.unload()
 
 
-def test_trained_by_peft(tmp_path, base, model_gguf, run, exact_peer):
+@pytest.mark.slow
+def test_adapter_trained_by_hf_peft(tmp_path, base, model_gguf, run, exact_peer):
     """An adapter that HF PEFT trained, with a scale of its own on some modules: its logits here; and merged here, the same
     logits in transformers without an adapter. Bounded as above."""
     model, tokenizer = base
@@ -137,6 +138,7 @@ def test_trained_by_peft(tmp_path, base, model_gguf, run, exact_peer):
     within("merged", apart(alone, expected), 4e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precisions(experiment, plain, precision):
     folder, lines = experiment(precision, f"precision.name={precision}")
@@ -147,7 +149,8 @@ def test_half_precisions(experiment, plain, precision):
         assert tensor.dtype == torch.float32 and tensor.isfinite().all()
 
 
-def test_bf16_is_as_near_as_the_peers(tmp_path, base, model_gguf):
+@pytest.mark.slow
+def test_bf16_is_as_accurate_as_peer(tmp_path, base, model_gguf):
     """From fp32's logits on real texts, ours in bf16 are no farther than HF's own bf16 by more than a tenth."""
     model, tokenizer = base
     rows = [tokenizer(text)["input_ids"] for text in TEXTS]
@@ -159,11 +162,13 @@ def test_bf16_is_as_near_as_the_peers(tmp_path, base, model_gguf):
     within("bf16 by the peer's", (ours - exact).norm() / (theirs - exact).norm(), 1.1)
 
 
-def test_accumulation_is_one_large_batch(experiment, plain):
+@pytest.mark.slow
+def test_accumulation_equals_one_large_batch(experiment, plain):
     _, lines = experiment("accumulated", "training.batch_size=2", "training.gradient_accumulation_steps=2")
     assert losses(lines) == pytest.approx(losses(plain[1]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_packing_and_evaluation(experiment):
     _, apart = experiment("apart", "training.batch_size=8")
     _, packed = experiment("packed", "data.packing=true", "training.batch_size=4", "training.eval_every=1")
@@ -172,11 +177,12 @@ def test_packing_and_evaluation(experiment):
     assert len([line for line in held_out if "eval_loss" in line]) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "line",
     ["optimizer.name=sgd", "scheduler.name=cosine", "scheduler.name=wsd", "clipping.name=agc", "clipping.name=none"],
 )
-def test_another_plugin_is_one_line(experiment, plain, line):
+def test_one_line_selects_another_plugin(experiment, plain, line):
     folder, lines = experiment(line.replace("=", "_"), line, "training.max_steps=2")
     assert losses(lines)[0] == pytest.approx(losses(plain[1])[0], rel=1e-6)
     state = json.loads((folder / "trainer_state.json").read_text())
@@ -188,8 +194,9 @@ def in_bytes(text):
     return float(number) * {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}[unit]
 
 
-def test_memory_is_planned_and_changes_nothing(experiment, plain, run):
-    """What is computed again instead of kept leaves the adapter as it was, byte for byte; and the plan's sum is within 15 % of
+@pytest.mark.slow
+def test_memory_plan_does_not_change_results(experiment, plain, run):
+    """Activation checkpointing leaves the adapter the same byte for byte, and the plan's sum is within 15 % of
     what the run then holds at its highest moment. A budget chooses between the two; one too small is refused with the sum."""
     folder, lines = plain
     expected, peaks, planned = (folder / "adapter_model.safetensors").read_bytes(), [], []
@@ -209,7 +216,8 @@ def test_memory_is_planned_and_changes_nothing(experiment, plain, run):
     assert "even with all layers recomputed" in told and "base 513 MiB" in told
 
 
-def test_resolved_toml_repeats_the_run(experiment, plain):
+@pytest.mark.slow
+def test_resolved_toml_reproduces_the_run(experiment, plain):
     folder, _ = plain
     again, _ = experiment("again", file="fp32/resolved.toml")
     for name in ("adapter_model.safetensors", "adapter_config.json"):

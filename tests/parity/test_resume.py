@@ -1,7 +1,7 @@
-"""Promises about runs that are broken off: resumed from any checkpoint a run gives what it would have given, to the last bit; a
-checkpoint is whole or is passed over; SIGKILL costs the steps since the last one and nothing else; SIGTERM and SIGINT save first;
-a changed experiment is refused; a run that diverges leaves no adapter, and the checkpoints before. Each by the real peft-run on a
-tiny model; tests/framework/train/resume_test.cpp has every method and optimizer."""
+"""Interrupted runs: resumed from any checkpoint a run gives the result of the uninterrupted run, to the last bit; a checkpoint is intact
+or is skipped; SIGKILL costs only the steps since the last checkpoint; SIGTERM and SIGINT save first; a changed experiment is refused;
+a diverged run leaves the checkpoints before and no adapter. Each with the real peft-run on a tiny model;
+tests/framework/train/resume_test.cpp covers every method and optimizer."""
 
 import hashlib
 import json
@@ -47,7 +47,7 @@ SETS = {
     "checkpointing_eval": {"adapter": {"lora_dropout": 0.3}, "memory": {"activation_checkpointing": "full"},
                            "data": {"eval_split": 0.2}, "training": {"eval_every": 2}},
     "tokens": {"adapter": {"trainable_token_indices": list(range(10, 60)), "loraplus_lr_ratio": 4.0, "lora_dropout": 0.1}},
-    # States that no tensor of the layers holds, beside each other: ranks found in the data, budgets, what was taken out of the base.
+    # States outside the layers' tensors, together: ranks found in the data, budgets, what was subtracted from the base.
     "stack": {"adapter": [{"name": "lora", "r": 2, "init_lora_weights": "eva", "target_modules": ["q_proj", "v_proj", "up_proj"]},
                           {"name": "adalora", "init_r": 4, "target_r": 2, "target_modules": ["k_proj", "o_proj"], "lr": 1e-3},
                           {"name": "lora", "adapter_name": "inner", "r": 2, "init_lora_weights": "pissa", "lora_dropout": 0.2,
@@ -97,7 +97,7 @@ def history(folder):
             for line in state["log_history"] if "train_runtime" not in line]
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     steps = [line["step"] for line in lines if "train_loss" not in line]
-    assert steps and steps == [line["step"] for line in kept][-len(steps):]  # that of a new folder begins where it went on
+    assert steps and steps == [line["step"] for line in kept][-len(steps):]  # the log of a new folder begins where the run resumed
     return kept
 
 
@@ -105,8 +105,8 @@ def checkpoints(folder):
     return sorted(int(path.name[11:]) for path in folder.glob("checkpoint-*") if path.name[11:].isdigit())
 
 
-def check_whole(path):
-    """The manifest names every file with its SHA-256, as hashlib sees it."""
+def check_intact(path):
+    """Checks that the manifest lists every file with the SHA-256 that hashlib computes."""
     manifest = json.loads((path / "manifest.json").read_text())
     there = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
     assert there == set(manifest["files"]) | {"manifest.json"}
@@ -128,9 +128,9 @@ def same_states(ours, theirs):
 
 
 @pytest.mark.parametrize("changes", SETS.values(), ids=SETS)
-def test_resumed_it_is_the_unbroken_run(run, folder, changes):
+def test_resumed_run_equals_uninterrupted(run, folder, changes):
     """From a checkpoint in the middle: the adapter's file is the same byte by byte, so are the log's numbers, and so is every
-    later checkpoint — from which it would go on the same way."""
+    later checkpoint, so that it would resume from there the same way."""
     run("peft-run", write(folder, "unbroken", changes))
     unbroken = folder / "unbroken"
     last = max(checkpoints(unbroken))
@@ -147,7 +147,7 @@ def test_resumed_it_is_the_unbroken_run(run, folder, changes):
         assert [line for line in history(broken) if line["step"] > step] == [
             line for line in history(unbroken) if line["step"] > step]
         for later in range(step + 1, last + 1):
-            check_whole(broken / f"checkpoint-{later}")
+            check_intact(broken / f"checkpoint-{later}")
             same_states(broken / f"checkpoint-{later}", unbroken / f"checkpoint-{later}")
     if changes.get("precision", {}).get("name") == "fp16":
         skipped = [load_file(unbroken / f"checkpoint-{s}" / "progress.safetensors")["skipped"].item() for s in (1, last)]
@@ -161,7 +161,8 @@ def seal(path):
     (path / "manifest.json").write_text(json.dumps({"version": 1, "files": files}))
 
 
-def test_each_state_counts(run, folder):
+@pytest.mark.slow
+def test_every_saved_state_matters(run, folder):
     """With any one state of an older step the end is another one; with any one missing it is refused: the test above would see
     a state that is not kept."""
     changes = SETS["dora_fp16"] | {
@@ -205,7 +206,7 @@ def test_saving_changes_nothing(run, folder):
     assert not checkpoints(folder / "plain")
 
 
-def test_a_checkpoint_is_an_adapter_of_peft(run, folder):
+def test_checkpoint_loads_in_hf_peft(run, folder):
     run("peft-run", write(folder))
     at = folder / "run" / "checkpoint-2"
     model = peft.PeftModel.from_pretrained(base_model(folder), at)
@@ -240,7 +241,8 @@ FORGERIES = [
 ]
 
 
-def test_a_damaged_checkpoint_is_passed_over(run, folder):
+@pytest.mark.slow
+def test_damaged_checkpoint_is_skipped(run, folder):
     run("peft-run", write(folder, "unbroken"))
     for number, (what, damage) in enumerate(DAMAGES.items()):
         broken = folder / f"broken{number}"
@@ -252,7 +254,7 @@ def test_a_damaged_checkpoint_is_passed_over(run, folder):
         assert "(step 2)" in told.stdout
         assert weights(broken) == weights(folder / "unbroken")
         assert (broken / "checkpoint-4.aside").exists()
-        check_whole(broken / "checkpoint-4")
+        check_intact(broken / "checkpoint-4")
     # One whose sums are right, but not what they are of, is refused.
     forged = folder / "forged" / "checkpoint-2"
     shutil.copytree(folder / "unbroken" / "checkpoint-2", forged)
@@ -262,16 +264,16 @@ def test_a_damaged_checkpoint_is_passed_over(run, folder):
         seal(forged)
         assert told in run("peft-run", write(folder, "forged"), "--resume", code=3).stderr
         (forged / name).write_bytes(sound)
-    # Asked for by name it is an error, as is a folder in which none is whole.
+    # Selected by name it is an error, as is a folder without an intact one.
     alone = folder / "alone"
     shutil.copytree(folder / "broken0" / "checkpoint-4.aside", alone / "checkpoint-4")
     path = write(folder, "alone")
-    assert "is not as its manifest says" in run("peft-run", path, "--resume", alone / "checkpoint-4", code=3).stderr
+    assert "does not match its manifest" in run("peft-run", path, "--resume", alone / "checkpoint-4", code=3).stderr
     assert "no intact checkpoint to resume from" in run("peft-run", path, "--resume", code=3).stderr
     assert not (alone / "adapter_model.safetensors").exists()
 
 
-def test_a_changed_experiment_is_refused(run, folder):
+def test_resume_refuses_changed_experiment(run, folder):
     run("peft-run", write(folder))
     path, output = write(folder), folder / "run"
     before = weights(output)
@@ -302,7 +304,7 @@ def test_a_changed_experiment_is_refused(run, folder):
     assert weights(output) == before
 
 
-def test_what_changes_no_step_may_change(run, folder):
+def test_settings_that_may_change_on_resume(run, folder):
     """Logging, saving, where the result goes — and the length, where the schedule's beginning does not depend on it."""
     constant = {"scheduler": {"name": "constant"}, "adapter": {"lora_dropout": 0.2}}
     run("peft-run", write(folder, "short", constant))
@@ -326,16 +328,16 @@ def test_what_changes_no_step_may_change(run, folder):
     assert weights(folder / "long") == weights(folder / "elsewhere")
 
 
-def test_other_threads_are_told(run, folder):
+def test_changed_thread_count_is_reported(run, folder):
     run("peft-run", write(folder), env=os.environ | {"OMP_NUM_THREADS": "1"})
     told = run("peft-run", write(folder), "--resume", env=os.environ | {"OMP_NUM_THREADS": "2"})
     assert "warning: threads changed from 1 to 2" in told.stderr
 
 
-def test_without_a_checkpoint_it_begins(run, folder):
+def test_resume_without_checkpoint_starts(run, folder):
     told = run("peft-run", write(folder), "--resume")
     assert "starting from scratch" in told.stdout
-    # Unasked, nothing is written over: neither an adapter nor checkpoints alone.
+    # Nothing is overwritten unless requested: neither an adapter nor checkpoints alone.
     assert "already holds an adapter" in run("peft-run", write(folder), code=2).stderr
     (folder / "run" / "adapter_model.safetensors").unlink()
     assert "--resume" in run("peft-run", write(folder), code=2).stderr
@@ -349,7 +351,7 @@ def start(bin_dir, *arguments):
 
 
 def wait_for_step(process, folder, step, after=0.0):
-    """Until metrics.jsonl, begun anew after the time `after`, tells of `step`. False: the run ended before."""
+    """Waits until metrics.jsonl, restarted after the time `after`, logs `step`. Returns False if the run ended before."""
     log = folder / "metrics.jsonl"
     while process.poll() is None:
         if log.exists() and log.stat().st_mtime > after:
@@ -370,7 +372,7 @@ def metrics(folder):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
-def test_a_signal_saves_first(run, bin_dir, folder, number):
+def test_signal_saves_checkpoint(run, bin_dir, folder, number):
     run("peft-run", write(folder, "unbroken", LONG))
     path, output = write(folder, "run", LONG), folder / "run"
     process = start(bin_dir, path)
@@ -381,14 +383,14 @@ def test_a_signal_saves_first(run, bin_dir, folder, number):
     (step,) = checkpoints(output)
     assert f"stopped by {number.name} after step {step}" in out
     assert 5 <= step < 150 and not (output / "adapter_model.safetensors").exists()
-    check_whole(output / f"checkpoint-{step}")
+    check_intact(output / f"checkpoint-{step}")
     assert f"(step {step})" in run("peft-run", path, "--resume").stdout
     assert weights(output) == weights(folder / "unbroken")
     assert history(output) == history(folder / "unbroken")
     assert metrics(output) == metrics(folder / "unbroken")
 
 
-def test_a_second_signal_leaves_at_once(bin_dir, folder):
+def test_second_signal_exits_immediately(bin_dir, folder):
     process = start(bin_dir, write(folder, "run", SAVING))
     assert wait_for_step(process, folder / "run", 3)
     process.send_signal(signal.SIGTERM)
@@ -396,10 +398,10 @@ def test_a_second_signal_leaves_at_once(bin_dir, folder):
     process.communicate(timeout=60)
     assert process.returncode in (-signal.SIGTERM, -signal.SIGINT)
     for step in checkpoints(folder / "run"):
-        check_whole(folder / "run" / f"checkpoint-{step}")
+        check_intact(folder / "run" / f"checkpoint-{step}")
 
 
-def test_a_signal_before_the_first_step(run, bin_dir, folder):
+def test_signal_before_first_step(run, bin_dir, folder):
     run("peft-run", write(folder, "run", SAVING))
     before = {step: (folder / "run" / f"checkpoint-{step}" / "manifest.json").read_bytes() for step in checkpoints(folder / "run")}
     process = start(bin_dir, write(folder, "run", SAVING), "--resume", folder / "run" / f"checkpoint-{min(before)}")
@@ -409,11 +411,11 @@ def test_a_signal_before_the_first_step(run, bin_dir, folder):
     assert process.returncode == 75
     for step in before:
         if (folder / "run" / f"checkpoint-{step}").exists():
-            check_whole(folder / "run" / f"checkpoint-{step}")
+            check_intact(folder / "run" / f"checkpoint-{step}")
 
 
-def test_who_reads_along_may_be_gone(bin_dir, folder):
-    """As `| tee`, which the same Ctrl-C ends: saved all the same."""
+def test_closed_output_pipe_still_saves(bin_dir, folder):
+    """As with `| tee`, which the same Ctrl-C ends: the checkpoint is saved anyway."""
     process = start(bin_dir, write(folder, "run", SAVING))
     assert wait_for_step(process, folder / "run", 3)
     process.stdout.close()
@@ -421,12 +423,14 @@ def test_who_reads_along_may_be_gone(bin_dir, folder):
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 75
     newest = max(checkpoints(folder / "run"))
-    check_whole(folder / "run" / f"checkpoint-{newest}")
+    check_intact(folder / "run" / f"checkpoint-{newest}")
     assert newest >= 3
 
 
-def test_signals_at_any_time(run, bin_dir, folder):
-    """Whatever it is doing, it leaves with exit code 75 and nothing but whole checkpoints."""
+@pytest.mark.alone
+@pytest.mark.slow
+def test_signals_at_random_moments(run, bin_dir, folder):
+    """At any moment it exits with code 75 and leaves only intact checkpoints."""
     run("peft-run", write(folder, "unbroken", SAVING))
     path, output = write(folder, "run", SAVING), folder / "run"
     moments = random.Random(3)
@@ -440,15 +444,15 @@ def test_signals_at_any_time(run, bin_dir, folder):
         process.communicate(timeout=60)
         assert process.returncode == 75 or process.returncode == 0 and before >= SAVING["training"]["max_steps"] - 3
         for step in checkpoints(output):
-            check_whole(output / f"checkpoint-{step}")
+            check_intact(output / f"checkpoint-{step}")
     run("peft-run", path, "--resume")
     assert weights(output) == weights(folder / "unbroken")
     assert metrics(output) == metrics(folder / "unbroken")
 
 
-def test_a_run_that_diverges_leaves_no_adapter(run, folder):
-    """Steps that are not finite are counted and told with their examples; the last checkpoint before them stays, even of a limit
-    of one; nothing is published."""
+def test_diverged_run_writes_no_adapter(run, folder):
+    """Non-finite steps are counted and reported with their examples; the last checkpoint before them stays, even with a limit of
+    one; no adapter is written."""
     training = {"save_every": 1, "save_total_limit": 1, "log_every": 1, "max_steps": STEPS}
     for limit, told in ((0, "step 2: the loss is"), (2, "3 steps were not finite, the first of them step 2")):
         name = f"limit{limit}"
@@ -458,7 +462,7 @@ def test_a_run_that_diverges_leaves_no_adapter(run, folder):
         assert told in done.stderr and f"training.max_nonfinite_steps is {limit}" in done.stderr
         assert f"the last checkpoint is {folder / name / 'checkpoint-1'}" in done.stderr
         assert checkpoints(folder / name) == [1] and not (folder / name / "adapter_model.safetensors").exists()
-        check_whole(folder / name / "checkpoint-1")
+        check_intact(folder / name / "checkpoint-1")
         lines = [json.loads(line) for line in (folder / name / "metrics.jsonl").read_text().splitlines()]
         faults = [line for line in lines if "fault" in line]
         assert [fault["step"] for fault in faults] == list(range(2, 3 + limit))
@@ -466,9 +470,9 @@ def test_a_run_that_diverges_leaves_no_adapter(run, folder):
         assert "step 2 skipped: the loss is" in done.stdout
 
 
-def test_a_run_that_goes_on_diverges_as_the_unbroken_one(run, folder):
-    """The last step ruins the weights, and is told by an example that an earlier step had learned from, also by a run that went
-    on behind it. A run cannot be shortened to where a checkpoint already is."""
+def test_resumed_run_diverges_like_uninterrupted(run, folder):
+    """The last step ruins the weights, which is detected with an example that an earlier step had learned from, also in a run that
+    resumed after that step. A run cannot be shortened to where a checkpoint already is."""
     ruin = {"optimizer": {"lr": 1e25}, "scheduler": {"name": "constant"}, "training": {"max_steps": 2, "log_every": 1}}
     path, output = write(folder, "run", ruin), folder / "run"
     assert "after step 2 the loss of" in run("peft-run", path, code=6).stderr
@@ -480,9 +484,9 @@ def test_a_run_that_goes_on_diverges_as_the_unbroken_one(run, folder):
     assert "the run had 2 steps and now has 1, where the checkpoint is" in short
 
 
-def test_an_overflow_shows_nothing_of_what_was_saved(run, folder):
+def test_overflowed_steps_do_not_validate_a_checkpoint(run, folder):
     """With fp16 a step that ruins the weights is followed by steps that overflow: the checkpoint before it stays, even of a limit
-    of one, since no step behind the later ones was finite."""
+    of one, since no step after the later ones was finite."""
     ruin = {"optimizer": {"lr": 20.0}, "scheduler": {"name": "constant", "warmup_steps": 1},
             "precision": {"name": "fp16", "min_scale": 32768.0},
             "training": {"save_every": 1, "save_total_limit": 1, "log_every": 1}}
@@ -493,9 +497,11 @@ def test_an_overflow_shows_nothing_of_what_was_saved(run, folder):
     assert min(checkpoints(folder / "run")) < max(finite), f"{checkpoints(folder / 'run')} of finite steps {finite}"
 
 
-def test_killed_at_any_time(run, bin_dir, folder):
-    """Ten SIGKILLs at random moments; nearly every moment is one of a save. Every checkpoint there is, is whole; what is lost is
-    less than what lies between two; and in the end it is the unbroken run."""
+@pytest.mark.alone
+@pytest.mark.slow
+def test_sigkill_at_random_moments(run, bin_dir, folder):
+    """Ten SIGKILLs at random moments, nearly all during a save. Every checkpoint is intact, less is lost than the steps between two
+    checkpoints, and the end is that of the uninterrupted run."""
     saving = SAVING | {"training": SAVING["training"] | {"max_steps": 150}}
     run("peft-run", write(folder, "unbroken", saving))
     path, output = write(folder, "run", saving), folder / "run"
@@ -511,7 +517,7 @@ def test_killed_at_any_time(run, bin_dir, folder):
         kills += process.returncode == -signal.SIGKILL
         found = checkpoints(output)
         for step in found:
-            check_whole(output / f"checkpoint-{step}")
+            check_intact(output / f"checkpoint-{step}")
         lines = [line for line in (output / "metrics.jsonl").read_text().splitlines() if line.endswith("}")]
         steps = [json.loads(line)["step"] for line in lines]
         assert max(found, default=0) >= max(steps, default=0) - 3  # saved every two; the log is ahead of the save
@@ -531,7 +537,7 @@ def unlearning(folder, training):
             "training": {"eval_every": 1, "save_every": 1} | training}
 
 
-def test_the_newest_and_the_best_are_kept(run, folder):
+def test_newest_and_best_checkpoints_are_kept(run, folder):
     """An early checkpoint that is the best stays, and is the result."""
     ruin = unlearning(folder, {"save_total_limit": 2, "load_best_model_at_end": True})
     run("peft-run", write(folder, "best", ruin))
@@ -558,8 +564,9 @@ def test_the_newest_and_the_best_are_kept(run, folder):
         code=2).stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "schedule_free_adamw"])
-def test_adalora_saves_what_was_evaluated(run, folder, optimizer):
+def test_adalora_checkpoint_equals_evaluated_adapter(run, folder, optimizer):
     """Also between two allocations of ranks, where a triplet that one has set to zero has been trained since."""
     changes = {"adapter": {"name": "adalora", "init_r": 6, "target_r": 2, "tinit": 1, "deltaT": 4, "lora_alpha": 64},
                "data": {"eval": "train.jsonl"}, "optimizer": {"name": optimizer, "lr": 0.1}, "scheduler": {"name": "constant"},
@@ -576,20 +583,20 @@ def test_adalora_saves_what_was_evaluated(run, folder, optimizer):
     assert [step for step, has in enumerate(kept, 1) if has] == [4, 8, 12]
 
 
-def test_a_run_that_nobody_reads_is_none_that_failed(folder, bin_dir):
-    """Whoever reads the output may go: the run ends as it would have, and says on the other channel what is missing."""
+def test_closed_stdout_does_not_fail_the_run(folder, bin_dir):
+    """The reader of the output may exit: the run ends as usual, and reports on stderr what it could not print."""
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run([bin_dir / "peft-run", write(folder)], stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
     assert done.returncode == 0 and "the output cannot be written" in done.stderr
-    check_whole(folder / "run" / f"checkpoint-{STEPS}")
+    check_intact(folder / "run" / f"checkpoint-{STEPS}")
     assert weights(folder / "run") == weights(folder / "run" / f"checkpoint-{STEPS}")
     done = subprocess.run([bin_dir / "peft-run", "plan", write(folder)], stdout=open("/dev/full", "w"), stderr=subprocess.PIPE)
     assert done.returncode == 5
 
 
-def test_a_log_that_cannot_be_read_is_not_written_over(run, folder):
+def test_unreadable_log_is_not_overwritten(run, folder):
     path = write(folder)
     run("peft-run", path, "--set", "training.max_steps=4")
     (folder / "run" / "metrics.jsonl").unlink()
@@ -598,8 +605,8 @@ def test_a_log_that_cannot_be_read_is_not_written_over(run, folder):
     assert "metrics.jsonl: cannot be read: " in told
 
 
-def test_a_checkpoint_by_a_link_is_where_it_lies(run, folder):
-    """With leave to write over the folder, too, what it holds is gone on from."""
+def test_resume_from_symlinked_checkpoint(run, folder):
+    """Even if the folder may be overwritten, --resume continues from what it holds."""
     saving = {"training": {"save_every": 2}}
     run("peft-run", write(folder, "unbroken", saving))
     path, output = write(folder, "run", saving), folder / "run"
@@ -608,16 +615,16 @@ def test_a_checkpoint_by_a_link_is_where_it_lies(run, folder):
     over = ["--set", "training.overwrite_output_dir=true"]
     told = run("peft-run", path, "--resume", folder / "link", *over)
     assert "archived a later checkpoint as " in told.stderr and weights(output) == weights(folder / "unbroken")
-    check_whole(output / "checkpoint-2")
-    # A second time what was set aside stays, too.
+    check_intact(output / "checkpoint-2")
+    # A second time, what was archived first stays, too.
     told = run("peft-run", path, "--resume", folder / "link", *over)
     assert f"checkpoint-{STEPS}.aside-2\n" in told.stderr
     assert sorted(entry.name for entry in output.glob("*.aside*")) == sorted(
         f"checkpoint-{step}.aside{more}" for step in range(4, STEPS + 1, 2) for more in ("", "-2"))
 
 
-def test_a_best_checkpoint_that_is_gone_is_told_first(run, folder):
-    """Before the rest of the run is trained for nothing."""
+def test_missing_best_checkpoint_is_reported_before_training(run, folder):
+    """So that the rest of the run is not trained in vain."""
     path, output = write(folder, "run", unlearning(folder, {})), folder / "run"
     run("peft-run", path)
     losses = {line["step"]: line["eval_loss"] for line in history(output) if "eval_loss" in line}
@@ -629,15 +636,15 @@ def test_a_best_checkpoint_that_is_gone_is_told_first(run, folder):
     run("peft-run", path, "--resume", output / f"checkpoint-{STEPS - 1}")
 
 
-def test_the_best_stays_until_a_better_one_is_there(run, bin_dir, folder):
-    """A save that fails, of a step that is the best, behind one that is not: the best before is still there, and from there it goes
-    on to the unbroken end."""
+def test_best_checkpoint_survives_failed_save(run, bin_dir, folder):
+    """A failed save of the best step so far, after a worse one: the previous best is still there, and the run resumes from there to
+    the uninterrupted end."""
     best = {"optimizer": {"lr": 0.2}, "scheduler": {"name": "constant"}, "data": {"eval_split": 0.2},
             "training": {"eval_every": 1, "save_every": 1, "load_best_model_at_end": True}}
     run("peft-run", write(folder, "unbroken", best))
     losses = [line["eval_loss"] for line in history(folder / "unbroken") if "eval_loss" in line]
     better = [step for step in range(3, STEPS) if losses[step - 1] < min(losses[:step - 1]) < losses[step - 2]]
-    assert better, f"no step but the last is the best behind a worse one: {losses}"
+    assert better, f"no step but the last is the best after a worse one: {losses}"
     best["training"] |= {"save_total_limit": 1}
     path, output = write(folder, "run", best), folder / "run"
     for fault in ("error=EIO", "signal=SIGKILL"):
@@ -649,8 +656,8 @@ def test_the_best_stays_until_a_better_one_is_there(run, bin_dir, folder):
         assert weights(output) == weights(folder / "unbroken") and history(output) == history(folder / "unbroken")
 
 
-def test_a_checkpoint_is_named_as_a_shell_completes_it(run, folder):
-    """With a slash behind it, or by a link from elsewhere, its best is where the run writes."""
+def test_resume_path_with_trailing_slash_or_symlink(run, folder):
+    """With a trailing slash or through a symlink, the best checkpoint is found where the run writes."""
     path, output = write(folder, "run", unlearning(folder, {"load_best_model_at_end": True})), folder / "run"
     run("peft-run", path)
     before = weights(output)
@@ -660,8 +667,8 @@ def test_a_checkpoint_is_named_as_a_shell_completes_it(run, folder):
         assert weights(output) == before
 
 
-def test_what_a_run_begins_from_is_not_deleted(run, folder):
-    """Also not with leave to write over the folder that it is in."""
+def test_init_from_is_not_deleted(run, folder):
+    """Not even if the folder that it is in may be overwritten."""
     run("peft-run", write(folder))
     output = folder / "run"
     there = checkpoints(output)
@@ -673,8 +680,8 @@ def test_what_a_run_begins_from_is_not_deleted(run, folder):
     run("peft-run", folder / "run.toml", *over, "--set", f"training.output_dir={folder / 'other'}")
 
 
-def test_an_adapter_of_another_name_is_not_written_over(run, folder):
-    """Beside an adapter that bears a name of its own in the same folder, or the plain one."""
+def test_adapter_of_another_name_is_not_overwritten(run, folder):
+    """Next to a named adapter in the same folder, or to the unnamed one."""
     named = ["--set", "adapter.adapter_name=x", "--set", "training.save_every=0"]
     run("peft-run", write(folder, "run", {"training": {"save_every": 0}}))
     run("peft-run", write(folder, "named"), *named)
@@ -682,17 +689,17 @@ def test_an_adapter_of_another_name_is_not_written_over(run, folder):
         before = {path: path.read_bytes() for path in (folder / name).rglob("*") if path.is_file()}
         assert "already holds an adapter" in run("peft-run", folder / f"{name}.toml", *more, code=2).stderr
         assert {path: path.read_bytes() for path in (folder / name).rglob("*") if path.is_file()} == before
-    # What lies beneath, in a folder that is no run's, does not count.
+    # An adapter in a subfolder does not count if the folder is not that of a run.
     run("peft-run", write(folder, "inner"), "--set", f"training.output_dir={folder / 'above' / 'inner'}")
     run("peft-run", write(folder, "above"))
 
 
-def test_a_place_that_cannot_be(run, folder):
+def test_impossible_output_dir(run, folder):
     (folder / "loop").symlink_to(folder / "loop")
     for name in ("n" * 300, "loop"):
         told = run("peft-run", write(folder, "run"), "--set", f"training.output_dir={folder / name}", code=5).stderr
         assert f"{name} cannot be " in told, told
-    # A line of the log that is not the run's does not keep it from going on.
+    # A foreign line in the log does not prevent resuming.
     path, output = write(folder, "run"), folder / "run"
     run("peft-run", path)
     with open(output / "metrics.jsonl", "a") as log:
@@ -700,19 +707,19 @@ def test_a_place_that_cannot_be(run, folder):
     run("peft-run", path, "--resume")
 
 
-def test_two_runs_into_one_folder(run, bin_dir, folder):
+def test_two_runs_in_one_output_dir(run, bin_dir, folder):
     process = start(bin_dir, write(folder, "run", SAVING))
     assert wait_for_step(process, folder / "run", 1)
     process.send_signal(signal.SIGSTOP)
     try:
-        assert "another run is writing into it" in run("peft-run", folder / "run.toml", "--resume", code=5).stderr
+        assert "another run is writing to it" in run("peft-run", folder / "run.toml", "--resume", code=5).stderr
     finally:
         process.kill()
         process.communicate()
 
 
-def test_a_full_disk(run, folder):
-    """The older checkpoints stay whole, and the message tells what is missing."""
+def test_full_disk(run, folder):
+    """The older checkpoints stay intact, and the message says how much space is missing."""
     output = folder / "run"
     output.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1600k", "tmpfs", output], capture_output=True)
@@ -724,7 +731,7 @@ def test_a_full_disk(run, folder):
         found = checkpoints(output)
         assert found
         for step in found:
-            check_whole(output / f"checkpoint-{step}")
+            check_intact(output / f"checkpoint-{step}")
         assert not list(output.glob("*.writing")) and not (output / "adapter_model.safetensors").exists()
     finally:
         subprocess.run(["umount", output], check=True)
@@ -744,7 +751,7 @@ def traced(*words, **options):
     return subprocess.run([strace(), "-f", *words], capture_output=True, text=True, env=env, **options)
 
 
-def test_a_save_is_synced_in_order(bin_dir, folder):
+def test_save_syncs_in_order(bin_dir, folder):
     """Each file: synced, then renamed; the manifest is the last; then the folder is synced, renamed, and its parent synced."""
     path, trace = write(folder, "run", {"training": {"max_steps": 2, "save_every": 2}}), folder / "trace"
     traced("-y", "-o", trace, "-e", "trace=fsync,rename,renameat2", bin_dir / "peft-run", path, check=True)
@@ -754,7 +761,7 @@ def test_a_save_is_synced_in_order(bin_dir, folder):
     files = []
     while calls and f'rename("{at}.writing", "{at}"' not in calls[0]:
         if "checkpoint-2" not in calls[0]:
-            calls.pop(0)  # of files beside the checkpoint
+            calls.pop(0)  # of files outside the checkpoint
             continue
         synced = calls.pop(0)
         assert synced.startswith("fsync("), synced
@@ -771,20 +778,21 @@ def test_a_save_is_synced_in_order(bin_dir, folder):
     assert calls[1].startswith("fsync(") and f"<{folder / 'run'}>" in calls[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["error=EIO", "error=ENOSPC", "signal=SIGKILL"])
 @pytest.mark.parametrize("call,moments", [("fsync", (5, 12, 19, 25)), ("rename", (3, 8, 13))])
-def test_a_save_that_fails(run, bin_dir, folder, call, moments, fault):
-    """The n-th sync or renaming of the second save fails, or the process is killed in it: the first checkpoint stays whole, an
-    error names what and where, and from there it goes on to the unbroken end."""
+def test_failed_save(run, bin_dir, folder, call, moments, fault):
+    """The n-th sync or renaming of the second save fails, or the process is killed in it: the first checkpoint stays intact, an
+    error names what and where, and the run resumes from there to the uninterrupted end."""
     training = {"training": {"max_steps": 4, "save_every": 2}}
     run("peft-run", write(folder, "unbroken", training))
     path, output = write(folder, "run", training), folder / "run"
     shutil.copytree(folder / "unbroken" / "checkpoint-2", output / "checkpoint-2")
-    for n in moments:  # behind those of resolved.toml and metrics.jsonl; the last is of the folder itself
+    for n in moments:  # after those of resolved.toml and metrics.jsonl; the last one is of the folder itself
         told = traced("-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={n}",
                       bin_dir / "peft-run", path, "--resume")
         assert checkpoints(output) == [2], f"{n}: {told.stderr}"
-        check_whole(output / "checkpoint-2")
+        check_intact(output / "checkpoint-2")
         if fault.startswith("error"):
             assert told.returncode == 5 and str(output / "checkpoint-4") in told.stderr, told.stderr
             assert not list(output.glob("*.writing"))

@@ -1,5 +1,5 @@
-"""Promises that files are what the safetensors library takes them for: those written here are read there tensor for tensor,
-and are byte for byte what it writes itself; those written there are read here; and what it refuses is refused here too."""
+"""Files agree with the safetensors library: it reads ours tensor for tensor, and ours equal its own byte for byte; ours reads its files;
+and both refuse the same malformed files."""
 
 import json
 import struct
@@ -15,7 +15,7 @@ from model_support import model_answer, random_examples
 
 
 def split(data):
-    """The header as an object, and the bytes behind it."""
+    """The header as an object, and the bytes after it."""
     size = struct.unpack("<Q", data[:8])[0]
     return json.loads(data[8 : 8 + size]), data[8 + size :]
 
@@ -42,20 +42,20 @@ def sound(file, folder):
     return tensors, metadata
 
 
-def test_adapter_written_here_read_there(adapter, tmp_path):
+def test_adapter_written_by_us_read_by_peer(adapter, tmp_path):
     tensors, metadata = sound(adapter / "adapter_model.safetensors", tmp_path)
     assert metadata.keys() == {"format", "base_fingerprint"} and metadata["format"] == "pt"
     assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in tensors.values())
 
 
-def test_state_written_here_read_there(adapter, tmp_path):
+def test_state_written_by_us_read_by_peer(adapter, tmp_path):
     """Other shapes: a scalar among matrices."""
     model_answer(tmp_path, tmp_path / "model", random_examples(258), adapter=adapter)
     tensors, _ = sound(tmp_path / "answer.safetensors", tmp_path)
     assert tensors["loss"].shape == () and len(tensors) > 2
 
 
-def test_written_there_read_here(adapter, tmp_path):
+def test_written_by_peer_read_by_us(adapter, tmp_path):
     examples = random_examples(258)
     before = model_answer(tmp_path, tmp_path / "model", examples, adapter=adapter)["logits"]
     tensors = load_file(adapter / "adapter_model.safetensors")
@@ -95,7 +95,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("breaking", BROKEN.values(), ids=BROKEN.keys())
-def test_broken_on_both_sides(run, adapter, tmp_path, breaking):
+def test_malformed_file_is_refused_by_both(run, adapter, tmp_path, breaking):
     file = adapter / "adapter_model.safetensors"
     file.write_bytes(breaking(file.read_bytes()))
     with pytest.raises(safetensors.SafetensorError):

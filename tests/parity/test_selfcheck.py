@@ -1,4 +1,4 @@
-"""Promises that `peft-run selfcheck` passes for the tree's own adapters, whatever their options, in fp64."""
+"""`peft-run selfcheck` passes for the adapters of the tree, with any options, in fp64."""
 
 import pytest
 
@@ -18,7 +18,7 @@ def test_lora(run, options):
     assert "gradients match finite differences" in told and "merged weights give the same outputs" in told
 
 
-def test_what_cannot_be_checked(run):
+def test_selfcheck_refuses(run):
     assert "adapter/NAME" in run("peft-run", "selfcheck", "optimizer/adamw", code=2).stderr
     assert "nonesuch" in run("peft-run", "selfcheck", "adapter/nonesuch", code=4).stderr
     assert "'rank'" in run("peft-run", "selfcheck", "adapter/lora", "--set", "rank=3", code=2).stderr

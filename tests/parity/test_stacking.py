@@ -1,6 +1,5 @@
-"""Promises of several adapters on one model: trained here together, each loads in HF PEFT, and there, merged one after the other
-from the innermost, or active at once where PEFT can do that, they compute what they compute here; two LoRAs learn as PEFT's do;
-commands take them together."""
+"""Several adapters on one model: each adapter trained here loads in HF PEFT, and there, merged from the innermost outwards, or active at
+once where HF PEFT supports it, they compute the same; two LoRAs train like HF PEFT's; all commands accept several adapters."""
 
 import json
 import warnings
@@ -80,7 +79,7 @@ def loaded(model, folder):
 
 
 @pytest.mark.parametrize("name", STACKS)
-def test_each_loads_in_peft_and_together_they_are_the_same(run, tiny, name):
+def test_each_loads_in_hf_peft_and_outputs_agree(run, tiny, name):
     folders, told = train(run, tiny, STACKS[name])
     assert "adapters, outermost first: 'default' " in told.stdout
     model = base_model(tiny)
@@ -103,7 +102,7 @@ def test_each_loads_in_peft_and_together_they_are_the_same(run, tiny, name):
         within("merged", apart(peer_answer(merged, examples)[0], expected), 2e-5)
 
 
-# outermost first; their virtual tokens stand one behind the other
+# outermost first; their virtual tokens are concatenated
 VIRTUAL = {
     "prompt_and_prefix": [{"name": "prompt_tuning", "num_virtual_tokens": 3}, {"name": "prefix_tuning", "num_virtual_tokens": 4}],
     "prefix_and_p": [{"name": "prefix_tuning", "num_virtual_tokens": 2},
@@ -148,7 +147,7 @@ def virtual_logits(folder, adapters, folders):
 
 
 @pytest.mark.parametrize("name", VIRTUAL)
-def test_virtual_tokens_of_several_stand_one_behind_the_other(run, tiny, name):
+def test_virtual_tokens_of_several_adapters_concatenate(run, tiny, name):
     folders, _ = train(run, tiny, VIRTUAL[name], lr=5e-2)
     tokenizer = transformers.AutoTokenizer.from_pretrained(tiny / "model")
     examples = random_examples(258)
@@ -189,7 +188,7 @@ def test_mixed_model(run, tiny):
     within("logits", apart(model_answer(tiny, tiny / "model", examples, adapter=folders)["logits"], expected), 2e-5)
 
 
-def test_two_loras_learn_as_in_peft(run, tiny):
+def test_two_loras_train_like_hf_peft(run, tiny):
     """Both active, each with a rate of its own: the same losses and tensors as in PEFT, from the run's folder as it is."""
     adapters = [LORA | {"target_modules": ["q_proj", "v_proj"]}, LORA | ALL | {"r": 2, "lr": 2e-2, "adapter_name": "second"}]
     starts, _ = train(run, tiny, adapters, name="start", steps=1, lr=0.0)
@@ -221,7 +220,7 @@ def test_two_loras_learn_as_in_peft(run, tiny):
         for key, tensor in ours.items():
             torch.testing.assert_close(tensor, theirs[key], rtol=1e-3, atol=2e-4, msg=lambda text: f"{key}: {text}")
 
-    # What PEFT saves of both lies as ours does.
+    # HF PEFT saves both in the same layout as ours.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model.save_pretrained(tiny / "theirs")
@@ -229,7 +228,7 @@ def test_two_loras_learn_as_in_peft(run, tiny):
         folder.relative_to(folders[0]) / "adapter_model.safetensors" for folder in folders}
 
 
-def test_what_a_run_writes_and_commands_take(run, tiny):
+def test_run_output_works_in_all_commands(run, tiny):
     folders, told = train(run, tiny, STACKS["apart"])
     words = [word for folder in folders for word in ("--adapter", folder)]
     for folder in (tiny / "run" / "checkpoint-3", tiny / "run" / "checkpoint-3" / "ia3"):
@@ -250,7 +249,7 @@ def test_what_a_run_writes_and_commands_take(run, tiny):
     plan = run("peft-run", "plan", tiny / "run.toml", "--set", "adapter.1.lr=0.5").stdout
     assert "group 'default'" in plan and "group 'ia3': " in plan and ", lr 0.5," in plan
     assert "already holds an adapter" in run("peft-run", tiny / "run.toml", code=2).stderr
-    assert "write the one that is meant" in run("peft-run", "plan", tiny / "run.toml", "--set", "adapter.r=2", code=2).stderr
+    assert "add the index of one of them" in run("peft-run", "plan", tiny / "run.toml", "--set", "adapter.r=2", code=2).stderr
 
     rows = run("peft-run", "eval", "--model", tiny / "model", "--data", tiny / "train.jsonl", "--together", *words).stdout
     assert f"{folders[0]} + {folders[1]}" in rows

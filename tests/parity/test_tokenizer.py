@@ -1,5 +1,5 @@
-"""Promises that peft's tokenizer gives the ids and the decoded text of HF tokenizers, for every real tokenizer at hand and
-2,000 varied strings, and that the vocabulary inside a GGUF gives those of the model's own tokenizer.json."""
+"""The tokenizer gives the ids and the decoded text of HF tokenizers, for every real tokenizer available and 2,000 varied strings; the
+vocabulary inside a GGUF gives those of the model's own tokenizer.json."""
 
 import json
 import os
@@ -53,7 +53,7 @@ def any_character(random_source):
 
 
 def chunk(source, special):
-    """A few words, a line of code, a run of spaces, digits, another script, a special token (whole or cut)."""
+    """A few words, a line of code, a run of spaces, digits, another script, a special token (complete or truncated)."""
     kind = source.randrange(10)
     if kind <= 1:
         return " ".join(source.choice(WORDS) for _ in range(source.randint(1, 8)))

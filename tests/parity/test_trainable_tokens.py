@@ -1,6 +1,6 @@
-"""Promises about trained rows of tokens where the head is tied to the embedding, for each way to ask for them: an adapter made
-in HF PEFT computes the same here and has the same gradients; one made here has PEFT's keys and config, and PEFT takes it; training
-goes the way it goes there; merged it is the same model. Without a tie: test_methods.py."""
+"""Trainable token rows where the head is tied to the embedding, for each way to configure them: an adapter made in HF PEFT has the same
+outputs and gradients here; one made here has HF PEFT's keys and config, and HF PEFT loads it; training takes the same steps; merged it
+is the same model. test_methods.py covers untied heads."""
 
 import peft
 import pytest
@@ -34,7 +34,7 @@ def tiny_tied(folder):
 
 
 @every
-def test_made_there(run, tmp_path, method, config, options):
+def test_loads_adapter_from_hf_peft(run, tmp_path, method, config, options):
     tiny_tied(tmp_path)
     model, examples = made_there(tmp_path, config, options), random_examples(258)
     logits, loss = peer_answer(model, examples)
@@ -56,18 +56,18 @@ def test_made_there(run, tmp_path, method, config, options):
 
 
 @every
-def test_made_here(run, tmp_path, method, config, options):
+def test_saved_file_equals_hf_peft(run, tmp_path, method, config, options):
     tiny_tied(tmp_path)
     check_saved_form(run, tmp_path, method, config, options)
 
 
 @pytest.mark.parametrize("method,config,options", CASES[:3:2] + CASES[4:5], ids=NAMES[:3:2] + NAMES[4:5])
-def test_training_goes_as_in_python(run, tmp_path, method, config, options):
+def test_training_equals_hf_peft(run, tmp_path, method, config, options):
     tiny_tied(tmp_path)
     check_training(run, tmp_path, method, options, steps=4)
 
 
-def test_rows_are_kept_not_changes(run, tmp_path):
+def test_saved_rows_are_absolute_values(run, tmp_path):
     """Untrained, the file holds the base's rows in the order of the option: a reader of PEFT's format puts them in place."""
     tiny_tied(tmp_path)
     check_saved_form(run, tmp_path, "trainable_tokens", peft.TrainableTokensConfig, {"token_indices": [70, 8]})

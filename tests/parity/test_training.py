@@ -1,6 +1,6 @@
-"""Promises that training is HF PEFT's to the last digits: twenty steps of AdamW with clipping, warm-up and accumulation, from
-one shared start, in fp64: every loss and every tensor of the adapter within 1e-8, for each shape of model and set of options.
-A further method or family is a row here."""
+"""Training equals HF PEFT to the last digits: twenty steps of AdamW with clipping, warm-up and accumulation, from the same
+initialization, in fp64: every loss and every adapter tensor within 1e-8, for each model shape and set of options. A new method or
+family is a new row here."""
 
 import json
 import warnings
@@ -99,8 +99,8 @@ def test_trajectory(run, tmp_path, exact_peer, adapter, options):
     assert moved >= len(tensors) - 1  # all but the frozen weight that an adapted embedding is saved with
 
 
-def test_toml_of_the_start_must_not_argue(run, tmp_path):
-    """Options beside init_from would be a second truth."""
+def test_options_must_agree_with_init_from(run, tmp_path):
+    """Options given with init_from must not contradict it."""
     save_llama(tmp_path / "model")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", r=4)).save_pretrained(tmp_path / "start")
@@ -116,7 +116,7 @@ def test_toml_of_the_start_must_not_argue(run, tmp_path):
     assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 4
 
 
-def test_tokens_from_the_cache_train_the_same(run, tmp_path):
+def test_token_cache_does_not_change_training(run, tmp_path):
     """The second run reads tokens instead of data: same steps, same adapter; it says so, and when none could be kept."""
     save_llama(tmp_path / "model")
     (tmp_path / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
@@ -139,8 +139,8 @@ def test_tokens_from_the_cache_train_the_same(run, tmp_path):
     assert "absolute path" in run("peft-run", tmp_path / "experiment.toml", "--set", "data.cache=near", code=2).stderr
 
 
-def test_a_checkpoint_holds_the_state_of_every_part(run, tmp_path):
-    """And, of an optimizer that averages, the average as the adapter and what trains beside it."""
+def test_checkpoint_holds_state_of_every_component(run, tmp_path):
+    """And for an optimizer that averages, the average as the adapter and the trained tensors separately."""
     save_llama(tmp_path / "model")
     (tmp_path / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     (tmp_path / "experiment.toml").write_text(

@@ -1,5 +1,5 @@
-"""The methods that train the model's own parameters, `full` and `bitfit`, beside a plain loop over transformers' model: losses,
-what is saved, what loads again, and the merged folder."""
+"""The methods that train the model's own parameters, `full` and `bitfit`, compared with a plain loop over transformers' model: losses,
+saved files, loading them again, and the merged folder."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def trained_there(folder, chosen):
 
 
 @pytest.mark.parametrize("method,options,tied,chosen", CASES)
-def test_trains_as_transformers_does(run, tmp_path, method, options, tied, chosen):
+def test_training_equals_transformers(run, tmp_path, method, options, tied, chosen):
     save_llama(tmp_path / "model", attention_bias=True, mlp_bias=True, tie_word_embeddings=tied)
     folder, tensors, config = train(run, tmp_path, method, options, steps=STEPS, lr=LR)
     model, losses = trained_there(tmp_path, chosen)
@@ -79,4 +79,4 @@ def test_bitfit_needs_biases(run, tmp_path):
         '[model]\npath = "model"\n[data]\ntrain = "train.jsonl"\n[adapter]\nname = "bitfit"\n'
         '[training]\noutput_dir = "out"\nmax_steps = 1\n'
     )
-    assert "no module among them has a bias" in run("peft-run", tmp_path / "experiment.toml", code=2).stderr
+    assert "none of the modules has a bias to train" in run("peft-run", tmp_path / "experiment.toml", code=2).stderr

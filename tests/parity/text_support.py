@@ -1,4 +1,4 @@
-"""What the parity tests of text share: where the real tokenizers are, and one run of tokenize_tool."""
+"""Shared by the parity tests of text: the folder of a real tokenizer, and one run of tokenize_tool."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What every row of the torture has: tiny experiments, runs of peft-run, and the way to say that something does not hold."""
+"""What all rows share: tiny experiments, runs of peft-run, and the exceptions of a failed or skipped row."""
 
 import concurrent.futures
 import dataclasses
@@ -11,7 +11,7 @@ import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
-SECONDS = 120  # no run here takes a tenth of it
+SECONDS = 120  # limit of one run; none takes a tenth of it
 
 
 class Failed(Exception):
@@ -28,7 +28,7 @@ def require(holds, message):
 
 
 TEXTS = [f"The {word} of {i} and {i} is {2 * i}." + " And so on." * (i % 3)
-         for i, word in enumerate(("sum", "total", "whole", "sum", "total", "whole", "sum", "total", "sum", "whole"))]
+         for i, word in enumerate(("sum", "total", "whole", "sum", "total", "whole", "sum", "total", "sum", "whole"))]  # words: ok
 BASE = {
     "model": {"path": "model"},
     "data": {"train": "train.jsonl", "format": "text", "max_length": 64, "cache": ""},
@@ -40,7 +40,7 @@ BASE = {
     "training": {"max_steps": 8, "batch_size": 2, "log_every": 1, "seed": 3},
 }
 
-# What each method needs beside its defaults on a model this small; one that is not here is taken as it is.
+# Options that a method needs on a model this small; a method that is not listed runs with its defaults.
 METHODS = {
     "adalora": {"tinit": 1, "tfinal": 1},
     "adaption_prompt": {"adapter_len": 4},
@@ -68,16 +68,16 @@ METHODS = {
 
 @dataclasses.dataclass
 class Bench:
-    work: pathlib.Path  # a folder of our own
+    work: pathlib.Path  # a temporary folder
     bin: pathlib.Path  # with peft-run
     long: bool
     jobs: int
     seed: int
-    mounts: bool  # this process may mount, and nobody else sees it
-    only: str  # a regular expression of the names that rows with many of them take
+    mounts: bool  # this process may mount file systems in a private namespace
+    only: str  # regular expression that selects methods or variants by name
 
     def folder(self, name, model="model", texts=TEXTS):
-        """A new one that holds the model and the data."""
+        """Makes a folder that holds the model and the data."""
         made = self.work / name
         made.mkdir(parents=True)
         (made / "model").symlink_to(self.work / model)
@@ -85,7 +85,7 @@ class Bench:
         return made
 
     def model(self, name="model", **sizes):
-        """Makes one for folder()."""
+        """Makes a model for folder()."""
         code = "import sys, json, tiny_llama as t; t.save_llama(sys.argv[1], **json.loads(sys.argv[2]))"
         run([sys.executable, "-c", code, self.work / name, json.dumps({"attention_bias": True, "mlp_bias": True} | sizes)],
             env={"PYTHONPATH": str(ROOT / "tests" / "support")})
@@ -98,20 +98,20 @@ class Bench:
                                 stdout=stdout, stderr=subprocess.PIPE, text=True, env=environment(threads))
 
     def plugins(self, kind):
-        """The names of all plugins of this kind."""
+        """Returns the names of all plugins of this kind."""
         rows = [line.split() for line in self.peft_run("list").stdout.splitlines()]
         names = {words[1] for words in rows if len(words) == 4 and words[0] == kind}
-        require(names, f"'peft-run list' tells no plugin of kind {kind}")
+        require(names, f"'peft-run list' shows no plugin of kind {kind}")
         return sorted(names)
 
     def wanted(self, names):
-        """Those of them that `only` lets through."""
+        """Returns the names that `only` selects."""
         found = [name for name in names if re.search(self.only, name)]
         require(found, f"--only '{self.only}' leaves none of {', '.join(names)}")
         return found
 
     def each(self, work, items):
-        """[work(item)], some at a time; what fails keeps no other from its turn, and is told in the end."""
+        """Returns [work(item)], some at a time. All items run even if some fail; all failures are raised together."""
         with concurrent.futures.ThreadPoolExecutor(self.jobs) as pool:
             running = [pool.submit(work, item) for item in items]
         failures = [str(one.exception()) for one in running if isinstance(one.exception(), Failed)]
@@ -123,28 +123,28 @@ def environment(threads, more=None):
     return os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"} | (more or {})
 
 
-def run(command, code=0, threads=1, env=None, timeout=SECONDS):
-    """The finished process; `code` is the exit code it must have, or None."""
+def run(command, code=0, threads=1, env=None, timeout=SECONDS, umask=-1):
+    """Returns the finished process; `code` is the required exit code, or None for any."""
     command = list(map(str, command))
     try:
         done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=timeout,
-                              env=environment(threads, env))
+                              umask=umask, env=environment(threads, env))
     except subprocess.TimeoutExpired:
-        raise Failed(f"{' '.join(command)}\nhas not ended after {timeout} s") from None
+        raise Failed(f"{' '.join(command)}\ndid not end after {timeout} s") from None
     require(code is None or done.returncode == code,
             f"{' '.join(command)}\nexit code {done.returncode}, not {code}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}")
     return done
 
 
 def experiment(folder, output, changes=None):
-    """The file of BASE with `changes`, whose tables take the place of BASE's; only [training] is changed key by key."""
+    """Writes an experiment file: BASE with the tables of `changes` in place of its own; only [training] is merged key by key."""
     changes = changes or {}
     tables = BASE | changes
     tables["training"] = BASE["training"] | changes.get("training", {}) | {"output_dir": output}
     text = ""
     for name, keys in tables.items():
         text += f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in keys.items())
-    path = folder / f"experiment-{output}.toml"  # a name that does not begin as the folder's does
+    path = folder / f"experiment-{output}.toml"  # a name without the folder's prefix, which the fault shim matches
     path.write_text(text)
     return path
 

@@ -1,5 +1,5 @@
-"""The same seed with the same number of threads gives the same adapter, byte for byte, whatever else the machine does; another
-number of threads gives nearly the same; another seed another one."""
+"""Determinism: the same seed and number of threads give the same adapter, byte for byte, whatever else the machine does; another
+number of threads gives nearly the same, and another seed a different one. The long form repeats each run ten times under load."""
 
 import contextlib
 import json
@@ -9,7 +9,7 @@ import sys
 import output
 from bench import BASE, TEXTS, experiment, method, require
 
-RUNS = 10
+RUNS, RUNS_SHORT = 10, 3
 STEPS = 20
 BOUND = 1e-5
 # MKL sums C3A's complex products in another order with other threads. Of the last bit of a small gradient (with SGD adapters are
@@ -42,7 +42,7 @@ def losses(folder):
     return [line["loss"] for line in output.history((folder / "trainer_state.json").read_text()) if "loss" in line]
 
 
-def of_method(bench, folder, name):
+def of_method(bench, folder, name, runs):
     """Returns the largest relative differences between 1 and 2 threads, of the adapter and of the losses, with a model so wide
     that both have work."""
     changes = method(name) | {"training": {"max_steps": STEPS}}
@@ -53,7 +53,7 @@ def of_method(bench, folder, name):
         return folder / output_name
 
     first = trained("run0", 2)
-    for number in range(1, RUNS):
+    for number in range(1, runs):
         other = trained(f"run{number}", 2)
         require(output.adapter(other) == output.adapter(first), f"{name}: run {number + 1} gave another adapter")
         require(losses(other) == losses(first), f"{name}: run {number + 1} gave other losses")
@@ -78,7 +78,7 @@ def by_threads(bench, name):
 
 @contextlib.contextmanager
 def load():
-    """Something else that wants the machine."""
+    """Keeps one core busy."""
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         yield
@@ -89,10 +89,11 @@ def load():
 
 def row(bench):
     names = bench.wanted(bench.plugins("adapter") if bench.long else SHORT)
+    runs = RUNS if bench.long else RUNS_SHORT
     bench.model("wide", hidden_size=WIDTH, intermediate_size=704, max_position_embeddings=512)
-    with load():
-        apart = bench.each(lambda name: of_method(bench, bench.folder(f"determinism/{name}"), name), names)
+    with load() if bench.long else contextlib.nullcontext():
+        apart = bench.each(lambda name: of_method(bench, bench.folder(f"determinism/{name}"), name, runs), names)
     same = sum(tensors == 0 and loss == 0 for tensors, loss in apart)
-    return (f"{len(names)} methods x {RUNS} runs under load: the same bytes; 1 against 2 threads: losses within "
-            f"{max(loss for _, loss in apart):.1e} (bound {BOUND:.0e}), adapters within {max(a for a, _ in apart):.1e}, "
+    return (f"{len(names)} methods x {runs} runs{' under load' if bench.long else ''}: the same bytes; 1 against 2 threads: losses "
+            f"within {max(loss for _, loss in apart):.1e} (bound {BOUND:.0e}), adapters within {max(a for a, _ in apart):.1e}, "
             f"{same} of {len(names)} methods bit-equal")

@@ -2,8 +2,8 @@
 //
 //   PEFT_FAULT_PREFIX   absolute path; only calls on paths that begin with it count
 //   PEFT_FAULT          "KINDS N ACTION ERRNO once|lasting": what befalls the N-th call of these kinds
-//   PEFT_FAULT_REPORT   a file that is told of the call that was hit: "kind path"
-//   PEFT_FAULT_SPACE    any value: statvfs tells of a terabyte free, as if it were taken only afterwards
+//   PEFT_FAULT_REPORT   a file that receives the call that was hit: "kind path"
+//   PEFT_FAULT_SPACE    any value: statvfs reports a terabyte free, as if it were used up only later
 //   PEFT_FAULT_TRACE    see trace.c
 //   PEFT_FAULT_SERVER   see server.c
 //
@@ -32,7 +32,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-/// libc's own, behind the one of that name here.
+/// The libc function that this file wraps.
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
 enum verdict { GO, FAIL, HALF, HALF_AND_DIE };
@@ -48,7 +48,7 @@ static long seen;
 void set_fault(const char* line) {
   char duration[16] = "";
   if (sscanf(line, "%127s %ld %15s %d %15s", fault.kinds, &fault.at, fault.action, &fault.error, duration) != 5) {
-    fprintf(stderr, "fault: '%s' is no fault\n", line);
+    fprintf(stderr, "fault: '%s' is not a valid fault\n", line);
     _exit(99);
   }
   fault.lasting = strcmp(duration, "lasting") == 0;
@@ -171,13 +171,13 @@ ssize_t pwritev(int fd, const struct iovec* parts, int count, off_t offset) {
   const bool ours = path_of(fd, path);
   const enum verdict verdict = ours ? strike("write", path) : GO;
   if (verdict == FAIL) return -1;
-  const bool whole = verdict == GO;
-  const struct iovec half = {parts[0].iov_base, whole ? 0 : (parts[0].iov_len + 1) / 2};
+  const bool all = verdict == GO;
+  const struct iovec half = {parts[0].iov_base, all ? 0 : (parts[0].iov_len + 1) / 2};
   ssize_t done;
   if (offset < 0)
-    done = REAL(writev)(fd, whole ? parts : &half, whole ? count : 1);
+    done = REAL(writev)(fd, all ? parts : &half, all ? count : 1);
   else
-    done = REAL(pwritev)(fd, whole ? parts : &half, whole ? count : 1, offset);
+    done = REAL(pwritev)(fd, all ? parts : &half, all ? count : 1, offset);
   if (!ours) return done;
   off_t at = offset < 0 ? lseek(fd, 0, SEEK_CUR) - done : offset;
   ssize_t left = done;
@@ -249,12 +249,12 @@ int renameat(int from_dir, const char* from, int to_dir, const char* to) {
   return renameat2(from_dir, from, to_dir, to, 0);
 }
 
-int statvfs(const char* path, struct statvfs* told) {
-  const int failed = REAL(statvfs)(path, told);
-  if (!failed && getenv("PEFT_FAULT_SPACE")) told->f_bavail = told->f_bfree = ((fsblkcnt_t)1 << 40) / told->f_frsize;
+int statvfs(const char* path, struct statvfs* result) {
+  const int failed = REAL(statvfs)(path, result);
+  if (!failed && getenv("PEFT_FAULT_SPACE")) result->f_bavail = result->f_bfree = ((fsblkcnt_t)1 << 40) / result->f_frsize;
   return failed;
 }
-int statvfs64(const char* path, struct statvfs64* told) { return statvfs(path, (struct statvfs*)told); }
+int statvfs64(const char* path, struct statvfs64* result) { return statvfs(path, (struct statvfs*)result); }
 
 /// More than there is: what the real operator new then throws is its own.
 static size_t asked(size_t size) { return count("memory", "operator new") == FAIL ? PTRDIFF_MAX : size; }

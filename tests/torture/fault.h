@@ -6,7 +6,7 @@
 #include <sys/types.h>
 
 /// Takes the fault of a line "KINDS N ACTION ERRNO once|lasting", e.g. "write,fsync 3 fail 28 lasting"; calls are
-/// counted from here on. Ends the process where the line is none.
+/// counted from here on. Ends the process if the line is not valid.
 void set_fault(const char* line);
 
 /// Where a harness asked for a server: stays in the first call of this, and returns in one child for each line that the

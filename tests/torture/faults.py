@@ -1,6 +1,6 @@
-"""Faults: every call that changes the disk, from a run's first to its last, fails or is the process's last. Whatever it was, the
-older checkpoint stays whole, an error has exit code 5 and names cause and place, and the next run finds its way to the unbroken end
-and leaves nothing lying about."""
+"""Faults: each call that changes the disk, from the first to the last of a run, fails or kills the process. In every case the older
+checkpoint stays intact, an error has exit code 5 and names cause and path, and the next run resumes to the uninterrupted end and
+leaves no temporary files."""
 
 import errno
 import itertools
@@ -15,7 +15,7 @@ import output
 from bench import experiment, method, require
 from shim import CHANGING, GROWING, Server
 
-# What happens, to which kinds of call, how, with which error, and to every later call too?
+# Name, kinds of call, action, errno, and whether every later call fails too.
 FAULTS = [
     ("killed", CHANGING, "kill", 0, False),
     ("killed in the middle of a write", "write", "torn", 0, False),
@@ -29,12 +29,12 @@ MORE = [
     ("EROFS from then on", CHANGING, "fail", errno.EROFS, True),
     ("EMFILE", "open,look", "fail", errno.EMFILE, False),
 ]
-HARMLESS = ("short", errno.EINTR)  # a program that takes these for errors is wrong
+HARMLESS = ("short", errno.EINTR)  # a program must not treat these as errors
 TRAINING = {"max_steps": 4, "save_every": 1, "save_total_limit": 2}
 
 
 class Tally:
-    """What has been done to how many; rows run several at a time."""
+    """Counts faults and runs; several threads add to it."""
 
     def __init__(self):
         self.faults, self.starts, self.kinds, self.names, self.lock = 0, 0, set(), set(), threading.Lock()
@@ -51,14 +51,14 @@ class Tally:
 
 
 def put(folder, template):
-    """The folder as the template is."""
+    """Replaces the folder with a copy of the template."""
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(template, folder)
 
 
 def shape(folder):
-    """What a folder holds, to tell states apart: names without process numbers, and the sizes of tensor files (others hold
-    times)."""
+    """Returns what distinguishes the states of a folder: names without process numbers, and the sizes of tensor files (other
+    files hold times)."""
     def size(path):
         return path.stat().st_size if path.suffix == ".safetensors" else path.is_dir() or path.stat().st_size > 0
 
@@ -67,7 +67,7 @@ def shape(folder):
 
 
 def expect_end(end, fault, complete):
-    """The child ended as this fault lets it; `complete` says whether its work is done."""
+    """Checks that the child ended as this fault demands; `complete` returns whether its work is done."""
     name, _, action, error, _ = fault
     where = f"{name} at {end.hit}"
     if action in ("kill", "torn"):
@@ -76,26 +76,26 @@ def expect_end(end, fault, complete):
         require(end.code == 0, f"{where}: exit code {end.code}: {end.errors}")
         require(complete(), f"{where}: exit code 0, but its work is not done")
     elif end.code == 0:
-        # What is only taken away may stay, if the next run takes it.
-        require(end.kind in ("unlink", "look"), f"{where}: told nobody")
+        # What could not be deleted may stay, if the next run deletes it.
+        require(end.kind in ("unlink", "look"), f"{where}: the failure was not reported")
         require(complete(), f"{where}: exit code 0, but its work is not done")
     elif end.kind != "look":  # what cannot be read is the input's error, exit code 3
         require(end.code == 5, f"{where}: exit code {end.code}, not 5: {end.errors}")
-        require(os.strerror(error) in end.errors, f"{where}: the cause is not told: {end.errors}")
-        require(any(part in end.errors for part in places(end.path)), f"{where}: the place is not told: {end.errors}")
+        require(os.strerror(error) in end.errors, f"{where}: the cause is not reported: {end.errors}")
+        require(any(part in end.errors for part in places(end.path)), f"{where}: the path is not reported: {end.errors}")
     else:
         require(end.code in (3, 5), f"{where}: exit code {end.code}: {end.errors}")
 
 
 def places(path):
-    """What a message may call this path: without a draft's ending, or the folder it is in."""
-    whole = pathlib.Path(path)
-    named = [whole, whole.parent, whole.parent.parent]
+    """Returns the names a message may use for this path: without the suffix of a temporary name, or a parent folder."""
+    path = pathlib.Path(path)
+    named = [path, path.parent, path.parent.parent]
     return [str(one).split(".writing")[0].replace("/.", "/") for one in named]
 
 
 def every_call(server, faults, tally, reset, judge):
-    """Each fault at the first, second, … call until a pass has none left to hit; `judge` looks at what each leaves."""
+    """Injects each fault at the first, second, … call until no call is left; `judge` checks what each leaves."""
     for fault in faults:
         name, kinds, action, error, lasting = fault
         for n in itertools.count(1):
@@ -110,7 +110,7 @@ def every_call(server, faults, tally, reset, judge):
 
 
 def newest_done(end, run):
-    """The newest checkpoint that was done when this call was hit, as far as the call tells: of a run from the second on, which
+    """The newest checkpoint that was complete at this call, as far as the call shows, in a run that resumes from the second,
     deletes the first before it saves the fourth, and the second at its end."""
     path = pathlib.Path(end.path)
     if end.kind == "look":
@@ -122,28 +122,28 @@ def newest_done(end, run):
 
 
 def can_tidy(end, fault):
-    """Whether the process that met this fault could take away what it had begun."""
+    """Whether the process could clean up after this fault."""
     _, kinds, action, _, lasting = fault
     return action == "fail" and end.kind not in ("unlink", "look") and not (lasting and "unlink" in kinds)
 
 
 def of_training(bench, folder, changes, faults, tally):
-    """A run that goes on from the second of two checkpoints, and saves twice, each time deleting the oldest."""
-    bench.peft_run(experiment(folder, "unbroken", changes | {"training": TRAINING | {"save_total_limit": 9}}))
-    unbroken, run, template, left = folder / "unbroken", folder / "run", folder / "template", {}
+    """A run that resumes from the second of two checkpoints and saves twice, each time deleting the oldest."""
+    bench.peft_run(experiment(folder, "uninterrupted", changes | {"training": TRAINING | {"save_total_limit": 9}}))
+    uninterrupted, run, template, left = folder / "uninterrupted", folder / "run", folder / "template", {}
     for step in (1, 2):
-        shutil.copytree(unbroken / f"checkpoint-{step}", template / f"checkpoint-{step}")
-    shutil.copy(unbroken / "metrics.jsonl", template)
+        shutil.copytree(uninterrupted / f"checkpoint-{step}", template / f"checkpoint-{step}")
+    shutil.copy(uninterrupted / "metrics.jsonl", template)
 
     def complete():
-        require(metrics(run) == metrics(unbroken), f"{run}: metrics.jsonl is not the unbroken one's")
-        output.check_result(run, unbroken)
-        return output.check_checkpoints(run, unbroken) == [3, 4]
+        require(metrics(run) == metrics(uninterrupted), f"{run}: metrics.jsonl is not that of the uninterrupted run")
+        output.check_result(run, uninterrupted)
+        return output.check_checkpoints(run, uninterrupted) == [3, 4]
 
     def judge(end, fault):
-        found, where = output.check_checkpoints(run, unbroken), f"{fault[0]} at {end.hit}"
+        found, where = output.check_checkpoints(run, uninterrupted), f"{fault[0]} at {end.hit}"
         require(max(found, default=0) >= newest_done(end, run), f"{where}: a checkpoint is lost, there are {found}")
-        output.adapter_or_none(run, unbroken, where)
+        output.adapter_or_none(run, uninterrupted, where)
         expect_end(end, fault, complete)
         if can_tidy(end, fault):
             output.require_no_litter(run)
@@ -168,21 +168,21 @@ def metrics(folder):
 
 
 def same_folder(ours, theirs):
-    """File by file, but for the model's card, which may tell where it was made."""
+    """Compares all files except the model card, which may name the folder it was made in."""
     return {name: data for name, data in output.read(ours).items() if name != "README.md"} == {
         name: data for name, data in output.read(theirs).items() if name != "README.md"}
 
 
 def of_folder(bench, folder, name, arguments, faults, tally):
-    """A command that makes a folder: it is there whole, or not at all, and the command can be repeated."""
-    made, whole = folder / name, folder / f"whole-{name}"
-    bench.peft_run(*arguments, "--output", whole)
+    """A command that makes a folder: the folder is complete or absent, and the command can be repeated."""
+    made, reference = folder / name, folder / f"reference-{name}"
+    bench.peft_run(*arguments, "--output", reference)
 
     def drafts():
         return list(folder.glob(f"{name}.*"))
 
     def complete():
-        return made.exists() and same_folder(made, whole)
+        return made.exists() and same_folder(made, reference)
 
     def clear():
         for path in [made, *drafts()]:
@@ -190,14 +190,14 @@ def of_folder(bench, folder, name, arguments, faults, tally):
 
     def judge(end, fault):
         where = f"{name}, {fault[0]} at {end.hit}"
-        require(not made.exists() or complete(), f"{where}: half of a folder was left")
+        require(not made.exists() or complete(), f"{where}: an incomplete folder was left")
         expect_end(end, fault, complete)
-        require(not can_tidy(end, fault) or not drafts(), f"{where}: left behind: {drafts()}")
+        require(not can_tidy(end, fault) or not drafts(), f"{where}: temporary folders left: {drafts()}")
         if made.exists():
             return
         again = server.child()
         require(again.code == 0 and complete(), f"{where}, then again: exit code {again.code}: {again.errors}")
-        require(not drafts(), f"{where}, then again: left behind: {drafts()}")
+        require(not drafts(), f"{where}, then again: temporary folders left: {drafts()}")
         tally.start()
 
     with Server(bench, made, [bench.bin / "peft-run", *arguments, "--output", made]) as server:
@@ -212,12 +212,8 @@ def exports(folder):
 
 
 def check_modes(bench, folder):
-    """The umask decides who may read what a run writes."""
-    before = os.umask(0o027)
-    try:
-        bench.peft_run(experiment(folder, "masked", {"training": {"max_steps": 1, "save_every": 1}}))
-    finally:
-        os.umask(before)
+    """Checks that the umask decides who may read what a run writes."""
+    bench.peft_run(experiment(folder, "masked", {"training": {"max_steps": 1, "save_every": 1}}), umask=0o027)
     paths = [folder / "masked", *(folder / "masked").rglob("*")]
     for path in paths:
         mode = path.stat().st_mode & 0o777
@@ -247,5 +243,5 @@ def row(bench):
     require(tally.names == {fault[0] for fault in faults}, f"of the faults only {tally.names} were tried")
     made = len(commands.keys() & names)
     return (f"{tally.faults} faults injected ({len(faults)} faults, every call; {len(names) - made} methods, {made} "
-            f"exports), 0 checkpoints lost; {tally.starts} starts after them went on, nothing left lying; {modes} modes "
+            f"exports), 0 checkpoints lost; {tally.starts} runs after them resumed and left no temporary files; {modes} modes "
             "follow the umask")

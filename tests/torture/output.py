@@ -1,5 +1,5 @@
-"""What lies in an output folder, read without peft: which checkpoints, whether they are whole, whether they are those of
-another run to the last bit, and what should not be there."""
+"""Reads an output folder without peft.cpp: which checkpoints it holds, whether they are intact and bit-equal to those of another
+run, and what should not be there."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from bench import require
 
 
 def checkpoints(folder):
-    """The steps of those that bear their final name."""
+    """Returns the steps of the checkpoints under their final names."""
     return sorted(int(path.name[11:]) for path in folder.glob("checkpoint-*") if path.name[11:].isdigit())
 
 
@@ -18,11 +18,11 @@ def sha256(data):
 
 
 def flaw(files):
-    """Why files, {name: bytes}, are no whole checkpoint; "" where they are."""
+    """Why files, {name: bytes}, are not an intact checkpoint; "" if they are."""
     try:
         said = json.loads(files["manifest.json"])["files"]
     except (KeyError, ValueError, TypeError):
-        return "no manifest that can be read"
+        return "no readable manifest"
     if files.keys() != said.keys() | {"manifest.json"}:
         return f"files {sorted(files)}, in the manifest {sorted(said)}"
     for name, about in said.items():
@@ -46,7 +46,7 @@ def tensors(data):
 
 
 def states(files):
-    """A checkpoint's tensors, all but the time that has passed."""
+    """Returns a checkpoint's tensors without the elapsed time."""
     found = {}
     for file, data in files.items():
         if file.endswith(".safetensors"):
@@ -57,7 +57,7 @@ def states(files):
 
 
 def history(text):
-    """What a trainer_state.json tells of steps and evaluations, without times."""
+    """Returns the steps and evaluations of a trainer_state.json, without times."""
     kept = []
     for line in json.loads(text)["log_history"]:
         if "train_runtime" not in line:
@@ -65,11 +65,11 @@ def history(text):
     return kept
 
 
-def check_checkpoints(folder, unbroken):
-    """Every checkpoint is whole and the one that the unbroken run has of this step, to the last bit. Returns their steps."""
+def check_checkpoints(folder, uninterrupted):
+    """Checks that each checkpoint is intact and bit-equal to that of the uninterrupted run. Returns their steps."""
     found = checkpoints(folder)
     for step in found:
-        check_checkpoint(folder / f"checkpoint-{step}", unbroken / f"checkpoint-{step}")
+        check_checkpoint(folder / f"checkpoint-{step}", uninterrupted / f"checkpoint-{step}")
     return found
 
 
@@ -77,46 +77,46 @@ def check_checkpoint(ours, theirs):
     mine, other = read(ours), read(theirs)
     require(not flaw(mine), f"{ours}: {flaw(mine)}")
     mine_states, other_states = states(mine), states(other)
-    require(mine_states.keys() == other_states.keys(), f"{ours}: other tensors than those of {theirs}")
+    require(mine_states.keys() == other_states.keys(), f"{ours}: not the tensors of {theirs}")
     for key, value in mine_states.items():
         require(value == other_states[key], f"{ours}: {key} differs from that of {theirs}")
     require(history(mine["trainer_state.json"]) == history(other["trainer_state.json"]),
-            f"{ours}: another log than that of {theirs}")
+            f"{ours}: not the log of {theirs}")
 
 
 def adapter(folder):
-    """The adapter's two files, or None where the folder holds none; half of one is a failure."""
+    """Returns the adapter's two files, or None if the folder holds neither; a config without weights is a failure."""
     weights, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
     if config.exists():
         require(weights.exists(), f"{config} is there without its weights")
     return (weights.read_bytes(), config.read_bytes() if config.exists() else None) if weights.exists() else None
 
 
-def adapter_or_none(folder, unbroken, where):
-    """The adapter as adapter() has it: the unbroken run's, its weights alone, or None; anything else is a failure."""
-    ours, whole = adapter(folder), adapter(unbroken)
-    require(ours is None or ours[0] == whole[0] and ours[1] in (None, whole[1]), f"{where}: half an adapter, or another")
+def adapter_or_none(folder, uninterrupted, where):
+    """Returns adapter(): that of the uninterrupted run, its weights alone, or None; anything else is a failure."""
+    ours, theirs = adapter(folder), adapter(uninterrupted)
+    require(ours is None or ours[0] == theirs[0] and ours[1] in (None, theirs[1]), f"{where}: an incomplete or different adapter")
     return ours
 
 
-def check_result(folder, unbroken):
-    """The run's end is the unbroken one's: adapter byte by byte, and the log's numbers."""
-    require(adapter(folder) == adapter(unbroken) is not None, f"{folder}: another adapter than that of {unbroken}")
-    require(history((folder / "trainer_state.json").read_text()) == history((unbroken / "trainer_state.json").read_text()),
-            f"{folder}: another log than that of {unbroken}")
+def check_result(folder, uninterrupted):
+    """Checks that the result equals that of the uninterrupted run: adapter byte for byte, and the log's numbers."""
+    require(adapter(folder) == adapter(uninterrupted) is not None, f"{folder}: not the adapter of {uninterrupted}")
+    require(history((folder / "trainer_state.json").read_text()) == history((uninterrupted / "trainer_state.json").read_text()),
+            f"{folder}: not the log of {uninterrupted}")
 
 
 def litter(folder):
-    """What a run must not leave behind: drafts and things half deleted, of its own and of runs before it."""
+    """Returns what a run must not leave: temporary files and half-deleted folders, its own and those of earlier runs."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*")
                   if re.search(r"\.(writing|deleting)(-\d+)?$", path.name))
 
 
 def require_no_litter(folder):
-    require(not litter(folder), f"{folder}: left behind: {litter(folder)}")
+    require(not litter(folder), f"{folder}: temporary files left: {litter(folder)}")
 
 
 def steps_of(text):
-    """(step, loss) of each line of a metrics.jsonl but the last one of all, which is of the whole run."""
+    """Returns (step, loss) of each line of a metrics.jsonl except the last, which summarizes the run."""
     lines = [json.loads(line) for line in text.splitlines()]
     return [(line["step"], line.get("loss")) for line in lines if "train_loss" not in line]

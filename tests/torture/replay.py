@@ -1,9 +1,9 @@
-"""Lost power: a run's calls are recorded with what they wrote, and the disk is built again as it may be after each of them, without
-what was not yet synced. At every such cut each checkpoint that has its name is whole, none that was done is lost, and the run
-goes on from there to the unbroken end.
+"""Power loss: records a run's calls with the data they wrote, and rebuilds the disk as it may be after each of them, without what was
+not yet synced. At every cut each named checkpoint is intact, no completed one is lost, and the run resumes from there to the
+uninterrupted end.
 
-What a disk may keep: a file's bytes are sure once the file was synced after them, a name (made, moved or taken away) once its folder
-was. Of the rest any part may be there or not."""
+What a disk may hold: a file's bytes are certain once the file was synced after them; a name (created, renamed or deleted) once its
+folder was. Any part of the rest may be there or not."""
 
 import itertools
 import shutil
@@ -47,7 +47,7 @@ class Change:
 
 
 class Disk:
-    """All that a trace did below `root`, as changes."""
+    """Everything a trace did below `root`, as changes."""
 
     def __init__(self, root, calls):
         self.root, self.changes, self.folders, self.files = str(root), [], {0: {}}, itertools.count(1)
@@ -56,7 +56,7 @@ class Disk:
             self.take(number, call)
 
     def find(self, path):
-        """(folder's number, name, what it means now or None); the root's own name is none."""
+        """(folder's number, name, what it means now or None); the root has the name ""."""
         require(path == self.root or path.startswith(self.root + "/"), f"{path} is outside {self.root}")
         *parents, name = path[len(self.root):].strip("/").split("/")
         at = 0
@@ -68,7 +68,7 @@ class Disk:
         self.changes.append(Change(number, node, **what))
 
     def name(self, number, folder, names):
-        """In one step the folder's names mean this; None: they are gone."""
+        """Sets names of a folder in one step; None deletes a name."""
         self.change(number, folder, names=names)
         for name, node in names.items():
             self.folders[folder].pop(name, None)
@@ -95,7 +95,7 @@ class Disk:
             self.name(number, folder, {name: None})
         elif call.kind in ("rename", "exchange"):
             there, other, node_there = self.find(call.other)
-            require(there == folder, f"{call.path} was moved into another folder, which this replay cannot tell apart")
+            require(there == folder, f"{call.path} was moved into another folder, which this replay cannot represent")
             self.name(number, folder, {name: node_there if call.kind == "exchange" else None, other: node})
         elif call.kind == "fsync":
             self.sync(number, node)
@@ -159,7 +159,7 @@ def losses(pending, every):
 
 
 def named_checkpoints(state):
-    """{step: {name: bytes}} of the checkpoints that bear their final names."""
+    """Returns {step: {name: bytes}} of the checkpoints under their final names."""
     found = {}
     for path, data in state.items():
         folder, _, name = path.partition("/")
@@ -183,12 +183,12 @@ def promised(calls, cut):
 
 
 def check_state(state, promise, where):
-    """Every checkpoint with a name is whole, and the newest none older than what was promised."""
+    """Checks that each named checkpoint is intact and that the newest is not older than promised."""
     found = named_checkpoints(state)
     newest = max(found, default=0)
     require(newest >= promise, f"{where}: checkpoint {promise} was done, the newest left is {newest}")
     for step, files in found.items():
-        require(not output.flaw(files), f"{where}: checkpoint {step} is not whole: {output.flaw(files)}")
+        require(not output.flaw(files), f"{where}: checkpoint {step} is not intact: {output.flaw(files)}")
     if "adapter_config.json" in state:
         require(state.get("adapter_model.safetensors"), f"{where}: an adapter without its weights")
 
@@ -208,7 +208,7 @@ def cuts(disk, calls, every):
 
 
 def prove_that_it_sees(root, calls):
-    """A run that left out some kind of sync would be found out; else this row would prove nothing."""
+    """Checks that a run that omits some kind of sync would fail; otherwise this row would prove nothing."""
     made = {call.path for call in calls if call.kind == "mkdir"} | {call.other for call in calls if call.kind == "rename"}
     folders = {path for path in made if path.rsplit("/", 1)[-1].startswith("checkpoint-")} | {str(root)}
     deleted = {at + 1 for at, call in enumerate(calls) if call.other.endswith(".deleting")}
@@ -246,14 +246,14 @@ def put(folder, state):
 
 def row(bench):
     folder = bench.folder("replay")
-    bench.peft_run(experiment(folder, "unbroken", {"training": TRAINING | {"save_total_limit": 99}}))
-    unbroken, run, path = folder / "unbroken", folder / "run", experiment(folder, "run", {"training": TRAINING})
-    run.mkdir()  # so that all that is traced lies below it
+    bench.peft_run(experiment(folder, "uninterrupted", {"training": TRAINING | {"save_total_limit": 99}}))
+    uninterrupted, run, path = folder / "uninterrupted", folder / "run", experiment(folder, "run", {"training": TRAINING})
+    run.mkdir()  # so that all traced calls are below it
     bench.peft_run(path, env=preloaded(bench, run, trace=folder / "trace"))
     calls = read_trace(folder / "trace")
     disk = Disk(run, calls)
-    require(disk.state(len(calls), []) == on_disk(run), "the trace does not tell all that the run did")
-    require(output.adapter(run) == output.adapter(unbroken), "the traced run is not the unbroken one")
+    require(disk.state(len(calls), []) == on_disk(run), "the trace does not hold everything the run did")
+    require(output.adapter(run) == output.adapter(uninterrupted), "the traced run differs from the uninterrupted one")
     prove_that_it_sees(run, calls)
     replayed, different = 0, {}
     for where, state, promise in cuts(disk, calls, bench.long):
@@ -270,8 +270,8 @@ def row(bench):
             put(run, state)
             end = server.child()
             require(end.code == 0, f"{where}: the next run ends with {end.code}: {end.errors}")
-            output.check_result(run, unbroken)
-            output.check_checkpoint(run / LAST, unbroken / LAST)
+            output.check_result(run, uninterrupted)
+            output.check_checkpoint(run / LAST, uninterrupted / LAST)
             output.require_no_litter(run)
-    return (f"{replayed} crashes replayed, at each of {len(calls) + 1} cuts of {len(calls)} calls: 0 lost or half "
-            f"checkpoints; {len(chosen)} of {len(different)} different disks went on to the unbroken end")
+    return (f"{replayed} crashes replayed, at each of {len(calls) + 1} cuts of {len(calls)} calls: 0 lost or broken "
+            f"checkpoints; {len(chosen)} of {len(different)} different disks resumed to the same end")

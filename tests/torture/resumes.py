@@ -1,5 +1,5 @@
-"""Resumed at any step, and again at a later one of the resumed run, it ends bit-equal to the unbroken run: methods, precisions,
-accumulation, and the parts of the loop that keep a state."""
+"""Resuming at any step, and again at a later step of the resumed run, ends bit-equal to the uninterrupted run: methods, precisions,
+accumulation, and every component of the loop that has a state."""
 
 import itertools
 import json
@@ -43,29 +43,29 @@ def variants(bench):
     return found
 
 
-def resumed(bench, folder, changes, unbroken, step, name, source):
-    """From `source`'s checkpoint of `step` in a new folder to the end; compared with the unbroken run at every step."""
+def resumed(bench, folder, changes, uninterrupted, step, name, source):
+    """From `source`'s checkpoint of `step` in a new folder to the end; compared with the uninterrupted run at every step."""
     run = folder / name
     shutil.copytree(source / f"checkpoint-{step}", run / f"checkpoint-{step}")
     bench.peft_run(experiment(folder, name, changes), "--resume")
-    require(output.check_checkpoints(run, unbroken) == list(range(step, STEPS + 1)), f"{run}: {output.checkpoints(run)}")
-    output.check_result(run, unbroken)
+    require(output.check_checkpoints(run, uninterrupted) == list(range(step, STEPS + 1)), f"{run}: {output.checkpoints(run)}")
+    output.check_result(run, uninterrupted)
     return run
 
 
 def of_variant(bench, folder, changes, steps):
     """Returns how many resumes were bit-equal, and how many of them from checkpoints of a resumed run."""
     changes = changes | {"training": {"max_steps": STEPS, "save_every": 1} | changes.get("training", {})}
-    bench.peft_run(experiment(folder, "unbroken", changes))
-    unbroken, count, again = folder / "unbroken", 0, 0
+    bench.peft_run(experiment(folder, "uninterrupted", changes))
+    uninterrupted, count, again = folder / "uninterrupted", 0, 0
     for step in steps:
-        first = resumed(bench, folder, changes, unbroken, step, "first", unbroken)
+        first = resumed(bench, folder, changes, uninterrupted, step, "first", uninterrupted)
         count += 1
         later = (step + STEPS) // 2
         if later == step:  # there is none between it and the end
             shutil.rmtree(first)
             continue
-        second = resumed(bench, folder, changes, unbroken, later, "second", first)
+        second = resumed(bench, folder, changes, uninterrupted, later, "second", first)
         count, again = count + 1, again + 1
         shutil.rmtree(first)
         shutil.rmtree(second)
@@ -73,12 +73,12 @@ def of_variant(bench, folder, changes, steps):
 
 
 def prove_that_it_sees(bench, folder):
-    """A checkpoint with one bit of one state changed is refused; sealed again, the end is another one, and that is seen."""
+    """Checks that a checkpoint with one flipped bit is refused, and that with a matching manifest the different end is noticed."""
     changes = {"training": {"max_steps": STEPS, "save_every": 1}}
-    bench.peft_run(experiment(folder, "unbroken", changes))
-    unbroken, spoiled = folder / "unbroken", folder / "spoiled"
+    bench.peft_run(experiment(folder, "uninterrupted", changes))
+    uninterrupted, spoiled = folder / "uninterrupted", folder / "spoiled"
     at = spoiled / "checkpoint-20"
-    shutil.copytree(unbroken / "checkpoint-20", at)
+    shutil.copytree(uninterrupted / "checkpoint-20", at)
     state = bytearray((at / "optimizer.safetensors").read_bytes())
     state[-2] ^= 1  # of the last number's high bytes
     (at / "optimizer.safetensors").write_bytes(state)
@@ -90,8 +90,8 @@ def prove_that_it_sees(bench, folder):
     (at / "manifest.json").write_text(json.dumps(manifest))
     bench.peft_run(experiment(folder, "spoiled", changes), "--resume")
     try:
-        output.check_result(spoiled, unbroken)
-        output.check_checkpoints(spoiled, unbroken)
+        output.check_result(spoiled, uninterrupted)
+        output.check_checkpoints(spoiled, uninterrupted)
     except Failed:
         return
     raise Failed("a resume from a spoiled optimizer's state was taken for bit-equal")
@@ -120,5 +120,5 @@ def row(bench):
         return counts
 
     count, again = map(sum, zip(*bench.each(one, work), strict=True))
-    return (f"{count} resumes bit-equal to the unbroken run, {again} of them from checkpoints of a resumed one: {len(work)} "
+    return (f"{count} resumes bit-equal to the uninterrupted run, {again} of them from checkpoints of a resumed one: {len(work)} "
             f"variants at {min(len(item[3]) for item in work)} or more of {STEPS} steps")

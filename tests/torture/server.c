@@ -1,6 +1,6 @@
 // Hundreds of faults in one start of a program: with PEFT_FAULT_SERVER="IN,OUT", two open files, the process stops at its
 // first call on a path below PEFT_FAULT_PREFIX. For each line that comes from IN, a fault as PEFT_FAULT has it, a child
-// goes on from there with that fault; its wait status is written to OUT, and the next line is read. Such a process must
+// continues from there with that fault; its wait status is written to OUT, and the next line is read. Such a process must
 // have one thread.
 #define _GNU_SOURCE
 #include <errno.h>

@@ -1,5 +1,5 @@
-"""SIGTERM and SIGINT at a random moment: exit code 75 in time, the checkpoint whole and the unbroken run's to the last bit, and from
-there to the unbroken end. A second signal ends the process at once and harms nothing."""
+"""SIGTERM and SIGINT at a random moment: exit code 75 in time, the checkpoint intact and bit-equal to that of the uninterrupted run,
+which the resumed run equals in the end. A second signal ends the process at once and breaks nothing."""
 
 import random
 import shutil
@@ -12,7 +12,7 @@ from bench import experiment, require
 
 TRAINING = {"max_steps": 200, "save_every": 50, "save_total_limit": 3}
 AT_THE_END = 5  # steps in which a signal may find the run as good as done
-GRACE = 2.0  # seconds beside one step and one save
+GRACE = 2.0  # seconds in addition to one step and one save
 
 
 class Tally(kills.Tally):
@@ -21,55 +21,55 @@ class Tally(kills.Tally):
         self.saved, self.before, self.unheard, self.second, self.slowest = 0, 0, 0, 0, 0.0
 
     def enough(self):
-        """A third of them shall come while it trains."""
+        """Enough signals, a third of them during training."""
         return self.hits >= self.wanted and 3 * self.saved >= self.wanted
 
 
 def send(process, number, twice, run):
-    """Sends the signal; what the process told, the seconds that it took, and the step that was logged before."""
+    """Sends the signal; returns both outputs, the seconds to the end, and the last step logged before."""
     before, begun = kills.logged(run), time.monotonic()
     process.send_signal(number)
     if twice:
         time.sleep(0.001)
         process.send_signal(number)
-    told, errors = kills.finish(process)
-    return told, errors, time.monotonic() - begun, before
+    printed, errors = kills.finish(process)
+    return printed, errors, time.monotonic() - begun, before
 
 
-def check_stopped(process, number, told, errors, run, tally):
+def check_stopped(process, number, printed, errors, run, tally):
     """After one signal: saved, or before the first step with nothing to save, or before the program's own first line."""
     if process.returncode == 75 and "before the first step" in errors:
         tally.before += 1
     elif process.returncode == 75:
         found = output.checkpoints(run)
-        require(f"stopped by {number.name} after step {max(found, default=0)}," in told, f"{told}\n{errors}\n{found}")
+        require(f"stopped by {number.name} after step {max(found, default=0)}," in printed, f"{printed}\n{errors}\n{found}")
         tally.saved += 1
     else:
         # Between exec and main, and in the last moments of exit, no program can answer.
         require(process.returncode == -number, f"exit code {process.returncode} after {number.name}: {errors}")
-        require(not told or "adapter: " in told, f"{number.name} ended it without a checkpoint: {told}{errors}")
+        require(not printed or "adapter: " in printed, f"{number.name} ended it without a checkpoint: {printed}{errors}")
         tally.unheard += 1
 
 
-def chain(bench, folder, worker, unbroken, seconds, tally):
+def chain(bench, folder, worker, uninterrupted, seconds, tally):
     moments, run = random.Random(bench.seed + worker), folder / f"run{worker}"
     path, limit = experiment(folder, run.name, {"training": TRAINING}), GRACE + seconds / TRAINING["max_steps"]
     while tally.more():
         process = bench.start(path, "--resume")
         stopped = kills.lives(process, moments.uniform(0, seconds))
         number, twice = moments.choice([signal.SIGTERM, signal.SIGINT]), moments.random() < 0.2
-        told, errors, took, before = send(process, number, twice, run) if stopped else (*kills.finish(process), 0.0, None)
+        printed, errors, took, before = send(process, number, twice, run) if stopped else (*kills.finish(process), 0.0, None)
         require(took <= limit, f"{number.name}: it took {took:.2f} s, more than {limit:.2f} s, to end")
         if process.returncode == 0:
             near = TRAINING["max_steps"] - AT_THE_END
-            require(not stopped or before >= near, f"{number.name} after step {before} was not heard: it went on to its end")
-            kills.check_finished(run, unbroken)
+            require(not stopped or before >= near, f"{number.name} after step {before} was ignored: the run continued to its end")
+            kills.check_finished(run, uninterrupted)
             shutil.rmtree(run)
             with tally.lock:
                 tally.finished += 1
             continue
         if run.exists():
-            output.check_checkpoints(run, unbroken)
+            output.check_checkpoints(run, uninterrupted)
         with tally.lock:
             tally.hits += 1
             tally.slowest = max(tally.slowest, took)
@@ -77,19 +77,19 @@ def chain(bench, folder, worker, unbroken, seconds, tally):
                 require(process.returncode in (-number, 75), f"exit code {process.returncode}: {errors}")
                 tally.second += 1
             else:
-                check_stopped(process, number, told, errors, run, tally)
+                check_stopped(process, number, printed, errors, run, tally)
     bench.peft_run(path, "--resume")
-    kills.check_finished(run, unbroken)
+    kills.check_finished(run, uninterrupted)
     with tally.lock:
         tally.finished += 1
 
 
 def row(bench):
     folder, tally = bench.folder("signals"), Tally(2400 if bench.long else 60)
-    unbroken, seconds = kills.unbroken_run(bench, folder, {"training": TRAINING})
-    bench.each(lambda worker: chain(bench, folder, worker, unbroken, seconds, tally), range(bench.jobs))
+    uninterrupted, seconds = kills.uninterrupted_run(bench, folder, {"training": TRAINING})
+    bench.each(lambda worker: chain(bench, folder, worker, uninterrupted, seconds, tally), range(bench.jobs))
     require(tally.hits >= tally.wanted, f"only {tally.hits} of {tally.tries} runs could be stopped before they ended")
     require(tally.enough(), f"only {tally.saved} of {tally.hits} signals came while it trained")
     return (f"{tally.hits} signals: {tally.saved} saved with exit code 75, {tally.before} before the first step, "
             f"{tally.unheard} before main or after the end, {tally.second} sent twice; slowest {tally.slowest:.2f} s; "
-            f"{tally.finished} runs ended bit-equal to the unbroken one")
+            f"{tally.finished} runs ended bit-equal to the uninterrupted one")

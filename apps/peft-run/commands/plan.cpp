@@ -108,7 +108,7 @@ Outcome plan_command(const StringList& words) {
   Experiment experiment = Experiment::from_file(given.path, given.sets);
   initialize_libtorch();
   const PreparedRun run(experiment);
-  const Model& model = *run.model;
+  const CausalLm& model = *run.model;
   std::cout << describe_model(experiment, run) << "\n";
   print_lines(describe_vocabulary(run));
   print_lines(describe_data(run));

@@ -3,8 +3,9 @@
 #include <torch/torch.h>
 
 #include "peft/base/error.h"
-#include "peft/models/decoder.h"
-#include "peft/nn/site.h"
+#include "peft/models/model.h"
+#include "peft/nn/attention.h"
+#include "peft/nn/embedding.h"
 #include "plugin/plugin_call.h"
 
 namespace peft {
@@ -26,9 +27,16 @@ std::vector<ParamGroup> Adapter::do_groups(const Model& model) const {
   return {group};
 }
 
+std::vector<std::shared_ptr<AdapterModule>> Adapter::modules_on(const Site& site) const {
+  const auto it = modules_.find(&site);
+  return it == modules_.end() ? std::vector<std::shared_ptr<AdapterModule>>{} : it->second;
+}
+
 std::vector<std::shared_ptr<AdapterLayer>> Adapter::layers_on(const Site& site) const {
-  const auto it = layers_.find(&site);
-  return it == layers_.end() ? std::vector<std::shared_ptr<AdapterLayer>>{} : it->second;
+  std::vector<std::shared_ptr<AdapterLayer>> layers;
+  for (const auto& module : modules_on(site))
+    if (auto layer = std::dynamic_pointer_cast<AdapterLayer>(module)) layers.push_back(std::move(layer));
+  return layers;
 }
 
 std::map<std::string, Tensor> Adapter::trainable_copies(const Site& site) const {
@@ -40,8 +48,8 @@ NamedTensors Adapter::trainable_parameters(const Model& model) const {
   NamedTensors parameters;
   for (const Site* site : model.sites()) {
     for (const auto& [name, copy] : trainable_copies(*site)) parameters.emplace_back(site->path() + "." + name, copy);
-    for (const auto& layer : layers_on(*site))
-      for (const auto& item : layer->named_parameters())
+    for (const auto& module : modules_on(*site))
+      for (const auto& item : module->named_parameters())
         parameters.emplace_back(site->path() + "." + item.key(), item.value());
   }
   std::erase_if(parameters, [](const NamedTensor& item) { return !item.second.requires_grad(); });
@@ -52,19 +60,29 @@ StateDict Adapter::all_tensors(const Model& model) const {
   StateDict all;
   for (const Site* site : model.sites()) {
     for (const auto& [name, copy] : trainable_copies(*site)) all.emplace(site->path() + "." + name, copy);
-    const auto layers = layers_on(*site);
-    for (std::size_t i = 0; i < layers.size(); ++i) {
+    const auto modules = modules_on(*site);
+    for (std::size_t i = 0; i < modules.size(); ++i) {
       const std::string prefix = site->path() + "#" + std::to_string(i) + ".";
-      for (const auto& item : layers[i]->named_parameters()) all.emplace(prefix + item.key(), item.value());
-      for (const auto& item : layers[i]->named_buffers()) all.emplace(prefix + item.key(), item.value());
+      for (const auto& item : modules[i]->named_parameters()) all.emplace(prefix + item.key(), item.value());
+      for (const auto& item : modules[i]->named_buffers()) all.emplace(prefix + item.key(), item.value());
     }
   }
   return all;
 }
 
 void Adapter::add_layer(Site& site, const std::string& name, std::shared_ptr<AdapterLayer> layer) {
-  layers_[&site].push_back(layer);
+  modules_[&site].push_back(layer);
   site.attach(name, std::move(layer));
+}
+
+void Adapter::add_virtual_tokens(Embedding& site, const std::string& name, std::shared_ptr<VirtualTokens> tokens) {
+  modules_[&site].push_back(tokens);
+  site.add_virtual_tokens(name, std::move(tokens));
+}
+
+void Adapter::add_kv_prefix(Attention& site, const std::string& name, std::shared_ptr<VirtualKeys> prefix) {
+  modules_[&site].push_back(prefix);
+  site.add_kv_prefix(name, std::move(prefix));
 }
 
 void Adapter::make_trainable(Site& site, const std::string& parameter, torch::Dtype dtype) {

@@ -9,6 +9,8 @@
 #include "files/atomic_file.h"
 #include "files/descriptor.h"
 #include "peft/base/error.h"
+#include "peft/files/pretrained_model.h"
+#include "peft/pretrained/vocabulary_overlay.h"
 
 namespace peft {
 
@@ -42,7 +44,7 @@ void remove_stale_adapter_files(const fs::path& folder, const std::string& confi
     throw ResourceError(printable(folder.string(), 4096) + " cannot be synced: " + std::strerror(errno));
 }
 
-void copy_file(const fs::path& from, const fs::path& to) {
+void copy_adapter_file(const fs::path& from, const fs::path& to) {
   std::ifstream file(from, std::ios::binary);
   AtomicFile copy(to.string());
   std::vector<char> chunk(std::size_t{1} << 20);

@@ -3,7 +3,7 @@
 #include <filesystem>
 #include <string>
 
-#include "peft/models/decoder.h"
+#include "peft/models/model.h"
 
 namespace peft {
 
@@ -13,11 +13,11 @@ constexpr const char* kAdapterWeights = "adapter_model.safetensors";
 constexpr const char* kEncoderState = "adapter_training.safetensors";
 constexpr const char* kAdapterState = "adapter_state.safetensors";
 
-/// Removes files of an older adapter, so that new weights never stand beside them: its config if it differs from
+/// Removes files of an older adapter, so that they are never next to new weights: its config if it differs from
 /// `config`, its encoder's state and its tokenizer. A folder that also holds a model keeps its tokenizer.
 void remove_stale_adapter_files(const std::filesystem::path& folder, const std::string& config);
 /// Copies atomically. Throws InputError if `from` cannot be read.
-void copy_file(const std::filesystem::path& from, const std::filesystem::path& to);
+void copy_adapter_file(const std::filesystem::path& from, const std::filesystem::path& to);
 /// Writes the model's tokenizer if it differs from the base's.
 void write_adapter_tokenizer(const Model& model, const std::string& folder);
 

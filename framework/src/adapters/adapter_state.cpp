@@ -62,7 +62,7 @@ std::string restore_tensors(const StateDict& tensors, const StateDict& saved) {
     if (saved.at(key).scalar_type() != tensor.scalar_type())
       problems += "\n  " + printable(key) + " is " + c10::toString(saved.at(key).scalar_type()) + ", expected " +
                   c10::toString(tensor.scalar_type());
-    Tensor(tensor).copy_(saved.at(key));
+    tensor.copy_(saved.at(key));
   }
   return problems;
 }

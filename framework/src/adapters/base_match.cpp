@@ -31,12 +31,14 @@ BaseMatch check_base(const SafetensorsFile& file, const Model& model, bool any_b
 StateDict repeated_base_tensors(const Adapter& adapter, const Model& model, const StateDict& adapter_tensors,
                                 const StateDict& file) {
   StateDict repeated = adapter.hf_format().base_tensors(model);
-  for (const Site* site : std::initializer_list<const Site*>{&model.embedding(), &model.lm_head()})
+  for (const Site* site : std::initializer_list<const Site*>{&model.embedding(), model.output_embedding()}) {
+    if (site == nullptr) continue;
     for (const std::string& key : keys_of_saved_weight(site->path())) {
-      if (!adapter_tensors.contains(key)) repeated.emplace(key, site->frozen().weight);
+      if (!adapter_tensors.contains(key)) repeated.emplace(key, site->dense());
       if (const auto trained = file.find(key); trained != file.end() && adapter_tensors.contains(key))
         repeated.emplace(key_of_trained_copy(key), trained->second);
     }
+  }
   return repeated;
 }
 

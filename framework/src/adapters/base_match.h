@@ -4,7 +4,7 @@
 
 #include "peft/adapters/hf_files.h"
 #include "peft/files/safetensors.h"
-#include "peft/models/decoder.h"
+#include "peft/models/model.h"
 
 namespace peft {
 

@@ -34,7 +34,7 @@ class WeightGradientRecorder final : public AdapterLayer {
     Tensor y = next(x);
     if (!y.requires_grad()) y = y.detach().requires_grad_();  // the first such layer: the graph starts here
     const Tensor rows = x.detach().reshape({-1, x.size(-1)}).to(sum_.scalar_type());
-    y.register_hook([sum = sum_, rows](const Tensor& dy) mutable {
+    y.register_hook([sum = sum_, rows](const Tensor& dy) {
       const torch::NoGradGuard no_grad;
       sum.addmm_(dy.reshape({-1, dy.size(-1)}).t().to(sum.scalar_type()), rows);
     });
@@ -63,9 +63,8 @@ std::vector<Tensor> weight_gradients(const std::vector<Site*>& sites, std::size_
   std::vector<Tensor> sums;
   std::vector<std::shared_ptr<AdapterLayer>> layers;
   for (Site* site : sites) {
-    const Tensor& weight = site->frozen().weight;
-    const auto dtype = weight.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
-    sums.push_back(at::zeros(weight.sizes(), weight.options().dtype(dtype)));
+    const Tensor weight = site->dense();
+    sums.push_back(at::zeros(weight.sizes(), weight.options().dtype(accumulation_dtype(weight))));
     layers.push_back(std::make_shared<WeightGradientRecorder>(sums.back()));
     site->attach("probe", layers.back());
   }

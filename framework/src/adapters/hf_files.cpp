@@ -14,7 +14,8 @@
 #include "peft/base/error.h"
 #include "peft/files/json.h"
 #include "peft/files/safetensors.h"
-#include "peft/models/decoder.h"
+#include "peft/models/model.h"
+#include "peft/options/document.h"
 #include "peft/runtime/memory.h"
 #include "peft/runtime/state_dict_file.h"
 
@@ -61,7 +62,7 @@ bool load_encoder_state(const StateDict& expected, const std::string& folder) {
   if (const std::string problems = describe_mismatch(expected, file); !problems.empty())
     throw InputError(path.string() + " does not fit its adapter_config.json and this model:" + problems);
   const torch::NoGradGuard no_grad;
-  for (const auto& [key, tensor] : expected) Tensor(tensor).copy_(file.at(key));
+  for (const auto& [key, tensor] : expected) tensor.copy_(file.at(key));
   return true;
 }
 
@@ -96,10 +97,10 @@ void save_adapter(const std::string& folder, const Adapter& adapter, const Model
 void copy_adapter(const std::string& from, const std::string& to, const Model& model) {
   const fs::path source = from, target = to;
   remove_stale_adapter_files(target, read_text((source / kAdapterConfig).string()));
-  copy_file(source / kAdapterWeights, target / kAdapterWeights);
-  if (fs::exists(source / kEncoderState)) copy_file(source / kEncoderState, target / kEncoderState);
+  copy_adapter_file(source / kAdapterWeights, target / kAdapterWeights);
+  if (fs::exists(source / kEncoderState)) copy_adapter_file(source / kEncoderState, target / kEncoderState);
   write_adapter_tokenizer(model, to);
-  copy_file(source / kAdapterConfig, target / kAdapterConfig);
+  copy_adapter_file(source / kAdapterConfig, target / kAdapterConfig);
 }
 
 OpenedAdapter open_adapter(const std::string& folder, Plugins& plugins) {

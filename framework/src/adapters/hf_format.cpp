@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "peft/adapters/adapter.h"
-#include "peft/models/decoder.h"
+#include "peft/models/model.h"
 #include "plugin/plugin_call.h"
 
 namespace peft {
@@ -64,12 +64,12 @@ void HfFormat::do_from_hf(const Model& model, const StateDict& file) const {
 StateDict HfFormat::do_base_tensors(const Model& model) const {
   StateDict state;
   if (!model.vocabulary_resized()) return state;
-  for (const Site* site : std::initializer_list<const Site*>{&model.embedding(), &model.lm_head()}) {
-    if (site == &model.lm_head() && model.config().tie_word_embeddings) continue;
+  for (const Site* site : std::initializer_list<const Site*>{&model.embedding(), model.output_embedding()}) {
+    if (site == nullptr || (site == model.output_embedding() && model.config().tie_word_embeddings)) continue;
     const char* name = adapter_.trainable_copies(*site).contains("weight") ? "original_module.weight"
                        : adapter_.layers_on(*site).empty()                 ? "weight"
                                                                            : "base_layer.weight";
-    state.emplace(hf_key(*site, name), site->frozen().weight);
+    state.emplace(hf_key(*site, name), site->dense());
   }
   return state;
 }

@@ -8,7 +8,7 @@
 
 #include "peft/adapters/targeted_adapter.h"
 #include "peft/base/error.h"
-#include "peft/models/decoder.h"
+#include "peft/models/model.h"
 #include "peft/runtime/memory.h"
 
 namespace peft {
@@ -17,14 +17,16 @@ namespace {
 
 constexpr const char* kPromptEmbeddings = "prompt_embeddings";
 
-/// Adds the encoder's output to the start of each example.
-class PromptLayer final : public VirtualTokens {
+/// The encoder's output, before each example.
+class PromptTokens final : public VirtualTokens {
  public:
-  PromptLayer(std::shared_ptr<PromptEncoder> encoder, int64_t width) : width_(width) {
+  PromptTokens(std::shared_ptr<PromptEncoder> encoder, int64_t width) : width_(width) {
     encoder_ = register_module("prompt_encoder", std::move(encoder));
   }
-  int64_t count() const override { return encoder_->embedding().size(0); }
-  Tensor rows() const override { return encoder_->output(0, width_); }
+
+ protected:
+  int64_t do_count() const override { return encoder_->embedding().size(0); }
+  Tensor do_rows() const override { return encoder_->output(0, width_); }
 
  private:
   std::shared_ptr<PromptEncoder> encoder_;
@@ -105,7 +107,7 @@ void PromptAdapter::do_attach(Model& model, torch::Dtype dtype) {
 }
 
 void PromptAdapter::attach_encoder(Model& model, const std::shared_ptr<PromptEncoder>& encoder) {
-  add_layer(model.embedding(), name_, std::make_shared<PromptLayer>(encoder, shape(model).width));
+  add_virtual_tokens(model.embedding(), name_, std::make_shared<PromptTokens>(encoder, shape(model).width));
 }
 
 std::vector<ParamGroup> PromptAdapter::do_groups(const Model& model) const {
@@ -139,9 +141,9 @@ StateDict PromptAdapter::do_to_hf(const Model&) const {
 StateDict PromptAdapter::do_base_tensors(const Model& model) const {
   StateDict state;
   if (!model.vocabulary_resized()) return state;
-  state.emplace("base_model." + model.embedding().path() + ".weight", model.embedding().frozen().weight);
-  if (!model.config().tie_word_embeddings)
-    state.emplace("base_model." + model.lm_head().path() + ".weight", model.lm_head().frozen().weight);
+  state.emplace("base_model." + model.embedding().path() + ".weight", model.embedding().dense());
+  if (model.output_embedding() != nullptr && !model.config().tie_word_embeddings)
+    state.emplace("base_model." + model.output_embedding()->path() + ".weight", model.output_embedding()->dense());
   return state;
 }
 

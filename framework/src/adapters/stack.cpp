@@ -8,7 +8,7 @@
 #include "peft/adapters/hf_files.h"
 #include "peft/base/error.h"
 #include "peft/files/atomic_directory.h"
-#include "peft/models/decoder.h"
+#include "peft/models/model.h"
 
 namespace peft {
 
@@ -27,7 +27,7 @@ void make_adapter(Options& table, Plugins& plugins, NamedAdapter& out) {
   out.adapter = std::move(saved.adapter);
 }
 
-/// A name is a folder beside a run's checkpoints, and part of keys that HF PEFT splits at dots.
+/// A name is a folder next to a run's checkpoints, and part of keys that HF PEFT splits at dots.
 bool is_adapter_name(const std::string& name) {
   return !name.empty() && !name.starts_with("checkpoint-") &&
          name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") ==

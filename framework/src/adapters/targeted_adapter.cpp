@@ -5,7 +5,7 @@
 #include <nlohmann/json.hpp>
 
 #include "peft/base/error.h"
-#include "peft/models/decoder.h"
+#include "peft/models/model.h"
 #include "peft/runtime/memory.h"
 
 namespace peft {

@@ -11,7 +11,7 @@
 
 #include "adapters/name_pattern.h"
 #include "base/first_lines.h"
-#include "peft/models/decoder.h"
+#include "peft/models/model.h"
 
 namespace peft {
 
@@ -96,8 +96,8 @@ class LayerIndex {
   explicit LayerIndex(const std::optional<StringOrList>& pattern) {
     StringList expressions;
     if (pattern) {
-      if (const auto* one = std::get_if<std::string>(&*pattern))
-        expressions.push_back(*one);
+      if (const auto* expression = std::get_if<std::string>(&*pattern))
+        expressions.push_back(*expression);
       else
         expressions = std::get<StringList>(*pattern);
     }
@@ -179,7 +179,7 @@ std::set<Site*> matched(const std::vector<Site*>& sites, const Targets& targets,
 std::vector<Site*> all_linear(const Model& model) {
   std::vector<Site*> all;
   for (Site* site : model.sites())
-    if (dynamic_cast<Linear*>(site) != nullptr && site != &model.lm_head()) all.push_back(site);
+    if (dynamic_cast<Linear*>(site) != nullptr && site != model.output_embedding()) all.push_back(site);
   return all;
 }
 

@@ -8,7 +8,7 @@
 #include "peft/adapters/hf_format.h"
 #include "peft/adapters/init.h"
 #include "peft/base/error.h"
-#include "peft/models/decoder.h"
+#include "peft/models/model.h"
 
 namespace peft {
 
@@ -21,7 +21,7 @@ constexpr char kRows[] = "trainable_tokens_delta";
 }
 
 void check_tokens(const Site& site, const IntList& tokens, const std::string& option) {
-  const int64_t rows = site.frozen().weight.size(0);
+  const int64_t rows = site.weight_sizes()[0];
   std::set<int64_t> seen;
   if (tokens.empty()) throw_config_error(option, "lists no token of '" + printable(site.path()) + "'");
   for (const int64_t token : tokens) {
@@ -37,7 +37,7 @@ void check_site(const Site& site, const std::string& option) {
   const bool is_embedding = dynamic_cast<const Embedding*>(&site) != nullptr;
   if (!is_embedding && dynamic_cast<const Linear*>(&site) == nullptr)
     throw_config_error(option, name + "is neither an embedding nor a linear layer");
-  if (site.frozen().bias.defined()) throw_config_error(option, name + "has a bias, which HF PEFT's layer would omit");
+  if (site.base_bias().defined()) throw_config_error(option, name + "has a bias, which HF PEFT's layer would omit");
   if (site.has_adapter())
     throw_config_error(option, name + "is already adapted or trained, by target_modules or modules_to_save");
 }
@@ -46,7 +46,7 @@ void check_site(const Site& site, const std::string& option) {
 class TokenRows final : public AdapterLayer {
  public:
   TokenRows(const Site& site, const IntList& tokens, const TokenLayerOptions& options) {
-    const Tensor& weight = site.frozen().weight;
+    const Tensor weight = site.dense();
     set_tokens(weight, tokens);
     const Tensor initial = options.random ? init::normal({ids_.size(0), weight.size(1)}, 1, options.tensor_options)
                                           : weight.index_select(0, ids_).to(options.tensor_options.dtype());
@@ -100,17 +100,17 @@ std::vector<std::pair<Site*, std::shared_ptr<AdapterLayer>>> make_token_layers(
   std::shared_ptr<TokenRows> embedding_layer;
   bool head_has_layer = false;
   for (const auto& [site, ids] : tokens) {
-    if (tied && site == &model.lm_head() && ids == *embedding_ids) continue;
+    if (tied && site == model.output_embedding() && ids == *embedding_ids) continue;
     check_site(*site, options.option);
     check_tokens(*site, ids, options.option);
     auto layer = std::make_shared<TokenRows>(*site, ids, options);
     if (site == &model.embedding()) embedding_layer = layer;
-    head_has_layer = head_has_layer || site == &model.lm_head();
+    head_has_layer = head_has_layer || site == model.output_embedding();
     layers.emplace_back(site, std::move(layer));
   }
   if (!tied || head_has_layer) return layers;
-  check_site(model.lm_head(), options.option);
-  layers.emplace_back(&model.lm_head(), std::make_shared<TokenRows>(embedding_layer));
+  check_site(*model.output_embedding(), options.option);
+  layers.emplace_back(model.output_embedding(), std::make_shared<TokenRows>(embedding_layer));
   return layers;
 }
 
@@ -122,7 +122,7 @@ std::vector<std::pair<Site*, IntList>> token_sites(const Model& model, const Tok
     const auto before = sites.size();
     for (Site* site : model.sites()) {
       if (name.empty() || !site->path().ends_with(name)) continue;
-      if (std::any_of(sites.begin(), sites.end(), [&](const auto& one) { return one.first == site; }))
+      if (std::any_of(sites.begin(), sites.end(), [&](const auto& item) { return item.first == site; }))
         throw_config_error(option, "two names match '" + printable(site->path()) + "'");
       sites.emplace_back(site, ids);
     }
@@ -136,14 +136,15 @@ std::vector<std::pair<Site*, IntList>> token_sites(const Model& model, const Tok
 
 std::vector<std::pair<std::string, std::string>> tied_keys(const Model& model, const StateDict& file) {
   std::vector<std::pair<std::string, std::string>> pairs;
-  const auto& head_layers = model.lm_head().layers();
+  if (model.output_embedding() == nullptr) return pairs;
+  const auto& head_layers = model.output_embedding()->layers();
   if (std::none_of(head_layers.begin(), head_layers.end(),
                    [](const auto& layer) { return layer->tied_to() != nullptr; }))
     return pairs;
   const std::string prefix = hf_key(model.embedding(), "");
   for (const auto& [key, tensor] : file)
     if (key.starts_with(prefix) && key.ends_with(kRows))
-      pairs.emplace_back(key, hf_key(model.lm_head(), key.substr(prefix.size())));
+      pairs.emplace_back(key, hf_key(*model.output_embedding(), key.substr(prefix.size())));
   return pairs;
 }
 

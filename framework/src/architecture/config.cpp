@@ -1,9 +1,10 @@
-// config.json of the Llama family as transformers reads it.
+// Reads config.json of the Llama family as transformers does.
 #include <cmath>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "files/json_object_reader.h"
 #include "peft/architecture/config.h"
 #include "peft/base/error.h"
 
@@ -13,7 +14,7 @@ namespace {
 
 using nlohmann::json;
 
-/// Fields that change nothing in the computation, or nothing for a single model in training.
+/// Keys that do not change the computation, or not that of a single model in training.
 const std::set<std::string> kIgnoredKeys = {"_name_or_path",
                                             "_attn_implementation_autoset",
                                             "architectures",
@@ -63,77 +64,62 @@ const std::set<std::string> kIgnoredKeys = {"_name_or_path",
                                             "is_llama_config",
                                             "rope_interleaved"};
 
-class Fields {
+/// Reads members of config.json and records which ones were read.
+class ConfigReader {
  public:
-  Fields(const json& config, const std::string& name) : config_(config), name_(printable(name, 4096)) {}
+  explicit ConfigReader(JsonObjectReader in) : in_(std::move(in)) {}
 
-  [[noreturn]] void fail(const std::string& message) const { throw InputError(name_ + ": config.json: " + message); }
+  [[noreturn]] void fail(const std::string& message) const { in_.fail(message); }
   bool has(const std::string& key) {
     read_.insert(key);
-    const auto it = config_.find(key);
-    return it != config_.end() && !it->is_null();
+    return in_.has(key);
   }
-  bool absent(const std::string& key) const { return !config_.contains(key); }
-  const json& at(const std::string& key) { return has(key) ? config_.at(key) : null_; }
-
-  int64_t size(const std::string& key, std::optional<int64_t> otherwise = {}) {
-    if (!has(key)) {
-      if (otherwise) return *otherwise;
-      fail("'" + key + "' is missing");
-    }
-    const json& value = config_.at(key);
-    constexpr int64_t most = std::numeric_limits<int32_t>::max();
-    if (!value.is_number_integer() || value.get<int64_t>() < 1 || value.get<int64_t>() > most)
-      fail("'" + key + "' must be a whole number from 1 to " + std::to_string(most));
+  double number(const std::string& key, double default_value) { return has(key) ? in_.number(key) : default_value; }
+  bool flag(const std::string& key, bool default_value) { return has(key) ? in_.flag(key, false) : default_value; }
+  std::string text(const std::string& key, const std::string& default_value) {
+    return has(key) ? in_.text(key) : default_value;
+  }
+  /// An integer from 1 to 2^31 - 1.
+  int64_t size(const std::string& key, int64_t default_value) {
+    if (!has(key)) return default_value;
+    constexpr int64_t max = std::numeric_limits<int32_t>::max();
+    const json& value = in_.value().at(key);
+    if (!value.is_number_integer() || value.get<int64_t>() < 1 || value.get<int64_t>() > max)
+      fail("'" + key + "' must be an integer from 1 to " + std::to_string(max));
     return value.get<int64_t>();
   }
-  double number(const std::string& key, double otherwise) {
-    if (!has(key)) return otherwise;
-    const json& value = config_.at(key);
-    if (!value.is_number() || !std::isfinite(value.get<double>())) fail("'" + key + "' must be a number");
-    return value.get<double>();
+  ConfigReader at(const std::string& key) {
+    read_.insert(key);
+    return ConfigReader(in_.at(key));
   }
-  bool flag(const std::string& key, bool otherwise) {
-    if (!has(key)) return otherwise;
-    if (!config_.at(key).is_boolean()) fail("'" + key + "' must be true or false");
-    return config_.at(key).get<bool>();
-  }
-  std::string text(const std::string& key, const std::string& otherwise) {
-    if (!has(key)) return otherwise;
-    if (!config_.at(key).is_string()) fail("'" + key + "' must be a string");
-    return config_.at(key).get<std::string>();
-  }
-  /// What was never asked for must say "off", or be known to change nothing.
-  void require_known() const {
-    for (const auto& [key, value] : config_.items()) {
-      const bool off = value.is_null() || value == json(false) || (value.is_structured() && value.empty());
-      if (!off && !read_.contains(key) && !kIgnoredKeys.contains(key))
-        fail("'" + printable(key) +
-             "' is not known here; what may change the mathematics is refused (remove it if it does not)");
+  /// The member without a check of its type; null if it does not exist.
+  json value(const std::string& key) { return has(key) ? in_.value().at(key) : json(); }
+  /// True if the member exists and is null.
+  bool is_null(const std::string& key) { return !has(key) && in_.value().contains(key); }
+  /// Throws if a key that was not read could change the computation.
+  void check_all_known() const {
+    for (const auto& [key, value] : in_.value().items()) {
+      const bool disabled = value.is_null() || value == json(false) || (value.is_structured() && value.empty());
+      if (!disabled && !read_.contains(key) && !kIgnoredKeys.contains(key))
+        fail("'" + printable(key) + "' is not known and could change the computation; remove it if it does not");
     }
   }
-  const std::string& name() const { return name_; }
 
  private:
-  const json& config_;
-  std::string name_;
+  JsonObjectReader in_;
   std::set<std::string> read_;
-  const json null_;
 };
 
-/// "rope_parameters" (v5), or "rope_theta" with "rope_scaling" (v4).
-RopeConfig read_rope(Fields& config, double default_theta, int64_t max_positions) {
+/// Reads `rope_parameters` (transformers v5), or `rope_theta` and `rope_scaling` (v4).
+RopeConfig read_rope(ConfigReader& config, double default_theta, int64_t max_positions) {
   RopeConfig rope;
   rope.theta = config.number("rope_theta", default_theta);
   rope.partial_rotary_factor = config.number("partial_rotary_factor", 1);
-  const json old_style = config.at("rope_scaling"), new_style = config.at("rope_parameters");
-  const json& table = new_style.is_null() ? old_style : new_style;
-  const char* key = new_style.is_null() ? "rope_scaling" : "rope_parameters";
-  if (!table.is_null()) {
-    if (!table.is_object()) config.fail("'" + std::string(key) + "' must be an object");
-    Fields in(table, config.name() + ": config.json: " + key);
+  const bool has_v4 = config.has("rope_scaling"), has_v5 = config.has("rope_parameters");
+  if (has_v4 || has_v5) {
+    ConfigReader in = config.at(has_v5 ? "rope_parameters" : "rope_scaling");
     rope.theta = in.number("rope_theta", rope.theta);
-    const std::string old_type = in.text("type", "default");  // both are read, so that neither is unknown
+    const std::string old_type = in.text("type", "default");  // reads both, so that both are known
     rope.type = in.text("rope_type", old_type);
     rope.factor = in.number("factor", 1);
     rope.low_freq_factor = in.number("low_freq_factor", 1);
@@ -148,11 +134,12 @@ RopeConfig read_rope(Fields& config, double default_theta, int64_t max_positions
     rope.original_max_position_embeddings = in.size("original_max_position_embeddings", max_positions);
     rope.partial_rotary_factor = in.number("partial_rotary_factor", rope.partial_rotary_factor);
     in.flag("finetuned", false);
-    in.require_known();
+    in.check_all_known();
   }
   const std::set<std::string> types = {"default", "linear", "llama3", "yarn"};
   if (!types.contains(rope.type))
-    config.fail("RoPE scaling '" + printable(rope.type) + "' is not implemented (default, linear, llama3, yarn are)");
+    config.fail("RoPE scaling '" + printable(rope.type) +
+                "' is not implemented; supported: default, linear, llama3, yarn");
   if (rope.theta <= 1 || rope.factor <= 0 || rope.beta_fast <= 0 || rope.beta_slow <= 0 || rope.low_freq_factor <= 0)
     config.fail("the RoPE parameters must be positive, rope_theta above 1");
   if (rope.type == "llama3" && rope.high_freq_factor <= rope.low_freq_factor)
@@ -161,23 +148,23 @@ RopeConfig read_rope(Fields& config, double default_theta, int64_t max_positions
   return rope;
 }
 
-void read_dtype(Fields& in, DecoderConfig& c) {
+void read_dtype(ConfigReader& in, DecoderConfig& c) {
   const std::string old_name = in.text("torch_dtype", "float32");
   c.torch_dtype = in.text("dtype", old_name);
 }
 
-void require_implemented(Fields& in, const DecoderConfig& c) {
+void check_implemented(ConfigReader& in, const DecoderConfig& c) {
   if (const std::string act = in.text("hidden_act", "silu"); act != "silu")
-    in.fail("'hidden_act' " + printable(act) + " is not implemented (silu is)");
+    in.fail("'hidden_act' " + printable(act) + " is not implemented; supported: silu");
   if (in.number("pretraining_tp", 1) != 1) in.fail("'pretraining_tp' other than 1 is not implemented");
   if (in.has("quantization_config")) {
-    const json& quantized = in.at("quantization_config");
-    const std::string method = quantized.is_object() ? quantized.value("quant_method", json("?")).dump() : "?";
-    in.fail("'quantization_config' (" + printable(method) + ") is not implemented; take the unquantised checkpoint");
+    const json quantization = in.value("quantization_config");
+    const std::string method = quantization.is_object() ? quantization.value("quant_method", json("?")).dump() : "?";
+    in.fail("'quantization_config' (" + printable(method) + ") is not implemented; use the unquantized model");
   }
-  // Longer texts than the window would see all of their past here. Mistral has one unless it is said to be null.
-  const bool windowed =
-      in.flag("use_sliding_window", true) && (in.has("sliding_window") || in.absent("sliding_window"));
+  // Attention is not limited to a window here, so a window must not be shorter than the longest text. Mistral has a
+  // window of 4096 tokens unless `sliding_window` is null.
+  const bool windowed = in.flag("use_sliding_window", true) && !in.is_null("sliding_window");
   if (windowed && c.model_type == "mistral" && in.size("sliding_window", 4096) < c.max_position_embeddings)
     in.fail("'sliding_window' is not implemented");
 }
@@ -185,13 +172,12 @@ void require_implemented(Fields& in, const DecoderConfig& c) {
 }  // namespace
 
 DecoderConfig decoder_config(const json& config, const std::string& name) {
-  Fields in(config, name);
-  if (!config.is_object()) in.fail("must be an object");
+  ConfigReader in(JsonObjectReader(config, printable_path(name) + ": config.json"));
   DecoderConfig c;
   c.model_type = in.text("model_type", "");
   const bool llama = c.model_type == "llama", mistral = c.model_type == "mistral";
   if (!llama && !mistral)
-    in.fail("model_type '" + printable(c.model_type) + "' is not implemented (llama and mistral are)");
+    in.fail("model_type '" + printable(c.model_type) + "' is not implemented; supported: llama, mistral");
   c.vocab_size = in.size("vocab_size", 32000);
   c.hidden_size = in.size("hidden_size", 4096);
   c.intermediate_size = in.size("intermediate_size", llama ? 11008 : 14336);
@@ -214,8 +200,8 @@ DecoderConfig decoder_config(const json& config, const std::string& name) {
   if (c.rms_norm_eps <= 0) in.fail("'rms_norm_eps' must be positive");
   c.rope = read_rope(in, 10000, c.max_position_embeddings);
   read_dtype(in, c);
-  require_implemented(in, c);
-  in.require_known();
+  check_implemented(in, c);
+  in.check_all_known();
   return c;
 }
 

@@ -10,7 +10,7 @@ using json = nlohmann::ordered_json;
 
 json or_null(const std::optional<double>& number) { return number ? json(*number) : json(nullptr); }
 
-// The names in brackets are all members there are: with one more neither function compiles.
+// The structured bindings list all members, so that adding a member breaks the build until it is added here.
 json fields_of_rope(const RopeConfig& rope) {
   const auto& [theta, type, factor, low, high, attention, mscale, mscale_all, fast, slow, truncate, original, partial] =
       rope;

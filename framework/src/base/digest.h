@@ -7,7 +7,7 @@
 
 namespace peft {
 
-/// XXH3-128: tells accidents, not attacks.
+/// XXH3-128: detects accidental changes, not attacks.
 class Digest {
  public:
   Digest();
@@ -15,7 +15,7 @@ class Digest {
   Digest(const Digest&) = delete;
   Digest& operator=(const Digest&) = delete;
   void add(const void* data, std::size_t size);
-  /// With its length, so that "ab", "c" is not "a", "bc".
+  /// Hashes the length, too, so that "ab", "c" and "a", "bc" have different digests.
   void add(std::string_view text);
   std::string hex() const;  ///< 32 hexadecimal digits
 

@@ -26,7 +26,8 @@ DivergedError::~DivergedError() = default;
 
 namespace {
 
-/// What drives a terminal or turns the order of what is shown: C0, DEL, C1, line separators, bidirectional controls.
+/// True for characters that control a terminal or the reading direction: C0, DEL, C1, line separators, bidirectional
+/// controls.
 bool is_control(const std::string& text, std::size_t i, std::size_t n) {
   const auto byte = [&](std::size_t k) { return static_cast<unsigned char>(text[i + k]); };
   if (n == 1) return byte(0) < 0x20 || byte(0) == 0x7F;
@@ -55,5 +56,7 @@ std::string printable(const std::string& text, std::size_t limit) {
   }
   return out;
 }
+
+std::string printable_path(const std::string& path) { return printable(path, 4096); }
 
 }  // namespace peft

@@ -18,9 +18,9 @@ using Limits = std::unique_ptr<OnigMatchParam, void (*)(OnigMatchParam*)>;
 using Region = std::unique_ptr<OnigRegion, void (*)(OnigRegion*)>;
 
 Region new_region() {
-  OnigRegion* made = onig_region_new();
-  if (made == nullptr) throw std::bad_alloc();
-  return {made, [](OnigRegion* region) { onig_region_free(region, 1); }};
+  OnigRegion* created = onig_region_new();
+  if (created == nullptr) throw std::bad_alloc();
+  return {created, [](OnigRegion* region) { onig_region_free(region, 1); }};
 }
 
 const OnigUChar* begin(std::string_view text) { return reinterpret_cast<const OnigUChar*>(text.data()); }
@@ -32,14 +32,13 @@ std::string message_of(int code, OnigErrorInfo* info) {
   return printable({reinterpret_cast<const char*>(text), static_cast<std::size_t>(n)});
 }
 
-/// That this thread has had.
-double processor_seconds() {
+double thread_cpu_seconds() {
   timespec now{};
   ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
   return static_cast<double>(now.tv_sec) + 1e-9 * static_cast<double>(now.tv_nsec);
 }
 
-/// False where there is no match.
+/// False if there is no match. Throws RegexError if the search was given up.
 bool matched(int code) {
   if (code == ONIGERR_MEMORY) throw std::bad_alloc();
   if (code < 0 && code != ONIG_MISMATCH) throw RegexError("gave up: " + message_of(code, nullptr));
@@ -50,19 +49,19 @@ bool matched(int code) {
 
 struct Regex::Compiled {
   regex_t* regex = nullptr;
-  unsigned long most_steps = 0;
+  unsigned long max_steps = 0;
 
-  /// For one search, which threads may make at a time, of at most so many steps.
+  /// Limits of one search to `steps` steps. Each search has its own, because threads share the compiled expression.
   Limits limits(unsigned long steps) const {
-    Limits made{onig_new_match_param(), onig_free_match_param};
-    if (!made) throw std::bad_alloc();
-    if (most_steps > 0) onig_set_retry_limit_in_match_of_match_param(made.get(), most_steps);
-    onig_set_retry_limit_in_search_of_match_param(made.get(), steps);
-    return made;
+    Limits limits{onig_new_match_param(), onig_free_match_param};
+    if (!limits) throw std::bad_alloc();
+    if (max_steps > 0) onig_set_retry_limit_in_match_of_match_param(limits.get(), max_steps);
+    onig_set_retry_limit_in_search_of_match_param(limits.get(), steps);
+    return limits;
   }
 };
 
-Regex::Regex(const std::string& expression, Syntax syntax, unsigned long most_steps)
+Regex::Regex(const std::string& expression, Syntax syntax, unsigned long max_steps)
     : compiled_(std::make_unique<Compiled>()) {
   static std::once_flag once;
   std::call_once(once, [] {
@@ -75,28 +74,28 @@ Regex::Regex(const std::string& expression, Syntax syntax, unsigned long most_st
                syntax == Syntax::python ? ONIG_SYNTAX_PYTHON : ONIG_SYNTAX_DEFAULT, &info);
   if (code == ONIGERR_MEMORY) throw std::bad_alloc();
   if (code != ONIG_NORMAL) throw RegexError("does not compile: " + message_of(code, &info));
-  compiled_->most_steps = most_steps;
+  compiled_->max_steps = max_steps;
 }
 
 Regex::~Regex() { onig_free(compiled_->regex); }
 
 RegexSteps::RegexSteps(std::string_view text)
-    : left_(1'000'000 + 100 * text.size()),
-      seconds_(10 + 2e-5 * static_cast<double>(text.size())),
-      begun_(processor_seconds()) {}
+    : remaining_(1'000'000 + 100 * text.size()),
+      max_seconds_(10 + 2e-5 * static_cast<double>(text.size())),
+      start_(thread_cpu_seconds()) {}
 
-unsigned long RegexSteps::take(unsigned long most) {
-  const bool late = ++searches_ % 64 == 0 && processor_seconds() - begun_ > seconds_;
-  if (left_ == 0 || late) throw RegexError(late ? "gave up: too long a search" : "gave up: too many steps");
-  most = std::min(most, left_);
-  left_ -= most;
-  return most;
+unsigned long RegexSteps::take(unsigned long requested) {
+  const bool late = ++searches_ % 64 == 0 && thread_cpu_seconds() - start_ > max_seconds_;
+  if (remaining_ == 0 || late) throw RegexError(late ? "gave up: too much time" : "gave up: too many steps");
+  const unsigned long taken = std::min(requested, remaining_);
+  remaining_ -= taken;
+  return taken;
 }
 
 std::optional<Regex::Match> Regex::search(std::string_view text, std::size_t from, RegexSteps& steps) const {
   const Region region = new_region();
   int code = ONIGERR_RETRY_LIMIT_IN_SEARCH_OVER;
-  // How many steps a search took Oniguruma does not tell; the limit that it kept within is near enough.
+  // Oniguruma does not report how many steps a search took. The limit within which it succeeded is close enough.
   for (unsigned long limit = 64; code == ONIGERR_RETRY_LIMIT_IN_SEARCH_OVER; limit *= 4)
     code = onig_search_with_param(compiled_->regex, peft::begin(text), peft::end(text), peft::begin(text) + from,
                                   peft::end(text), region.get(), ONIG_OPTION_NONE,

@@ -34,34 +34,34 @@ void Sha256::block(const unsigned char* bytes) {
   }
   auto [a, b, c, d, e, f, g, h] = state_;
   for (std::size_t i = 0; i < 64; ++i) {
-    const uint32_t one =
+    const uint32_t t1 =
         h + (std::rotr(e, 6) ^ std::rotr(e, 11) ^ std::rotr(e, 25)) + ((e & f) ^ (~e & g)) + k[i] + w[i];
-    const uint32_t two = (std::rotr(a, 2) ^ std::rotr(a, 13) ^ std::rotr(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
-    h = g, g = f, f = e, e = d + one, d = c, c = b, b = a, a = one + two;
+    const uint32_t t2 = (std::rotr(a, 2) ^ std::rotr(a, 13) ^ std::rotr(a, 22)) + ((a & b) ^ (a & c) ^ (b & c));
+    h = g, g = f, f = e, e = d + t1, d = c, c = b, b = a, a = t1 + t2;
   }
-  const std::array<uint32_t, 8> more = {a, b, c, d, e, f, g, h};
-  for (std::size_t i = 0; i < 8; ++i) state_[i] += more[i];
+  const std::array<uint32_t, 8> working = {a, b, c, d, e, f, g, h};
+  for (std::size_t i = 0; i < 8; ++i) state_[i] += working[i];
 }
 
 void Sha256::add(const void* data, std::size_t size) {
   const auto* bytes = static_cast<const unsigned char*>(data);
-  std::size_t held = size_ % 64;
+  std::size_t buffered = size_ % 64;
   size_ += size;
-  if (held > 0) {
-    const std::size_t taken = std::min(size, 64 - held);
-    std::memcpy(rest_.data() + held, bytes, taken);
-    bytes += taken, size -= taken, held += taken;
-    if (held < 64) return;
-    block(rest_.data());
+  if (buffered > 0) {
+    const std::size_t taken = std::min(size, 64 - buffered);
+    std::memcpy(buffer_.data() + buffered, bytes, taken);
+    bytes += taken, size -= taken, buffered += taken;
+    if (buffered < 64) return;
+    block(buffer_.data());
   }
   for (; size >= 64; bytes += 64, size -= 64) block(bytes);
-  std::memcpy(rest_.data(), bytes, size);
+  std::memcpy(buffer_.data(), bytes, size);
 }
 
 std::string Sha256::hex() {
   const uint64_t bits = size_ * 8;
-  const unsigned char one = 0x80, zero = 0;
-  add(&one, 1);
+  const unsigned char first_padding = 0x80, zero = 0;
+  add(&first_padding, 1);
   while (size_ % 64 != 56) add(&zero, 1);
   std::array<unsigned char, 8> length;
   for (std::size_t i = 0; i < 8; ++i) length[i] = static_cast<unsigned char>(bits >> (56 - 8 * i));

@@ -11,10 +11,11 @@ namespace {
 
 using nlohmann::json;
 
-/// In memory a value takes ten times what `0,` takes in the file. Real tokenizers have some two million.
-constexpr std::size_t max_values = std::size_t{1} << 23;
+/// A value takes about ten times as much memory as `0,` takes in the file. Real tokenizers have about two million
+/// values.
+constexpr std::size_t kMaxValues = std::size_t{1} << 23;
 
-/// Builds the document and refuses what nlohmann's own parser lets through: deep nesting and double keys.
+/// Builds the document and rejects what nlohmann's parser accepts: deep nesting and duplicate keys.
 class Builder : public nlohmann::json_sax<json> {
  public:
   Builder(json& root, const std::string& name, std::size_t max_depth)
@@ -33,9 +34,9 @@ class Builder : public nlohmann::json_sax<json> {
   bool end_array() override { return close(); }
 
   bool key(std::string& value) override {
-    auto [place, added] = stack_.back()->get_ref<json::object_t&>().try_emplace(value);
-    if (!added) throw InputError(name_ + ": the key '" + printable(value) + "' stands twice in one object");
-    slot_ = &place->second;
+    auto [member, added] = stack_.back()->get_ref<json::object_t&>().try_emplace(value);
+    if (!added) throw InputError(name_ + ": the key '" + printable(value) + "' appears twice in one object");
+    member_ = &member->second;
     return true;
   }
   bool parse_error(std::size_t position, const std::string&, const json::exception& error) override {
@@ -44,23 +45,23 @@ class Builder : public nlohmann::json_sax<json> {
   }
 
  private:
-  json* place(json&& value) {
-    if (++values_ > max_values)
-      throw InputError(name_ + ": JSON of more than " + std::to_string(max_values) + " values");
+  json* insert(json&& value) {
+    if (++values_ > kMaxValues)
+      throw InputError(name_ + ": JSON with more than " + std::to_string(kMaxValues) + " values");
     if (stack_.empty()) return &(root_ = std::move(value));
-    if (stack_.back()->is_object()) return &(*slot_ = std::move(value));
+    if (stack_.back()->is_object()) return &(*member_ = std::move(value));
     auto& items = stack_.back()->get_ref<json::array_t&>();
     items.push_back(std::move(value));
     return &items.back();
   }
   bool add(json&& value) {
-    place(std::move(value));
+    insert(std::move(value));
     return true;
   }
   bool open(json&& value) {
     if (stack_.size() == max_depth_)
       throw InputError(name_ + ": JSON nested deeper than " + std::to_string(max_depth_) + " levels");
-    stack_.push_back(place(std::move(value)));
+    stack_.push_back(insert(std::move(value)));
     return true;
   }
   bool close() {
@@ -72,15 +73,16 @@ class Builder : public nlohmann::json_sax<json> {
   const std::string& name_;
   std::size_t max_depth_, values_ = 0;
   std::vector<json*> stack_;
-  json* slot_ = nullptr;
+  json* member_ = nullptr;  ///< of the object on top of the stack; gets the next value
 };
 
 }  // namespace
 
 json read_strict_json(std::string_view text, const std::string& name, std::size_t max_depth) {
-  // nlohmann's parser takes the one for the end, whatever follows, and passes over the other.
+  // nlohmann's parser treats a NUL byte as the end, whatever follows, and ignores a byte order mark.
   if (const std::size_t nul = text.find('\0'); nul != text.npos) throw JsonSyntaxError{nul + 1, "a NUL byte", false};
-  if (text.starts_with("\xEF\xBB\xBF")) throw InputError(name + ": begins with a byte order mark, which JSON has not");
+  if (text.starts_with("\xEF\xBB\xBF"))
+    throw InputError(name + ": starts with a byte order mark, which is not allowed in JSON");
   json root;
   Builder builder(root, name, max_depth);
   json::sax_parse(text.begin(), text.end(), &builder);

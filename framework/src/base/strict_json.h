@@ -7,15 +7,16 @@
 
 namespace peft {
 
-/// The text is not JSON from this byte on (counted from 1).
+/// Position and cause of a syntax error.
 struct JsonSyntaxError {
-  std::size_t position;
-  std::string what;  ///< quotes the text: print it with printable() only
-  bool number;       ///< a number that no double holds
+  std::size_t position;  ///< of the first byte that is not JSON, counted from 1
+  std::string what;      ///< quotes the text: print it only with printable()
+  bool number;           ///< a number that is out of range for a double
 };
 
-/// JSON without doubt: nested at most `max_depth` deep, at most 2^23 values and no key twice in an object, else
-/// InputError with `name` in front. Throws JsonSyntaxError for what is no JSON.
+/// Parses text that every JSON reader understands in the same way. Throws JsonSyntaxError if it is not JSON, and
+/// InputError, starting with `name`, if it starts with a byte order mark, is nested deeper than `max_depth`, has more
+/// than 2^23 values or a duplicate key in an object.
 nlohmann::json read_strict_json(std::string_view text, const std::string& name, std::size_t max_depth);
 
 }  // namespace peft

@@ -14,12 +14,12 @@ namespace peft {
 
 DataOptions read_data_options(Options& in) {
   DataOptions o;
-  in.get_paths("train", o.train, "file or files to learn from: .json or .jsonl")
+  in.get_paths("train", o.train, "training file or files: .json or .jsonl")
       .require(!o.train.empty() && std::none_of(o.train.begin(), o.train.end(), [](auto& p) { return p.empty(); }),
                "must be given");
-  in.get_paths("eval", o.eval, "file or files to evaluate on, or none");
+  in.get_paths("eval", o.eval, "evaluation file or files");
   std::erase(o.eval, "");
-  in.get("eval_split", o.eval_split, "share of the training examples held out for evaluation, if eval names no file")
+  in.get("eval_split", o.eval_split, "ratio of the training examples held out for evaluation; requires an empty eval")
       .require(std::isfinite(o.eval_split) && o.eval_split >= 0 && o.eval_split < 1, "must be at least 0 and below 1");
   if (o.eval_split > 0 && !o.eval.empty()) in.error("eval_split", "cannot be given together with 'eval'");
   StringList formats = data::format_names();
@@ -29,13 +29,12 @@ DataOptions read_data_options(Options& in) {
     listed += std::string(i == 0 ? "" : i + 1 < formats.size() ? ", " : " or ") + formats[i];
   in.get("format", o.format, listed)
       .require(std::find(formats.begin(), formats.end(), o.format) != formats.end(), "must be " + listed);
-  in.get("max_length", o.max_length, "tokens; longer examples are cut, which is counted and told")
+  in.get("max_length", o.max_length, "maximum tokens per example; longer examples are truncated and counted")
       .require(o.max_length >= 2 && o.max_length <= (1 << 24), "must be at least 2 and at most 16777216");
   in.get("packing", o.packing,
-         "fill each batch with as many examples as batch_size times max_length tokens hold; none sees another");
-  in.get("system", o.system, "system message put before each conversation that has none");
-  in.get("cache", o.cache,
-         "folder that keeps tokenised data for the next run; \"auto\": in the user's cache, \"\": none")
+         "fill each batch with examples up to batch_size · max_length tokens; attention stays within each example");
+  in.get("system", o.system, "system message for conversations without one");
+  in.get("cache", o.cache, "folder of the token cache; \"auto\": in the user's cache folder; \"\": no cache")
       .require(o.cache.empty() || o.cache == "auto" || o.cache.front() == '/',
                "must be \"auto\", \"\" or an absolute path");
   return o;
@@ -49,7 +48,7 @@ void Dataset::add(Example example, int64_t max_length) {
     example.ids.resize(static_cast<std::size_t>(max_length));
     example.labels.resize(static_cast<std::size_t>(max_length));
   }
-  // The first token has nothing before it to be said from.
+  // No position predicts the first token.
   const auto learned = example.labels.empty() ? 0
                                               : std::count_if(example.labels.begin() + 1, example.labels.end(),
                                                               [](int64_t label) { return label != ignored_label; });
@@ -90,7 +89,7 @@ Dataset load_dataset(const StringList& files, const DataOptions& options, const 
   if (set.examples.empty()) {
     std::string names;
     for (const std::string& name : set.files) names += (names.empty() ? "" : ", ") + name;
-    throw InputError(names + ": no example has anything for the model to say" +
+    throw InputError(names + ": no example has target tokens" +
                      (set.truncated > 0 ? " within max_length = " + std::to_string(options.max_length) : ""));
   }
   return set;
@@ -101,7 +100,7 @@ Dataset split_dataset(Dataset& train, double eval_split, uint64_t seed) {
   const auto share = static_cast<std::size_t>(std::llround(eval_split * static_cast<double>(all)));
   const std::size_t held = std::max<std::size_t>(share, 1);
   if (held >= all) throw InputError("eval_split leaves no example to train on: there are " + std::to_string(all));
-  // An order of its own, so that the split says nothing about the first epoch.
+  // A separate order, so that the split is independent of the first epoch.
   const std::vector<std::size_t> order = epoch_order(all, seed, -1);
   const std::set<std::size_t> chosen(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(held));
   Dataset rest, eval;

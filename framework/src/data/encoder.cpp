@@ -16,10 +16,10 @@ bool starts_with(const Ids& ids, const Ids& prefix) {
 
 Encoder::Encoder(const TextPipeline& text) : text_(text) {
   if (text.eos_ids.empty())
-    throw InputError("the checkpoint names no end token (eos_token_id), so no answer could be taught to end");
+    throw InputError("the model has no EOS token (eos_token_id), so it could not learn to end an answer");
   const Ids plain = text.tokenizer->encode("a", false), full = text.tokenizer->encode("a", true);
   const auto at = std::search(full.begin(), full.end(), plain.begin(), plain.end());
-  if (at == full.end()) throw InputError("the tokenizer's special tokens do not stand around a text");
+  if (at == full.end()) throw InputError("the tokenizer's special tokens do not surround a text");
   bos_ids_.assign(full.begin(), at);
 }
 
@@ -27,7 +27,7 @@ bool Encoder::is_end(int64_t id) const {
   return std::find(text_.eos_ids.begin(), text_.eos_ids.end(), id) != text_.eos_ids.end();
 }
 
-/// The tokens of a text that does not stand at the start, where many tokenizers add a space.
+/// The tokens of a text that is not at the start, where many tokenizers add a space.
 Ids Encoder::continuation(const std::string& text) const {
   const Ids line = text_.tokenizer->encode("\n", false);
   Ids ids = text_.tokenizer->encode("\n" + text, false);
@@ -46,8 +46,8 @@ Encoder::Encoded Encoder::encode_apart(const std::vector<Segment>& segments) con
   return out;
 }
 
-/// The ids of the whole text, with the segments' borders; if a token would span a border, the ids of the parts, since
-/// then too the model meets the prompt as generation gives it.
+/// The ids of the joined text, with the segments' boundaries; if a token would span a boundary, the ids of the separate
+/// segments, so that the model sees the prompt as in generation.
 Encoder::Encoded Encoder::encode_segments(const std::vector<Segment>& segments) const {
   Encoded parts;
   std::string text;
@@ -58,16 +58,16 @@ Encoder::Encoded Encoder::encode_segments(const std::vector<Segment>& segments) 
     text += segment.text;
   }
   if (segments.size() == 1) return parts;
-  Encoded whole{text_.tokenizer->encode(text, false), {}};
-  if (whole.ids == parts.ids) return parts;
+  Encoded joined{text_.tokenizer->encode(text, false), {}};
+  if (joined.ids == parts.ids) return parts;
   text.clear();
   for (const Segment& segment : segments) {
     text += segment.text;
     const Ids prefix = text_.tokenizer->encode(text, false);
-    if (!starts_with(whole.ids, prefix)) return encode_apart(segments);
-    whole.ends.push_back(prefix.size());
+    if (!starts_with(joined.ids, prefix)) return encode_apart(segments);
+    joined.ends.push_back(prefix.size());
   }
-  return whole;
+  return joined;
 }
 
 Example Encoder::encode(const RenderedExample& rendered) const {
@@ -80,7 +80,7 @@ Example Encoder::encode(const RenderedExample& rendered) const {
     std::size_t end = encoded.ends[s];
     ended = false;
     if (rendered.segments[s].is_target) {
-      // What a template writes after the end token (a newline) the model never has to say.
+      // What a template writes after the EOS token (a newline) is not a target.
       for (std::size_t i = end; i > begin && !ended; --i)
         if (is_end(example.ids[i - 1])) end = i, ended = true;
       std::copy(example.ids.begin() + begin, example.ids.begin() + end, example.labels.begin() + begin);

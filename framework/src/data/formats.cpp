@@ -18,18 +18,19 @@ std::string keys_of(const json& record) {
     if (out.size() > 300) return out + "…";
     out += "'" + printable(key, 60) + "'";
   }
-  return out.empty() ? "no key" : out;
+  return out.empty() ? "(none)" : out;
 }
 
-/// A value that would change what is learned, and that no format here uses.
+/// Throws InputError for a value that would change the targets and that no format here uses.
 void refuse_unused(const json& record, const std::string& where) {
   for (const char* key : {"chosen", "rejected", "label", "tools", "images", "videos", "audios"}) {
     const auto found = record.find(key);
     if (found == record.end() || found->is_null() || (found->is_structured() && found->empty())) continue;
     if (found->is_string() && (*found == "" || *found == "[]")) continue;
-    if (std::string(key) == "label" && !found->is_boolean()) continue;  // a class beside a text, not a verdict
-    throw InputError(where + ": '" + key + "' (preferences, tools, media) would be ignored: name the format in " +
-                     "[data] format to train on the rest of such records");
+    if (std::string(key) == "label" && !found->is_boolean()) continue;  // a class of the text, not a preference
+    throw InputError(
+        where + ": '" + key +
+        "' (preferences, tools, media) would be ignored; set [data] format to train on the rest of such records");
   }
 }
 
@@ -40,8 +41,7 @@ std::vector<ChatTurn> read_messages(const Values& values, const std::string& key
     static const StringList known = {"system", "developer", "user", "assistant", "tool"};
     if (std::find(known.begin(), known.end(), role) == known.end())
       message.fail("role", "is '" + printable(role, 60) + "', not system, developer, user, assistant or tool");
-    if (message.has("tool_calls"))
-      message.fail("tool_calls", "is not supported: only what stands in 'content' is learned");
+    if (message.has("tool_calls")) message.fail("tool_calls", "is not supported; only 'content' is trained on");
     const bool wanted = message.weight();
     turns.push_back({{role, message.content("content")}, supervise && wanted && role == "assistant"});
   }
@@ -190,7 +190,7 @@ std::string detect_format(const json& record, const StringList& among, const std
       refuse_unused(record, where);
       return format.name;
     }
-  throw InputError(where + ": has " + keys_of(record) + ", which is no known format (" + known_formats(among) + ")");
+  throw InputError(where + ": the keys " + keys_of(record) + " match no known format (" + known_formats(among) + ")");
 }
 
 Record read_record(const json& record, const std::string& format, const DataOptions& options, bool has_chat_template,
@@ -199,9 +199,9 @@ Record read_record(const json& record, const std::string& format, const DataOpti
       std::find_if(formats().begin(), formats().end(), [&](const Format& f) { return format == f.name; });
   if (known == formats().end()) throw std::logic_error("no record format is named '" + format + "'");
   if (!has_keys(record, *known))
-    throw InputError(where + ": has " + keys_of(record) + ", but format " + format + " was " +
-                     (options.format == "auto" ? "found in the records before" : "asked for") + " (" +
-                     known_formats(options.formats) + ")");
+    throw InputError(where + ": has " + keys_of(record) + ", but " +
+                     (options.format == "auto" ? "the records before have" : "[data] sets") + " format " + format +
+                     " (" + known_formats(options.formats) + ")");
   if (options.format == "auto") refuse_unused(record, where);
   const Values values(record, where, "");
   Record item = known->read(values, options, has_chat_template);
@@ -210,7 +210,7 @@ Record read_record(const json& record, const std::string& format, const DataOpti
   const std::string& first = item.turns[0].message.role;
   if (first != "system" && first != "developer" && !options.system.empty())
     item.turns.insert(item.turns.begin(), {{"system", options.system}, false});
-  if (!has_chat_template) throw InputError(where + ": conversations need a chat template, and the checkpoint has none");
+  if (!has_chat_template) throw InputError(where + ": conversations need a chat template, but the model has none");
   return item;
 }
 

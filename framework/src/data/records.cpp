@@ -46,7 +46,8 @@ std::size_t skip_value(std::string_view text, std::size_t i) {
   return std::min(i, text.size());
 }
 
-/// The place of a record costs more than a short one has bytes: what is none is refused before there are millions.
+/// The position of a record takes more bytes than a short record, so anything else is refused before there are
+/// millions.
 bool may_be_object(std::string_view record) {
   const std::size_t begin = record.find_first_not_of(blank);
   return begin != std::string_view::npos && record[begin] == '{';
@@ -61,7 +62,7 @@ RecordFile::RecordFile(const std::string& path) : name_(printable(path, 1000)), 
     split_array(begin);
   else
     split_lines();
-  if (records_.empty()) throw InputError(name_ + ": holds no record");
+  if (records_.empty()) throw InputError(name_ + ": has no records");
 }
 
 void RecordFile::add(std::string_view record, int64_t line) {
@@ -99,7 +100,7 @@ void RecordFile::split_array(std::size_t begin) {
     i = skip_value(text, i);
     add(text.substr(start, i - start), line_at(start));
     if (i == text.size())
-      fail(line, "the array does not end: the record that starts here is cut off, or ']' is missing");
+      fail(line, "the array is not closed: the record that starts here is truncated, or ']' is missing");
     if (text[i] == '}') fail(line_at(i), "not JSON: a '}' that closes nothing");
     more = text[i] == ',';
   }

@@ -8,10 +8,10 @@
 
 namespace peft::data {
 
-/// A data file in memory, cut into its records but not parsed yet.
+/// A data file in memory, split into records that are not parsed yet.
 class RecordFile {
  public:
-  /// Throws InputError for a file that cannot be read, or whose outer shape is neither an array nor lines.
+  /// Throws InputError for a file that cannot be read, or that is neither an array nor lines.
   explicit RecordFile(const std::string& path);
   RecordFile(const RecordFile&) = delete;
 

@@ -25,9 +25,9 @@ Answer render_answer(const ChatTemplate& chat, const Record& record, std::size_t
   const std::string prompt = render(chat, record, turn, true);
   std::string text = render(chat, record, turn + 1, false);
   if (!text.starts_with(prompt))
-    throw InputError(
-        record.source + ": message " + std::to_string(turn) + ": the chat template writes the assistant's " +
-        "turn otherwise than its own generation prompt begins it, so what the model must say is not known");
+    throw InputError(record.source + ": message " + std::to_string(turn) +
+                     ": the chat template's assistant turn does " +
+                     "not start with its generation prompt, so the target tokens are unknown");
   return {std::move(text), prompt.size()};
 }
 
@@ -35,9 +35,9 @@ RenderedExample rendered_answer(const Answer& answer) {
   return {{{answer.text.substr(0, answer.begin), false}, {answer.text.substr(answer.begin), true}}, false};
 }
 
-/// The turns that the model must say. Throws where finding what it says in them would take too long.
+/// The turns that are targets. Throws if locating the answers would take too long.
 std::vector<std::size_t> answered_turns(const Record& record) {
-  constexpr std::size_t most = std::size_t{1} << 21;  // messages rendered: some half a minute
+  constexpr std::size_t max_rendered = std::size_t{1} << 21;  // messages rendered: some half a minute
   std::vector<std::size_t> turns;
   std::size_t rendered = 0;
   for (std::size_t i = 1; i < record.turns.size(); ++i) {  // a first turn answers nothing
@@ -45,11 +45,11 @@ std::vector<std::size_t> answered_turns(const Record& record) {
     turns.push_back(i);
     rendered += 2 * i + 1;
   }
-  if (rendered > most)
+  if (rendered > max_rendered)
     throw InputError(record.source + ": " + std::to_string(turns.size()) + " answers in a conversation of " +
                      std::to_string(record.turns.size()) +
-                     " messages: each is found by rendering all that stands before it, and here that comes to " +
-                     std::to_string(rendered) + " messages; at most " + std::to_string(most) +
+                     " messages: each is located by rendering all messages before it, which adds up to " +
+                     std::to_string(rendered) + " messages; at most " + std::to_string(max_rendered) +
                      " are rendered: split the conversation");
   return turns;
 }

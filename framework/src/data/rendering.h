@@ -14,17 +14,17 @@ struct Segment {
   bool is_target;
 };
 
-/// What becomes one example: text whose parts are, in turn, said to the model and by it.
+/// The text of one example, in segments that are targets or not.
 struct RenderedExample {
   std::vector<Segment> segments;
-  bool add_special_tokens;  ///< the tokenizer's own BOS goes in front (a chat template writes its own)
+  bool add_special_tokens;  ///< prepend the tokenizer's BOS token (a chat template writes its own)
 };
 
-/// Usually one passage. None if the model says nothing in it; one for each answer if the template writes earlier turns
-/// otherwise than the last (Qwen3 drops their thinking), since then no single text holds all as the model meets them.
+/// Usually one. None if the record has no answer. One per answer if the template renders earlier turns differently from
+/// the last one (Qwen3 drops their thinking), because then no single text has all of them as the model generates them.
 std::vector<RenderedExample> render_record(const Record& record, const ChatTemplate* chat_template);
 
-/// Tokenises. The end token closes a supervised end and is supervised with it; nothing is cut.
+/// Tokenizes. An EOS token after a target is a target as well; nothing is truncated.
 class Encoder {
  public:
   explicit Encoder(const TextPipeline& text);
@@ -41,7 +41,7 @@ class Encoder {
   bool is_end(int64_t id) const;
 
   const TextPipeline& text_;
-  std::vector<int64_t> bos_ids_;  ///< what add_special_tokens puts before a text
+  std::vector<int64_t> bos_ids_;  ///< prepended by add_special_tokens
 };
 
 }  // namespace peft::data

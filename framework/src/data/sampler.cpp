@@ -30,10 +30,10 @@ class Random {
 
 }  // namespace
 
-int64_t Batch::num_target_tokens(bool behind_virtual) const {
+int64_t Batch::num_target_tokens(bool has_virtual_tokens) const {
   int64_t count = 0;
   for (std::size_t e = 0; e + 1 < cu_seqlens.size(); ++e)
-    for (int64_t i = cu_seqlens[e] + (behind_virtual ? 0 : 1); i < cu_seqlens[e + 1]; ++i)
+    for (int64_t i = cu_seqlens[e] + (has_virtual_tokens ? 0 : 1); i < cu_seqlens[e + 1]; ++i)
       count += labels[static_cast<std::size_t>(i)] != ignored_label;
   return count;
 }

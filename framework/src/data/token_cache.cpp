@@ -18,7 +18,7 @@ namespace {
 namespace fs = std::filesystem;
 using Clock = fs::file_time_type::clock;
 
-/// To be raised whenever the same data, text and options give other tokens than before.
+/// Increment this when the same data, text pipeline and options give other tokens than before.
 constexpr std::string_view version = "3";
 constexpr std::string_view ending = ".tokens";
 
@@ -35,7 +35,7 @@ std::string folder_of(const std::string& setting) {
   return folder;
 }
 
-/// "" where a data file cannot be read: the loader tells why.
+/// "" if a data file cannot be read, which the loader reports.
 std::string key_of(const StringList& files, const DataOptions& options, const std::string& text) {
   Digest key;
   key.add(version);
@@ -55,7 +55,7 @@ std::string key_of(const StringList& files, const DataOptions& options, const st
   return key.hex();
 }
 
-/// Removes the files that were not used for longest, until `limit` bytes are left; and drafts of processes that died.
+/// Removes the least recently used files down to `limit` bytes, and drafts of processes that died.
 void prune(const std::string& folder, uint64_t limit) {
   struct File {
     fs::path path;
@@ -102,7 +102,7 @@ Dataset TokenCache::load(const StringList& files, const DataOptions& options, co
     return std::move(*found);
   }
   Dataset set = load_dataset(files, options, text.get());
-  // Unless a file changed meanwhile: then the key is not what was read.
+  // A file may have changed in the meantime; then the key does not match what was read.
   if (key_of(files, options, fingerprint) == key) try {
       keep(path, key, set);
     } catch (const ResourceError& error) {

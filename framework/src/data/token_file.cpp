@@ -21,7 +21,7 @@ constexpr std::string_view magic = "PEFTTOK1";
 
 struct Header {
   char magic[8];
-  char digest[32];  ///< of all that stands behind it
+  char digest[32];  ///< of everything after it
   char key[32];
   char format[24];
   uint64_t examples, tokens;

@@ -10,7 +10,7 @@ namespace peft::data {
 /// An object of a record, read with errors that name file, line and key.
 class Values {
  public:
-  /// `path` stands before the keys in messages: "messages[2].". All arguments must outlive the object but `path`.
+  /// `path` precedes the keys in messages: "messages[2].". All arguments but `path` must outlive the object.
   Values(const nlohmann::json& object, const std::string& where, std::string path)
       : object_(object), where_(where), path_(std::move(path)) {}
 

@@ -111,7 +111,7 @@ StepCounts count_steps(const Experiment& experiment, const PreparedRun& run) {
 }
 
 std::string apply_memory_plan(const Experiment& experiment, const PreparedRun& run, const PeakBatches& peak) {
-  Model& model = *run.model;
+  CausalLm& model = *run.model;
   choose_activation_checkpointing(model, *experiment.optimizer, peak.training, peak.evaluation, experiment.memory);
   int64_t selective = 0, full = 0;
   for (const ActivationCheckpointing layer : model.checkpointing()) {
@@ -124,7 +124,7 @@ std::string apply_memory_plan(const Experiment& experiment, const PreparedRun& r
 }
 
 std::string describe_model(const Experiment& experiment, const PreparedRun& run) {
-  const Model& model = *run.model;
+  const CausalLm& model = *run.model;
   return "model: " + printable(experiment.model.path, 4096) + " (" + printable(model.config().model_type) + ", " +
          c10::toString(model.dtype()) + ", " + run.device.str() + ", " + std::to_string(at::get_num_threads()) +
          " threads)";

@@ -36,7 +36,7 @@ std::string require_absent(const std::string& output) {
   fs::path path = fs::path(output).lexically_normal();
   if (!path.has_filename()) path = path.parent_path();
   std::error_code error;
-  if (fs::exists(path, error)) throw ConfigError(printable(output, 4096) + " is there already; name another output");
+  if (fs::exists(path, error)) throw ConfigError(printable_path(output) + " is there already; name another output");
   return path.string();
 }
 

@@ -6,7 +6,7 @@
 
 #include "peft/adapters/adapter.h"
 #include "peft/files/pretrained_model.h"
-#include "peft/models/decoder.h"
+#include "peft/models/causal_lm.h"
 #include "peft/plugin/plugins.h"
 
 namespace peft {
@@ -14,7 +14,7 @@ namespace peft {
 /// A base with its adapters attached, one over the other, to be written in another form.
 struct AdaptedBase {
   std::shared_ptr<const PretrainedModel> checkpoint;
-  std::shared_ptr<Model> model;
+  std::shared_ptr<CausalLm> model;
   std::vector<std::unique_ptr<Adapter>> adapters;
   StringList unknown_bases;  ///< folders that do not say which base they were trained on
 };

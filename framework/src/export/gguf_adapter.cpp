@@ -20,7 +20,7 @@ struct NamedUpdate {
   int64_t heads;     ///< of b's rows, GgufTensorInfo's
 };
 
-NamedUpdate named(const SiteUpdate& given, const Model& model, double alpha) {
+NamedUpdate named(const SiteUpdate& given, const CausalLm& model, double alpha) {
   const auto& [site, update] = given;
   if (site == &model.lm_head() && model.config().tie_word_embeddings)
     throw InputError("'" + site->path() +

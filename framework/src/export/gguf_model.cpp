@@ -11,7 +11,7 @@
 #include "pretrained/gguf/names.h"
 #include "pretrained/gguf/rope.h"
 #include "pretrained/gguf/tokens.h"
-#include "text/json_fields.h"
+#include "text/tokenizer/tokenizer_json.h"
 
 namespace peft {
 
@@ -26,7 +26,8 @@ GgufPairs metadata(const PretrainedModel& checkpoint, const DecoderConfig& confi
   GgufPairs pairs = gguf_general("model", model_name(checkpoint.path()));
   pairs.emplace_back("general.file_type", gguf_file_type(type));
   append(pairs, gguf_pairs_of(config));
-  const auto tokenizer = text::parse_json(checkpoint.tokenizer_json(), checkpoint.path() + ": tokenizer.json");
+  const auto tokenizer =
+      text::parse_tokenizer_json(checkpoint.tokenizer_json(), checkpoint.path() + ": tokenizer.json");
   append(pairs, gguf_pairs_of_tokenizer(tokenizer, checkpoint.tokenizer_config(), checkpoint.config(),
                                         config.vocab_size, checkpoint.path()));
   return pairs;

@@ -20,7 +20,7 @@ bool stay_tied(const Site& embedding, const Site& head) {
 
 }  // namespace
 
-MergedWeights::MergedWeights(const PretrainedModel& checkpoint, const Model& model, TypeOf type_of)
+MergedWeights::MergedWeights(const PretrainedModel& checkpoint, const CausalLm& model, TypeOf type_of)
     : checkpoint_(checkpoint), model_(model), type_of_(std::move(type_of)) {
   unties_ = model.config().tie_word_embeddings && !stay_tied(model.embedding(), model.lm_head());
   for (const Site* site : model.sites()) add(*site);

@@ -8,7 +8,7 @@
 #include "peft/export/merge.h"
 #include "peft/files/pretrained_model.h"
 #include "peft/files/safetensors.h"
-#include "peft/models/decoder.h"
+#include "peft/models/causal_lm.h"
 
 namespace peft {
 
@@ -17,7 +17,7 @@ class MergedWeights {
  public:
   /// What a tensor of the checkpoint is to be stored as.
   using TypeOf = std::function<StoredType(const StoredTensor&)>;
-  MergedWeights(const PretrainedModel& checkpoint, const Model& model, TypeOf type_of);
+  MergedWeights(const PretrainedModel& checkpoint, const CausalLm& model, TypeOf type_of);
   /// Names, types and shapes, in model order.
   const std::vector<TensorInfo>& tensors() const { return forms_; }
   /// The head has got weights of its own, which the base shared with its embedding.
@@ -37,7 +37,7 @@ class MergedWeights {
   const WeightAndBias& merged(const Site& site);
   void record(const Site& site, const Tensor& stored, StoredType type);
   const PretrainedModel& checkpoint_;
-  const Model& model_;
+  const CausalLm& model_;
   TypeOf type_of_;
   bool unties_ = false;
   std::vector<TensorInfo> forms_;

@@ -45,7 +45,7 @@ Tensor encode_finite(const Tensor& wide, StoredType type, const std::string& nam
 Tensor decode(const Tensor& stored, at::IntArrayRef shape, StoredType type) {
   if (type != StoredType::q8_0) return stored.to(torch::kFloat);
   Tensor out = torch::empty(shape, torch::kFloat);
-  dequantise(type, static_cast<const std::byte*>(stored.data_ptr()), stored.size(0), out.data_ptr<float>());
+  dequantize(type, static_cast<const std::byte*>(stored.data_ptr()), stored.size(0), out.data_ptr<float>());
   return out;
 }
 

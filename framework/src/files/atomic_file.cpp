@@ -16,43 +16,43 @@ namespace peft {
 
 namespace {
 
-constexpr const char* kWriting = ".writing-";
+constexpr const char* kInfix = ".writing-";  // followed by the process id
 
 }  // namespace
 
 bool is_file_draft(const std::string& name) {
-  const std::size_t at = name.rfind(kWriting);
-  if (!name.starts_with('.') || at == std::string::npos) return false;
-  const std::string process = name.substr(at + std::strlen(kWriting));
-  return !process.empty() && process.find_first_not_of("0123456789") == std::string::npos;
+  const std::size_t infix = name.rfind(kInfix);
+  if (!name.starts_with('.') || infix == std::string::npos) return false;
+  const std::string process_id = name.substr(infix + std::strlen(kInfix));
+  return !process_id.empty() && process_id.find_first_not_of("0123456789") == std::string::npos;
 }
 
 AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
-  const std::filesystem::path whole(path_);
-  draft_ = (whole.parent_path() / ("." + whole.filename().string() + kWriting + std::to_string(::getpid()))).string();
-  ::unlink(draft_.c_str());  // of a process of the same number that was killed
-  file_ = ::open(draft_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  const std::filesystem::path target(path_);
+  staging_ = (target.parent_path() / ("." + target.filename().string() + kInfix + std::to_string(::getpid()))).string();
+  ::unlink(staging_.c_str());  // a killed process with the same id may have left it
+  file_ = ::open(staging_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   if (file_ < 0) fail("created");
 }
 
 AtomicFile::~AtomicFile() {
   if (file_ >= 0) ::close(file_);
-  if (!draft_.empty()) ::unlink(draft_.c_str());
+  if (!staging_.empty()) ::unlink(staging_.c_str());
 }
 
 void AtomicFile::fail(const char* what) const {
-  throw ResourceError(printable(path_, 4096) + ": cannot be " + what + ": " + std::strerror(errno));
+  throw ResourceError(printable_path(path_) + ": cannot be " + what + ": " + std::strerror(errno));
 }
 
 void AtomicFile::write(const void* data, std::size_t size) {
-  constexpr std::size_t most = std::size_t{1} << 30;  // Linux writes less than 2 GiB at a time
-  const char* at = static_cast<const char*>(data);
+  constexpr std::size_t max_write = std::size_t{1} << 30;  // Linux writes less than 2 GiB per call
+  const char* next = static_cast<const char*>(data);
   while (size > 0) {
-    const ssize_t done = ::write(file_, at, std::min(size, most));
-    if (done < 0 && errno == EINTR) continue;
-    if (done < 0) fail("written");
-    at += done;
-    size -= static_cast<std::size_t>(done);
+    const ssize_t written = ::write(file_, next, std::min(size, max_write));
+    if (written < 0 && errno == EINTR) continue;
+    if (written < 0) fail("written");
+    next += written;
+    size -= static_cast<std::size_t>(written);
   }
 }
 
@@ -60,8 +60,8 @@ void AtomicFile::commit() {
   if (::fsync(file_) != 0) fail("written");
   const int file = std::exchange(file_, -1);
   if (::close(file) != 0) fail("written");
-  if (::rename(draft_.c_str(), path_.c_str()) != 0) fail("renamed into place");
-  draft_.clear();
+  if (::rename(staging_.c_str(), path_.c_str()) != 0) fail("renamed into place");
+  staging_.clear();
   if (!sync_folder(std::filesystem::path(path_).parent_path().string())) fail("synced");
 }
 

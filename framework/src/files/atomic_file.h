@@ -5,10 +5,11 @@
 
 namespace peft {
 
-/// Whether a file of this name is one of an AtomicFile that a killed process left.
+/// Whether a file name is that of an AtomicFile's temporary file, which a killed process leaves behind.
 bool is_file_draft(const std::string& name);
 
-/// A file that appears whole, by commit(), or not at all. Every failure is a ResourceError.
+/// File written under a temporary name and renamed on commit(). The destructor deletes it if commit() was not called.
+/// Throws ResourceError.
 class AtomicFile {
  public:
   explicit AtomicFile(std::string path);
@@ -16,12 +17,12 @@ class AtomicFile {
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
   void write(const void* data, std::size_t size);
-  /// Syncs, renames over `path`, syncs the folder.
+  /// Syncs the file, renames it to `path`, which it replaces, and syncs the folder.
   void commit();
 
  private:
   [[noreturn]] void fail(const char* what) const;
-  std::string path_, draft_;
+  std::string path_, staging_;
   int file_ = -1;
 };
 

@@ -8,7 +8,7 @@
 
 namespace peft {
 
-/// An open file, closed with its scope; negative where opening failed.
+/// A file descriptor, closed by the destructor; negative if opening the file failed.
 struct Descriptor {
   explicit Descriptor(int opened) : number(opened) {}
   ~Descriptor() {
@@ -20,14 +20,14 @@ struct Descriptor {
 };
 
 inline Descriptor open_for_reading(const std::string& path) {
-  // O_NONBLOCK: opening a named pipe must not wait for a writer
+  // O_NONBLOCK: opening a named pipe must not wait for a writer.
   return Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
 }
 
-/// Whether the names in a folder reached the disk; if not, errno says why.
+/// Syncs the entries of a folder to disk. If false, errno is the reason.
 inline bool sync_folder(const std::string& path) {
   const Descriptor folder(::open(path.empty() ? "." : path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  return folder.number >= 0 && (::fsync(folder.number) == 0 || errno == EINVAL);  // some file systems sync no folders
+  return folder.number >= 0 && (::fsync(folder.number) == 0 || errno == EINVAL);  // EINVAL: cannot sync folders
 }
 
 }  // namespace peft

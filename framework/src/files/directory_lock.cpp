@@ -14,24 +14,25 @@ namespace peft {
 
 namespace {
 
-/// Whether a path leads to what is open; it does not where whoever held it took it away meanwhile.
-bool leads_to(const std::string& path, int open) {
-  struct stat there{}, held{};
-  return ::stat(path.c_str(), &there) == 0 && ::fstat(open, &held) == 0 && there.st_dev == held.st_dev &&
-         there.st_ino == held.st_ino;
+/// Whether a path still refers to an open folder. It does not if the process that held the lock has renamed or deleted
+/// it.
+bool refers_to(const std::string& path, int folder) {
+  struct stat by_path{}, by_number{};
+  return ::stat(path.c_str(), &by_path) == 0 && ::fstat(folder, &by_number) == 0 &&
+         by_path.st_dev == by_number.st_dev && by_path.st_ino == by_number.st_ino;
 }
 
 }  // namespace
 
 FolderInUse::FolderInUse(const std::string& folder)
-    : ResourceError(printable(folder, 4096) + ": another run is writing into it") {}
+    : ResourceError(printable_path(folder) + ": another run is writing to it") {}
 FolderInUse::~FolderInUse() = default;
 
 DirectoryLock::DirectoryLock(const std::string& folder)
     : folder_(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) {
-  if (folder_ < 0) throw ResourceError(printable(folder, 4096) + " cannot be opened: " + std::strerror(errno));
+  if (folder_ < 0) throw ResourceError(printable_path(folder) + ": cannot be opened: " + std::strerror(errno));
   const bool held = ::flock(folder_, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
-  if (held || !leads_to(folder, folder_)) {
+  if (held || !refers_to(folder, folder_)) {
     ::close(folder_);
     throw FolderInUse(folder);
   }

@@ -15,21 +15,21 @@ namespace peft {
 
 namespace {
 
-[[noreturn]] void fail(const std::string& path, const char* what) {
-  const int why = errno;
-  const std::string told = "cannot " + std::string(what) + " " + printable(path, 4096) + ": " + std::strerror(why);
-  if (why == ENOMEM) throw ResourceError(told);
-  throw InputError(told);
+[[noreturn]] void fail(const std::string& path, const char* action) {
+  const int code = errno;
+  const std::string message = "cannot " + std::string(action) + " " + printable_path(path) + ": " + std::strerror(code);
+  if (code == ENOMEM) throw ResourceError(message);
+  throw InputError(message);
 }
 
-/// All that are open, for mapped_path: a list that a signal handler may read at any time, so without a lock of its own.
+/// List of all open files, for mapped_path(). A signal handler can read it at any time, so readers take no lock.
 std::atomic<const MappedFile*> first_open = nullptr;
 std::mutex opening;
 
 }  // namespace
 
 MappedFile::MappedFile(std::string path, std::span<const std::byte> bytes)
-    : path_(std::move(path)), shown_(printable(path_, 4096)), bytes_(bytes) {
+    : path_(std::move(path)), shown_(printable_path(path_)), bytes_(bytes) {
   const std::lock_guard lock(opening);
   next_ = first_open.load();
   first_open = this;
@@ -57,8 +57,8 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
   if (file.number < 0) fail(path, "open");
   struct stat status{};
   if (::fstat(file.number, &status) != 0) fail(path, "examine");
-  if (!S_ISREG(status.st_mode)) throw InputError(printable(path, 4096) + " is not a regular file");
-  if (status.st_size <= 0) throw InputError(printable(path, 4096) + " is empty");
+  if (!S_ISREG(status.st_mode)) throw InputError(printable_path(path) + " is not a regular file");
+  if (status.st_size <= 0) throw InputError(printable_path(path) + " is empty");
   const auto size = static_cast<std::size_t>(status.st_size);
   void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.number, 0);
   if (data == MAP_FAILED) fail(path, "map");

@@ -8,11 +8,11 @@
 
 namespace peft {
 
-/// A regular file, mapped read-only as long as the object lives.
+/// A regular file, mapped read-only for the lifetime of the object.
 class MappedFile {
  public:
   /// Throws InputError if the file cannot be opened, is not a regular file, is empty or cannot be mapped, ResourceError
-  /// where memory or address space is missing.
+  /// if there is not enough memory or address space.
   static std::shared_ptr<const MappedFile> open(const std::string& path);
   ~MappedFile();
   MappedFile(const MappedFile&) = delete;
@@ -27,7 +27,7 @@ class MappedFile {
 
   std::string path_, shown_;
   std::span<const std::byte> bytes_;
-  mutable std::atomic<const MappedFile*> next_ = nullptr;  ///< of all that are open
+  mutable std::atomic<const MappedFile*> next_ = nullptr;  ///< in the list of all open files
 };
 
 }  // namespace peft

@@ -21,9 +21,9 @@ std::string PretrainedModel::fingerprint() const {
   Digest digest;
   for (const StoredTensor* tensor : order) {
     digest.add(tensor->name);
-    std::string form = std::to_string(static_cast<int>(tensor->type));
-    for (const int64_t size : tensor->shape) form += " " + std::to_string(size);
-    digest.add(form);
+    std::string type_and_shape = std::to_string(static_cast<int>(tensor->type));
+    for (const int64_t size : tensor->shape) type_and_shape += " " + std::to_string(size);
+    digest.add(type_and_shape);
     digest.add(tensor->data, tensor->size);
   }
   return digest.hex();

@@ -17,9 +17,9 @@ SafetensorsFile::~SafetensorsFile() = default;
 
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "the format's numbers are used as they lie");
+static_assert(std::endian::native == std::endian::little, "the format is little-endian; values are used unconverted");
 
-constexpr uint64_t kMaxHeader = 100'000'000;  // the library's own limit
+constexpr uint64_t kMaxHeader = 100'000'000;  // the limit of the safetensors library
 constexpr std::size_t kMaxDimensions = 16;
 
 struct TypeName {
@@ -36,12 +36,12 @@ constexpr TypeName kTypes[] = {{"F64", StoredType::f64, 8},   {"I64", StoredType
 const TypeName& type_name(StoredType type) {
   for (const TypeName& known : kTypes)
     if (known.type == type) return known;
-  throw std::logic_error("no safetensors type for a quantised tensor");
+  throw std::logic_error("safetensors has no quantized types");
 }
 
 class File final : public SafetensorsFile {
  public:
-  explicit File(const std::string& path) : file_(MappedFile::open(path)), name_(printable(path, 4096)) { read(); }
+  explicit File(const std::string& path) : file_(MappedFile::open(path)), name_(printable_path(path)) { read(); }
   const std::string& path() const override { return file_->path(); }
   const std::vector<StoredTensor>& tensors() const override { return tensors_; }
   const std::map<std::string, std::string>& metadata() const override { return metadata_; }
@@ -63,12 +63,12 @@ class File final : public SafetensorsFile {
 void File::read() {
   const std::span<const std::byte> bytes = file_->bytes();
   uint64_t length = 0;
-  if (bytes.size() < sizeof length) fail("is too short for a safetensors file");
+  if (bytes.size() < sizeof length) fail("too short for a safetensors file");
   std::memcpy(&length, bytes.data(), sizeof length);
-  if (length > kMaxHeader) fail("its header claims " + std::to_string(length) + " bytes, more than the format allows");
-  if (length > bytes.size() - sizeof length) fail("is cut off inside its header");
+  if (length > kMaxHeader) fail("header of " + std::to_string(length) + " bytes, more than the format allows");
+  if (length > bytes.size() - sizeof length) fail("truncated inside its header");
   const std::string text(reinterpret_cast<const char*>(bytes.data()) + sizeof length, length);
-  if (text.empty() || text.front() != '{') fail("its header does not begin with '{'");
+  if (text.empty() || text.front() != '{') fail("the header does not start with '{'");
   data_ = bytes.subspan(sizeof length + length);
   const nlohmann::json header = parse_json(text, name_ + ", header");
   for (const auto& [key, value] : header.items())
@@ -84,7 +84,7 @@ void File::read_metadata(const nlohmann::json& value) {
   }
 }
 
-/// A whole number of JSON that fits int64_t and is not negative.
+/// Reads a non-negative integer that fits into int64_t.
 bool read_size(const nlohmann::json& value, uint64_t& out) {
   if (!value.is_number_unsigned()) return false;
   out = value.get<uint64_t>();
@@ -95,30 +95,31 @@ void File::read_tensor(const std::string& key, const nlohmann::json& value) {
   const std::string where = "tensor '" + printable(key) + "': ";
   if (!value.is_object() || value.size() != 3 || !value.contains("dtype") || !value.contains("shape") ||
       !value.contains("data_offsets"))
-    fail(where + "must have dtype, shape and data_offsets, and nothing else");
+    fail(where + "must have exactly the keys dtype, shape and data_offsets");
   const nlohmann::json &dtype = value["dtype"], &shape = value["shape"], &range = value["data_offsets"];
   const auto type = std::find_if(std::begin(kTypes), std::end(kTypes),
                                  [&](const TypeName& known) { return dtype.is_string() && dtype == known.name; });
-  if (type == std::end(kTypes)) fail(where + "dtype " + printable(dtype.dump()) + " is not implemented");
-  if (!shape.is_array() || shape.size() > kMaxDimensions) fail(where + "shape must be a short list of sizes");
+  if (type == std::end(kTypes)) fail(where + "unsupported dtype " + printable(dtype.dump()));
+  if (!shape.is_array() || shape.size() > kMaxDimensions)
+    fail(where + "shape must be a list of at most " + std::to_string(kMaxDimensions) + " sizes");
 
   StoredTensor tensor{key, type->type, {}, nullptr, 0};
   uint64_t size = type->size, extents = type->size, begin = 0, end = 0;
   for (const nlohmann::json& item : shape) {
     uint64_t extent = 0;
     if (!read_size(item, extent)) fail(where + "shape must be a list of sizes");
-    // Also of one without elements, whose strides are made of the sizes all the same.
+    // Zero sizes count as 1: the strides of a tensor without elements must not overflow, either.
     if (__builtin_mul_overflow(extents, std::max<uint64_t>(extent, 1), &extents) ||
         extents > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
-      fail(where + "its shape is larger than any memory");
+      fail(where + "its shape needs more than 2^63 bytes");
     size *= extent;
     tensor.shape.push_back(static_cast<int64_t>(extent));
   }
   if (!range.is_array() || range.size() != 2 || !read_size(range[0], begin) || !read_size(range[1], end) || begin > end)
-    fail(where + "data_offsets must be a begin and an end");
-  if (end > data_.size()) fail(where + "lies behind the end of the file, which is cut off");
+    fail(where + "data_offsets must be [begin, end]");
+  if (end > data_.size()) fail(where + "ends after the end of the file, which is truncated");
   if (end - begin != size)
-    fail(where + "its shape needs " + std::to_string(size) + " bytes, its data_offsets give " +
+    fail(where + "its shape needs " + std::to_string(size) + " bytes, its data_offsets span " +
          std::to_string(end - begin));
   tensor.data = data_.data() + begin;
   tensor.size = size;
@@ -129,18 +130,18 @@ void File::check_tiling() {
   std::sort(tensors_.begin(), tensors_.end(), [](const StoredTensor& a, const StoredTensor& b) {
     return a.data != b.data ? a.data < b.data : a.size < b.size;
   });
-  const std::byte* at = data_.data();
+  const std::byte* end = data_.data();
   for (const StoredTensor& tensor : tensors_) {
-    if (tensor.data != at)
+    if (tensor.data != end)
       fail("tensor '" + printable(tensor.name) +
-           "': " + (tensor.data < at ? "overlaps the one before it" : "leaves a hole before it"));
-    at += tensor.size;
+           "': " + (tensor.data < end ? "overlaps the previous tensor" : "there is a gap before it"));
+    end += tensor.size;
   }
-  if (at != data_.data() + data_.size()) fail("has bytes behind its last tensor");
+  if (end != data_.data() + data_.size()) fail("there are bytes after the last tensor");
 }
 
 template <class T>
-T at(const StoredTensor& tensor, uint64_t index) {
+T element(const StoredTensor& tensor, uint64_t index) {
   T value;
   std::memcpy(&value, tensor.data + index * sizeof(T), sizeof(T));
   return value;
@@ -152,8 +153,8 @@ float half_to_float(uint16_t half) {
     const float value = static_cast<float>(mantissa) * 0x1p-24f;
     return std::bit_cast<float>(std::bit_cast<uint32_t>(value) | sign);
   }
-  const uint32_t wide = exponent == 31 ? 0xff : exponent + 112;
-  return std::bit_cast<float>(sign | wide << 23 | mantissa << 13);
+  const uint32_t float_exponent = exponent == 31 ? 0xff : exponent + 112;
+  return std::bit_cast<float>(sign | float_exponent << 23 | mantissa << 13);
 }
 
 }  // namespace
@@ -171,22 +172,22 @@ uint64_t element_size(StoredType type) {
 void to_float(const StoredTensor& tensor, float* out) {
   const uint64_t size = element_size(tensor.type);
   const uint64_t count = size > 0 ? tensor.size / size : 0;
-  if (size > 0 && count == 0) return;  // no place to copy to
+  if (size > 0 && count == 0) return;  // `out` may be null
   switch (tensor.type) {
     case StoredType::f32:
       std::memcpy(out, tensor.data, tensor.size);
       return;
     case StoredType::f64:
-      for (uint64_t i = 0; i < count; ++i) out[i] = static_cast<float>(at<double>(tensor, i));
+      for (uint64_t i = 0; i < count; ++i) out[i] = static_cast<float>(element<double>(tensor, i));
       return;
     case StoredType::f16:
-      for (uint64_t i = 0; i < count; ++i) out[i] = half_to_float(at<uint16_t>(tensor, i));
+      for (uint64_t i = 0; i < count; ++i) out[i] = half_to_float(element<uint16_t>(tensor, i));
       return;
     case StoredType::bf16:
-      for (uint64_t i = 0; i < count; ++i) out[i] = std::bit_cast<float>(uint32_t{at<uint16_t>(tensor, i)} << 16);
+      for (uint64_t i = 0; i < count; ++i) out[i] = std::bit_cast<float>(uint32_t{element<uint16_t>(tensor, i)} << 16);
       return;
     default:
-      throw InputError("tensor '" + printable(tensor.name) + "' holds no floating point numbers");
+      throw InputError("tensor '" + printable(tensor.name) + "' is not a floating-point tensor");
   }
 }
 
@@ -224,7 +225,7 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, std::vector<Tensor
 }
 
 void SafetensorsWriter::write(const void* data) {
-  if (next_ == tensors_.size()) throw std::logic_error("more tensors than the file was to hold");
+  if (next_ == tensors_.size()) throw std::logic_error("more tensors written than declared");
   file_->write(data, tensors_[next_++].bytes());
 }
 

@@ -32,7 +32,7 @@ int64_t sample(const Tensor& logits, const Sampling& sampling, torch::Generator&
   return at::multinomial(scores.softmax(0), 1, false, generator).item<int64_t>();
 }
 
-std::vector<int64_t> generate(Model& model, const std::vector<int64_t>& prompt, const Sampling& sampling,
+std::vector<int64_t> generate(CausalLm& model, const std::vector<int64_t>& prompt, const Sampling& sampling,
                               const std::function<bool(int64_t)>& on_token) {
   const auto length = static_cast<int64_t>(prompt.size()),
              room = model.config().max_position_embeddings - model.virtual_positions();

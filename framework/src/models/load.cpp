@@ -56,7 +56,7 @@ std::vector<int64_t> parameter_shape(const Site& site, const std::string& parame
   return {dynamic_cast<const Norm&>(site).hidden()};
 }
 
-std::map<std::string, Wanted> wanted(const Model& model) {
+std::map<std::string, Wanted> wanted(const CausalLm& model) {
   std::map<std::string, Wanted> all;
   for (Site* site : model.sites()) {
     if (site == &model.lm_head() && model.config().tie_word_embeddings) continue;
@@ -112,11 +112,11 @@ void require_room(const PretrainedModel& checkpoint, const std::map<std::string,
 
 }  // namespace
 
-std::shared_ptr<Model> load_model(std::shared_ptr<const PretrainedModel> checkpoint, torch::Dtype dtype,
-                                  torch::Device device) {
+std::shared_ptr<CausalLm> load_model(std::shared_ptr<const PretrainedModel> checkpoint, torch::Dtype dtype,
+                                     torch::Device device) {
   const torch::NoGradGuard no_grad;
   const MemoryScope scope(MemoryComponent::base);
-  auto model = std::make_shared<Model>(decoder_config(checkpoint->config(), checkpoint->path()));
+  auto model = std::make_shared<CausalLm>(decoder_config(checkpoint->config(), checkpoint->path()));
   const auto parameters = wanted(*model);
   check_names(*checkpoint, model->config(), parameters);
   if (device.is_cpu()) require_room(*checkpoint, parameters, dtype);
@@ -134,9 +134,9 @@ std::shared_ptr<Model> load_model(std::shared_ptr<const PretrainedModel> checkpo
                        "' holds NaN or infinity (in the precision asked for)");
     (parameter.parameter == "bias" ? loaded[parameter.site].bias : loaded[parameter.site].weight) = tensor;
   }
-  for (auto& [site, affine] : loaded) site->set_frozen(std::move(affine));
+  for (const auto& [site, weights] : loaded) site->load_base_weight(weights);
   model->set_origin({checkpoint->path(), checkpoint->fingerprint(), checkpoint});
-  if (model->config().tie_word_embeddings) model->lm_head().set_frozen({model->embedding().frozen().weight, {}});
+  if (model->config().tie_word_embeddings) model->lm_head().load_base_weight(model->embedding().base_weight());
   return model;
 }
 

@@ -3,15 +3,16 @@
 #include <optional>
 
 #include "ops/low_rank_linear.h"
-#include "peft/nn/site.h"
+#include "peft/nn/linear.h"
 
 namespace peft {
 
-/// What a layer of the site, a Linear or an Embedding, tells of itself. Throws PluginError where A and B are no factors
-/// of an update of the site's weights.
+/// AdapterLayer::as_lora of a layer on `site`, a Linear or an Embedding. Throws PluginError if the shapes of A and B do
+/// not fit the site.
 std::optional<LowRank> low_rank_of(const Site& site, const AdapterLayer& layer);
 
-/// What `site` is if it is such a layer: no layer or one that is low-rank, no trained copies.
+/// `site` as a frozen layer with a low-rank update, if it is that: at most one layer, which is low-rank, and no
+/// trainable copies.
 std::optional<AdaptedLinear> adapted_linear(const Linear& site);
 
 }  // namespace peft

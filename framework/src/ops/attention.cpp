@@ -1,10 +1,11 @@
+#include "ops/attention.h"
+
 #include <torch/torch.h>
 
 #include <algorithm>
 
 #include "ops/cpu/attention_tiles.h"
 #include "ops/cpu/dispatch.h"
-#include "ops/kernels.h"
 #include "peft/runtime/profile.h"
 
 namespace peft {
@@ -15,7 +16,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-/// One example, by torch's own attention. q: [n, heads, D] → [n, heads, D].
+/// One example, by torch's attention. q: [n, heads, D] → [n, heads, D].
 Tensor attend_by_torch(const Tensor& q, const Tensor& k, const Tensor& v, double scale) {
   const auto batched = [](const Tensor& t) { return t.transpose(0, 1).unsqueeze(0); };  // [1, heads, n, D]
   const Tensor y = at::scaled_dot_product_attention(batched(q), batched(k), batched(v), {}, 0.0, true, scale,
@@ -83,7 +84,7 @@ void attend(const AttentionTensors& t, const std::vector<int64_t>& cu_seqlens, d
   });
 }
 
-/// dq, dk and dv; both of them in parts of a group, for whoever calls to sum.
+/// dq, dk and dv; dk and dv in parts of a group of query heads, which the caller sums.
 void differentiate(AttentionTensors& t, const std::vector<int64_t>& cu_seqlens, double scale) {
   PEFT_PROFILE_SCOPE("attention");
   const bool tiles = attends_in_tiles(t.q);
@@ -115,10 +116,10 @@ struct Attention : torch::autograd::Function<Attention> {
     AttentionTensors t{saved[0], saved[1], saved[2], saved[3], saved[4], grads[0].contiguous().view(saved[0].sizes()),
                        {},       {},       {}};
     differentiate(t, ctx->saved_data["starts"].toIntVector(), ctx->saved_data["scale"].toDouble());
-    const auto format_count = [&](const Tensor& x) {
+    const auto sum_of_parts = [&](const Tensor& x) {
       return x.sizes() == t.k.sizes() ? x : x.view({x.size(0), t.k.size(1), -1, x.size(2)}).sum(2);
     };
-    return {t.dq, format_count(t.dk), format_count(t.dv), Variable(), Variable()};
+    return {t.dq, sum_of_parts(t.dk), sum_of_parts(t.dv), Variable(), Variable()};
   }
 };
 
@@ -131,7 +132,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const std::v
               "attention: q ", q.sizes(), ", k ", k.sizes(), " and v ", v.sizes(), " do not fit together");
   TORCH_CHECK(!cu_seqlens.empty() && cu_seqlens.front() == 0 && cu_seqlens.back() == q.size(0) &&
                   std::is_sorted(cu_seqlens.begin(), cu_seqlens.end()),
-              "attention: starts must rise from 0 to ", q.size(0));
+              "attention: cu_seqlens must rise from 0 to ", q.size(0));
   if (!vectorised(q, k, v)) return attention_by_torch(q, k, v, cu_seqlens, scale);
   return Attention::apply(q, k, v, cu_seqlens, scale);
 }

@@ -1,9 +1,10 @@
+#include "ops/cross_entropy.h"
+
 #include <torch/torch.h>
 
 #include <algorithm>
 
 #include "ops/cpu/dispatch.h"
-#include "ops/kernels.h"
 #include "ops/logit_chunks.h"
 #include "peft/runtime/memory.h"
 #include "peft/runtime/profile.h"
@@ -16,10 +17,10 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-/// The losses' sum of logits [n, V]; turns them into their own gradient where `gradient` is set.
+/// Sum of the losses of logits [n, V]. Overwrites the logits with their gradient if `gradient` is set.
 Tensor loss_by_torch(Tensor& logits, const Tensor& targets, bool gradient) {
   const auto dtype = logits.scalar_type();
-  Tensor wide = dtype == torch::kDouble ? logits : logits.to(torch::kFloat);
+  Tensor wide = logits.to(accumulation_dtype(logits));
   const Tensor column = targets.unsqueeze(1);
   const Tensor norm = wide.logsumexp(1, true);
   const Tensor loss = (norm - wide.gather(1, column)).sum();
@@ -46,19 +47,19 @@ Tensor loss_of(Tensor& logits, const Tensor& targets, bool gradient) {
   return losses.sum();
 }
 
+/// The weight need not outlive forward(): the backward pass only scales the gradient made there.
 struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
-  static Variable forward(AutogradContext* ctx, const Variable& hidden, const Variable& weight, const Tensor& targets,
-                          bool needs_grad) {
+  static Variable forward(AutogradContext* ctx, const Variable& hidden, const FrozenWeight* weight,
+                          const Tensor& targets, bool needs_grad) {
     PEFT_PROFILE_SCOPE("head and loss");
-    const auto wide = hidden.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
-    Tensor sum = at::zeros({}, hidden.options().dtype(wide));
+    Tensor sum = at::zeros({}, hidden.options().dtype(accumulation_dtype(hidden)));
     Tensor gradient = needs_grad ? at::empty_like(hidden, at::MemoryFormat::Contiguous) : Tensor();
     const Tensor labels = targets.contiguous();
     for_logit_chunks(hidden.size(0), [&](int64_t row, int64_t n) {
       const MemoryScope scope(MemoryComponent::logits);
-      Tensor logits = gemm(hidden.narrow(0, row, n), weight.t());
+      Tensor logits = weight->matmul_t(hidden.narrow(0, row, n));
       sum += loss_of(logits, labels.narrow(0, row, n), needs_grad);
-      if (needs_grad) gradient.narrow(0, row, n).copy_(gemm(logits, weight));
+      if (needs_grad) gradient.narrow(0, row, n).copy_(weight->matmul(logits));
     });
     ctx->save_for_backward({gradient});
     return sum;
@@ -72,16 +73,16 @@ struct LinearCrossEntropy : torch::autograd::Function<LinearCrossEntropy> {
 
 }  // namespace
 
-Tensor linear_cross_entropy_sum(const Tensor& hidden, const Tensor& weight, const Tensor& targets) {
+Tensor linear_cross_entropy_sum(const Tensor& hidden, const FrozenWeight& weight, const Tensor& targets) {
   TORCH_CHECK(hidden.dim() == 2 && targets.dim() == 1 && targets.size(0) == hidden.size(0) &&
                   targets.scalar_type() == torch::kLong,
               "cross-entropy: hidden ", hidden.sizes(), " and int64 targets ", targets.sizes(), " do not fit together");
   // An index past the vocabulary would be read and written outside the logits.
   TORCH_CHECK(
-      targets.numel() == 0 || (targets.min().item<int64_t>() >= 0 && targets.max().item<int64_t>() < weight.size(0)),
-      "cross-entropy: a target lies outside the vocabulary of ", weight.size(0));
+      targets.numel() == 0 || (targets.min().item<int64_t>() >= 0 && targets.max().item<int64_t>() < weight.rows()),
+      "cross-entropy: a target lies outside the vocabulary of ", weight.rows());
   const bool needs_grad = at::GradMode::is_enabled() && hidden.requires_grad();
-  return LinearCrossEntropy::apply(hidden, weight.detach(), targets, needs_grad);
+  return LinearCrossEntropy::apply(hidden, &weight, targets, needs_grad);
 }
 
 }  // namespace peft

@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "ops/kernels.h"
+#include "ops/cross_entropy.h"
 
 namespace peft {
 

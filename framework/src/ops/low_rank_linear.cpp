@@ -2,8 +2,9 @@
 
 #include <torch/torch.h>
 
-#include "ops/kernels.h"
-#include "ops/kernels_raw.h"
+#include "ops/matmul.h"
+#include "ops/rms_norm.h"
+#include "ops/swiglu.h"
 #include "peft/runtime/profile.h"
 
 namespace peft {
@@ -17,7 +18,7 @@ using torch::autograd::variable_list;
 
 Tensor frozen_product(const Tensor& rows, const AdaptedLinear& linear) {
   PEFT_PROFILE_SCOPE("products with the base");
-  return frozen_linear(rows, linear.weight, linear.bias);
+  return linear.weight->linear(rows, linear.bias);
 }
 
 /// rows [T, in] → [T, out]. `down`: rows·Aᵀ, for the backward pass.
@@ -43,9 +44,9 @@ void add_row_gradient(const AdaptedLinear& linear, const Tensor& dy, const Tenso
   {
     PEFT_PROFILE_SCOPE("products with the base");
     if (drows.defined())
-      add_gemm(drows, dy, linear.weight);
+      linear.weight->add_matmul(drows, dy);
     else
-      drows = gemm(dy, linear.weight);
+      drows = linear.weight->matmul(dy);
   }
   if (!linear.update) return;
   PEFT_PROFILE_SCOPE("products with the adapter");
@@ -63,18 +64,18 @@ void append_update_gradients(const AdaptedLinear& linear, const Tensor& rows, co
   grads.push_back(gemm(down.t(), dy).mul_(scale).t().to(B.scalar_type(), false, false, at::MemoryFormat::Contiguous));
 }
 
-/// What the backward pass needs of the layers and no gradient flows to, or flows by way of the function's inputs.
-struct Parts : torch::CustomClassHolder {
+/// What the backward pass needs besides the saved tensors: gradients reach A and B through the function's inputs.
+struct SavedContext : torch::CustomClassHolder {
   std::vector<AdaptedLinear> linears;
   Tensor norm;
   double eps = 0;
 };
 
-void keep(AutogradContext* ctx, const c10::intrusive_ptr<Parts>& parts) {
-  ctx->saved_data["parts"] = c10::IValue::make_capsule(parts);
+void save_context(AutogradContext* ctx, const c10::intrusive_ptr<SavedContext>& context) {
+  ctx->saved_data["context"] = c10::IValue::make_capsule(context);
 }
-c10::intrusive_ptr<Parts> kept(AutogradContext* ctx) {
-  return c10::static_intrusive_pointer_cast<Parts>(ctx->saved_data["parts"].toCapsule());
+c10::intrusive_ptr<SavedContext> saved_context(AutogradContext* ctx) {
+  return c10::static_intrusive_pointer_cast<SavedContext>(ctx->saved_data["context"].toCapsule());
 }
 
 /// A and B of each: a function's inputs, so that it has edges to them.
@@ -87,12 +88,12 @@ std::vector<Tensor> parameters(const std::vector<AdaptedLinear>& linears) {
 
 struct LowRankLinear : Function<LowRankLinear> {
   static Variable forward(AutogradContext* ctx, const Variable& x, at::TensorList,
-                          const c10::intrusive_ptr<Parts>& parts) {
+                          const c10::intrusive_ptr<SavedContext>& context) {
     const Tensor rows = x.reshape({-1, x.size(-1)});
     Tensor down;
-    const Tensor y = peft::forward(parts->linears.front(), rows, down);
+    const Tensor y = peft::forward(context->linears.front(), rows, down);
     ctx->save_for_backward({rows, down});
-    keep(ctx, parts);
+    save_context(ctx, context);
     auto shape = x.sizes().vec();
     shape.back() = y.size(1);
     return y.view(shape);
@@ -100,19 +101,19 @@ struct LowRankLinear : Function<LowRankLinear> {
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const AdaptedLinear& linear = kept(ctx)->linears.front();
-    const Tensor dy = grads[0].reshape({-1, linear.weight.size(0)});
+    const AdaptedLinear& linear = saved_context(ctx)->linears.front();
+    const Tensor dy = grads[0].reshape({-1, linear.weight->rows()});
     const Tensor d_down = update_gradient(linear, dy);
     variable_list out(1);
     if (ctx->needs_input_grad(0)) {
       Tensor dx;
       add_row_gradient(linear, dy, d_down, dx);
       auto shape = grads[0].sizes().vec();
-      shape.back() = linear.weight.size(1);
+      shape.back() = linear.weight->columns();
       out[0] = dx.view(shape);
     }
     append_update_gradients(linear, saved[0], saved[1], dy, d_down, out);
-    out.emplace_back();  // of `parts`
+    out.emplace_back();  // of `context`
     return out;
   }
 };
@@ -120,24 +121,24 @@ struct LowRankLinear : Function<LowRankLinear> {
 struct NormedLinears : Function<NormedLinears> {
   /// x itself comes first: what is added to it later sends its gradient back through here, to be summed in passing.
   static variable_list forward(AutogradContext* ctx, const Variable& x, at::TensorList,
-                               const c10::intrusive_ptr<Parts>& parts) {
+                               const c10::intrusive_ptr<SavedContext>& context) {
     Tensor rstd;
-    const Tensor normal = rms_norm_forward(x, parts->norm, parts->eps, rstd);
+    const Tensor normal = rms_norm_forward(x, context->norm, context->eps, rstd);
     variable_list saved = {x, rstd}, out = {x};
-    for (const AdaptedLinear& linear : parts->linears) {
+    for (const AdaptedLinear& linear : context->linears) {
       Tensor down;
       out.push_back(peft::forward(linear, normal, down));
       saved.push_back(down);
     }
     ctx->save_for_backward(saved);
-    keep(ctx, parts);
+    save_context(ctx, context);
     return out;
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const auto parts = kept(ctx);
-    const auto& linears = parts->linears;
+    const auto context = saved_context(ctx);
+    const auto& linears = context->linears;
     const Tensor &x = saved[0], &rstd = saved[1];
     const bool passes_on = ctx->needs_input_grad(0);
     variable_list out(1), dy, d_downs;
@@ -148,29 +149,29 @@ struct NormedLinears : Function<NormedLinears> {
       if (passes_on) add_row_gradient(linears[i], dy[i], d_downs[i], dnormal);
     }
     if (passes_on)
-      out[0] = rms_norm_backward(dnormal, x, parts->norm, rstd, grads[0], &normal);
+      out[0] = rms_norm_backward(dnormal, x, context->norm, rstd, grads[0], &normal);
     else
-      normal = rms_norm_forward(x, parts->norm, parts->eps, unused);
+      normal = rms_norm_forward(x, context->norm, context->eps, unused);
     for (std::size_t i = 0; i < linears.size(); ++i)
       append_update_gradients(linears[i], normal, saved[i + 2], dy[i], d_downs[i], out);
-    out.emplace_back();  // of `parts`
+    out.emplace_back();  // of `context`
     return out;
   }
 };
 
 struct GatedLinear : Function<GatedLinear> {
   static Variable forward(AutogradContext* ctx, const Variable& gate, const Variable& up, at::TensorList,
-                          const c10::intrusive_ptr<Parts>& parts) {
+                          const c10::intrusive_ptr<SavedContext>& context) {
     Tensor down;
-    const Tensor y = peft::forward(parts->linears.front(), swiglu_forward(gate, up), down);
+    const Tensor y = peft::forward(context->linears.front(), swiglu_forward(gate, up), down);
     ctx->save_for_backward({gate, up, down});
-    keep(ctx, parts);
+    save_context(ctx, context);
     return y;
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     const auto saved = ctx->get_saved_variables();
-    const AdaptedLinear& linear = kept(ctx)->linears.front();
+    const AdaptedLinear& linear = saved_context(ctx)->linears.front();
     const Tensor dy = grads[0].contiguous(), d_down = update_gradient(linear, dy);
     variable_list out(2);
     Tensor active;
@@ -182,33 +183,33 @@ struct GatedLinear : Function<GatedLinear> {
       active = swiglu_forward(saved[0], saved[1]);
     }
     append_update_gradients(linear, active, saved[2], dy, d_down, out);
-    out.emplace_back();  // of `parts`
+    out.emplace_back();  // of `context`
     return out;
   }
 };
 
-c10::intrusive_ptr<Parts> parts_of(const std::vector<AdaptedLinear>& linears) {
-  auto parts = c10::make_intrusive<Parts>();
-  parts->linears = linears;
-  return parts;
+c10::intrusive_ptr<SavedContext> context_of(const std::vector<AdaptedLinear>& linears) {
+  auto context = c10::make_intrusive<SavedContext>();
+  context->linears = linears;
+  return context;
 }
 
 }  // namespace
 
 Tensor low_rank_linear(const Tensor& x, const AdaptedLinear& linear) {
-  return LowRankLinear::apply(x, at::TensorList(parameters({linear})), parts_of({linear}));
+  return LowRankLinear::apply(x, at::TensorList(parameters({linear})), context_of({linear}));
 }
 
 std::vector<Tensor> normed_linears(const Tensor& x, const Tensor& norm, double eps,
                                    const std::vector<AdaptedLinear>& linears) {
-  auto parts = parts_of(linears);
-  parts->norm = norm.contiguous();
-  parts->eps = eps;
-  return NormedLinears::apply(x.contiguous(), at::TensorList(parameters(linears)), parts);
+  auto context = context_of(linears);
+  context->norm = norm.contiguous();
+  context->eps = eps;
+  return NormedLinears::apply(x.contiguous(), at::TensorList(parameters(linears)), context);
 }
 
 Tensor gated_linear(const Tensor& gate, const Tensor& up, const AdaptedLinear& down) {
-  return GatedLinear::apply(gate, up, at::TensorList(parameters({down})), parts_of({down}));
+  return GatedLinear::apply(gate, up, at::TensorList(parameters({down})), context_of({down}));
 }
 
 }  // namespace peft

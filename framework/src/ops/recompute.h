@@ -6,9 +6,9 @@
 
 namespace peft {
 
-/// body(x), of which nothing but x is kept: the backward pass runs body again, with the same random numbers and the
-/// same autocast (Chen et al. 2016, arXiv 1604.06174). What body uses besides x gets its gradients as always, if it is
-/// a leaf. Where no gradient is wanted, just body(x).
+/// body(x), saving only x: the backward pass runs body again with the same random numbers and the same autocast (Chen
+/// et al. 2016, arXiv 1604.06174). Other tensors that body uses get their gradients as usual if they are leaves.
+/// Without gradient mode this is just body(x).
 Tensor recomputed(const Tensor& x, const std::function<Tensor(const Tensor&)>& body);
 
 }  // namespace peft

@@ -1,79 +1,57 @@
-// Each line follows transformers' in order and precision: the frequencies come out bit-equal.
 #include "ops/rotary.h"
 
 #include <torch/torch.h>
 
-#include <cmath>
-#include <numbers>
-
-#include "peft/base/error.h"
+#include "ops/cpu/dispatch.h"
+#include "peft/runtime/profile.h"
 
 namespace peft {
 
 namespace {
 
-constexpr double kTwoPi = 2 * std::numbers::pi;
+using torch::autograd::AutogradContext;
+using torch::autograd::Function;
+using torch::autograd::Variable;
+using torch::autograd::variable_list;
 
-Tensor position_frequencies(double theta, int64_t dim) {
-  const Tensor exponents = at::arange(0, dim, 2, torch::kLong).to(torch::kFloat) / static_cast<double>(dim);
-  return at::pow(torch::Scalar(theta), exponents);
+/// direction: 1 forward, -1 backward.
+Tensor rotated(const Tensor& x, const Tensor& cos, const Tensor& sin, double direction) {
+  PEFT_PROFILE_SCOPE("rotary embedding");
+  const int64_t half = x.size(-1) / 2;
+  const auto angles = [&](const Tensor& t) { return t.narrow(-1, 0, half).to(x.scalar_type()); };
+  if (!vectorised(x)) {
+    const auto halves = x.chunk(2, -1);
+    const Tensor c = angles(cos).unsqueeze(1), s = angles(sin).unsqueeze(1) * direction;
+    return at::cat({halves[0] * c - halves[1] * s, halves[1] * c + halves[0] * s}, -1);
+  }
+  const Tensor c = angles(cos).to(torch::kFloat).contiguous(), s = angles(sin).to(torch::kFloat).contiguous();
+  const Tensor from = x.stride(-1) == 1 && x.stride(1) == x.size(2) ? x : x.contiguous();
+  const Tensor y = at::empty(x.sizes(), x.options());
+  const int64_t heads = x.size(1), width = heads * x.size(2), stride = from.stride(0);
+  with_kernels(x.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
+    in_parallel(x.size(0), width, [&](int64_t token, int64_t tokens) {
+      kernels.rotary(data<T>(from) + token * stride, stride, data<float>(c) + token * half,
+                     data<float>(s) + token * half, half, data<T>(y) + token * width, tokens, heads, x.size(2),
+                     static_cast<float>(direction));
+    });
+  });
+  return y;
 }
 
-/// Long waves are stretched by the factor, short ones stay, those between are blended.
-Tensor llama3(const RopeConfig& rope, const Tensor& inv_freq) {
-  const auto old_length = static_cast<double>(rope.original_max_position_embeddings);
-  const double low_wave = old_length / rope.low_freq_factor, high_wave = old_length / rope.high_freq_factor;
-  const Tensor wave = kTwoPi / inv_freq;
-  const Tensor scaled = at::where(wave > low_wave, inv_freq / rope.factor, inv_freq);
-  const Tensor smooth = (old_length / wave - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor);
-  const Tensor blended = (1 - smooth) * scaled / rope.factor + smooth * scaled;
-  const Tensor between = at::logical_and(at::logical_not(wave < high_wave), at::logical_not(wave > low_wave));
-  return at::where(between, blended, scaled);
-}
+struct Rotary : Function<Rotary> {
+  static Variable forward(AutogradContext* ctx, const Variable& x, const Variable& cos, const Variable& sin) {
+    ctx->save_for_backward({cos, sin});
+    return rotated(x, cos, sin, 1);
+  }
 
-double yarn_scaling(const RopeConfig& rope) {
-  const auto scale = [&](double mscale) { return rope.factor <= 1 ? 1 : 0.1 * mscale * std::log(rope.factor) + 1; };
-  if (rope.attention_factor) return *rope.attention_factor;
-  if (rope.mscale.value_or(0) != 0 && rope.mscale_all_dim.value_or(0) != 0)
-    return scale(*rope.mscale) / scale(*rope.mscale_all_dim);
-  return scale(1);
-}
-
-Tensor yarn(const RopeConfig& rope, int64_t dim) {
-  const auto length = static_cast<double>(rope.original_max_position_embeddings), wide = static_cast<double>(dim);
-  const auto correction = [&](double rotations) {
-    return wide * std::log(length / (rotations * kTwoPi)) / (2 * std::log(rope.theta));
-  };
-  double low = correction(rope.beta_fast), high = correction(rope.beta_slow);
-  if (rope.truncate) low = std::floor(low), high = std::ceil(high);
-  low = std::max(low, 0.0), high = std::min(high, wide - 1);
-  if (low == high) high += 0.001;
-  const Tensor ramp = at::clamp((at::arange(dim / 2, torch::kFloat) - low) / (high - low), 0, 1);
-  const Tensor keep = 1 - ramp, freqs = position_frequencies(rope.theta, dim);
-  return 1.0 / (rope.factor * freqs) * (1 - keep) + 1.0 / freqs * keep;
-}
+  static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    return {rotated(grads[0], saved[0], saved[1], -1), Variable(), Variable()};
+  }
+};
 
 }  // namespace
 
-RopeFrequencies rope_frequencies(const RopeConfig& rope, int64_t head_dim) {
-  const auto dim = static_cast<int64_t>(static_cast<double>(head_dim) * rope.partial_rotary_factor);
-  if (rope.type == "yarn") return {yarn(rope, dim), yarn_scaling(rope)};
-  const Tensor inv_freq = 1.0 / position_frequencies(rope.theta, dim);
-  if (rope.type == "default") return {inv_freq, 1};
-  if (rope.type == "linear") return {inv_freq / rope.factor, 1};
-  if (rope.type == "llama3") return {llama3(rope, inv_freq), 1};
-  throw InputError("RoPE scaling '" + printable(rope.type) + "' is not implemented: default, linear, llama3, yarn are");
-}
-
-Rotation rotate(const RopeFrequencies& frequencies, const Tensor& positions) {
-  // The angles are fp32 as transformers'; their cosines are rounded to it from fp64. torch's fp32 cosines differ in the
-  // last bit by where in memory an element lies, so that equal inputs would not give equal results.
-  const Tensor fp32 = positions.to(torch::kFloat).cpu().unsqueeze(1) * frequencies.inv_freq;
-  const Tensor angles = fp32.to(torch::kDouble);
-  const auto scaled = [&](const Tensor& wide) {
-    return (wide.to(torch::kFloat) * frequencies.attention_scaling).to(positions.device());
-  };
-  return {scaled(angles.cos()), scaled(angles.sin())};
-}
+Tensor apply_rotary(const Tensor& x, const Tensor& cos, const Tensor& sin) { return Rotary::apply(x, cos, sin); }
 
 }  // namespace peft

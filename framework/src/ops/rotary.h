@@ -1,23 +1,12 @@
 #pragma once
 
-#include "peft/architecture/config.h"
+#include "peft/base/export.h"
 #include "peft/runtime/tensors.h"
 
 namespace peft {
 
-/// The rotation's frequencies and the factor on its cosines and sines.
-struct RopeFrequencies {
-  Tensor inv_freq;  ///< [rotary dimensions / 2], fp32 on the CPU, as transformers keeps them
-  double attention_scaling = 1;
-};
-
-/// As transformers' modeling_rope_utils: default, linear, llama3 (Llama 3.1) and yarn (Peng et al. 2023).
-RopeFrequencies rope_frequencies(const RopeConfig& rope, int64_t head_dim);
-
-/// Cosines and sines of the positions' angles, [T, rotary dimensions / 2], fp32 on the positions' device.
-struct Rotation {
-  Tensor cos, sin;
-};
-Rotation rotate(const RopeFrequencies& frequencies, const Tensor& positions);
+/// Rotates dimensions i and i + D/2 of each head by the token's angle, as transformers' rotate_half.
+/// x: [T, heads, D]; cos, sin: [T, D/2], or [T, D] with equal halves.
+PEFT_API Tensor apply_rotary(const Tensor& x, const Tensor& cos, const Tensor& sin);
 
 }  // namespace peft

@@ -19,7 +19,7 @@ bool read_exact(const Value& in, T& out, const Value*& wrong) {
 
 template <class T>
 bool read_list(const Value& in, std::vector<T>& out, const Value*& wrong) {
-  const auto* values = std::get_if<Values>(&in.data);
+  const auto* values = std::get_if<ValueList>(&in.data);
   wrong = &in;
   if (values == nullptr) return false;
   std::vector<T> list;
@@ -44,7 +44,7 @@ bool read_map(const Value& in, std::map<std::string, T>& out, const Value*& wron
   return true;
 }
 
-/// One of the types that `out` may hold.
+/// Reads one of the types that `out` can hold.
 template <class T, class Variant>
 bool read_as(const Value& in, Variant& out, const Value*& wrong) {
   T value;
@@ -89,7 +89,7 @@ bool read(const Value& in, int64_t& out, const Value*& wrong) { return read_exac
 bool read(const Value& in, std::string& out, const Value*& wrong) { return read_exact(in, out, wrong); }
 bool read(const Value& in, StringList& out, const Value*& wrong) { return read_list(in, out, wrong); }
 bool read(const Value& in, IntList& out, const Value*& wrong) {
-  if (const auto* one = std::get_if<int64_t>(&in.data)) return out = {*one}, true;
+  if (const auto* integer = std::get_if<int64_t>(&in.data)) return out = {*integer}, true;
   return read_list(in, out, wrong);
 }
 bool read(const Value& in, IntMap& out, const Value*& wrong) { return read_map(in, out, wrong); }
@@ -103,10 +103,10 @@ bool read(const Value& in, IntListOrMap& out, const Value*& wrong) {
 }
 
 bool read(const Value& in, IntPair& out, const Value*& wrong) {
-  std::vector<int64_t> both;
-  if (!read_list(in, both, wrong)) return false;
-  if (both.size() != 2) return wrong = &in, false;
-  out = {both[0], both[1]};
+  std::vector<int64_t> pair;
+  if (!read_list(in, pair, wrong)) return false;
+  if (pair.size() != 2) return wrong = &in, false;
+  out = {pair[0], pair[1]};
   return true;
 }
 bool read(const Value& in, IntPairList& out, const Value*& wrong) { return read_list(in, out, wrong); }
@@ -147,7 +147,7 @@ std::string write(int64_t value) { return std::to_string(value); }
 
 std::string write(double value) {
   char buffer[64];
-  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value).ptr;  // the shortest that reads back equal
+  const auto end = std::to_chars(buffer, buffer + sizeof buffer, value).ptr;  // the shortest text that reads back equal
   std::string out(buffer, end);
   if (std::isfinite(value) && out.find_first_of(".e") == std::string::npos) out += ".0";
   return out;
@@ -173,10 +173,10 @@ std::string write(const std::string& value) {
 std::string write(const StringList& value) { return write_list(value); }
 std::string write(const IntList& value) { return write_list(value); }
 std::string write(const StringOrList& value) {
-  return std::visit([](const auto& held) { return write(held); }, value);
+  return std::visit([](const auto& alternative) { return write(alternative); }, value);
 }
 std::string write(const BoolOrString& value) {
-  return std::visit([](const auto& held) { return write(held); }, value);
+  return std::visit([](const auto& alternative) { return write(alternative); }, value);
 }
 std::string write(const IntMap& value) { return write_map(value); }
 std::string write(const NumberMap& value) { return write_map(value); }
@@ -184,7 +184,7 @@ std::string write(const BoolList& value) { return write_list(value); }
 std::string write(const BoolListMap& value) { return write_map(value); }
 std::string write(const IntListMap& value) { return write_map(value); }
 std::string write(const IntListOrMap& value) {
-  return std::visit([](const auto& held) { return write(held); }, value);
+  return std::visit([](const auto& alternative) { return write(alternative); }, value);
 }
 
 std::string write(const IntPair& value) { return write_list(std::vector{value.first, value.second}); }
@@ -195,7 +195,7 @@ std::string write_key(const std::string& key) {
   return !key.empty() && key.find_first_not_of(bare) == std::string::npos ? key : write(key);
 }
 
-std::string described(const Value& value) {
+std::string describe(const Value& value) {
   static const char* const names[] = {"a boolean", "an integer", "a number", "a string", "", "a list", "a table"};
   if (const auto* other = std::get_if<Value::Other>(&value.data)) return other->what;
   if (const auto* number = std::get_if<double>(&value.data); number != nullptr && !std::isfinite(*number))

@@ -1,5 +1,5 @@
 #pragma once
-// Typed reading of a Value and writing it back as TOML, for every type an option may have.
+// Reads a Value as each of the types that an option can have, and writes it as TOML.
 
 #include <optional>
 #include <string>
@@ -9,7 +9,7 @@
 
 namespace peft::detail {
 
-/// What an option's type is called in messages, with its article: "an integer".
+/// Name of an option's type in messages, with its article: "an integer".
 std::string type_name(bool);
 std::string type_name(int64_t);
 std::string type_name(double);
@@ -25,8 +25,8 @@ std::string type_name(const IntListMap&);
 std::string type_name(const IntListOrMap&);
 std::string type_name(const IntPairList&);
 
-/// Takes a value of exactly that type (an integer is a number too). False leaves `out` as it was and puts into `wrong`
-/// the value at fault: an element of a list, or the value itself.
+/// Reads a value of exactly that type; only a double accepts an integer, too. Otherwise returns false, leaves `out`
+/// unchanged and points `wrong` to the value of the wrong type: an element of a list, or `in` itself.
 bool read(const Value& in, bool& out, const Value*& wrong);
 bool read(const Value& in, int64_t& out, const Value*& wrong);
 bool read(const Value& in, double& out, const Value*& wrong);
@@ -44,7 +44,7 @@ bool read(const Value& in, IntListOrMap& out, const Value*& wrong);
 bool read(const Value& in, IntPair& out, const Value*& wrong);
 bool read(const Value& in, IntPairList& out, const Value*& wrong);
 
-/// TOML that reads back as the same value.
+/// Writes a value as TOML that reads back as the same value.
 std::string write(bool value);
 std::string write(int64_t value);
 std::string write(double value);
@@ -61,7 +61,7 @@ std::string write(const IntListMap& value);
 std::string write(const IntListOrMap& value);
 std::string write(const IntPair& value);
 std::string write(const IntPairList& value);
-/// A key, quoted where TOML asks for it.
+/// Writes a key, quoted if TOML requires it.
 std::string write_key(const std::string& key);
 
 template <class T>
@@ -75,13 +75,13 @@ bool read(const Value& in, std::optional<T>& out, const Value*& wrong) {
   out = std::move(value);
   return true;
 }
-/// "" where there is no value: TOML has no way to say so but to leave the key out.
+/// "" if there is no value: TOML expresses that by leaving the key out.
 template <class T>
 std::string write(const std::optional<T>& value) {
   return value ? write(*value) : "";
 }
 
-/// What a value is, for "…, not a string".
-std::string described(const Value& value);
+/// Describes a value's type, for "…, not a string".
+std::string describe(const Value& value);
 
 }  // namespace peft::detail

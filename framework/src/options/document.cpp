@@ -12,38 +12,38 @@ namespace peft {
 
 using detail::Entries;
 using detail::Entry;
-using detail::Place;
 using detail::Source;
+using detail::SourceLocation;
 using detail::Value;
 
 namespace detail {
 
 namespace {
-constexpr std::size_t most_kept = 1000;
+constexpr std::size_t kMaxLines = 1000;
 }
 
-void Errors::add(const Place& place, const std::string& text) {
+void Errors::add(const SourceLocation& location, const std::string& text) {
   if (full()) {
-    ++others_;
+    ++omitted_;
     return;
   }
   std::string where;
-  if (place.source) where = printable(place.source->name, 4096);
-  if (place.line != 0) where += ":" + std::to_string(place.line) + ":" + std::to_string(place.column);
-  lines_.push_back({place.source ? place.source->order : 0, place.line, place.column, where + ": " + text});
+  if (location.source) where = printable_path(location.source->name);
+  if (location.line != 0) where += ":" + std::to_string(location.line) + ":" + std::to_string(location.column);
+  lines_.push_back({location.source ? location.source->order : 0, location.line, location.column, where + ": " + text});
 }
 
-bool Errors::full() const { return lines_.size() == most_kept; }
+bool Errors::full() const { return lines_.size() == kMaxLines; }
 
 std::string Errors::text() const {
   std::vector<Line> sorted = lines_;
   std::stable_sort(sorted.begin(), sorted.end(), [](const Line& a, const Line& b) {
     return std::tie(a.order, a.line, a.column) < std::tie(b.order, b.line, b.column);
   });
-  FirstLines told;
-  for (const Line& line : sorted) told.add(line.text);
-  told.count(others_);
-  return told.text();
+  FirstLines message;
+  for (const Line& line : sorted) message.add(line.text);
+  message.count(omitted_);
+  return message.text();
 }
 
 }  // namespace detail
@@ -53,17 +53,18 @@ Document::~Document() = default;
 Document::Document(Document&&) noexcept = default;
 
 Document Document::from_file(const std::string& path) {
-  constexpr std::uintmax_t most = 16 << 20;
+  constexpr std::uintmax_t max_size = 16 << 20;
   std::error_code error;
   const std::filesystem::path file(path);
   if (!std::filesystem::is_regular_file(file, error))
-    throw ConfigError(printable(path, 4096) + ": " + (error ? error.message() : "not a regular file"));
+    throw ConfigError(printable_path(path) + ": " + (error ? error.message() : "not a regular file"));
   const std::uintmax_t size = std::filesystem::file_size(file, error);
-  if (size > most) throw ConfigError(printable(path, 4096) + ": larger than 16 MiB, which no experiment is");
+  if (size > max_size)
+    throw ConfigError(printable_path(path) + ": larger than 16 MiB, the limit for an experiment file");
   std::ifstream stream(file, std::ios::binary);
   std::string text(size, '\0');
   if (!stream.read(text.data(), static_cast<std::streamsize>(size)))
-    throw ConfigError(printable(path, 4096) + ": cannot be read");
+    throw ConfigError(printable_path(path) + ": cannot be read");
   auto state = std::make_unique<State>();
   state->source = std::make_shared<Source>(Source{path, std::filesystem::absolute(file).parent_path()});
   state->entries = detail::parse_toml(text, state->source);
@@ -79,10 +80,10 @@ Document Document::from_text(const std::string& toml, const std::string& name) {
 
 namespace {
 
-/// The table that `--set` means: `value` itself, or of a list the one whose number is before the key's first dot, which
-/// is taken off. Null: `key` says no such.
+/// The table that `--set` refers to: `value` itself, or the element of a list of tables whose index precedes the first
+/// dot in `key`; removes the index from `key`. Null if there is no such table.
 Entries* assigned_table(Value& value, std::string& key) {
-  auto* list = std::get_if<detail::Values>(&value.data);
+  auto* list = std::get_if<detail::ValueList>(&value.data);
   if (list == nullptr) return std::get_if<Entries>(&value.data);
   const std::size_t dot = key.find('.');
   const std::string number = key.substr(0, dot);
@@ -109,16 +110,16 @@ void Document::set(const std::string& assignment) {
   const auto source =
       std::make_shared<Source>(Source{"--set " + assignment, std::filesystem::current_path(), ++state_->assignments});
   Value value = detail::parse_assigned(assignment.substr(equals + 1), source);
-  Entry* holder = state_->find(table);
-  if (holder == nullptr) holder = &state_->entries.emplace_back(Entry{table, {source}, {Entries{}, {state_->source}}});
-  const bool list = std::holds_alternative<detail::Values>(holder->value.data);
-  Entries* entries = assigned_table(holder->value, key);
+  Entry* entry = state_->find(table);
+  if (entry == nullptr) entry = &state_->entries.emplace_back(Entry{table, {source}, {Entries{}, {state_->source}}});
+  const bool list = std::holds_alternative<detail::ValueList>(entry->value.data);
+  Entries* entries = assigned_table(entry->value, key);
   if (list && entries == nullptr)
     throw ConfigError("--set '" + printable(assignment) + "': [" + table +
-                      "] is a list of tables; write the one that is meant, from 0: --set " + table + ".0." +
-                      "key=value");
+                      "] is a list of tables; add the index of one of them, starting at 0: --set " + table +
+                      ".0.key=value");
   if (!is_plain_key(key)) throw ConfigError(usage);
-  if (entries == nullptr) return;  // table() says what is wrong with it
+  if (entries == nullptr) return;  // table() reports what is wrong with it
   std::erase_if(*entries, [&](const Entry& old) { return old.key == key; });
   entries->push_back({key, {source}, std::move(value)});
 }
@@ -137,9 +138,9 @@ Options Document::add_table(std::string_view name, const Value* value, bool list
   table->label = state_->kind == ErrorKind::config ? "[" + table->name + "] " : "";
   table->errors = state_->errors;
   table->listed = listed;
-  table->place = {state_->source};
+  table->location = {state_->source};
   if (value != nullptr) {
-    table->place = value->place;
+    table->location = value->location;
     if (const auto* entries = std::get_if<Entries>(&value->data)) table->entries = *entries;
   }
   state_->tables.push_back(table);
@@ -150,29 +151,29 @@ Options Document::table(std::string_view name) {
   for (const auto& table : state_->tables)
     if (table->name == name) return Options(table);
   const Entry* entry = state_->find(name);
-  if (entry != nullptr && std::holds_alternative<detail::Values>(entry->value.data))
+  if (entry != nullptr && std::holds_alternative<detail::ValueList>(entry->value.data))
     state_->errors->add(
-        entry->place,
+        entry->location,
         "[" + std::string(name) + "] is a list of tables; there can be only one, written [" + std::string(name) + "]");
   else if (entry != nullptr && !std::holds_alternative<Entries>(entry->value.data))
-    state_->errors->add(entry->place, "'" + std::string(name) + "' must be a table, written [" + std::string(name) +
-                                          "], not " + detail::described(entry->value));
+    state_->errors->add(entry->location, "'" + std::string(name) + "' must be a table, written [" + std::string(name) +
+                                             "], not " + detail::describe(entry->value));
   return add_table(name, entry != nullptr ? &entry->value : nullptr, false);
 }
 
 std::vector<Options> Document::tables(std::string_view name) {
   const Entry* entry = state_->find(name);
-  const auto* list = entry != nullptr ? std::get_if<detail::Values>(&entry->value.data) : nullptr;
+  const auto* list = entry != nullptr ? std::get_if<detail::ValueList>(&entry->value.data) : nullptr;
   std::vector<Options> out;
   if (list == nullptr || list->empty()) {
     out.push_back(table(name));
     return out;
   }
-  for (const Value& one : *list) {
-    if (!std::holds_alternative<Entries>(one.data))
-      state_->errors->add(one.place, "each '" + std::string(name) + "' must be a table, written [[" +
-                                         std::string(name) + "]], not " + detail::described(one));
-    out.push_back(add_table(name, &one, true));
+  for (const Value& element : *list) {
+    if (!std::holds_alternative<Entries>(element.data))
+      state_->errors->add(element.location, "each '" + std::string(name) + "' must be a table, written [[" +
+                                                std::string(name) + "]], not " + detail::describe(element));
+    out.push_back(add_table(name, &element, true));
   }
   return out;
 }
@@ -181,7 +182,7 @@ void Document::finish() {
   StringList known;
   std::string list;
   for (const auto& table : state_->tables) {
-    table->report_unknown();
+    table->report_unknown_keys();
     if (std::find(known.begin(), known.end(), table->name) != known.end()) continue;
     known.push_back(table->name);
     list += (list.empty() ? "[" : ", [") + table->name + "]";
@@ -190,7 +191,7 @@ void Document::finish() {
     if (std::find(known.begin(), known.end(), entry.key) != known.end()) continue;
     const bool table = std::holds_alternative<Entries>(entry.value.data);
     const std::string near = nearest(entry.key, known), name = printable(entry.key);
-    state_->errors->add(entry.place,
+    state_->errors->add(entry.location,
                         (table ? "unknown table [" + name + "]; " : "key '" + name + "' outside any table; ") +
                             (near.empty() || !table ? "known tables: " + list : "did you mean [" + near + "]?"));
   }

@@ -15,8 +15,8 @@ struct Document::State {
   ErrorKind kind = ErrorKind::config;  ///< of the error that finish() throws
   std::shared_ptr<const detail::Source> source;
   detail::Entries entries;
-  int assignments = 0;                                  ///< `--set`s so far
-  std::vector<std::shared_ptr<Options::Table>> tables;  ///< in the order asked for
+  int assignments = 0;                                  ///< number of `--set` options so far
+  std::vector<std::shared_ptr<Options::Table>> tables;  ///< in the order in which they were read
   std::shared_ptr<detail::Errors> errors = std::make_shared<detail::Errors>();
 };
 

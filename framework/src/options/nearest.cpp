@@ -13,7 +13,7 @@ std::string lower(std::string_view text) {
   return out;
 }
 
-/// Edits that turn a into b: insert, delete, replace, swap of neighbours (optimal string alignment).
+/// Number of edits that turn a into b: insert, delete, replace, swap two neighbors (optimal string alignment).
 std::size_t distance(const std::string& a, const std::string& b) {
   std::vector<std::vector<std::size_t>> d(a.size() + 1, std::vector<std::size_t>(b.size() + 1));
   for (std::size_t i = 0; i <= a.size(); ++i) d[i][0] = i;
@@ -32,13 +32,13 @@ std::size_t distance(const std::string& a, const std::string& b) {
 }  // namespace
 
 std::string nearest(std::string_view word, const StringList& known) {
-  constexpr std::size_t longest = 100;  // the table grows with the square
-  if (word.empty() || word.size() > longest) return "";
+  constexpr std::size_t max_length = 100;  // the cost grows with the square of the length
+  if (word.empty() || word.size() > max_length) return "";
   const std::string wanted = lower(word);
   std::string best;
   std::size_t best_distance = std::max<std::size_t>(1, word.size() / 3) + 1;
   for (const std::string& candidate : known) {
-    if (candidate.size() > longest) continue;
+    if (candidate.size() > max_length) continue;
     const std::size_t edits = distance(wanted, lower(candidate));
     if (edits < best_distance && edits < wanted.size()) best = candidate, best_distance = edits;
   }

@@ -11,7 +11,7 @@ namespace {
 using detail::Entry;
 using detail::Value;
 
-/// "an integer" → "integer", for tables of options.
+/// "an integer" → "integer", as OptionInfo::type.
 std::string without_articles(std::string phrase) {
   for (const std::string article : {"an ", "a "}) {
     if (phrase.starts_with(article)) phrase.erase(0, article.size());
@@ -28,16 +28,16 @@ OptionRule& OptionRule::require(bool ok, std::string_view message) {
   return *this;
 }
 
-OptionRule& OptionRule::in_size_limit(int64_t value, int64_t most) {
+OptionRule& OptionRule::in_size_limit(int64_t value, int64_t max) {
   require(value > 0, "must be positive");
-  return require(value <= most, "must be at most " + std::to_string(most));
+  return require(value <= max, "must be at most " + std::to_string(max));
 }
 
 OptionRule& OptionRule::in_size_limit(const IntMap& values) {
   for (const auto& [key, value] : values)
     if (value < 1 || value > kMaxSize)
-      return require(false,
-                     value < 1 ? "must give positive ranks" : "must give ranks of at most " + std::to_string(kMaxSize));
+      return require(false, value < 1 ? "must contain positive ranks only"
+                                      : "must contain ranks of at most " + std::to_string(kMaxSize));
   return *this;
 }
 
@@ -47,65 +47,65 @@ const Entry* Options::Table::find(std::string_view key) const {
   return nullptr;
 }
 
-const Options::Table::Asked* Options::Table::asked(std::string_view key) const {
-  for (const Asked& one : all_asked)
-    if (one.info.key == key) return &one;
+const Options::Table::ReadOption* Options::Table::find_read(std::string_view key) const {
+  for (const ReadOption& option : read_options)
+    if (option.info.key == key) return &option;
   return nullptr;
 }
 
 void Options::Table::error(std::string_view key, std::string_view message) {
   const Entry* entry = find(key);
-  errors->add(entry != nullptr ? entry->value.place : place,
+  errors->add(entry != nullptr ? entry->value.location : location,
               label + "'" + printable(std::string(key)) + "' " + std::string(message));
 }
 
 std::string Options::Table::absolute(std::string_view key, const std::string& path) {
   const Entry* entry = find(key);
-  const auto& source = entry != nullptr ? entry->value.place.source : place.source;
+  const auto& source = entry != nullptr ? entry->value.location.source : location.source;
   if (path.empty() || !source) return path;
-  std::string whole = (source->folder / path).lexically_normal().string();
-  if (!detail::is_utf8(whole))
-    error(key, "is in a folder whose name is not UTF-8, which no TOML file can name: " + printable(whole, 4096));
-  return whole;
+  std::string absolute_path = (source->folder / path).lexically_normal().string();
+  if (!detail::is_utf8(absolute_path))
+    error(key,
+          "is in a folder whose name is not UTF-8, so TOML cannot contain its path: " + printable_path(absolute_path));
+  return absolute_path;
 }
 
-void Options::Table::retell(std::string_view key, const std::string& type, const std::string& value) {
-  for (Asked& one : all_asked) {
-    if (one.info.key != key) continue;
-    one.info.type = type;
-    one.value = value;
+void Options::Table::set_resolved(std::string_view key, const std::string& type, const std::string& value) {
+  for (ReadOption& option : read_options) {
+    if (option.info.key != key) continue;
+    option.info.type = type;
+    option.value = value;
   }
 }
 
 std::shared_ptr<Options::Table> Options::Table::child(std::string_view key) const {
-  for (const auto& one : children)
-    if (one->name.substr(one->name.rfind('.') + 1) == key) return one;
+  for (const auto& table : children)
+    if (table->key() == key) return table;
   return nullptr;
 }
 
-void Options::Table::report_unknown() {
+void Options::Table::report_unknown_keys() {
   StringList known;
-  for (const Asked& one : all_asked) known.push_back(one.info.key);
-  for (const auto& one : children) {
-    known.push_back(one->name.substr(one->name.rfind('.') + 1));
-    one->report_unknown();
+  for (const ReadOption& option : read_options) known.push_back(option.info.key);
+  for (const auto& table : children) {
+    known.push_back(table->key());
+    table->report_unknown_keys();
   }
   std::string list;
   for (const std::string& key : known) list += (list.empty() ? "" : ", ") + key;
   for (const Entry& entry : entries) {
-    if (entry.value.ignorable || asked(entry.key) != nullptr || child(entry.key) != nullptr) continue;
+    if (entry.value.ignorable || find_read(entry.key) != nullptr || child(entry.key) != nullptr) continue;
     const std::string near = errors->full() ? "" : nearest(entry.key, known);
-    errors->add(entry.place, label + "unknown key '" + printable(entry.key) + "'; " +
-                                 (near.empty() ? "known: " + list : "did you mean '" + near + "'?"));
+    errors->add(entry.location, label + "unknown key '" + printable(entry.key) + "'; " +
+                                    (near.empty() ? "known: " + list : "did you mean '" + near + "'?"));
   }
 }
 
 std::string Options::Table::resolved(const std::string& prefix) const {
   std::string out;
-  for (const Asked& one : all_asked)
-    if (!one.value.empty()) out += prefix + detail::write_key(one.info.key) + " = " + one.value + "\n";
-  for (const auto& one : children)
-    out += one->resolved(prefix + detail::write_key(one->name.substr(one->name.rfind('.') + 1)) + ".");
+  for (const ReadOption& option : read_options)
+    if (!option.value.empty()) out += prefix + detail::write_key(option.info.key) + " = " + option.value + "\n";
+  for (const auto& table : children) out += table->resolved(prefix + detail::write_key(table->key()) + ".");
   return out;
 }
 
@@ -125,11 +125,11 @@ OptionRule Options::read(std::string_view key, T& value, std::string_view help) 
     readable = detail::read(entry->value, value, wrong);
     if (!readable) {
       const bool inside = wrong != &entry->value;
-      table_->errors->add(wrong->place, table_->label + "'" + info.key + "' must be " + detail::type_name(value) +
-                                            (inside ? "; this element is " : ", not ") + detail::described(*wrong));
+      table_->errors->add(wrong->location, table_->label + "'" + info.key + "' must be " + detail::type_name(value) +
+                                               (inside ? "; this element is " : ", not ") + detail::describe(*wrong));
     }
   }
-  if (table_->asked(key) == nullptr) table_->all_asked.push_back({std::move(info), detail::write(value)});
+  if (table_->find_read(key) == nullptr) table_->read_options.push_back({std::move(info), detail::write(value)});
   return {*this, std::string(key), readable};
 }
 
@@ -182,35 +182,35 @@ OptionRule Options::get(std::string_view key, std::optional<IntListOrMap>& value
 }
 
 OptionRule Options::get_path(std::string_view key, std::string& value, std::string_view help) {
-  OptionRule check = read(key, value, help);
+  OptionRule rule = read(key, value, help);
   value = table_->absolute(key, value);
-  table_->retell(key, "path", detail::write(value));
-  return check;
+  table_->set_resolved(key, "path", detail::write(value));
+  return rule;
 }
 
 OptionRule Options::get_paths(std::string_view key, StringList& value, std::string_view help) {
   StringOrList given = value;
-  OptionRule check = read(key, given, help);
+  OptionRule rule = read(key, given, help);
   value = given.index() == 0 ? StringList{std::get<std::string>(given)} : std::get<StringList>(given);
-  std::erase(value, "");  // "" is how a path option is left open
+  std::erase(value, "");  // "" means "not given"
   for (std::string& path : value) path = table_->absolute(key, path);
-  table_->retell(key, "path or list of paths", detail::write(value));
-  return check;
+  table_->set_resolved(key, "path or list of paths", detail::write(value));
+  return rule;
 }
 
 Options Options::table(std::string_view key) {
-  if (const auto known = table_->child(key)) return Options(known);
+  if (const auto existing = table_->child(key)) return Options(existing);
   auto child = std::make_shared<Table>();
   child->name = table_->name + "." + std::string(key);
   child->label = table_->label.empty() ? std::string(key) + ": " : "[" + child->name + "] ";
   child->errors = table_->errors;
-  child->place = table_->place;
+  child->location = table_->location;
   if (const Entry* entry = table_->find(key)) {
-    child->place = entry->value.place;
+    child->location = entry->value.location;
     if (const auto* entries = std::get_if<detail::Entries>(&entry->value.data))
       child->entries = *entries;
     else
-      table_->error(key, "must be a table, not " + detail::described(entry->value));
+      table_->error(key, "must be a table, not " + detail::describe(entry->value));
   }
   table_->children.push_back(child);
   return Options(child);
@@ -221,10 +221,10 @@ void Options::error(std::string_view key, std::string_view message) { table_->er
 
 std::vector<OptionInfo> Options::described() const {
   std::vector<OptionInfo> all;
-  for (const Table::Asked& one : table_->all_asked) all.push_back(one.info);
+  for (const Table::ReadOption& option : table_->read_options) all.push_back(option.info);
   for (const auto& child : table_->children)
     for (OptionInfo info : Options(child).described()) {
-      info.key.insert(0, child->name.substr(child->name.rfind('.') + 1) + ".");
+      info.key.insert(0, child->key() + ".");
       all.push_back(std::move(info));
     }
   return all;

@@ -1,5 +1,5 @@
 #pragma once
-// The state behind Options, shared with the Document that gathers the errors.
+// The state of Options, shared with its Document, which collects the errors.
 
 #include <memory>
 #include <string>
@@ -11,13 +11,13 @@
 namespace peft {
 namespace detail {
 
-/// The errors of one document; told together, in the order of the file. A hostile file may hold millions: of those only
-/// the first are told, the others counted.
+/// The errors of one document, as one message in the order of the file. A hostile file can have millions of errors:
+/// only the first are shown, the others are counted.
 class Errors {
  public:
-  void add(const Place& place, const std::string& text);
+  void add(const SourceLocation& location, const std::string& text);
   bool empty() const { return lines_.empty(); }
-  bool full() const;  ///< what is added now is only counted
+  bool full() const;  ///< true if further errors are only counted
   std::string text() const;
 
  private:
@@ -27,35 +27,37 @@ class Errors {
     std::string text;
   };
   std::vector<Line> lines_;
-  std::size_t others_ = 0;
+  std::size_t omitted_ = 0;
 };
 
 }  // namespace detail
 
 struct Options::Table {
-  struct Asked {
+  struct ReadOption {
     OptionInfo info;
     std::string value;  ///< as TOML, after reading
   };
   const detail::Entry* find(std::string_view key) const;
-  const Asked* asked(std::string_view key) const;
-  std::shared_ptr<Table> child(std::string_view key) const;  ///< null if it was not asked for
+  const ReadOption* find_read(std::string_view key) const;
+  std::shared_ptr<Table> child(std::string_view key) const;  ///< null if it was not read
   void error(std::string_view key, std::string_view message);
-  /// `path` from the folder of the source that names it (or of the document, for a default). An error where that is not
-  /// UTF-8, as the folder may be.
+  /// `path` relative to the folder of the source that contains it, or of the document if it is a default. Adds an error
+  /// if the result is not UTF-8, because of the folder's name.
   std::string absolute(std::string_view key, const std::string& path);
-  /// What a path option is, once it has been read as text.
-  void retell(std::string_view key, const std::string& type, const std::string& value);
-  /// An error for each key that nobody asked for.
-  void report_unknown();
-  /// "prefix.key = value" lines of what was read, as TOML.
+  /// Sets the type and value of an option that was read as text but is a path.
+  void set_resolved(std::string_view key, const std::string& type, const std::string& value);
+  /// Adds an error for each key that was not read.
+  void report_unknown_keys();
+  /// The options that were read as TOML lines "prefix.key = value".
   std::string resolved(const std::string& prefix) const;
+  std::string key() const { return name.substr(name.rfind('.') + 1); }  ///< last component of `name`
 
-  std::string name, label;  ///< name: from the document, "adapter.eva_config"; label: as messages begin, "[adapter] "
-  bool listed = false;      ///< written [[name]]
-  detail::Place place;
+  std::string name;     ///< path in the document: "adapter.eva_config"
+  std::string label;    ///< prefix of messages: "[adapter] "
+  bool listed = false;  ///< written [[name]]
+  detail::SourceLocation location;
   detail::Entries entries;
-  std::vector<Asked> all_asked;
+  std::vector<ReadOption> read_options;
   std::vector<std::shared_ptr<Table>> children;
   std::shared_ptr<detail::Errors> errors = std::make_shared<detail::Errors>();
 };

@@ -1,7 +1,7 @@
-// The only user of toml++ (its header alone costs a second and a half of compiling).
+// The only source that includes toml++, because its header alone takes 1.5 s to compile.
 #include <version>
 #ifdef __cpp_lib_to_chars
-#define TOML_FLOAT_CHARCONV 1  // else numbers are read by a stream, which takes missing memory for a bad number
+#define TOML_FLOAT_CHARCONV 1  // streams, the default, report a failed allocation as an invalid number
 #endif
 #if __has_include(<toml++/toml.hpp>)
 #include <toml++/toml.hpp>
@@ -17,11 +17,11 @@
 namespace peft::detail {
 namespace {
 
-/// toml++ takes down by recursion what it has built: tables within tables, of which a dotted key makes many, would end
-/// in a stack overflow.
-constexpr int max_depth = 100;
+/// toml++ destroys nested tables by recursion, so that deep nesting, which a dotted key creates cheaply, would overflow
+/// the stack.
+constexpr int kMaxDepth = 100;
 
-/// Behind the string that begins at `i`; its line's or the text's end if it does not end.
+/// Index after the string that starts at `i`. If the string has no end: the end of its line or of the text.
 std::size_t skip_string(std::string_view text, std::size_t i) {
   const char quote = text[i];
   const std::string three(3, quote);
@@ -31,7 +31,7 @@ std::size_t skip_string(std::string_view text, std::size_t i) {
       ++i;
     } else if (long_form && text.substr(i, 3) == three) {
       const std::size_t end = text.find_first_not_of(quote, i + 3);
-      return std::min({end, i + 5, text.size()});  // two quotes may stand before the closing three
+      return std::min({end, i + 5, text.size()});  // two quotes can precede the closing three
     } else if (!long_form && (text[i] == quote || text[i] == '\n')) {
       return text[i] == quote ? i + 1 : i;
     }
@@ -39,23 +39,24 @@ std::size_t skip_string(std::string_view text, std::size_t i) {
   return text.size();
 }
 
-/// How deep what stands at a place lies: the brackets around it, and the dots of the keys it belongs to.
+/// Nesting depth of a value: the brackets around it and the dots in its keys.
 class Depth {
  public:
-  int of(char c) {
-    if (c == '[' || c == '{') around_.push_back(++depth_);
-    if ((c == ']' || c == '}') && !around_.empty()) around_.pop_back();
+  /// Depth after the next character, which is not part of a string or a comment.
+  int advance(char c) {
+    if (c == '[' || c == '{') open_brackets_.push_back(++depth_);
+    if ((c == ']' || c == '}') && !open_brackets_.empty()) open_brackets_.pop_back();
     if (c == '.') ++depth_;
-    if (c == ',' || c == '\n' || c == ']' || c == '}') depth_ = around_.empty() ? 0 : around_.back();
+    if (c == ',' || c == '\n' || c == ']' || c == '}') depth_ = open_brackets_.empty() ? 0 : open_brackets_.back();
     return depth_;
   }
 
  private:
-  std::vector<int> around_;
+  std::vector<int> open_brackets_;  ///< the depth at each
   int depth_ = 0;
 };
 
-/// Throws ConfigError for what toml++ must not see.
+/// Throws ConfigError if the text is nested too deeply for toml++.
 void check_depth(std::string_view text, const Source& source) {
   Depth depth;
   int line = 1;
@@ -68,9 +69,9 @@ void check_depth(std::string_view text, const Source& source) {
     } else if (c == '#') {
       i = std::min(text.find('\n', i), text.size());
     } else {
-      if (depth.of(c) > max_depth)
-        throw ConfigError(printable(source.name, 4096) + ":" + std::to_string(line) + ": nested deeper than " +
-                          std::to_string(max_depth));
+      if (depth.advance(c) > kMaxDepth)
+        throw ConfigError(printable_path(source.name) + ":" + std::to_string(line) + ": nested deeper than " +
+                          std::to_string(kMaxDepth) + " levels");
       line += c == '\n';
       ++i;
     }
@@ -82,19 +83,19 @@ toml::table parse_checked(const std::string& text, const Source& source) {
   return toml::parse(text);
 }
 
-Place place_of(const toml::source_region& region, const std::shared_ptr<const Source>& source) {
-  if (source->order > 0) return {source};  // a --set is one line, shown whole
+SourceLocation location_of(const toml::source_region& region, const std::shared_ptr<const Source>& source) {
+  if (source->order > 0) return {source};  // messages show the complete --set, which needs no line number
   return {source, region.begin.line, region.begin.column};
 }
 
 Entries convert_table(const toml::table& table, const std::shared_ptr<const Source>& source);
 
 Value convert(const toml::node& node, const std::shared_ptr<const Source>& source) {
-  Value out{Value::Other{"a date or time"}, place_of(node.source(), source)};
+  Value out{Value::Other{"a date or time"}, location_of(node.source(), source)};
   if (const auto* table = node.as_table()) {
     out.data = convert_table(*table, source);
   } else if (const auto* array = node.as_array()) {
-    Values values;
+    ValueList values;
     for (const toml::node& element : *array) values.push_back(convert(element, source));
     out.data = std::move(values);
   } else if (const auto* text = node.as_string()) {
@@ -112,7 +113,7 @@ Value convert(const toml::node& node, const std::shared_ptr<const Source>& sourc
 Entries convert_table(const toml::table& table, const std::shared_ptr<const Source>& source) {
   Entries entries;
   for (const auto& [key, node] : table)
-    entries.push_back({std::string(key.str()), place_of(key.source(), source), convert(node, source)});
+    entries.push_back({std::string(key.str()), location_of(key.source(), source), convert(node, source)});
   return entries;
 }
 
@@ -122,7 +123,7 @@ Entries parse_toml(const std::string& text, const std::shared_ptr<const Source>&
   try {
     return convert_table(parse_checked(text, *source), source);
   } catch (const toml::parse_error& error) {
-    throw ConfigError(printable(source->name, 4096) + ":" + std::to_string(error.source().begin.line) + ":" +
+    throw ConfigError(printable_path(source->name) + ":" + std::to_string(error.source().begin.line) + ":" +
                       std::to_string(error.source().begin.column) +
                       ": not TOML: " + printable(std::string(error.description()), 400));
   }

@@ -1,5 +1,5 @@
 #pragma once
-// What the readers of TOML and JSON hand to the typed options: plain values that know where they were written.
+// Values with their source locations: what the TOML and JSON readers pass to the typed options.
 
 #include <cstdint>
 #include <filesystem>
@@ -11,14 +11,14 @@
 
 namespace peft::detail {
 
-/// A file, or one `--set`.
+/// A file or one `--set` option.
 struct Source {
-  std::string name;              ///< as messages show it
-  std::filesystem::path folder;  ///< relative paths start here
-  int order = 0;                 ///< of its messages among those of other sources
+  std::string name;              ///< as shown in messages
+  std::filesystem::path folder;  ///< base of relative paths
+  int order = 0;                 ///< position of its messages among those of other sources; 0: the file
 };
 
-struct Place {
+struct SourceLocation {
   std::shared_ptr<const Source> source;
   uint32_t line = 0, column = 0;  ///< from 1; 0: unknown
 };
@@ -26,23 +26,23 @@ struct Place {
 struct Entry;
 struct Value {
   struct Other {
-    const char* what;  ///< a type no option has, e.g. "a date"
+    const char* what;  ///< name of a type that no option has, such as "a date or time"
   };
   std::variant<bool, int64_t, double, std::string, Other, std::vector<Value>, std::vector<Entry>> data;
-  Place place;
-  bool ignorable = false;  ///< says "off": no error where nobody knows the key
+  SourceLocation location;
+  bool ignorable = false;  ///< disables a feature, so it is not an error if the key is unknown
 };
 struct Entry {
   std::string key;
-  Place place;
+  SourceLocation location;
   Value value;
 };
-using Values = std::vector<Value>;
+using ValueList = std::vector<Value>;
 using Entries = std::vector<Entry>;
 
-/// Throws ConfigError with line and column for what is not TOML.
+/// Throws ConfigError with line and column if `text` is not TOML.
 Entries parse_toml(const std::string& text, const std::shared_ptr<const Source>& source);
-/// The right side of `--set key=…`: a TOML value, or a bare string.
+/// Parses the right side of `--set key=…`: a TOML value, or a bare string.
 Value parse_assigned(const std::string& text, const std::shared_ptr<const Source>& source);
 
 }  // namespace peft::detail

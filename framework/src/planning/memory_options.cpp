@@ -10,8 +10,8 @@ namespace {
 
 std::string mebibytes(uint64_t bytes) { return std::to_string((bytes + (1 << 19)) >> 20) + " MiB"; }
 
-/// The k-th arrangement, each of less memory and more work than the one before: 0 keeps all, then one layer more has
-/// its MLP recomputed, then one more is recomputed whole.
+/// The k-th arrangement; each needs less memory and more work than the one before. 0 saves everything; then one layer
+/// after the other recomputes its MLP; then one after the other recomputes everything.
 std::vector<ActivationCheckpointing> arrangement(std::size_t layers, std::size_t k) {
   std::vector<ActivationCheckpointing> out(
       layers, k > layers ? ActivationCheckpointing::selective : ActivationCheckpointing::none);
@@ -53,7 +53,7 @@ MemoryOptions read_memory_options(Options& in) {
   return options;
 }
 
-void choose_activation_checkpointing(Model& model, const Optimizer& optimizer, const PeakBatch& largest,
+void choose_activation_checkpointing(CausalLm& model, const Optimizer& optimizer, const PeakBatch& largest,
                                      const PeakBatch& evaluated, const MemoryOptions& options) {
   const auto layers = static_cast<std::size_t>(model.config().num_hidden_layers);
   model.set_checkpointing(std::vector<ActivationCheckpointing>(layers, options.activation_checkpointing));
@@ -61,9 +61,9 @@ void choose_activation_checkpointing(Model& model, const Optimizer& optimizer, c
   const Estimator estimator(model, optimizer);
   for (std::size_t k = 0; k <= 2 * layers; ++k) {
     model.set_checkpointing(arrangement(layers, k));
-    if (estimator.of(largest, evaluated).total() <= options.budget) return;
+    if (estimator.estimate(largest, evaluated).total() <= options.budget) return;
   }
-  const MemoryEstimate estimate = estimator.of(largest, evaluated);
+  const MemoryEstimate estimate = estimator.estimate(largest, evaluated);
   std::string sum;
   for (std::size_t i = 0; i < kMemoryComponents; ++i)
     if (estimate.components[i] > 0)

@@ -9,7 +9,7 @@
 #include "peft/base/error.h"
 #include "plugin/trusted_path.h"
 
-// Boost.DLL's library_info would list symbols and sections, but follows whatever offsets a file claims, and finds
+// Boost.DLL's library_info lists symbols and sections too, but follows any offset in the file unchecked and finds
 // nothing in a stripped library.
 namespace peft::detail {
 
@@ -56,7 +56,7 @@ void ElfFile::read_headers() {
       header.e_shstrndx >= header.e_shnum)
     refuse("a malformed shared library");
   for (const auto& segment : read_table<Elf64_Phdr>(header.e_phoff, header.e_phnum))
-    if (!holds(segment.p_offset, segment.p_filesz)) refuse("the file is cut off");
+    if (!holds(segment.p_offset, segment.p_filesz)) refuse("the file is truncated");
   sections_ = read_table<Elf64_Shdr>(header.e_shoff, header.e_shnum);
   section_names_ = sections_[header.e_shstrndx];
 }
@@ -67,11 +67,11 @@ bool ElfFile::holds(uint64_t offset, uint64_t size) const {
 }
 
 void ElfFile::read(uint64_t offset, void* out, std::size_t size) const {
-  if (!holds(offset, size)) refuse("the file is cut off");
+  if (!holds(offset, size)) refuse("the file is truncated");
   for (std::size_t done = 0; done < size;) {
     const ssize_t n = ::pread(fd_, static_cast<char*>(out) + done, size - done, static_cast<off_t>(offset + done));
     if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) refuse(n < 0 ? std::strerror(errno) : "the file is cut off");
+    if (n <= 0) refuse(n < 0 ? std::strerror(errno) : "the file is truncated");
     done += static_cast<std::size_t>(n);
   }
 }
@@ -79,7 +79,7 @@ void ElfFile::read(uint64_t offset, void* out, std::size_t size) const {
 template <class T>
 std::vector<T> ElfFile::read_table(uint64_t offset, uint64_t count) const {
   if (count > static_cast<uint64_t>(status_.st_size) / sizeof(T) || !holds(offset, count * sizeof(T)))
-    refuse("the file is cut off");
+    refuse("the file is truncated");
   std::vector<T> table(count);
   read(offset, table.data(), count * sizeof(T));
   return table;
@@ -88,7 +88,7 @@ std::vector<T> ElfFile::read_table(uint64_t offset, uint64_t count) const {
 bool ElfFile::names(const Elf64_Shdr& table, uint64_t offset, const std::string& name) const {
   const uint64_t size = name.size() + 1;  // with its zero
   if (offset > table.sh_size || table.sh_size - offset < size) return false;
-  if (!holds(table.sh_offset, table.sh_size)) refuse("the file is cut off");
+  if (!holds(table.sh_offset, table.sh_size)) refuse("the file is truncated");
   std::string found(size, '\0');
   read(table.sh_offset + offset, found.data(), size);
   return std::memcmp(found.data(), name.c_str(), size) == 0;

@@ -1,5 +1,5 @@
 #pragma once
-// A shared library as a file: what it says about itself, without running anything in it.
+// Reads a shared library as a file, without running any code in it.
 
 #include <elf.h>
 #include <sys/stat.h>
@@ -11,18 +11,18 @@
 
 namespace peft::detail {
 
-/// All that the dynamic loader would map is in the file: touching a page past the end of a cut-off one would kill the
-/// process.
+/// Everything that the dynamic loader maps is in the file: a page past the end of a truncated one would kill the
+/// process when it is touched.
 class ElfFile {
  public:
-  /// Throws PluginError for what is not a regular file of root or the effective user that nobody else may write, or not
-  /// a whole shared library of this kind of machine.
+  /// Throws PluginError for anything but a regular file of root or the effective user that nobody else may write, and
+  /// for anything but a complete shared library for this machine.
   explicit ElfFile(const std::string& path);
   ~ElfFile();
   ElfFile(const ElfFile&) = delete;
   ElfFile& operator=(const ElfFile&) = delete;
 
-  /// The bytes of the section of that name, or nothing. Throws PluginError where they are none or more than `most`.
+  /// The bytes of the section of that name, or nothing. Throws PluginError if it is empty or larger than `most`.
   std::optional<std::string> section(const std::string& name, uint64_t most) const;
   /// Bytes of the variable that it exports under that name, or nothing.
   std::optional<uint64_t> exported_bytes(const std::string& name) const;

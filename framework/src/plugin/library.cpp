@@ -21,18 +21,18 @@
 namespace peft::detail {
 namespace {
 
-/// An exception of a static constructor cannot pass the dynamic loader: the process ends. It shall at least end with
-/// the file's name and the exit code of plugins.
-class NamedEnd {
+/// An exception of a static constructor cannot pass the dynamic loader and terminates the process. This reports the
+/// file first and exits with the code for plugins.
+class NamedTermination {
  public:
-  explicit NamedEnd(const std::string& file) : before_(std::set_terminate(end)) { file_ = &file; }
-  ~NamedEnd() { std::set_terminate(before_); }
-  NamedEnd(const NamedEnd&) = delete;
-  NamedEnd& operator=(const NamedEnd&) = delete;
+  explicit NamedTermination(const std::string& file) : before_(std::set_terminate(end)) { file_ = &file; }
+  ~NamedTermination() { std::set_terminate(before_); }
+  NamedTermination(const NamedTermination&) = delete;
+  NamedTermination& operator=(const NamedTermination&) = delete;
 
  private:
   [[noreturn]] static void end() {
-    std::string text = "something that is no std::exception";
+    std::string text = "something that is not a std::exception";
     try {
       if (std::current_exception()) throw;
     } catch (const std::exception& error) {
@@ -46,17 +46,17 @@ class NamedEnd {
   static const std::string* file_;
   std::terminate_handler before_;
 };
-const std::string* NamedEnd::file_ = nullptr;
+const std::string* NamedTermination::file_ = nullptr;
 
-/// Never unloaded: objects, exceptions and autograd nodes of the plugin may live to the end of the process.
-void keep(std::unique_ptr<boost::dll::shared_library> library) {
+/// Never unloads: objects, exceptions and autograd nodes of the plugin may live until the process ends.
+void retain(std::unique_ptr<boost::dll::shared_library> library) {
   static std::mutex mutex;
-  static auto& kept = *new std::vector<std::unique_ptr<boost::dll::shared_library>>;
+  static auto& libraries = *new std::vector<std::unique_ptr<boost::dll::shared_library>>;
   const std::lock_guard lock(mutex);
-  kept.push_back(std::move(library));
+  libraries.push_back(std::move(library));
 }
 
-/// What the dynamic loader said, out of Boost's sentence around it.
+/// The dynamic loader's message, extracted from Boost's.
 std::string loader_message(const std::string& file, const std::string& sentence) {
   constexpr std::string_view before = "dlerror system message: ";
   const std::size_t begin = sentence.find(before), end = sentence.rfind("): ");
@@ -74,18 +74,18 @@ const PluginInfo& load_library(const std::string& file) {
   auto library = std::make_unique<boost::dll::shared_library>();
   const PluginInfo* info = nullptr;
   try {
-    const NamedEnd named(file);
+    const NamedTermination named(file);
     library->load(file, rtld_now | rtld_local);
     info = &library->get<const PluginInfo>("peft_plugin_v1");
   } catch (const std::bad_alloc&) {
     throw;
   } catch (const std::exception& error) {
     const std::string said = loader_message(file, error.what());
-    const std::string told = printable(file, 4096) + ": cannot be loaded: " + printable(said, 1000);
-    if (said.find(std::strerror(ENOMEM)) != std::string::npos) throw ResourceError(told);
-    throw PluginError(told);
+    const std::string message = printable(file, 4096) + ": cannot be loaded: " + printable(said, 1000);
+    if (said.find(std::strerror(ENOMEM)) != std::string::npos) throw ResourceError(message);
+    throw PluginError(message);
   }
-  keep(std::move(library));
+  retain(std::move(library));
   return *info;
 }
 

@@ -22,15 +22,15 @@ std::string file_of(const void* address) {
 }  // namespace
 
 std::string current_exception_text() {
-  constexpr std::size_t most = 1000;
+  constexpr std::size_t max_length = 1000;
   try {
     throw;
   } catch (const c10::Error& error) {
-    return printable(error.what_without_backtrace(), most);
+    return printable(error.what_without_backtrace(), max_length);
   } catch (const std::exception& error) {
-    return printable(error.what(), most);
+    return printable(error.what(), max_length);
   } catch (...) {
-    return "something that is no std::exception";
+    return "something that is not a std::exception";
   }
 }
 

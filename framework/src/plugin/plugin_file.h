@@ -1,5 +1,5 @@
 #pragma once
-// What a plugin says about itself, read from its file: nothing in it has run yet.
+// The record in a plugin's file, read without running any code in it.
 
 #include <cstdint>
 #include <string>
@@ -12,7 +12,7 @@ struct PluginRecord {
   uint64_t info_bytes;  ///< size of its peft_plugin_v1
 };
 
-/// Throws PluginError for what ElfFile refuses, for a file without a record and for one without a peft_plugin_v1.
+/// Throws PluginError for a file that ElfFile refuses, and for one without a record or a peft_plugin_v1.
 PluginRecord read_plugin_record(const std::string& file);
 
 }  // namespace peft::detail

@@ -19,12 +19,12 @@ namespace fs = std::filesystem;
 
 std::string joined(const StringList& list, const char* separator = ", ") {
   std::string out;
-  for (const std::string& one : list) out += (out.empty() ? "" : separator) + one;
+  for (const std::string& item : list) out += (out.empty() ? "" : separator) + item;
   return out.empty() ? "none" : out;
 }
 
 StringList all_printable(StringList list) {
-  for (std::string& one : list) one = printable(one, 4096);
+  for (std::string& item : list) item = printable(item, 4096);
   return list;
 }
 

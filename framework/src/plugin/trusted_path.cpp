@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
   throw PluginError(printable(path, 4096) + ": refused, because " + why);
 }
 
-/// `named`: how the message calls what `status` is of, where that is not `path` itself.
+/// `named`: what the message calls the file with `status`, if that is not `path` itself.
 void check_user(const std::string& path, const std::string& named, const struct stat& status) {
   if (status.st_uid != 0 && status.st_uid != ::geteuid())
     refuse(path, named + " belongs to another user (uid " + std::to_string(status.st_uid) + ")");
@@ -35,11 +35,11 @@ struct stat examined(const std::string& path) {
   return status;
 }
 
-/// The way to a folder, one name after the other.
-class Way {
+/// Follows a path to a folder, one component at a time.
+class PathWalk {
  public:
-  explicit Way(const std::string& folder) : folder_(folder) { follow(folder); }
-  /// False at the end.
+  explicit PathWalk(const std::string& folder) : folder_(folder) { follow(folder); }
+  /// Returns false at the end.
   bool step() {
     if (rest_.empty()) return false;
     const fs::path name = rest_.front();
@@ -81,10 +81,10 @@ void check_owner(const std::string& path, const struct stat& status) {
 }
 
 void check_trusted_folder(const std::string& folder) {
-  Way way(folder);
-  while (way.step()) {
+  PathWalk walk(folder);
+  while (walk.step()) {
   }
-  check_owner(folder, examined(way.at().string()));  // in a sticky folder all may put what will be found by name
+  check_owner(folder, examined(walk.at().string()));  // in a sticky folder anyone can create files
 }
 
 }  // namespace peft::detail

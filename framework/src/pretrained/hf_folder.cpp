@@ -17,26 +17,26 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-constexpr std::size_t kMaxTokenizer = std::size_t{256} << 20, kMaxTemplate = std::size_t{1} << 20;  // bytes
+constexpr std::size_t kMaxTokenizerBytes = std::size_t{256} << 20, kMaxTemplateBytes = std::size_t{1} << 20;
 
-/// What is there but cannot be read, a link to itself too: reading it says why.
-bool is_there(const fs::path& path) {
+/// Also true for a file that cannot be read or a broken link, so that reading it reports the reason.
+bool is_present(const fs::path& path) {
   std::error_code error;
   return fs::symlink_status(path, error).type() != fs::file_type::not_found;
 }
 
-/// An empty object where the file is absent.
-json object_of(const fs::path& file) {
-  if (!is_there(file)) return json::object();
+/// Reads an object; empty if the file does not exist.
+json read_object(const fs::path& file) {
+  if (!is_present(file)) return json::object();
   json value = read_json(file.string());
-  if (!value.is_object()) throw InputError(printable(file.string(), 4096) + ": must be an object");
+  if (!value.is_object()) throw InputError(printable_path(file.string()) + ": must be an object");
   return value;
 }
 
 class HfFolder final : public PretrainedModel {
  public:
-  explicit HfFolder(const std::string& path) : path_(path), folder_(path), name_(printable(path, 4096)) {
-    if (!is_there(folder_ / "config.json")) throw InputError(name_ + ": has no config.json");
+  explicit HfFolder(const std::string& path) : path_(path), folder_(path), name_(printable_path(path)) {
+    if (!is_present(folder_ / "config.json")) throw InputError(name_ + ": has no config.json");
     config_ = object("config.json");
     generation_config_ = object("generation_config.json");
     tokenizer_config_ = read_tokenizer_config(path);
@@ -50,14 +50,14 @@ class HfFolder final : public PretrainedModel {
   void read(const StoredTensor& tensor, float* out) const override { to_float(tensor, out); }
   bool is_direct(const StoredTensor& tensor) const override { return tensor.type <= StoredType::bf16; }
   std::string tokenizer_json() const override {
-    if (!is_there(folder_ / "tokenizer.json"))
-      throw InputError(name_ + ": has no tokenizer.json; transformers' AutoTokenizer.save_pretrained writes one");
-    return read_text((folder_ / "tokenizer.json").string(), kMaxTokenizer);
+    if (!is_present(folder_ / "tokenizer.json"))
+      throw InputError(name_ + ": has no tokenizer.json; write one with transformers' AutoTokenizer.save_pretrained");
+    return read_text((folder_ / "tokenizer.json").string(), kMaxTokenizerBytes);
   }
   std::string tokenizer_bytes() const override { return tokenizer_json(); }
 
  private:
-  json object(const char* file) const { return object_of(folder_ / file); }
+  json object(const char* file) const { return read_object(folder_ / file); }
   void read_weights();
   void read_index();
   void add(const std::shared_ptr<const SafetensorsFile>& file);
@@ -76,24 +76,25 @@ void HfFolder::add(const std::shared_ptr<const SafetensorsFile>& file) {
 }
 
 void HfFolder::read_weights() {
-  if (is_there(folder_ / "model.safetensors"))
+  if (is_present(folder_ / "model.safetensors"))
     return add(SafetensorsFile::open((folder_ / "model.safetensors").string()));
-  if (is_there(folder_ / "model.safetensors.index.json")) return read_index();
-  const bool pickled = is_there(folder_ / "pytorch_model.bin") || is_there(folder_ / "pytorch_model.bin.index.json");
-  throw InputError(name_ + (pickled ? ": holds its weights as Python pickles, which may run code and are not read; "
-                                      "convert them to safetensors (transformers' save_pretrained does)"
+  if (is_present(folder_ / "model.safetensors.index.json")) return read_index();
+  const bool pickled =
+      is_present(folder_ / "pytorch_model.bin") || is_present(folder_ / "pytorch_model.bin.index.json");
+  throw InputError(name_ + (pickled ? ": the weights are Python pickles, which can run code and are not loaded; "
+                                      "convert them to safetensors with transformers' save_pretrained"
                                     : ": has neither model.safetensors nor model.safetensors.index.json"));
 }
 
 void HfFolder::read_index() {
-  const std::string path = (folder_ / "model.safetensors.index.json").string(), name = printable(path, 4096);
+  const std::string path = (folder_ / "model.safetensors.index.json").string(), name = printable_path(path);
   auto shards = read_shard_index(read_json(path), name);
   for (auto& [shard, expected] : shards) {
     const auto file = SafetensorsFile::open((folder_ / shard).string());
     for (const StoredTensor& tensor : file->tensors())
       if (expected.erase(tensor.name) == 0)
         throw InputError(name + ": tensor '" + printable(tensor.name) + "' is in " + printable(shard) +
-                         ", but the weight_map does not say so");
+                         ", but the weight_map does not list it there");
     if (!expected.empty())
       throw InputError(name + ": tensor '" + printable(*expected.begin()) + "' is not in " + printable(shard));
     add(file);
@@ -103,11 +104,11 @@ void HfFolder::read_index() {
 }  // namespace
 
 json read_tokenizer_config(const std::string& folder) {
-  json config = object_of(fs::path(folder) / "tokenizer_config.json");
-  // transformers 5 writes the template beside it; the file wins, as there.
-  if (const fs::path file = fs::path(folder) / "chat_template.jinja"; is_there(file)) {
-    std::string source = read_text(file.string(), kMaxTemplate);
-    if (text::find_bad_utf8(source) != source.npos) throw InputError(printable(file.string(), 4096) + ": is not UTF-8");
+  json config = read_object(fs::path(folder) / "tokenizer_config.json");
+  // transformers 5 writes the template to a separate file, which has precedence.
+  if (const fs::path file = fs::path(folder) / "chat_template.jinja"; is_present(file)) {
+    std::string source = read_text(file.string(), kMaxTemplateBytes);
+    if (text::find_bad_utf8(source) != source.npos) throw InputError(printable_path(file.string()) + ": is not UTF-8");
     config["chat_template"] = std::move(source);
   }
   for (const char* key : {"bos_token", "eos_token"}) {

@@ -8,11 +8,12 @@ namespace peft {
 
 class PretrainedModel;
 
-/// A Hugging Face folder: config.json, model.safetensors or an index with its shards, and what the tokenizer needs.
+/// Opens a Hugging Face folder: config.json, model.safetensors or an index with its shards, and the tokenizer's files.
+/// Throws InputError.
 std::shared_ptr<const PretrainedModel> open_hf_folder(const std::string& path);
 
-/// tokenizer_config.json of any folder, with what chat_template.jinja says as its `chat_template`; an empty object
-/// where there is neither. Throws InputError.
+/// Reads tokenizer_config.json of a folder, with the contents of chat_template.jinja as its `chat_template`. Returns an
+/// empty object if neither exists. Throws InputError.
 nlohmann::json read_tokenizer_config(const std::string& folder);
 
 }  // namespace peft

@@ -8,8 +8,8 @@ namespace peft {
 
 namespace {
 
-/// A plain name: it leads to no other folder, and is not hidden.
-bool is_beside(const std::string& file) {
+/// True for the name of a file in the same folder that is not hidden.
+bool is_plain_name(const std::string& file) {
   return file.ends_with(".safetensors") && !file.starts_with(".") && file.find_first_of("/\\\0", 0, 3) == file.npos;
 }
 
@@ -21,9 +21,9 @@ std::map<std::string, std::set<std::string>> read_shard_index(const nlohmann::js
   std::map<std::string, std::set<std::string>> shards;
   for (const auto& [tensor, file] : map->items()) {
     const std::string shard = file.is_string() ? file.get<std::string>() : "";
-    if (!is_beside(shard))
+    if (!is_plain_name(shard))
       throw InputError(name + ": weight_map: '" + printable(tensor) + "' names '" + printable(shard) +
-                       "'; only a *.safetensors file beside the index is allowed");
+                       "'; it must be a *.safetensors file in the folder of the index");
     shards[shard].insert(tensor);
   }
   return shards;

@@ -7,8 +7,9 @@
 
 namespace peft {
 
-/// `weight_map` of a model.safetensors.index.json: each file, and the tensors it must hold. `name` stands in messages
-/// for the index. Throws InputError where a file is not a *.safetensors beside the index.
+/// Reads `weight_map` of a model.safetensors.index.json: for each file, the tensors that it must contain. `name` is
+/// used as the file name in messages. Throws InputError if an entry is not a *.safetensors file in the folder of the
+/// index.
 std::map<std::string, std::set<std::string>> read_shard_index(const nlohmann::json& index, const std::string& name);
 
 }  // namespace peft

@@ -5,10 +5,11 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "files/json_object_reader.h"
 #include "peft/base/error.h"
 #include "peft/files/json.h"
 #include "peft/files/safetensors.h"
-#include "text/json_fields.h"
+#include "text/tokenizer/tokenizer_json.h"
 
 namespace peft {
 
@@ -16,21 +17,20 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-using text::Fields;
 
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 constexpr const char* kHead = "lm_head.weight";
-/// What tokenizer_config() of a folder is made of, and another place for the template.
-const std::set<std::string> kOfConfig = {"tokenizer_config.json", "chat_template.jinja", "chat_template.json"};
+/// Files from which tokenizer_config() is read, and another file that can contain the template.
+const std::set<std::string> kConfigFiles = {"tokenizer_config.json", "chat_template.jinja", "chat_template.json"};
 
-bool has_rows_of_tokens(const std::string& tensor) { return tensor == kEmbedding || tensor == kHead; }
+bool has_token_rows(const std::string& tensor) { return tensor == kEmbedding || tensor == kHead; }
 
-json json_of(const AddedToken& token) {
+json to_json(const AddedToken& token) {
   return {{"content", token.content}, {"special", token.special}, {"single_word", token.single_word},
           {"lstrip", token.lstrip},   {"rstrip", token.rstrip},   {"normalized", token.normalized}};
 }
 
-AddedToken token_of(const Fields& in) {
+AddedToken read_added_token(const JsonObjectReader& in) {
   AddedToken token{.content = in.text("content"),
                    .special = in.flag("special", false),
                    .single_word = in.flag("single_word", false),
@@ -41,66 +41,66 @@ AddedToken token_of(const Fields& in) {
 }
 
 /// The added tokens of a tokenizer.json by id.
-std::map<int64_t, AddedToken> added_of(const Fields& tokenizer) {
-  std::map<int64_t, AddedToken> all;
-  if (!tokenizer.has("added_tokens")) return all;
-  for (const Fields& in : tokenizer.each("added_tokens")) {
+std::map<int64_t, AddedToken> read_added_tokens(const JsonObjectReader& tokenizer) {
+  std::map<int64_t, AddedToken> tokens;
+  if (!tokenizer.has("added_tokens")) return tokens;
+  for (const JsonObjectReader& in : tokenizer.each("added_tokens")) {
     const int64_t id = in.integer("id");
-    if (id < 0 || id > INT32_MAX) in.fail("'id' must be a token's");
-    all.emplace(id, token_of(in));
+    if (id < 0 || id > INT32_MAX) in.fail("'id' must be from 0 to " + std::to_string(INT32_MAX));
+    tokens.emplace(id, read_added_token(in));
   }
-  return all;
+  return tokens;
 }
 
-/// The id that HF tokenizers would give to a token added next.
-int64_t next_id(const Fields& tokenizer) {
+/// The id that HF tokenizers would assign to the next added token.
+int64_t next_id(const JsonObjectReader& tokenizer) {
   auto next = static_cast<int64_t>(tokenizer.at("model").object("vocab").size());
-  const auto added = added_of(tokenizer);
+  const auto added = read_added_tokens(tokenizer);
   if (!added.empty()) next = std::max(next, added.rbegin()->first + 1);
   return next;
 }
 
-/// Whether a tokenizer.json is of the kind that takes tokens.
-bool takes_tokens(const json& tokenizer) {
+/// Whether tokens can be added to a tokenizer.json: its model must have a vocabulary by token, as BPE has.
+bool supports_added_tokens(const json& tokenizer) {
   const auto model = tokenizer.find("model");
   if (model == tokenizer.end() || !model->is_object()) return false;
   const auto vocab = model->find("vocab");
   return vocab != model->end() && vocab->is_object();
 }
 
-/// tokenizer.json with the tokens at its end; `first` becomes the id of the first.
-std::string with_tokens(const PretrainedModel& base, const std::vector<AddedToken>& tokens, int64_t& first) {
+/// Adds the tokens to tokenizer.json and sets `first_id` to the id of the first one.
+std::string with_tokens(const PretrainedModel& base, const std::vector<AddedToken>& tokens, int64_t& first_id) {
   const std::string name = base.path() + ": tokenizer";
-  json tokenizer = text::parse_json(base.tokenizer_json(), name);
-  const Fields in(tokenizer, name);
-  first = next_id(in);
+  json tokenizer = text::parse_tokenizer_json(base.tokenizer_json(), name);
+  const JsonObjectReader in(tokenizer, name);
+  first_id = next_id(in);
   std::set<std::string> known;
-  for (const auto& [id, token] : added_of(in)) known.insert(token.content);
-  const Fields model = in.at("model");
-  int64_t id = first;
+  for (const auto& [id, token] : read_added_tokens(in)) known.insert(token.content);
+  const JsonObjectReader model = in.at("model");
+  int64_t id = first_id;
   for (const AddedToken& token : tokens) {
-    if (token.content.empty()) throw ConfigError("[model] added_tokens: one has no text");
+    if (token.content.empty()) throw ConfigError("[model] added_tokens: a token is empty");
     if (model.object("vocab").contains(token.content) || !known.insert(token.content).second)
-      throw ConfigError("[model] added_tokens: '" + printable(token.content) + "' is in the vocabulary already");
-    json entry = json_of(token);
+      throw ConfigError("[model] added_tokens: '" + printable(token.content) + "' is already in the vocabulary");
+    json entry = to_json(token);
     entry["id"] = id++;
     tokenizer["added_tokens"].push_back(std::move(entry));
   }
   return tokenizer.dump();
 }
 
-class WithVocabulary final : public PretrainedModel {
+class OverlaidModel final : public PretrainedModel {
  public:
-  WithVocabulary(std::shared_ptr<const PretrainedModel> base, VocabularyOverlay change, AddedVocabulary added,
-                 std::string tokenizer)
+  OverlaidModel(std::shared_ptr<const PretrainedModel> base, VocabularyOverlay overlay, AddedVocabulary added,
+                std::string tokenizer)
       : base_(std::move(base)),
-        values_(std::move(change.values)),
+        values_(std::move(overlay.values)),
         added_(std::move(added)),
         tokenizer_(std::move(tokenizer)),
         config_(base_->config()),
         tokenizer_config_(base_->tokenizer_config()) {
     config_["vocab_size"] = added_.rows;
-    for (const auto& [key, value] : change.tokenizer_config) tokenizer_config_[key] = value;
+    for (const auto& [key, value] : overlay.tokenizer_config) tokenizer_config_[key] = value;
     for (StoredTensor tensor : base_->tensors()) {
       if (is_resized(tensor.name)) resize(tensor);
       tensors_.push_back(std::move(tensor));
@@ -115,7 +115,7 @@ class WithVocabulary final : public PretrainedModel {
   std::string tokenizer_json() const override { return added_.tokens.empty() ? base_->tokenizer_json() : tokenizer_; }
   std::string tokenizer_bytes() const override {
     json tokens = json::array();
-    for (const AddedToken& token : added_.tokens) tokens.push_back(json_of(token));
+    for (const AddedToken& token : added_.tokens) tokens.push_back(to_json(token));
     return base_->tokenizer_bytes() + tokens.dump();
   }
   std::string fingerprint() const override { return base_->fingerprint(); }
@@ -138,7 +138,7 @@ class WithVocabulary final : public PretrainedModel {
 
  private:
   bool is_resized(const std::string& tensor) const {
-    return added_.rows != added_.stored_rows && has_rows_of_tokens(tensor);
+    return added_.rows != added_.stored_rows && has_token_rows(tensor);
   }
   void resize(StoredTensor& tensor) const;
   void add_rows(const StoredTensor& stored, int64_t rows, float* out) const;
@@ -150,79 +150,80 @@ class WithVocabulary final : public PretrainedModel {
   std::vector<StoredTensor> tensors_;
 };
 
-/// A quantised one becomes fp32: new rows are no whole blocks of it.
-void WithVocabulary::resize(StoredTensor& tensor) const {
+/// A quantized tensor becomes fp32, because the added rows are not quantized.
+void OverlaidModel::resize(StoredTensor& tensor) const {
   if (tensor.shape != base_->find(kEmbedding)->shape)
-    throw InputError(printable(path(), 4096) + ": '" + tensor.name + "' and '" + kEmbedding +
-                     "' are not of one shape, so that tokens cannot be added");
+    throw InputError(printable_path(path()) + ": '" + tensor.name + "' and '" + kEmbedding +
+                     "' have different shapes, so tokens cannot be added");
   if (tensor.type >= StoredType::q4_0) tensor.type = StoredType::f32;
   tensor.shape[0] = added_.rows;
-  tensor.data = nullptr;  // made by read()
+  tensor.data = nullptr;  // read() computes the values
   tensor.size = element_size(tensor.type) * static_cast<uint64_t>(tensor.shape[0] * tensor.shape[1]);
 }
 
-/// `out` holds the stored rows, and has room for `rows`.
-void WithVocabulary::add_rows(const StoredTensor& stored, int64_t rows, float* out) const {
-  const int64_t known = stored.shape[0], width = stored.shape[1];
+/// Adds rows to `out`, which contains the stored rows and has room for `rows`.
+void OverlaidModel::add_rows(const StoredTensor& stored, int64_t rows, float* out) const {
+  const int64_t stored_rows = stored.shape[0], width = stored.shape[1], stored_size = stored_rows * width;
   if (const auto given = values_.find(stored.name); given != values_.end()) {
-    std::copy(given->second.begin(), given->second.end(), out + known * width);
+    std::copy(given->second.begin(), given->second.end(), out + stored_size);
     return;
   }
   std::vector<double> sum(static_cast<std::size_t>(width));
-  for (int64_t i = 0; i < known * width; ++i) sum[static_cast<std::size_t>(i % width)] += static_cast<double>(out[i]);
-  for (int64_t i = known * width; i < rows * width; ++i)
-    out[i] = static_cast<float>(sum[static_cast<std::size_t>(i % width)] / static_cast<double>(known));
+  for (int64_t i = 0; i < stored_size; ++i) sum[static_cast<std::size_t>(i % width)] += static_cast<double>(out[i]);
+  for (int64_t i = stored_size; i < rows * width; ++i)
+    out[i] = static_cast<float>(sum[static_cast<std::size_t>(i % width)] / static_cast<double>(stored_rows));
 }
 
 }  // namespace
 
 std::shared_ptr<const PretrainedModel> with_vocabulary(std::shared_ptr<const PretrainedModel> base,
-                                                       VocabularyOverlay change) {
+                                                       VocabularyOverlay overlay) {
   const StoredTensor* embedding = base->find(kEmbedding);
-  if (embedding == nullptr || embedding->shape.size() != 2) return base;  // which the loader will not take
-  AddedVocabulary added{.tokens = change.tokens, .stored_rows = embedding->shape[0]};
+  if (embedding == nullptr || embedding->shape.size() != 2) return base;  // the loader refuses such a model
+  AddedVocabulary added{.tokens = overlay.tokens, .stored_rows = embedding->shape[0]};
   std::string tokenizer;
-  if (!change.tokens.empty()) tokenizer = with_tokens(*base, change.tokens, added.first_id);
-  const int64_t needed = change.tokens.empty() ? 0 : added.first_id + static_cast<int64_t>(change.tokens.size());
-  added.rows = change.rows > 0 ? change.rows : std::max(added.stored_rows, needed);
+  if (!overlay.tokens.empty()) tokenizer = with_tokens(*base, overlay.tokens, added.first_id);
+  const int64_t needed = overlay.tokens.empty() ? 0 : added.first_id + static_cast<int64_t>(overlay.tokens.size());
+  added.rows = overlay.rows > 0 ? overlay.rows : std::max(added.stored_rows, needed);
   if (added.rows < needed)
-    throw InputError(printable(base->path(), 4096) + ": an embedding of " + std::to_string(added.rows) +
-                     " rows does not hold the added tokens, the last of which is " + std::to_string(needed - 1));
-  for (const auto& [name, values] : change.values) {
-    const int64_t beyond = std::max<int64_t>(0, added.rows - added.stored_rows);
-    if (static_cast<int64_t>(values.size()) != beyond * embedding->shape[1])
-      throw InputError("the rows added to '" + printable(name) + "' are not " + std::to_string(beyond));
-  }
-  added.own_config = !change.tokenizer_config.empty();
+    throw InputError(printable_path(base->path()) + ": an embedding with " + std::to_string(added.rows) +
+                     " rows is too small for the added tokens, whose last id is " + std::to_string(needed - 1));
+  const int64_t added_rows = std::max<int64_t>(0, added.rows - added.stored_rows);
+  for (const auto& [name, values] : overlay.values)
+    if (static_cast<int64_t>(values.size()) != added_rows * embedding->shape[1])
+      throw InputError("the values for '" + printable(name) + "' are not " + std::to_string(added_rows) +
+                       " added rows");
+  added.own_config = !overlay.tokenizer_config.empty();
   if (!added.other_tokens() && !added.own_config) return base;
-  return std::make_shared<WithVocabulary>(std::move(base), std::move(change), std::move(added), std::move(tokenizer));
+  return std::make_shared<OverlaidModel>(std::move(base), std::move(overlay), std::move(added), std::move(tokenizer));
 }
 
 std::vector<AddedToken> extra_tokens(const PretrainedModel& base, const std::string& tokenizer_json,
                                      const std::string& name) {
   std::vector<AddedToken> tokens;
-  // A base without one that takes tokens: its own reader tells, once a text is there to read.
+  // A base without a tokenizer.json is not an error here: text may never be tokenized.
   if (fs::is_directory(base.path()) && !fs::exists(fs::path(base.path()) / "tokenizer.json")) return tokens;
-  const std::string own = base.tokenizer_json();
-  if (own == tokenizer_json) return tokens;
-  const std::string of_base = base.path() + ": tokenizer";
-  const json before = text::parse_json(own, of_base);
-  if (!takes_tokens(before)) return tokens;
-  const json after = text::parse_json(tokenizer_json, name);
-  const int64_t first = next_id(Fields(before, of_base));
+  const std::string base_text = base.tokenizer_json();
+  if (base_text == tokenizer_json) return tokens;
+  const std::string base_name = base.path() + ": tokenizer";
+  const json base_tokenizer = text::parse_tokenizer_json(base_text, base_name);
+  if (!supports_added_tokens(base_tokenizer)) return tokens;
+  const json tokenizer = text::parse_tokenizer_json(tokenizer_json, name);
+  const JsonObjectReader base_reader(base_tokenizer, base_name);
+  const int64_t first_id = next_id(base_reader);
   std::set<std::string> known;
-  for (const auto& [id, token] : added_of(Fields(before, of_base))) known.insert(token.content);
-  for (auto& [id, token] : added_of(Fields(after, name))) {
-    if (id < first) continue;
-    const int64_t expected = first + static_cast<int64_t>(tokens.size());
+  for (const auto& [id, token] : read_added_tokens(base_reader)) known.insert(token.content);
+  for (auto& [id, token] : read_added_tokens(JsonObjectReader(tokenizer, name))) {
+    if (id < first_id) continue;
+    const int64_t expected = first_id + static_cast<int64_t>(tokens.size());
     if (id != expected)
-      throw InputError(printable(name, 4096) + ": the token '" + printable(token.content) + "' has the id " +
-                       std::to_string(id) + ", but the next one after this base's would be " +
-                       std::to_string(expected) + ": it is of another vocabulary");
-    if (token.content.empty() || before["model"]["vocab"].contains(token.content) ||
+      throw InputError(printable_path(name) + ": the token '" + printable(token.content) + "' has the id " +
+                       std::to_string(id) + ", expected " + std::to_string(expected) +
+                       ": this tokenizer does not extend the base's vocabulary");
+    if (token.content.empty() || base_tokenizer["model"]["vocab"].contains(token.content) ||
         !known.insert(token.content).second)
-      throw InputError(printable(name, 4096) + ": the token " + std::to_string(id) + ", '" + printable(token.content) +
-                       "', is one that the base has already, or has no text");
+      throw InputError(printable_path(name) + ": the token '" + printable(token.content) + "' with the id " +
+                       std::to_string(id) + " is empty or already in the base's vocabulary");
     tokens.push_back(token);
   }
   return tokens;
@@ -231,23 +232,23 @@ std::vector<AddedToken> extra_tokens(const PretrainedModel& base, const std::str
 std::vector<std::string> tokenizer_files() {
   std::vector<std::string> names = {"tokenizer.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
                                     "merges.txt",     "tokenizer.model"};
-  names.insert(names.end(), kOfConfig.begin(), kOfConfig.end());
+  names.insert(names.end(), kConfigFiles.begin(), kConfigFiles.end());
   return names;
 }
 
-void write_tokenizer(const PretrainedModel& checkpoint, const std::string& folder) {
+void write_tokenizer(const PretrainedModel& model, const std::string& folder) {
   const auto file = [&](const std::string& name) { return (fs::path(folder) / name).string(); };
-  const bool as_it_is = fs::is_directory(checkpoint.path());
-  const AddedVocabulary* change = checkpoint.added();
-  const bool own_tokens = !as_it_is || (change != nullptr && !change->tokens.empty());
-  const bool own_config = !as_it_is || (change != nullptr && change->own_config);
-  if (own_config) write_file(file("tokenizer_config.json"), checkpoint.tokenizer_config().dump(2) + "\n");
-  if (own_tokens) write_file(file("tokenizer.json"), checkpoint.tokenizer_json());
-  if (!as_it_is) return;
+  const bool is_folder = fs::is_directory(model.path());
+  const AddedVocabulary* added = model.added();
+  const bool tokens_changed = !is_folder || (added != nullptr && !added->tokens.empty());
+  const bool config_changed = !is_folder || (added != nullptr && added->own_config);
+  if (config_changed) write_file(file("tokenizer_config.json"), model.tokenizer_config().dump(2) + "\n");
+  if (tokens_changed) write_file(file("tokenizer.json"), model.tokenizer_json());
+  if (!is_folder) return;
   for (const std::string& name : tokenizer_files()) {
-    const bool is_made = name == "tokenizer.json" ? own_tokens : own_config && kOfConfig.contains(name);
-    if (const fs::path from = fs::path(checkpoint.path()) / name; !is_made && fs::exists(from))
-      write_file(file(name), read_text(from.string()));
+    const bool changed = name == "tokenizer.json" ? tokens_changed : config_changed && kConfigFiles.contains(name);
+    if (const fs::path source = fs::path(model.path()) / name; !changed && fs::exists(source))
+      write_file(file(name), read_text(source.string()));
   }
 }
 

@@ -35,15 +35,15 @@ MemoryComponent component_of_phase(MemoryPhase phase) {
   }
 }
 
-/// `ulimit -v` (RLIMIT_AS) or `ulimit -d` (RLIMIT_DATA) in bytes; UINT64_MAX: unlimited.
+/// `ulimit -v` (RLIMIT_AS) or `ulimit -d` (RLIMIT_DATA) in bytes; UINT64_MAX if unlimited.
 uint64_t limit_of(decltype(RLIMIT_AS) resource) {
   rlimit limit{};
-  const bool bounded = ::getrlimit(resource, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
-  return bounded ? limit.rlim_cur : UINT64_MAX;
+  const bool limited = ::getrlimit(resource, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY;
+  return limited ? limit.rlim_cur : UINT64_MAX;
 }
 
-/// What the machine could still give without swapping others out, by its own estimate and its control groups'.
-AvailableMemory machine_left() {
+/// Memory that the machine has available without swapping, by the estimates of the kernel and the control groups.
+AvailableMemory machine_available() {
   static const ControlGroups groups;
   const uint64_t bytes = (read_number("/proc/meminfo", "MemAvailable:") + read_number("/proc/meminfo", "SwapFree:"))
                          << 10;
@@ -54,7 +54,7 @@ AvailableMemory machine_left() {
 
 uint64_t status_bytes(const char* key) { return read_number("/proc/self/status", key) << 10; }
 
-/// Memory of this process that is no file's.
+/// Resident memory of this process that is not backed by files.
 uint64_t anonymous_bytes() {
   const uint64_t bytes = status_bytes("RssAnon:");
   return bytes != 0 ? bytes : status_bytes("VmRSS:");
@@ -62,11 +62,11 @@ uint64_t anonymous_bytes() {
 
 class CachingCpuAllocator final : public c10::Allocator {
  public:
-  // Where address space is short, all else needs some too: the model's file, threads, malloc.
+  // If the address space is limited, it is reserved in small steps: mapped files, threads and malloc need some, too.
   CachingCpuAllocator()
-      : small_(is_bounded() ? kStep : size_t{1} << 30, false),
-        large_(is_bounded() ? kStep : 2 * physical_bytes(), true),
-        others_(anonymous_bytes()) {}
+      : small_(is_address_space_limited() ? kStep : size_t{1} << 30, false),
+        large_(is_address_space_limited() ? kStep : 2 * physical_bytes(), true),
+        initial_anonymous_(anonymous_bytes()) {}
 
   c10::DataPtr allocate(size_t bytes) override {
     void* data = bytes == 0 ? nullptr : take(bytes);
@@ -101,44 +101,48 @@ class CachingCpuAllocator final : public c10::Allocator {
   }
   AvailableMemory available() {
     const std::lock_guard lock(mutex_);
-    AvailableMemory least = left();
-    const auto bound = [&](uint64_t limit, uint64_t used, const char* by) {
+    AvailableMemory tightest = system_available();
+    const auto apply = [&](uint64_t limit, uint64_t used, const char* bound) {
       const uint64_t rest = limit - std::min(limit, used);
-      if (rest < least.bytes) least = {rest, by};
+      if (rest < tightest.bytes) tightest = {rest, bound};
     };
     if (const uint64_t limit = limit_of(RLIMIT_AS); limit != UINT64_MAX)
-      bound(limit, status_bytes("VmSize:"), "ulimit -v");
-    if (limit_ != 0) bound(limit_, stats_.reserved, "the memory limit");
-    return least;
+      apply(limit, status_bytes("VmSize:"), "ulimit -v");
+    if (limit_ != 0) apply(limit_, stats_.reserved, "the memory limit");
+    return tightest;
   }
   static CachingCpuAllocator* instance;
 
  private:
-  // Small blocks live apart: one that stays must not split the room of large ones that come and go.
+  // Small blocks have their own heap, so that a long-lived one does not fragment the space of large blocks.
   static constexpr size_t kSmall = size_t{32} << 10;
   static constexpr size_t kStep = size_t{32} << 20;
-  static bool is_bounded() { return limit_of(RLIMIT_AS) != UINT64_MAX || limit_of(RLIMIT_DATA) != UINT64_MAX; }
+  static bool is_address_space_limited() {
+    return limit_of(RLIMIT_AS) != UINT64_MAX || limit_of(RLIMIT_DATA) != UINT64_MAX;
+  }
   static size_t physical_bytes() {
     return static_cast<size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<size_t>(sysconf(_SC_PAGE_SIZE));
   }
   static void release(void* data) { instance->give_back(data); }
   void* take(size_t bytes);
-  /// What is reserved counts as used before its pages are has_adapter. Something stays for what does not come here:
-  /// malloc, threads, the matrix libraries, page tables. A system that runs short of it kills the process.
-  AvailableMemory left() const {
-    constexpr uint64_t kept = uint64_t{64} << 20;
-    const uint64_t now = anonymous_bytes(), has_adapter = now - std::min(now, others_);
-    const uint64_t promised = stats_.reserved - std::min(stats_.reserved, has_adapter);
-    AvailableMemory left = machine_left();
-    left.bytes -= std::min(left.bytes, promised + kept);
-    return left;
+  /// Reserved memory counts as used even if its pages have not been touched. A margin remains for allocations that
+  /// bypass this allocator (malloc, threads, matrix libraries, page tables): if the system runs out, it kills the
+  /// process.
+  AvailableMemory system_available() const {
+    constexpr uint64_t margin = uint64_t{64} << 20;
+    const uint64_t now = anonymous_bytes(), touched = now - std::min(now, initial_anonymous_);
+    const uint64_t untouched = stats_.reserved - std::min(stats_.reserved, touched);
+    AvailableMemory available = machine_available();
+    available.bytes -= std::min(available.bytes, untouched + margin);
+    return available;
   }
   bool grow(Heap& heap, size_t bytes);
   void count(size_t bytes, size_t component);
 
   std::mutex mutex_;
   Heap small_, large_;
-  uint64_t limit_ = 0, others_;  ///< what others of the process had before
+  uint64_t limit_ = 0;
+  uint64_t initial_anonymous_;  ///< anonymous memory of the process before the allocator was created
   MemoryStats stats_;
   ComponentBytes components_{}, peak_components_{};
 };
@@ -147,7 +151,7 @@ CachingCpuAllocator* CachingCpuAllocator::instance = nullptr;
 
 bool CachingCpuAllocator::grow(Heap& heap, size_t bytes) {
   const size_t more = heap.growth_for(bytes);
-  if ((limit_ != 0 && stats_.reserved + more > limit_) || more > left().bytes) return false;
+  if ((limit_ != 0 && stats_.reserved + more > limit_) || more > system_available().bytes) return false;
   if (!heap.grow(bytes)) return false;
   stats_.reserved = small_.reserved() + large_.reserved();
   stats_.peak_reserved = std::max(stats_.peak_reserved, stats_.reserved);
@@ -177,9 +181,9 @@ void* CachingCpuAllocator::take(size_t bytes) {
     lock.unlock();
     const AvailableMemory more = available();
     TORCH_CHECK_WITH(OutOfMemoryError, false, "out of memory on the CPU during ", name(phase), ": ", bytes,
-                     " bytes asked for, with ", now.allocated, " bytes in use and ", now.reserved, " reserved; ",
-                     more.bound, " leaves ", more.bytes,
-                     " bytes. A smaller batch, shorter examples or a smaller dtype need less");
+                     " bytes requested, ", now.allocated, " bytes allocated, ", now.reserved, " bytes reserved; ",
+                     more.bound, " allows ", more.bytes,
+                     " more bytes. Use a smaller batch, shorter examples or a smaller dtype");
   }
   const size_t component = static_cast<size_t>(open_scope.value_or(component_of_phase(phase)));
   block->requested = bytes;
@@ -212,13 +216,13 @@ void CachingCpuAllocator::attribute(void* data, MemoryComponent component) {
 void install_cpu_allocator() {
   static std::once_flag once;
   std::call_once(once, [] {
-    // Scratch memory of the matrix libraries comes from malloc: keep what it took as well. malloc refuses a
-    // threshold above half of a heap of its own, where 32 MiB is the most.
-    constexpr int kThreshold = 1 << 30, kLargestEverywhere = 32 << 20;
-    if (!mallopt(M_MMAP_THRESHOLD, kThreshold)) mallopt(M_MMAP_THRESHOLD, kLargestEverywhere);
+    // The matrix libraries get scratch memory from malloc, which must not return it to the system, either. Some
+    // versions of malloc accept thresholds only up to 32 MiB (half of the size of their heaps).
+    constexpr int kThreshold = 1 << 30, kPortableThreshold = 32 << 20;
+    if (!mallopt(M_MMAP_THRESHOLD, kThreshold)) mallopt(M_MMAP_THRESHOLD, kPortableThreshold);
     mallopt(M_TRIM_THRESHOLD, kThreshold);
     mallopt(M_TOP_PAD, 16 << 20);
-    // Never destroyed: tensors in static objects may be freed after any destructor of ours.
+    // Never destroyed, because tensors in static objects can be freed after any static destructor.
     CachingCpuAllocator::instance = new CachingCpuAllocator;
     c10::SetCPUAllocator(CachingCpuAllocator::instance, /*priority=*/100);
   });
@@ -231,7 +235,7 @@ void set_cpu_memory_limit(uint64_t bytes) {
 }
 
 AvailableMemory available_memory() {
-  return cpu_allocator_installed() ? CachingCpuAllocator::instance->available() : machine_left();
+  return cpu_allocator_installed() ? CachingCpuAllocator::instance->available() : machine_available();
 }
 
 void set_memory_phase(MemoryPhase phase) { current_phase = phase; }

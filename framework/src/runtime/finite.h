@@ -4,8 +4,7 @@
 
 namespace peft {
 
-/// Whether no element is NaN or infinite. One pass by all threads, without a copy where the tensor is contiguous on the
-/// CPU.
+/// True if no element is NaN or infinite. Reads a contiguous CPU tensor once, in parallel and without a copy.
 bool all_finite(const Tensor& tensor);
 
 }  // namespace peft

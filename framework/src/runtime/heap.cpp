@@ -14,7 +14,7 @@ constexpr size_t kPage = size_t{2} << 20;  // a huge page, and the step of growt
 #ifdef PEFT_POISON
 extern "C" void __asan_poison_memory_region(const volatile void*, size_t);
 extern "C" void __asan_unpoison_memory_region(const volatile void*, size_t);
-/// From now on nobody else may touch these bytes: the address sanitizer reports who does.
+/// Makes AddressSanitizer report accesses to these bytes.
 void close(const void* from, size_t bytes) { __asan_poison_memory_region(from, bytes); }
 void open(const void* from, size_t bytes) { __asan_unpoison_memory_region(from, bytes); }
 #else
@@ -68,10 +68,10 @@ void Heap::remove(Block* block) {
 
 Heap::Block* Heap::find(size_t size) {
   const List list = list_of(size);
-  // Blocks of the request's own list may be smaller than it: the tightest of the first few that fit.
+  // Blocks in the list of this size can be smaller than it. Takes the smallest that fits among the first 32.
   Block* best = nullptr;
-  int looks = 0;
-  for (Block* block = head(list); block && looks < 32; block = block->next_free, ++looks) {
+  int checked = 0;
+  for (Block* block = head(list); block && checked < 32; block = block->next_free, ++checked) {
     if (block->size >= size && (!best || block->size < best->size)) best = block;
   }
   if (best) return best;
@@ -121,13 +121,13 @@ void Heap::give_back(Block* block) {
   insert(block);
 }
 
-bool Heap::add_range(size_t least) {
-  for (size_t size = std::max(range_, round_up(least, kPage)); size >= least; size /= 2) {
+bool Heap::add_range(size_t min_size) {
+  for (size_t size = std::max(range_, round_up(min_size, kPage)); size >= min_size; size /= 2) {
     void* base =
         mmap(nullptr, size + kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (base == MAP_FAILED) continue;
     char* aligned = reinterpret_cast<char*>(round_up(reinterpret_cast<size_t>(base), kPage));
-    // Once for all of it: advice given block by block would cost more than the faults it saves.
+    // One call for the entire range: a call per block would cost more than the page faults that it saves.
     if (huge_pages_) madvise(aligned, size, MADV_HUGEPAGE);
     Range range{aligned, aligned + sizeof(Block), aligned + size / kPage * kPage, reinterpret_cast<Block*>(aligned)};
     *range.last = Block{0, nullptr, nullptr, nullptr, 0, 0, 0, false};
@@ -139,7 +139,7 @@ bool Heap::add_range(size_t least) {
 }
 
 size_t Heap::growth_for(size_t bytes) const {
-  size_t need = block_size(bytes) + sizeof(Block);  // and the block that ends the range
+  size_t need = block_size(bytes) + sizeof(Block);  // including the block that ends the range
   if (!ranges_.empty()) {
     const Range& range = ranges_.back();
     const Block* end = range.last;

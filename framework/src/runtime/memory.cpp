@@ -22,7 +22,7 @@ c10::DeviceAllocator* device_allocator(torch::Device device) {
 
 c10::DeviceIndex index_of(torch::Device device) { return device.has_index() ? device.index() : c10::DeviceIndex{0}; }
 
-/// Address ranges of this process that are pages of a file, ascending.
+/// Address ranges of this process that are mapped files, in ascending order.
 std::vector<std::pair<uintptr_t, uintptr_t>> file_mappings() {
   std::vector<std::pair<uintptr_t, uintptr_t>> mappings;
   std::ifstream file("/proc/self/maps");
@@ -58,7 +58,7 @@ MemoryStats memory_stats(torch::Device device) {
   if (!allocator || !allocator->initialized()) return {};
   const auto stats = allocator->getDeviceStats(index_of(device));
   const auto bytes = [](int64_t n) { return static_cast<uint64_t>(std::max<int64_t>(n, 0)); };
-  const auto& allocated = stats.allocated_bytes[0];  // 0: all pools together
+  const auto& allocated = stats.allocated_bytes[0];  // 0: sum of all pools
   const auto& reserved = stats.reserved_bytes[0];
   return {bytes(allocated.current), bytes(reserved.current), bytes(allocated.peak), bytes(reserved.peak),
           bytes(stats.allocation[0].allocated)};
@@ -98,7 +98,7 @@ StorageBytes storage_bytes(const std::vector<Tensor>& tensors) {
 MemoryMeter::MemoryMeter(torch::Device device) : device_(device) { reset_peak(device_); }
 
 MemoryMeter::~MemoryMeter() {
-  // An error that is on its way up shall be told with the phase it comes from.
+  // If an exception is propagating, the phase is still needed for its message.
   if (std::uncaught_exceptions() == 0) set_memory_phase(MemoryPhase::start);
 }
 

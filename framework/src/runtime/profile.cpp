@@ -12,53 +12,53 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-struct Open {
+struct OpenScope {
   Clock::time_point begin;
-  double inner = 0;  ///< seconds of the parts inside
+  double nested = 0;  ///< seconds in nested scopes
 };
 
-struct Parts {
+struct Recording {
   std::map<std::string, double> seconds;
-  std::vector<Open> open;
+  std::vector<OpenScope> open;
 };
 
-// The callbacks are plain functions: what they write to has to be found from anywhere.
-thread_local Parts* listening = nullptr;
+// The callbacks are plain functions without a context argument.
+thread_local Recording* recording = nullptr;
 
 std::unique_ptr<at::ObserverContext> begin(const at::RecordFunction&) {
-  if (listening != nullptr) listening->open.push_back({Clock::now()});
+  if (recording != nullptr) recording->open.push_back({Clock::now()});
   return nullptr;
 }
 
 void end(const at::RecordFunction& function, at::ObserverContext*) {
-  if (listening == nullptr || listening->open.empty()) return;
-  const Open closed = listening->open.back();
-  listening->open.pop_back();
-  const double whole = std::chrono::duration<double>(Clock::now() - closed.begin).count();
-  listening->seconds[function.name()] += whole - closed.inner;
-  if (!listening->open.empty()) listening->open.back().inner += whole;
+  if (recording == nullptr || recording->open.empty()) return;
+  const OpenScope closed = recording->open.back();
+  recording->open.pop_back();
+  const double elapsed = std::chrono::duration<double>(Clock::now() - closed.begin).count();
+  recording->seconds[function.name()] += elapsed - closed.nested;
+  if (!recording->open.empty()) recording->open.back().nested += elapsed;
 }
 
 }  // namespace
 
 StepProfile::StepProfile() {
-  TORCH_CHECK(listening == nullptr, "a step is profiled already");
-  listening = new Parts;
+  TORCH_CHECK(recording == nullptr, "a step is already being profiled");
+  recording = new Recording;
   handle_ = at::addThreadLocalCallback(at::RecordFunctionCallback(begin, end).scopes({at::RecordScope::USER_SCOPE}));
 }
 
 StepProfile::~StepProfile() {
   at::removeCallback(handle_);
-  delete listening;
-  listening = nullptr;
+  delete recording;
+  recording = nullptr;
 }
 
 std::vector<std::pair<std::string, double>> StepProfile::seconds() const {
-  std::vector<std::pair<std::string, double>> all(listening->seconds.begin(), listening->seconds.end());
-  std::ranges::stable_sort(all, std::greater{}, [](const auto& part) { return part.second; });
+  std::vector<std::pair<std::string, double>> all(recording->seconds.begin(), recording->seconds.end());
+  std::ranges::stable_sort(all, std::greater{}, [](const auto& scope) { return scope.second; });
   return all;
 }
 
-void StepProfile::reset() { listening->seconds.clear(); }
+void StepProfile::reset() { recording->seconds.clear(); }
 
 }  // namespace peft

@@ -4,7 +4,7 @@
 
 namespace peft {
 
-/// The default generator's state of a device, and back.
+/// Gets and sets the state of a device's default random number generator.
 Tensor random_state(torch::Device device);
 void set_random_state(torch::Device device, const Tensor& state);
 

@@ -15,8 +15,8 @@ constexpr std::pair<StoredType, torch::Dtype> kTypes[] = {
 }  // namespace
 
 std::optional<torch::Dtype> torch_type(StoredType type) {
-  for (const auto& [stored, own] : kTypes)
-    if (stored == type) return own;
+  for (const auto& [stored, dtype] : kTypes)
+    if (stored == type) return dtype;
   return std::nullopt;
 }
 
@@ -28,8 +28,8 @@ std::optional<torch::Dtype> named_type(const std::string& name) {
 }
 
 StoredType stored_type(torch::Dtype dtype) {
-  for (const auto& [stored, own] : kTypes)
-    if (own == dtype) return stored;
+  for (const auto& [stored, torch_dtype] : kTypes)
+    if (torch_dtype == dtype) return stored;
   throw std::logic_error(std::string("no safetensors type for ") + c10::toString(dtype));
 }
 

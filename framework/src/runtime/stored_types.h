@@ -9,11 +9,11 @@
 
 namespace peft {
 
-/// torch's type for a stored one; none for the quantised ones.
+/// torch's dtype of a stored type; nullopt for quantized types.
 std::optional<torch::Dtype> torch_type(StoredType type);
-/// The stored type for torch's. Throws std::logic_error where safetensors files have none.
+/// The stored type of torch's dtype. Throws std::logic_error if safetensors does not have it.
 StoredType stored_type(torch::Dtype dtype);
-/// torch's type for one that a model is stored in, by config.json's name: float32, bfloat16, float16.
+/// torch's dtype by its name in config.json: "float32", "bfloat16" or "float16"; nullopt for other names.
 std::optional<torch::Dtype> named_type(const std::string& name);
 
 }  // namespace peft

@@ -15,20 +15,20 @@ namespace {
 template <class... Words>
 std::string line(const Words&... words) {
   std::ostringstream text;
-  text.exceptions(std::ios::badbit);  // what cannot be written must not be taken for no problem
+  text.exceptions(std::ios::badbit);  // an empty text would mean that there is no problem
   (text << ... << words);
   return text.str();
 }
 
-/// What keeps a tensor from taking the place of another; "" where nothing does.
-std::string misfit(const Tensor& wanted, const Tensor& given) {
+/// Why a tensor cannot replace another one; "" if it can.
+std::string mismatch(const Tensor& wanted, const Tensor& given) {
   if (given.sizes() != wanted.sizes()) return line(" has shape ", given.sizes(), ", expected ", wanted.sizes());
   if (wanted.is_floating_point() && !given.is_floating_point())
-    return line(" is of type ", c10::toString(given.scalar_type()), ", expected one of floating point");
+    return line(" has dtype ", c10::toString(given.scalar_type()), ", expected a floating-point dtype");
   if (!all_finite(given)) return " holds NaN or infinity";
   const bool changes = wanted.is_floating_point() && given.scalar_type() != wanted.scalar_type();
   if (!changes || all_finite(given.to(wanted.scalar_type()))) return "";
-  return " holds NaN or infinity in the precision asked for";
+  return line(" holds NaN or infinity in ", c10::toString(wanted.scalar_type()));
 }
 
 }  // namespace
@@ -39,7 +39,7 @@ std::string describe_mismatch(const StateDict& wanted, const StateDict& given) {
     const auto it = given.find(name);
     if (it == given.end())
       problems.add("  missing: " + printable(name));
-    else if (const std::string problem = misfit(tensor, it->second); !problem.empty())
+    else if (const std::string problem = mismatch(tensor, it->second); !problem.empty())
       problems.add("  " + printable(name) + problem);
   }
   for (const auto& [name, tensor] : given)

@@ -18,10 +18,10 @@ namespace {
 constexpr double kGradientTolerance = 1e-6;  // central differences in fp64, relative
 constexpr double kLogitTolerance = 1e-12;    // the same computation in another order, relative to the largest logit
 
-std::shared_ptr<Model> small_model() { return test::tiny_model(test::tiny_config(2, true), torch::kDouble); }
+std::shared_ptr<CausalLm> small_model() { return test::tiny_model(test::tiny_config(2, true), torch::kDouble); }
 
 /// Without adapters, of the same layers as `model`.
-std::shared_ptr<Model> base_of(const Model& model) {
+std::shared_ptr<CausalLm> base_of(const Model& model) {
   auto base = small_model();
   std::vector<std::pair<int64_t, int64_t>> layers;
   for (const int64_t layer : model.source_layers()) layers.emplace_back(layer, layer + 1);
@@ -29,13 +29,13 @@ std::shared_ptr<Model> base_of(const Model& model) {
   return base;
 }
 
-Tensor logits(const Model& model) { return model.logits(model.hidden_states(test::tiny_tokens(model, 11))); }
+Tensor logits(const CausalLm& model) { return model.logits(model.hidden_states(test::tiny_tokens(model, 11))); }
 
 /// A scalar that every output element is part of.
-Tensor objective(const Model& model) { return at::sin(logits(model)).sum(); }
+Tensor objective(const CausalLm& model) { return at::sin(logits(model)).sum(); }
 
 /// Batches of random tokens.
-Calibration random_data(const Model& model) {
+Calibration random_data(const CausalLm& model) {
   return {.batches = 3,
           .batch =
               [&model](std::size_t index) {
@@ -121,7 +121,7 @@ class AdapterCheck {
   double slope(const Tensor& parameter, const Tensor& direction) const;
   Plugins& plugins_;
   std::string hash_;
-  std::shared_ptr<Model> model_ = small_model();
+  std::shared_ptr<CausalLm> model_ = small_model();
   std::unique_ptr<Adapter> adapter_;
   Tensor base_logits_;
   std::vector<CheckResult> results_;
@@ -138,7 +138,7 @@ void AdapterCheck::check_init() {
 /// Initial values can hide errors: with B = 0, A gets no gradient.
 void AdapterCheck::randomize_weights() {
   const torch::NoGradGuard no_grad;
-  for (const auto& [name, tensor] : model_->trainable()) Tensor(tensor).add_(torch::randn_like(tensor), 0.1);
+  for (const auto& [name, tensor] : model_->trainable()) tensor.add_(torch::randn_like(tensor), 0.1);
 }
 
 /// Central difference of the objective along `direction`.
@@ -147,12 +147,12 @@ double AdapterCheck::slope(const Tensor& parameter, const Tensor& direction) con
   constexpr double step = 1e-5;
   const Tensor original = parameter.clone();
   const auto at = [&](double distance) {
-    Tensor(parameter).copy_(original + distance * direction);
+    parameter.copy_(original + distance * direction);
     return objective(*model_).item<double>();
   };
-  const double ahead = at(step), behind = at(-step);
-  Tensor(parameter).copy_(original);
-  return (ahead - behind) / (2 * step);
+  const double above = at(step), below = at(-step);
+  parameter.copy_(original);
+  return (above - below) / (2 * step);
 }
 
 void AdapterCheck::check_gradients() {
@@ -215,11 +215,11 @@ void AdapterCheck::check_batching_and_cache() {
 /// A model with the merged weights must give the same outputs without an adapter.
 void AdapterCheck::check_merging() {
   const torch::NoGradGuard no_grad;
-  const auto plain = std::make_shared<Model>(model_->config());
+  const auto plain = std::make_shared<CausalLm>(model_->config());
   for (const Site* site : model_->sites()) {
-    const auto weights = site->merged_weight(site->frozen());
+    const auto weights = site->merged_weight(site->dense_base());
     if (!weights) return report("merging into weights", true, "not supported by this method (" + site->path() + ")");
-    plain->find(site->path())->set_frozen(*weights);
+    plain->find(site->path())->load_base_weight(*weights);
   }
   const double change = distance(logits(*plain), logits(*model_));
   report("merged weights give the same outputs", change <= kLogitTolerance, "logits differ by " + text_of(change));

@@ -2,7 +2,7 @@
 
 #include <torch/torch.h>
 
-#include "peft/models/decoder.h"
+#include "peft/models/causal_lm.h"
 
 namespace peft::test {
 
@@ -24,8 +24,8 @@ inline DecoderConfig tiny_config(int64_t layers = 2, bool attention_bias = false
   return config;
 }
 
-inline std::shared_ptr<Model> tiny_model(const DecoderConfig& config, torch::Dtype dtype = torch::kFloat) {
-  auto model = std::make_shared<Model>(config);
+inline std::shared_ptr<CausalLm> tiny_model(const DecoderConfig& config, torch::Dtype dtype = torch::kFloat) {
+  auto model = std::make_shared<CausalLm>(config);
   auto generator = at::detail::createCPUGenerator(1);
   const auto random = [&](at::IntArrayRef shape) { return (0.3 * torch::randn(shape, generator)).to(dtype); };
   for (Site* site : model->sites()) {
@@ -33,7 +33,7 @@ inline std::shared_ptr<Model> tiny_model(const DecoderConfig& config, torch::Dty
     if (const auto* linear = dynamic_cast<Linear*>(site)) {
       const auto names = site->parameter_names();
       if (config.tie_word_embeddings && site == &model->lm_head())
-        weights.weight = model->embedding().frozen().weight;
+        weights.weight = model->embedding().dense();
       else
         weights.weight = random({linear->out_features(), linear->in_features()});
       if (std::find(names.begin(), names.end(), "bias") != names.end()) weights.bias = random({linear->out_features()});
@@ -42,7 +42,7 @@ inline std::shared_ptr<Model> tiny_model(const DecoderConfig& config, torch::Dty
     } else if (const auto* norm = dynamic_cast<Norm*>(site)) {
       weights.weight = 1 + random({norm->hidden()});
     }
-    site->set_frozen(weights);
+    site->load_base_weight(weights);
   }
   return model;
 }

@@ -16,7 +16,7 @@ using nlohmann::json;
 using text::special_token;
 using text::template_source;
 
-/// Appends `eos_token_id`, one id or a list; false: it is not set.
+/// Appends the ids in `eos_token_id`, an id or a list. False if it is not set.
 bool add_eos_ids(const json& config, const char* file, const std::string& path, std::vector<int64_t>& ids) {
   const auto found = config.find("eos_token_id");
   if (found == config.end() || found->is_null()) return false;
@@ -30,27 +30,26 @@ bool add_eos_ids(const json& config, const char* file, const std::string& path, 
   return !all.empty();
 }
 
-std::vector<int64_t> eos_ids(const PretrainedModel& checkpoint, const Tokenizer& tokenizer,
-                             const std::string& eos_token) {
-  const std::string path = printable(checkpoint.path(), 4096);
+std::vector<int64_t> eos_ids(const PretrainedModel& model, const Tokenizer& tokenizer, const std::string& eos_token) {
+  const std::string path = printable_path(model.path());
   std::vector<int64_t> ids;
   if (!eos_token.empty()) {
     const auto id = tokenizer.id(eos_token);
     if (!id) throw InputError(path + ": tokenizer: eos_token '" + printable(eos_token) + "' is not in the vocabulary");
     ids.push_back(*id);
   }
-  if (!add_eos_ids(checkpoint.generation_config(), "generation_config.json", path, ids))
-    add_eos_ids(checkpoint.config(), "config.json", path, ids);
+  if (!add_eos_ids(model.generation_config(), "generation_config.json", path, ids))
+    add_eos_ids(model.config(), "config.json", path, ids);
   return ids;
 }
 
 }  // namespace
 
-TextPipeline load_text(const PretrainedModel& checkpoint) {
-  const json& config = checkpoint.tokenizer_config();
-  const std::string path = printable(checkpoint.path(), 4096);
+TextPipeline load_text(const PretrainedModel& model) {
+  const json& config = model.tokenizer_config();
+  const std::string path = printable_path(model.path());
   TextPipeline text;
-  text.tokenizer = Tokenizer::from_json(checkpoint.tokenizer_json(), path + ": tokenizer");
+  text.tokenizer = Tokenizer::from_json(model.tokenizer_json(), path + ": tokenizer");
   const std::string bos_token = special_token(config, "bos_token", path);
   const std::string eos_token = special_token(config, "eos_token", path);
   const std::string source = template_source(config, path);
@@ -59,20 +58,20 @@ TextPipeline load_text(const PretrainedModel& checkpoint) {
     } catch (const InputError& error) {
       throw InputError(path + ": " + error.what());
     }
-  text.eos_ids = eos_ids(checkpoint, *text.tokenizer, eos_token);
+  text.eos_ids = eos_ids(model, *text.tokenizer, eos_token);
   return text;
 }
 
 const TextPipeline& LazyText::get() const {
-  if (!text_) text_ = load_text(*checkpoint_);
+  if (!text_) text_ = load_text(*model_);
   return *text_;
 }
 
 std::string LazyText::fingerprint() const {
   Digest digest;
-  digest.add(checkpoint_->tokenizer_bytes());
-  for (const json* read : {&checkpoint_->tokenizer_config(), &checkpoint_->generation_config(), &checkpoint_->config()})
-    digest.add(read->dump());
+  digest.add(model_->tokenizer_bytes());
+  for (const json* file : {&model_->tokenizer_config(), &model_->generation_config(), &model_->config()})
+    digest.add(file->dump());
   return digest.hex();
 }
 

@@ -15,8 +15,8 @@ namespace peft::text {
 namespace {
 
 struct Decoded {
-  std::size_t length;  ///< of the character, or of the maximal ill-formed part
-  bool good;
+  std::size_t length;  ///< of the character, or of the maximal ill-formed subsequence
+  bool valid;
 };
 
 /// Table 3-7 of the Unicode standard.
@@ -40,7 +40,7 @@ int combining_class(char32_t c) {
   return c < 0x300 ? 0 : utf8proc_get_property(static_cast<utf8proc_int32_t>(c))->combining_class;
 }
 
-/// Puts the combining marks that text[begin, end) is made of in the order that every normal form gives them.
+/// Sorts the combining marks in text[begin, end) into canonical order, as every normal form does.
 void order_marks(std::string& text, std::size_t begin, std::size_t end) {
   const std::string run = text.substr(begin, end - begin);
   std::vector<std::pair<int, std::string_view>> marks;
@@ -52,7 +52,7 @@ void order_marks(std::string& text, std::size_t begin, std::size_t end) {
   text.replace(begin, ordered.size(), ordered);
 }
 
-/// Long runs of marks are put in order here: utf8proc takes a time that grows with the square of a run's length.
+/// Sorts long runs of combining marks, because utf8proc's time grows with the square of a run's length.
 void order_long_runs(std::string& text) {
   constexpr std::size_t long_run = 32;
   for (std::size_t at = 0; at < text.size();) {
@@ -69,7 +69,7 @@ void order_long_runs(std::string& text) {
 std::size_t find_bad_utf8(std::string_view text) {
   for (std::size_t at = 0; at < text.size();) {
     const Decoded next = decode(text, at);
-    if (!next.good) return at;
+    if (!next.valid) return at;
     at += next.length;
   }
   return std::string_view::npos;
@@ -80,7 +80,7 @@ std::string replace_bad_utf8(std::string_view bytes) {
   out.reserve(bytes.size());
   for (std::size_t at = 0; at < bytes.size();) {
     const Decoded next = decode(bytes, at);
-    if (next.good)
+    if (next.valid)
       out += bytes.substr(at, next.length);
     else
       out += "\xEF\xBF\xBD";
@@ -140,7 +140,7 @@ std::string normalize(std::string text, NormalForm form) {
   const auto length =
       utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
                    &out, static_cast<utf8proc_option_t>(options));
-  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> hold(out, &std::free);
+  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(out, &std::free);
   if (length < 0) throw InputError(std::string("the text cannot be normalized: ") + utf8proc_errmsg(length));
   return {reinterpret_cast<const char*>(out), static_cast<std::size_t>(length)};
 }
@@ -150,7 +150,7 @@ std::string lowercase(std::string_view text) {
   for (std::size_t at = 0; at < text.size(); at += char_length(text[at])) {
     const char32_t c = char_at(text, at);
     if (c == 0x130)
-      out += "i\xCC\x87";  // the one character whose full lower case is two
+      out += "i\xCC\x87";  // the only character whose lower case is two characters
     else
       append_char(out, static_cast<char32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(c))));
   }

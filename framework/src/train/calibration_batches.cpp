@@ -11,7 +11,7 @@ namespace peft {
 
 namespace {
 
-CalibrationBatch calibration_batch(const Batch& batch, const Model& model, const Objective& objective) {
+CalibrationBatch calibration_batch(const Batch& batch, const CausalLm& model, const Objective& objective) {
   const int64_t n = model.virtual_tokens();
   CalibrationBatch made{.input = to_packed_tokens(batch, model.device()),
                         .labels = to_labels(batch, model.device()),
@@ -27,7 +27,7 @@ CalibrationBatch calibration_batch(const Batch& batch, const Model& model, const
 
 }  // namespace
 
-Calibration calibration(const Model& model, Precision& precision, Objective& objective, const Dataset& data,
+Calibration calibration(const CausalLm& model, Precision& precision, Objective& objective, const Dataset& data,
                         const TrainingOptions& options, bool packing, int64_t max_length) {
   auto batches =
       epoch_batches(data, options.batch_size, packing, max_length, static_cast<uint64_t>(options.seed), /*epoch=*/0);

@@ -25,7 +25,7 @@ using json = nlohmann::ordered_json;
 
 constexpr const char* kPrefix = "checkpoint-";
 constexpr const char* kAbout = "checkpoint.json";
-constexpr const char* kAside = ".aside";
+constexpr const char* kAside = ".aside";  // words: ok
 /// Headers, texts and the file system's own blocks.
 constexpr uint64_t kBeside = uint64_t{1} << 20;
 
@@ -40,7 +40,7 @@ std::optional<int64_t> step_of(const std::string& name) {
   return step;
 }
 
-/// What a folder holds; nothing where there is none. One that cannot be read is not taken for an empty one.
+/// The entries of a folder; none if it does not exist. Throws for one that cannot be read.
 std::vector<fs::path> list_directory(const std::string& folder) {
   std::vector<fs::path> all;
   std::error_code error;
@@ -76,7 +76,7 @@ std::vector<CheckpointDirectory> checkpoints_in(const std::string& output_dir) {
 void require_space(const std::string& folder, uint64_t bytes, const std::string& what) {
   std::error_code error;
   const fs::space_info space = fs::space(folder, error);
-  if (error || space.available >= bytes) return;  // a file system that tells nothing is asked by writing
+  if (error || space.available >= bytes) return;  // where the file system does not report it, writing shows it
   throw ResourceError(printable(folder, 4096) + ": " + what + " needs " + std::to_string(bytes) +
                       " bytes, the disk has " + std::to_string(space.available));
 }
@@ -115,24 +115,26 @@ TrainingCheckpoint read_checkpoint(const std::string& path) {
   if (!all.is_object() || all.value("version", nlohmann::json()) != 1 ||
       !has("step", &nlohmann::json::is_number_integer) || !has("parts", &nlohmann::json::is_array) ||
       !has("about", &nlohmann::json::is_object))
-    throw InputError(printable(file, 4096) + ": is no checkpoint of this version");
+    throw InputError(printable(file, 4096) + ": not a checkpoint of this version");
   TrainingCheckpoint read{path, all["step"].get<int64_t>(), {}, std::make_shared<nlohmann::json>(all["about"])};
   if (const auto named = step_of(fs::path(path).filename().string()); named && *named != read.step)
-    throw InputError(printable(path, 4096) + ": is of step " + std::to_string(read.step) + ", in spite of its name");
+    throw InputError(printable(path, 4096) + ": is of step " + std::to_string(read.step) +
+                     ", which does not match its name");
   for (const auto& part : all["parts"]) {
     const std::string name = part.is_string() ? part.get<std::string>() : "";
     if (name.empty() || name.find('/') != std::string::npos)
-      throw InputError(printable(file, 4096) + ": names a part that is none");
+      throw InputError(printable(file, 4096) + ": names an invalid component");
     const std::string state = (fs::path(path) / (name + ".safetensors")).string();
-    read.states[name] = fs::exists(state) ? read_state(state) : StateDict{};  // the manifest knows which were written
+    read.states[name] =
+        fs::exists(state) ? read_state(state) : StateDict{};  // the manifest lists those that were written
   }
   return read;
 }
 
 void rotate_checkpoints(const std::string& output_dir, int64_t limit, std::optional<int64_t> keep_step) {
   const std::vector<CheckpointDirectory> all = checkpoints_in(output_dir);
-  const bool spares = std::any_of(all.begin(), all.end(), [&](const auto& one) { return one.step == keep_step; });
-  // As HF's Trainer counts: the keep_step one is among the `limit`, and the newest stays beside it.
+  const bool spares = std::any_of(all.begin(), all.end(), [&](const auto& folder) { return folder.step == keep_step; });
+  // As HF's Trainer counts: the one of keep_step is one of the `limit`, and the newest stays as well.
   int64_t others = limit - (spares ? 1 : 0);
   if (spares && all.front().step != keep_step) others = std::max<int64_t>(others, 1);
   for (const CheckpointDirectory& folder : all) {
@@ -140,7 +142,7 @@ void rotate_checkpoints(const std::string& output_dir, int64_t limit, std::optio
     std::error_code error;
     fs::rename(folder.path, folder.path + AtomicDirectory::kTrashSuffix, error);
     if (error) throw ResourceError(printable(folder.path, 4096) + " cannot be removed: " + error.message());
-    // The name is gone for good before the first file is.
+    // The name must be gone durably before the first file is.
     if (!sync_folder(output_dir)) {
       const std::string why = std::strerror(errno);
       fs::rename(folder.path + AtomicDirectory::kTrashSuffix, folder.path, error);
@@ -153,7 +155,7 @@ void rotate_checkpoints(const std::string& output_dir, int64_t limit, std::optio
 
 namespace {
 
-/// The name, or with the first number that makes it one that is not taken.
+/// The name, or the name with the first free number.
 std::string free_name(const std::string& name) {
   std::error_code error;
   std::string free = name;

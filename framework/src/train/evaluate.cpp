@@ -14,7 +14,7 @@ double Evaluation::figure(const std::string& name) const {
   throw std::out_of_range("the objective has no figure '" + name + "'");
 }
 
-Evaluation evaluate(Model& model, Precision& precision, const Objective& objective, const Dataset& data,
+Evaluation evaluate(CausalLm& model, Precision& precision, const Objective& objective, const Dataset& data,
                     int64_t batch_size) {
   const torch::NoGradGuard no_grad;
   model.eval();

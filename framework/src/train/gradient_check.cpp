@@ -18,11 +18,11 @@ void require_all_trained(const Model& model, const std::vector<Tensor>& paramete
   std::unordered_set<const void*> held;
   for (const Tensor& parameter : parameters)
     if (!held.insert(parameter.unsafeGetTensorImpl()).second)
-      throw std::logic_error("the adapter's groups hold a parameter twice");
+      throw std::logic_error("the adapter's param groups have a parameter twice");
   for (const auto& [name, tensor] : trainable)
     if (held.erase(tensor.unsafeGetTensorImpl()) == 0)
       throw std::logic_error("the optimizer does not train '" + name + "'");
-  if (!held.empty()) throw std::logic_error("the optimizer holds parameters that are not the adapter's");
+  if (!held.empty()) throw std::logic_error("the optimizer has parameters that are not the adapter's");
 }
 
 std::string base_hash(const Model& model) {
@@ -30,7 +30,7 @@ std::string base_hash(const Model& model) {
   std::vector<std::string> digests(frozen.size());
   const auto count = static_cast<int64_t>(frozen.size());
   std::atomic<int64_t> next = 0;
-  // Each thread takes the next tensor: their sizes differ by far.
+  // Each thread takes the next tensor, because their sizes differ widely.
   at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
     for (int64_t i = next++; i < count; i = next++) {
       const Tensor host = frozen[static_cast<std::size_t>(i)].second.cpu().contiguous();

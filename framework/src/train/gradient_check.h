@@ -4,17 +4,18 @@
 #include <string>
 #include <vector>
 
-#include "peft/models/decoder.h"
+#include "peft/models/model.h"
 
 namespace peft {
 
-/// Throws ConfigError if nothing trains, std::logic_error if the optimizer does not hold each trainable tensor once.
+/// Throws ConfigError if nothing is trainable, std::logic_error unless `parameters` has each trainable tensor exactly
+/// once.
 void require_all_trained(const Model& model, const std::vector<Tensor>& parameters);
 
-/// Throws std::logic_error if the frozen base is not what `hash` was taken of.
+/// Throws std::logic_error if the frozen base no longer has `hash`.
 void require_unchanged(const Model& model, const std::string& hash);
 
-/// Watches the gradients of one step: every adapter tensor must get a finite one, no base tensor any.
+/// Checks the gradients of one step: every adapter tensor must get a finite one, and no base tensor may get any.
 class GradientCheck {
  public:
   explicit GradientCheck(const Model& model);
@@ -22,7 +23,8 @@ class GradientCheck {
   GradientCheck(const GradientCheck&) = delete;
   GradientCheck& operator=(const GradientCheck&) = delete;
   bool open() const { return open_; }
-  /// After the backward passes of a step. Throws std::logic_error with every breach; else closes the proof.
+  /// After the backward passes of a step. Throws std::logic_error with every violation; otherwise the check is
+  /// complete.
   void check();
 
  private:

@@ -2,7 +2,7 @@
 
 #include <torch/torch.h>
 
-#include "ops/kernels.h"
+#include "ops/cross_entropy.h"
 #include "ops/logit_chunks.h"
 #include "ops/recompute.h"
 #include "peft/runtime/memory.h"
@@ -24,16 +24,16 @@ Tensor to_labels(const Batch& batch, torch::Device device) {
 namespace {
 
 /// Of a head that has adapters or trains: its logits are recomputed in the backward pass.
-Tensor head_cross_entropy(const Model& model, const Tensor& rows, const Tensor& targets) {
+Tensor head_cross_entropy(const CausalLm& model, const Tensor& rows, const Tensor& targets) {
   const MemoryScope scope(MemoryComponent::logits);
   const Tensor logits = model.logits(rows);
   const auto wide = logits.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
   return at::cross_entropy_loss(logits.to(wide), targets, {}, at::Reduction::Sum);
 }
 
-Tensor cross_entropy_sum_of(const Model& model, const Tensor& hidden, const Tensor& targets) {
+Tensor cross_entropy_sum_of(const CausalLm& model, const Tensor& hidden, const Tensor& targets) {
   const Linear& head = model.lm_head();
-  if (!head.adapted() && !head.uses_copies()) return linear_cross_entropy_sum(hidden, head.frozen().weight, targets);
+  if (!head.adapted() && !head.uses_copies()) return linear_cross_entropy_sum(hidden, *head.base_weight(), targets);
   if (hidden.size(0) <= kLogitRows) return head_cross_entropy(model, hidden, targets);
   std::vector<Tensor> sums;
   for_logit_chunks(hidden.size(0), [&](int64_t first, int64_t rows) {
@@ -52,13 +52,13 @@ auto Pass::in_core(Work&& work) const {
   return core_ != nullptr ? (*core_)(work) : work();
 }
 
-Pass::Pass(const Model& model, const Batch& batch)
+Pass::Pass(const CausalLm& model, const Batch& batch)
     : Pass(model, to_packed_tokens(batch, model.device()), to_labels(batch, model.device())) {}
 
-Pass::Pass(const Model& model, PackedTokens input, Tensor labels)
+Pass::Pass(const CausalLm& model, PackedTokens input, Tensor labels)
     : model_(model), input_(std::move(input)), labels_(std::move(labels)) {}
 
-const Model::TargetRows& Pass::target_rows() const {
+const TargetRows& Pass::target_rows() const {
   const bool needs_grad = at::GradMode::is_enabled();
   if (!target_rows_ || (needs_grad && !has_grad_)) {
     target_rows_ = model_.target_rows(input_, labels_);

@@ -17,19 +17,17 @@ namespace {
 
 double seconds(std::chrono::steady_clock::duration duration) { return std::chrono::duration<double>(duration).count(); }
 
-/// A longer or shorter run may go on only from a point that it would have reached itself, and not at its own end: that
-/// has an evaluation and a line of the log that are not made afterwards.
+/// A run of another length resumes only from a state that it would have reached itself, and not from its own end, whose
+/// evaluation and log line would be missing.
 void check_schedule_unchanged(const TrainingSession& run, int64_t done, int64_t before, int64_t now,
                               int64_t evaluated_at) {
   const std::string lengths =
       "the run had " + std::to_string(before) + " steps and now has " + std::to_string(now) + ", ";
   if (done == now)
-    throw ConfigError(lengths +
-                      "where the checkpoint is: no step is left, and the adapter of this one is in its folder");
+    throw ConfigError(lengths + "which is the checkpoint's step: no step is left; its adapter is in its folder");
   if (run.scheduler.needs_evaluations() && run.options.eval_every > 0 && evaluated_at % run.options.eval_every != 0)
-    throw ConfigError(lengths + "and the schedule has followed the evaluation of the end at step " +
-                      std::to_string(evaluated_at) +
-                      ", which is none of a longer run's; go on from an earlier checkpoint");
+    throw ConfigError(lengths + "and the schedule used the final evaluation at step " + std::to_string(evaluated_at) +
+                      ", which a longer run does not have; resume from an earlier checkpoint");
   for (Adapter* adapter : run.adapters)
     if (const TrainingHooks* hooks = adapter->training_hooks(); hooks != nullptr && hooks->depends_on_total_steps())
       throw ConfigError(lengths + "on which the adapter's method depends");
@@ -37,9 +35,10 @@ void check_schedule_unchanged(const TrainingSession& run, int64_t done, int64_t 
     const double then = run.scheduler.lr(step, before, 1);
     const double would = run.scheduler.lr(step, now, 1);
     if (then != would)
-      throw ConfigError(lengths + "on which the schedule depends: step " + std::to_string(step + 1) + " had " +
-                        std::to_string(then) + " of the learning rate, and would have had " + std::to_string(would) +
-                        "; a schedule that only its beginning decides, as \"constant\", can be made longer");
+      throw ConfigError(lengths + "on which the schedule depends: the learning rate of step " +
+                        std::to_string(step + 1) + " was " + std::to_string(then) +
+                        " of the initial one and would be " + std::to_string(would) +
+                        "; only a schedule that does not depend on the length, such as \"constant\", can change it");
   }
 }
 
@@ -68,7 +67,7 @@ void Progress::step(StepReport report, std::size_t example) {
   report.seconds_left =
       seconds(now - begin_) / static_cast<double>(report.step) * static_cast<double>(total_ - report.step);
   report.memory = memory_stats(run_.model.device());
-  const MemoryMeter::Peak peak = run_.memory.peak();  // the statistics' own begins anew with each phase
+  const MemoryMeter::Peak peak = run_.memory.peak();  // the statistics reset theirs in each phase
   report.memory.peak_allocated = peak.allocated;
   report.memory.peak_reserved = peak.reserved;
   report.skipped = result_.skipped;
@@ -94,11 +93,12 @@ std::string Progress::fault(NonFiniteStep report) {
   for (TrainingCallback* callback : run_.callbacks) callback->on_nonfinite_step(report, control_);
   step_begin_ = Clock::now();
 
-  constexpr std::size_t most = 8;
+  constexpr std::size_t max_listed = 8;
   std::string text = "step " + std::to_string(report.step) + ": " + report.what + ", on ";
-  for (std::size_t i = 0; i < std::min(most, report.examples.size()); ++i)
+  for (std::size_t i = 0; i < std::min(max_listed, report.examples.size()); ++i)
     text += (i == 0 ? "" : ", ") + report.examples[i];
-  if (report.examples.size() > most) text += " and " + std::to_string(report.examples.size() - most) + " more";
+  if (report.examples.size() > max_listed)
+    text += " and " + std::to_string(report.examples.size() - max_listed) + " more";
   if (report.nonfinite == 1) return text;
   return text + "; " + std::to_string(report.nonfinite) + " steps were not finite, the first of them step " +
          std::to_string(first_fault_);

@@ -6,30 +6,31 @@
 
 namespace peft {
 
-/// The run's bookkeeping: means, rates, the best so far, and what the observers are told.
+/// The run's bookkeeping: means, throughput, the best snapshot so far, and the callbacks' reports.
 class Progress {
  public:
   Progress(const TrainingSession& run, int64_t total_steps);
   void skip() { ++result_.skipped; }
-  /// Of a step that was not taken: `report` holds step, epoch, what, examples and tokens. What to say of it.
+  /// Of a skipped step: `report` has step, epoch, what, examples and tokens. Returns a description of it.
   std::string fault(NonFiniteStep report);
-  /// `report` holds step, epoch, loss, grad_norm, tokens and supervised; the rest is filled in. `example` is one of the
-  /// run's data that the step learned from.
+  /// `report` has step, epoch, loss, grad_norm, tokens and num_target_tokens; the rest is filled in. `example`: index
+  /// of one of the step's examples.
   void step(StepReport report, std::size_t example);
-  /// The example of the last step that was finite, in this process or before.
+  /// The example of the last finite step, also of an earlier process.
   std::optional<std::size_t> learned() const { return learned_; }
   void on_evaluate(int64_t step, double epoch, double loss);
-  /// A snapshot is to be taken, behind the next step that is finite.
+  /// Requests a snapshot after the next finite step.
   void due() { due_ = true; }
   bool is_due() const { return due_; }
-  /// The one that is due is being taken: the best of them may be this one, if it was just evaluated.
+  /// The requested snapshot is being taken. It may be the best one, if it was just evaluated.
   void snapshot();
   TrainingResult result() const;
   /// A callback has asked to stop.
   bool should_stop() const { return control_.should_stop; }
 
   StateDict state_dict() const;
-  /// Throws ConfigError where the run now has another length, and would have had other rates so far or ended here.
+  /// Throws ConfigError if the run now has another length with which it would have had other learning rates so far, or
+  /// would have ended here.
   void load_state_dict(const StateDict& state);
 
  private:

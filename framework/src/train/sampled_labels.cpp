@@ -11,7 +11,7 @@ namespace peft {
 namespace {
 
 /// The batch's labels [T], each target replaced by a sample.
-Tensor sample_labels(const Model& model, const Pass& pass) {
+Tensor sample_labels(const CausalLm& model, const Pass& pass) {
   const torch::NoGradGuard no_grad;
   const Tensor& labels = pass.labels();
   const Tensor samples = at::empty_like(pass.targets());

@@ -17,7 +17,7 @@ struct NonFiniteValue {
 };
 
 struct StepResult {
-  double loss = 0;          ///< of the whole step, as the objective defines it
+  double loss = 0;          ///< of the step, as the objective defines it
   double norm = 0;          ///< of the gradients, before clipping
   bool overflowed = false;  ///< the precision's loss scale was too large: skipped
   std::optional<NonFiniteValue> fault;

@@ -15,22 +15,22 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 StepSampler::StepSampler(const Dataset& data, const TrainingOptions& options, bool packing, int64_t max_length)
     : data_(data), options_(options), packing_(packing), max_length_(max_length) {
-  if (data.examples.empty()) throw InputError("the training data holds no example");
+  if (data.examples.empty()) throw InputError("the training data has no examples");
   if (options.max_steps) {
     total_ = *options.max_steps;
     return;
   }
-  // Packing makes another number of batches of each epoch's order.
-  const auto whole = static_cast<int64_t>(std::floor(options.epochs));
-  const double part = options.epochs - static_cast<double>(whole);
-  for (int64_t epoch = 0; epoch <= whole; ++epoch) {
-    if (epoch == whole && part <= 0) break;
+  // With packing the number of batches depends on the epoch's order.
+  const auto full_epochs = static_cast<int64_t>(std::floor(options.epochs));
+  const double fraction = options.epochs - static_cast<double>(full_epochs);
+  for (int64_t epoch = 0; epoch <= full_epochs; ++epoch) {
+    if (epoch == full_epochs && fraction <= 0) break;
     const auto batches = packing ? static_cast<int64_t>(epoch_batches(data, options.batch_size, true, max_length,
                                                                       static_cast<uint64_t>(options.seed), epoch)
                                                             .size())
                                  : ceil_div(static_cast<int64_t>(data.examples.size()), options.batch_size);
     const int64_t steps = ceil_div(batches, options.gradient_accumulation_steps);
-    total_ += epoch < whole ? steps : static_cast<int64_t>(std::ceil(part * static_cast<double>(steps)));
+    total_ += epoch < full_epochs ? steps : static_cast<int64_t>(std::ceil(fraction * static_cast<double>(steps)));
   }
 }
 
@@ -55,7 +55,7 @@ void StepSampler::load_state_dict(const StateDict& state) {
   at_ = 0;
   if (epoch > 0) begin_epoch();
   if (epoch < 0 || batch < 0 || batch > static_cast<int64_t>(batches_.size()))
-    throw InputError("the checkpoint's position lies outside the data");
+    throw InputError("the checkpoint's position is outside the data");
   at_ = static_cast<std::size_t>(batch);
 }
 

@@ -1,4 +1,4 @@
-// The training loop. It reads from top to bottom; what it calls is in the files beside it.
+// The training loop, top to bottom. The functions that it calls are in the other files of this folder.
 #include "peft/train/train.h"
 
 #include <torch/torch.h>
@@ -47,7 +47,7 @@ std::vector<StatefulComponent> components_of(TrainingSession& run, StepSampler& 
           random_component(run.model.device()),  optional_component("objective", run.objective)};
 }
 
-/// Tells of a step that was not taken. Throws DivergedError where there were too many, or none can be taken any more.
+/// Reports a skipped step. Throws DivergedError if there were too many, or if no further step can be finite.
 void handle_nonfinite_step(TrainingSession& run, Progress& progress, const NonFiniteValue& fault,
                            const StepSampler::Step& plan, int64_t step, int64_t tokens) {
   NonFiniteStep report;
@@ -56,26 +56,25 @@ void handle_nonfinite_step(TrainingSession& run, Progress& progress, const NonFi
     if (!fault.micro_batch || *fault.micro_batch == i)
       for (const std::size_t example : plan.batches[i])
         report.examples.push_back(run.data.source(run.data.examples[example]));
-  const std::string told = progress.fault(report);
+  const std::string text = progress.fault(report);
   if (const std::string names = not_finite(run.optimizer.groups()); !names.empty())
-    throw DivergedError(told + "; the steps before left NaN or infinity in " + names + kAdvice);
+    throw DivergedError(text + "; earlier steps left NaN or infinity in " + names + kAdvice);
   if (progress.result().nonfinite > run.options.max_nonfinite_steps)
-    throw DivergedError(told + "; training.max_nonfinite_steps is " + std::to_string(run.options.max_nonfinite_steps) +
+    throw DivergedError(text + "; training.max_nonfinite_steps is " + std::to_string(run.options.max_nonfinite_steps) +
                         kAdvice);
 }
 
-/// Nothing that diverged is saved or left: throws DivergedError where what trains, or what the optimizer keeps, is not
-/// finite.
-void require_finite(const TrainingSession& run, const StateDict& kept, int64_t step) {
+/// Nothing that diverged is saved: throws DivergedError if a trained parameter or a tensor of `state` is not finite.
+void require_finite(const TrainingSession& run, const StateDict& state, int64_t step) {
   std::string names = not_finite(run.optimizer.groups());
-  for (const auto& [name, tensor] : kept)
+  for (const auto& [name, tensor] : state)
     if (!all_finite(tensor)) names += (names.empty() ? "'" : ", '") + printable(name) + "'";
   if (!names.empty())
     throw DivergedError("step " + std::to_string(step) + " left NaN or infinity in " + names + kAdvice);
 }
 
-/// The last step of all is followed by none that would show what it did: an example that could be learned from before
-/// must still have a finite loss.
+/// No later step shows whether the last one diverged, so an example of the last finite step must still have a finite
+/// loss.
 void check_final_step(TrainingSession& run, std::optional<std::size_t> learned, int64_t step) {
   require_finite(run, {}, step);
   if (!learned) return;
@@ -88,14 +87,14 @@ void check_final_step(TrainingSession& run, std::optional<std::size_t> learned, 
                         " is " + text_of(loss) + kAdvice);
 }
 
-/// As long as it lives, the parameters hold what is to be evaluated and saved.
+/// While it lives, the parameters have the values to evaluate and save.
 class EvalWeights {
  public:
   explicit EvalWeights(Optimizer& optimizer) : optimizer_(optimizer) { optimizer.eval(); }
   ~EvalWeights() {
     try {
       if (!done_) optimizer_.train();
-    } catch (...) {  // what ended the scope is on its way
+    } catch (...) {  // the exception that ended the scope is more important
     }
   }
   void done() {
@@ -150,7 +149,7 @@ TrainingResult train(TrainingSession& run) {
   if (options.profile) profile.emplace();
   bool stopped = false;
   for (int64_t step = done + 1; step <= total && !stopped; ++step) {
-    if (profile && step == done + 2) profile->reset();  // the first step takes its memory besides
+    if (profile && step == done + 2) profile->reset();  // the first step also allocates memory
     const StepSampler::Step plan = steps.next();
     std::vector<Batch> batches;
     for (const auto& examples : plan.batches) batches.push_back(make_batch(data, examples));
@@ -184,11 +183,11 @@ TrainingResult train(TrainingSession& run) {
       stopped = !last && progress.should_stop();
     }
     if (last) check_final_step(run, progress.learned(), step);
-    // Behind a step that was not finite a checkpoint waits for one that is, unless there will be none.
+    // After a non-finite step the checkpoint waits for a finite one, unless this is the last step.
     const bool saves = progress.is_due() && (!outcome.fault || last);
     if (saves || stopped) {
       memory.phase(MemoryPhase::save);
-      if (saves) progress.snapshot();  // a run that was never stopped would not have had the others
+      if (saves) progress.snapshot();  // a run that is not stopped takes no others
       Snapshot snapshot{step, states_of(components), progress.result().best, !outcome.fault && !outcome.overflowed};
       require_finite(run, snapshot.states.at("optimizer"), step);
       save(snapshot);

@@ -1,8 +1,9 @@
 // AdaLoRA: Adaptive Budget Allocation (Zhang et al. 2023, arXiv 2303.10512): ΔW = s · B·diag(E)·A, like a singular
-// value decomposition, whose ranks move to where they count while it trains.
+// value decomposition; training moves ranks to the updates where they matter most.
 #include <peft/adapters/factored_layer.h>
 #include <peft/adapters/init.h>
 #include <peft/adapters/targeted_adapter.h>
+#include <peft/adapters/training_hooks.h>
 #include <peft/base/error.h>
 #include <peft/plugin.h>
 #include <torch/torch.h>
@@ -16,7 +17,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's AdaLoraConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's AdaLoraConfig.
 struct AdaLoraOptions {
   adalora::Schedule schedule;
   double lora_alpha = 8;
@@ -30,34 +31,35 @@ struct AdaLoraOptions {
 
 void read_schedule(peft::Options& in, AdaLoraOptions& o) {
   adalora::Schedule& s = o.schedule;
-  in.get("init_r", s.init_r, "rank of each update at first").in_size_limit(s.init_r);
-  in.get("target_r", s.target_r, "mean rank of the updates at the end")
+  in.get("init_r", s.init_r, "initial rank of each update").in_size_limit(s.init_r);
+  in.get("target_r", s.target_r, "mean final rank of the updates")
       .require(s.target_r > 0 && s.target_r <= s.init_r, "must be positive and at most init_r");
-  in.get("tinit", s.tinit, "steps before ranks are reduced").require(s.tinit >= 0, "must not be negative");
-  in.get("tfinal", s.tfinal, "steps after ranks are settled").require(s.tfinal >= 0, "must not be negative");
-  in.get("deltaT", s.deltaT, "steps between two allocations").require(s.deltaT > 0, "must be positive");
+  in.get("tinit", s.tinit, "steps before the first reduction of ranks").require(s.tinit >= 0, "must not be negative");
+  in.get("tfinal", s.tfinal, "steps with the final ranks").require(s.tfinal >= 0, "must not be negative");
+  in.get("deltaT", s.deltaT, "steps between allocations").require(s.deltaT > 0, "must be positive");
   for (auto [key, beta] : {std::pair("beta1", &s.beta1), std::pair("beta2", &s.beta2)})
-    in.get(key, *beta, beta == &s.beta1 ? "smoothing of importance" : "smoothing of its uncertainty")
+    in.get(key, *beta, beta == &s.beta1 ? "smoothing of the importance" : "smoothing of its uncertainty")
         .require(*beta > 0 && *beta < 1, "must be between 0 and 1");
-  in.get("total_step", o.total_step, "steps that the schedule is made for; absent: the run's");
+  in.get("total_step", o.total_step, "steps of the schedule; default: those of the run");
   if (o.total_step)
-    if (const std::string wrong = s.unsuited(*o.total_step); !wrong.empty())
-      in.error("total_step", "is too small: " + wrong);
+    if (const std::string problem = s.schedule_error(*o.total_step); !problem.empty())
+      in.error("total_step", "is too small: " + problem);
 }
 
 AdaLoraOptions read(peft::Options& in) {
   AdaLoraOptions o;
   read_schedule(in, o);
-  in.get("orth_reg_weight", o.orth_reg_weight, "weight in the loss of how far A and B are from orthogonal")
+  in.get("orth_reg_weight", o.orth_reg_weight, "weight in the loss of the orthogonality penalty of A and B")
       .require(o.orth_reg_weight >= 0, "must not be negative");
   in.get("lora_alpha", o.lora_alpha, "the update is scaled by lora_alpha / init_r")
       .require(o.lora_alpha > 0, "must be positive");
-  in.get("lora_dropout", o.lora_dropout, "probability of dropping an element of the update's input while training")
+  in.get("lora_dropout", o.lora_dropout, "dropout probability of the update's input in training")
       .require(o.lora_dropout >= 0 && o.lora_dropout < 1, "must be at least 0 and below 1");
   int64_t r = 8;
-  in.get("r", r, "not used, as in PEFT").require(r == 8, "is not used: give init_r and target_r");
+  in.get("r", r, "not used, as in HF PEFT").require(r == 8, "is not used: give init_r and target_r");
   peft::read_targets(in, o.targets);
-  in.get("rank_pattern", o.rank_pattern, "of a trained adapter: which of the init_r triplets each update keeps");
+  in.get("rank_pattern", o.rank_pattern,
+         "of a trained adapter: for each update, which of its init_r triplets are kept");
   in.get("init_lora_weights", o.init_lora_weights, "true: A and B normal, E zero; false: all normal, for tests");
   return o;
 }
@@ -73,11 +75,13 @@ class AdaLoraLayer final : public peft::FactoredLayer {
                                                           : peft::init::normal({rank, 1}, 1, tensor_options));
   }
   adalora::Triplets triplets() const { return {A_, B_, E_}; }
-  /// Which triplets an allocation has left, [r]; undefined: all. An optimizer that evaluates a mean of its steps has
-  /// others in it, too.
-  void keep(const Tensor& mask) { mask_ = mask; }
-  /// ‖A·Aᵀ − 1‖ + ‖Bᵀ·B − 1‖, Frobenius.
-  Tensor skewness() const { return away(at::mm(A_, A_.t())) + away(at::mm(B_.t(), B_)); }
+  /// The triplets that evaluation uses, [r] bool; undefined: all. It matters for optimizers that evaluate with averaged
+  /// weights, in which dropped triplets are not zero.
+  void set_mask(const Tensor& mask) { mask_ = mask; }
+  /// ‖A·Aᵀ − I‖ + ‖Bᵀ·B − I‖, Frobenius norms.
+  Tensor orthogonality_penalty() const {
+    return distance_from_identity(at::mm(A_, A_.t())) + distance_from_identity(at::mm(B_.t(), B_));
+  }
 
  protected:
   peft::LowRank factors() const override {
@@ -85,25 +89,26 @@ class AdaLoraLayer final : public peft::FactoredLayer {
   }
 
  private:
-  static Tensor away(const Tensor& square) { return (square - torch::eye(square.size(0), square.options())).norm(); }
+  static Tensor distance_from_identity(const Tensor& M) { return (M - torch::eye(M.size(0), M.options())).norm(); }
   double scale_;
   Tensor A_, B_, E_;  // [r, in], [out, r], [r, 1]
   Tensor mask_;
 };
 
-class AdaLora final : public peft::TargetedAdapter {
+class AdaLora final : public peft::TargetedAdapter, public peft::TrainingHooks {
  public:
   explicit AdaLora(AdaLoraOptions options)
       : TargetedAdapter("ADALORA", options.targets, options.init_lora_weights), options_(std::move(options)) {}
-  Tensor auxiliary_loss() const override;
-  void attach(peft::Model& model, torch::Dtype dtype) override;
-  void after_step(const peft::TrainStep& position) override;
-  bool depends_on_total_steps() const override { return !options_.total_step && options_.rank_pattern.empty(); }
-  peft::StateDict state_dict() const override;
-  void load_state_dict(const peft::StateDict& state) override { saved_ = state; }
-  peft::StateDict to_hf(const peft::Model& model) const override;
+  peft::TrainingHooks* training_hooks() noexcept override { return this; }
 
  protected:
+  void do_attach(peft::Model& model, torch::Dtype dtype) override;
+  Tensor do_auxiliary_loss() const override;
+  void do_after_step(const peft::TrainStep& step) override;
+  bool do_depends_on_total_steps() const override { return !options_.total_step && options_.rank_pattern.empty(); }
+  peft::StateDict do_state_dict() const override;
+  void do_load_state_dict(const peft::StateDict& state) override { loaded_state_ = state; }
+  peft::StateDict do_to_hf(const peft::Model& model) const override;
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override;
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t index,
                                                  const at::TensorOptions& tensor_options) override;
@@ -111,25 +116,26 @@ class AdaLora final : public peft::TargetedAdapter {
 
  private:
   peft::BoolListMap pattern() const;
-  void begin_budget();
-  void keep_masks();
+  void make_budget();
+  void update_masks();
   AdaLoraOptions options_;
   std::vector<std::string> paths_;
   std::vector<std::shared_ptr<AdaLoraLayer>> layers_;
   std::optional<adalora::Budget> budget_;
-  int64_t run_ = 0;        // steps of the run, once it is known
-  peft::StateDict saved_;  // of a checkpoint, until there are layers
+  int64_t total_steps_ = 0;       // of the run; 0 before the first step
+  peft::StateDict loaded_state_;  // a checkpoint's, until attach
 };
 
 std::string key_of(const std::string& path) { return path + ".lora_E"; }
 
-/// With a pattern, which must tell of just these modules, ranks are settled.
+/// With a rank_pattern, which must list exactly these modules, the ranks are final.
 void AdaLora::prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) {
   for (const peft::Site* site : sites) paths_.push_back(site->path());
   if (options_.rank_pattern.empty()) return;
   for (const auto& [key, mask] : options_.rank_pattern)
     if (std::none_of(paths_.begin(), paths_.end(), [&](const std::string& path) { return key_of(path) == key; }))
-      throw peft::ConfigError("[adapter] rank_pattern: '" + peft::printable(key) + "' is of no adapted module");
+      throw peft::ConfigError("[adapter] rank_pattern: '" + peft::printable(key) +
+                              "' does not belong to an adapted module");
   for (const std::string& path : paths_) {
     const auto mask = options_.rank_pattern.find(key_of(path));
     if (mask == options_.rank_pattern.end() || std::ssize(mask->second) != options_.schedule.init_r)
@@ -146,67 +152,69 @@ std::shared_ptr<peft::AdapterLayer> AdaLora::make_layer(const peft::Linear& site
   return layers_.emplace_back(std::make_shared<AdaLoraLayer>(site, rank, options_, tensor_options));
 }
 
-Tensor AdaLora::auxiliary_loss() const {
+Tensor AdaLora::do_auxiliary_loss() const {
   if (options_.orth_reg_weight == 0) return {};
   Tensor sum;
-  for (const auto& layer : layers_) sum = sum.defined() ? sum + layer->skewness() : layer->skewness();
+  for (const auto& layer : layers_)
+    sum = sum.defined() ? sum + layer->orthogonality_penalty() : layer->orthogonality_penalty();
   return sum * (options_.orth_reg_weight / static_cast<double>(2 * layers_.size()));
 }
 
-void AdaLora::begin_budget() {
+void AdaLora::make_budget() {
   std::vector<adalora::Triplets> updates;
   for (const auto& layer : layers_) updates.push_back(layer->triplets());
   budget_.emplace(options_.schedule, std::move(updates));
 }
 
-void AdaLora::keep_masks() {
+void AdaLora::update_masks() {
   const auto& masks = budget_->masks();
-  for (std::size_t i = 0; i < layers_.size(); ++i) layers_[i]->keep(masks.empty() ? Tensor() : masks[i]);
+  for (std::size_t i = 0; i < layers_.size(); ++i) layers_[i]->set_mask(masks.empty() ? Tensor() : masks[i]);
 }
 
-constexpr const char* kRun = "run";
+constexpr const char* kTotalSteps = "run";
 
-peft::StateDict AdaLora::state_dict() const {
+peft::StateDict AdaLora::do_state_dict() const {
   if (!budget_) return {};
   peft::StateDict state = budget_->state_dict();
-  state[kRun] = torch::tensor(run_, torch::kLong);
+  state[kTotalSteps] = torch::tensor(total_steps_, torch::kLong);
   return state;
 }
 
-void AdaLora::attach(peft::Model& model, torch::Dtype dtype) {
-  TargetedAdapter::attach(model, dtype);
-  if (saved_.empty()) return;
-  const auto run = saved_.extract(kRun);
-  if (!run || run.mapped().numel() != 1)
-    throw peft::InputError("adalora: the saved state does not tell the run's steps");
-  begin_budget();
-  budget_->load(saved_);
-  keep_masks();
-  run_ = run.mapped().item<int64_t>();
-  saved_.clear();
+void AdaLora::do_attach(peft::Model& model, torch::Dtype dtype) {
+  TargetedAdapter::do_attach(model, dtype);
+  if (loaded_state_.empty()) return;
+  const auto total_steps = loaded_state_.extract(kTotalSteps);
+  if (!total_steps || total_steps.mapped().numel() != 1)
+    throw peft::InputError("adalora: the saved state lacks the run's number of steps");
+  make_budget();
+  budget_->load_state_dict(loaded_state_);
+  update_masks();
+  total_steps_ = total_steps.mapped().item<int64_t>();
+  loaded_state_.clear();
 }
 
-void AdaLora::after_step(const peft::TrainStep& position) {
+void AdaLora::do_after_step(const peft::TrainStep& step) {
   if (!options_.rank_pattern.empty()) return;
-  run_ = options_.total_step.value_or(position.total);
+  total_steps_ = options_.total_step.value_or(step.total_steps);
   if (!budget_) {
-    if (const std::string wrong = options_.schedule.unsuited(run_); !wrong.empty())
-      throw peft::ConfigError("[adapter] total_step: " + wrong);
-    begin_budget();
+    if (const std::string problem = options_.schedule.schedule_error(total_steps_); !problem.empty())
+      throw peft::ConfigError("[adapter] total_step: " + problem);
+    make_budget();
   }
-  budget_->after_step(position.step, run_);
-  keep_masks();
+  budget_->after_step(step.step, total_steps_);
+  update_masks();
 }
 
-/// What the budget has left: the other triplets count as zero.
-peft::StateDict AdaLora::to_hf(const peft::Model& model) const {
-  peft::StateDict state = TargetedAdapter::to_hf(model);
+/// Only the triplets that the budget keeps; the others are zero.
+peft::StateDict AdaLora::do_to_hf(const peft::Model& model) const {
+  peft::StateDict state = TargetedAdapter::do_to_hf(model);
   if (!budget_ || budget_->masks().empty()) return state;
   for (std::size_t i = 0; i < paths_.size(); ++i) {
-    const std::string prefix = "base_model.model." + paths_[i] + ".";
     const Tensor kept = budget_->masks()[i].nonzero().flatten();
-    for (const auto& [name, dim] : {std::pair("lora_A", 0), std::pair("lora_B", 1), std::pair("lora_E", 0)})
-      state[prefix + name] = state.at(prefix + name).index_select(dim, kept);
+    for (const auto& [name, dim] : {std::pair("lora_A", 0), std::pair("lora_B", 1), std::pair("lora_E", 0)}) {
+      Tensor& tensor = state.at(peft::hf_key(paths_[i], name));
+      tensor = tensor.index_select(dim, kept);
+    }
   }
   return state;
 }
@@ -245,13 +253,13 @@ void AdaLora::write_config(nlohmann::ordered_json& config) const {
   config["lora_dropout"] = options_.lora_dropout;
   config["orth_reg_weight"] = options_.orth_reg_weight;
   config["rank_pattern"] = nullptr;
-  if (const peft::BoolListMap kept = pattern(); !kept.empty()) config["rank_pattern"] = json(kept);
+  if (const peft::BoolListMap masks = pattern(); !masks.empty()) config["rank_pattern"] = json(masks);
   config["target_r"] = target_r;
   config["tfinal"] = tfinal;
   config["tinit"] = tinit;
-  // PEFT loads no config without it, nor one that is too small: before a run tells, the smallest that will do.
-  const int64_t least = std::max<int64_t>(tinit, 1) + tfinal + 1;
-  config["total_step"] = options_.total_step.value_or(run_ > 0 ? run_ : least);
+  // HF PEFT refuses a config without it or with too small a value: before the first step, use the smallest valid one.
+  const int64_t min_steps = std::max<int64_t>(tinit, 1) + tfinal + 1;
+  config["total_step"] = options_.total_step.value_or(total_steps_ > 0 ? total_steps_ : min_steps);
 }
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) { return std::make_unique<AdaLora>(read(in)); }

@@ -8,7 +8,7 @@
 
 namespace adalora {
 
-/// HF PEFT's names. Steps are optimizer steps, from 1.
+/// The schedule of ranks, with HF PEFT's names. Steps are optimizer steps, from 1.
 struct Schedule {
   int64_t init_r = 12;
   int64_t target_r = 8;
@@ -17,26 +17,26 @@ struct Schedule {
   int64_t deltaT = 1;
   double beta1 = 0.85, beta2 = 0.85;
 
-  /// What is wrong with a run of `total` steps, or "".
-  std::string unsuited(int64_t total) const;
+  /// Why a run of `total_steps` is too short; "" if it is not.
+  std::string schedule_error(int64_t total_steps) const;
 };
 
-/// What one update ΔW = s · B·diag(E)·A trains.
+/// The trainable parameters of one update ΔW = s · B·diag(E)·A.
 struct Triplets {
   torch::Tensor A, B, E;  ///< [r, in], [out, r], [r, 1]
 };
 
-/// PEFT's RankAllocator: which triplets (a row of A, a column of B, a value of E) of all updates together are worth
-/// keeping, by their smoothed |p · gradient| (Zhang et al. 2023, section 3.2).
+/// HF PEFT's RankAllocator: keeps the most important triplets (a row of A, a column of B, a value of E) of all updates,
+/// by their smoothed |p · gradient| (Zhang et al. 2023, section 3.2).
 class Budget {
  public:
   Budget(Schedule schedule, std::vector<Triplets> updates);
-  /// After the optimizer's step, with the gradients still there: zeroes the E of the least important triplets where
-  /// this step is one for it.
-  void after_step(int64_t step, int64_t total);
-  /// By update, which triplets are kept, [r] bool; empty before the first allocation.
+  /// Call after the optimizer's step, while gradients exist. At allocation steps, zeroes the E of the least important
+  /// triplets.
+  void after_step(int64_t step, int64_t total_steps);
+  /// Per update, the triplets that are kept, [r] bool; empty before the first allocation.
   const std::vector<torch::Tensor>& masks() const { return masks_; }
-  /// Importances, masks and whether they are settled; and back. Throws InputError for those of other updates.
+  /// Importances, masks, and whether the ranks are final. Throws InputError for a state of other updates.
   peft::StateDict state_dict() const;
   void load_state_dict(const peft::StateDict& state);
 
@@ -44,15 +44,15 @@ class Budget {
   struct Importance {
     torch::Tensor sensitivity, uncertainty;
   };
-  void watch();
-  void allocate(int64_t kept);
-  void apply() const;
+  void update_importance();
+  void allocate(int64_t num_kept);
+  void apply_masks() const;
   torch::Tensor score(std::size_t update) const;
   Schedule schedule_;
   std::vector<Triplets> updates_;
   std::vector<std::array<Importance, 3>> importance_;  // of A, B, E
   std::vector<torch::Tensor> masks_;
-  bool settled_ = false;
+  bool is_final_ = false;
 };
 
 }  // namespace adalora

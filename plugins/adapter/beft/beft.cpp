@@ -1,5 +1,4 @@
-// BEFT: Bias-Efficient Fine-Tuning (arXiv 2509.15974): what trains is a bias that is added to the chosen layers'
-// output.
+// BEFT: Bias-Efficient Fine-Tuning (arXiv 2509.15974): a trainable bias is added to the output of each target module.
 #include <peft/adapters/init.h>
 #include <peft/adapters/targeted_adapter.h>
 #include <peft/plugin.h>
@@ -10,7 +9,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's BeftConfig: its names, and its defaults for Llama.
+/// The options of HF PEFT's BeftConfig, with its defaults for Llama.
 struct BeftOptions {
   bool init_weights = true;
   peft::Targets targets{
@@ -37,8 +36,8 @@ class BeftLayer final : public peft::AdapterLayer {
   }
   bool merge_into(peft::WeightAndBias& weights) const override {
     const torch::NoGradGuard no_grad;
-    const Tensor own = bias_.flatten().to(weights.weight.scalar_type());
-    weights.bias = weights.bias.defined() ? weights.bias + own : own.clone();
+    const Tensor bias = bias_.flatten().to(weights.weight.scalar_type());
+    weights.bias = weights.bias.defined() ? weights.bias + bias : bias.clone();
     return true;
   }
 

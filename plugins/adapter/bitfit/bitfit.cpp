@@ -1,7 +1,7 @@
-// BitFit: train the biases alone (Ben Zaken et al. 2021, arXiv 2106.10199).
+// BitFit: train only the biases (Ben Zaken et al. 2021, arXiv 2106.10199).
 #include <peft/adapters/targeted_adapter.h>
 #include <peft/base/error.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/plugin.h>
 #include <peft/runtime/memory.h>
 
@@ -13,27 +13,28 @@ struct BitFitOptions {
   peft::Targets targets{.target_modules = std::string(".*"), .sites = peft::Targets::Sites::all};
 };
 
-/// No layers: trained copies stand in the frozen biases' place.
-class BitFit final : public peft::Adapter {
+/// Adds no layers: trainable copies replace the frozen biases.
+class BitFit final : public peft::Adapter, public peft::HfFormat {
  public:
-  explicit BitFit(BitFitOptions options) : options_(std::move(options)) {}
+  explicit BitFit(BitFitOptions options) : HfFormat(this), options_(std::move(options)) {}
+  const peft::HfFormat& hf_format() const noexcept override { return *this; }
 
-  void attach(peft::Model& model, torch::Dtype dtype) override {
+ protected:
+  void do_attach(peft::Model& model, torch::Dtype dtype) override {
     const peft::MemoryScope scope(peft::MemoryComponent::adapter);
     bool any = false;
     for (peft::Site* site : peft::select_sites(model, options_.targets)) {
-      if (!site->frozen().bias.defined()) continue;
+      if (!site->base_bias().defined()) continue;
       make_trainable(*site, "bias", dtype);
       any = true;
     }
     if (!any)
       throw peft::ConfigError(
-          "[adapter] target_modules: no module among them has a bias, so there is nothing to train; "
-          "'beft' adds biases to modules that have none");
+          "[adapter] target_modules: none of the modules has a bias to train; use 'beft', which adds biases");
     train_modules_to_save(peft::sites_to_save(model, options_.targets), dtype);
   }
 
-  nlohmann::ordered_json hf_config(const peft::Model& model) const override {
+  nlohmann::ordered_json do_config(const peft::Model& model) const override {
     nlohmann::ordered_json config = peft::common_config("BITFIT");
     peft::write_targets(model, options_.targets, config);
     return peft::sorted_config(config);

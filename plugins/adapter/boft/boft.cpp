@@ -1,5 +1,5 @@
 // BOFT: Parameter-Efficient Orthogonal Finetuning via Butterfly Factorization (Liu et al. 2023, arXiv 2311.06243): the
-// input is rotated by a product of block-diagonal rotations, each in another order of the features.
+// input is rotated by a product of block-diagonal rotations, each in a different order of the features.
 #include <peft/adapters/init.h>
 #include <peft/adapters/targeted_adapter.h>
 #include <peft/base/error.h>
@@ -12,7 +12,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's BOFTConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's BOFTConfig.
 struct BoftOptions {
   int64_t boft_block_size = 4;
   int64_t boft_block_num = 0;
@@ -23,23 +23,24 @@ struct BoftOptions {
 
 BoftOptions read(peft::Options& in) {
   BoftOptions o;
-  in.get("boft_block_size", o.boft_block_size, "features that a block rotates; 0: boft_block_num counts")
+  in.get("boft_block_size", o.boft_block_size, "features per block; 0: given by boft_block_num")
       .require(o.boft_block_size >= 0, "must not be negative");
-  in.get("boft_block_num", o.boft_block_num, "blocks of each factor; 0: boft_block_size counts")
+  in.get("boft_block_num", o.boft_block_num, "blocks per factor; 0: given by boft_block_size")
       .require(o.boft_block_num >= 0, "must not be negative")
-      .require((o.boft_block_num == 0) != (o.boft_block_size == 0), "or boft_block_size: just one of them must be 0");
+      .require((o.boft_block_num == 0) != (o.boft_block_size == 0),
+               "and boft_block_size: exactly one of them must be 0");
   in.get("boft_n_butterfly_factor", o.boft_n_butterfly_factor,
-         "rotations one after the other, each mixing twice as many features as the one before")
+         "number of rotations, each mixing twice as many features as the one before")
       .require(o.boft_n_butterfly_factor > 0 && o.boft_n_butterfly_factor < 32, "must be between 1 and 31");
   double dropout = 0;
-  in.get("boft_dropout", dropout, "0: not supported").require(dropout == 0, "is not supported here: must be 0");
+  in.get("boft_dropout", dropout, "not supported, must be 0").require(dropout == 0, "is not supported here: must be 0");
   peft::read_targets(in, o.targets);
-  in.get("init_weights", o.init_weights, "true: no rotation at first; false: small random ones, for tests");
+  in.get("init_weights", o.init_weights, "true: no rotation; false: small random rotations, for tests");
   return o;
 }
 
-/// PEFT's block_butterfly_perm: within each group of `size` · 2^`factor` features, half blocks in even places first,
-/// then those in odd ones.
+/// HF PEFT's block_butterfly_perm: within each group of `size` · 2^`factor` features, first the half blocks at even
+/// positions, then those at odd ones.
 Tensor butterfly(int64_t features, int64_t size, int64_t factor) {
   const Tensor order = torch::arange(features, torch::kLong);
   if (factor == 0) return order;
@@ -59,13 +60,13 @@ class BoftLayer final : public peft::AdapterLayer {
                                                      : 1 + peft::init::normal(outputs, 0.1, tensor_options));
     for (int64_t factor = 0; factor < factors; ++factor) {
       order_.push_back(butterfly(in, block, factor).to(tensor_options.device()));
-      back_.push_back(order_.back().argsort());
+      inverse_order_.push_back(order_.back().argsort());
     }
   }
   Tensor forward(const Tensor& x, const peft::Next& next) override {
     const Tensor y = next(rotated(x)), s = s_.flatten().to(y.scalar_type());
     const auto copy = site_.copies().find("bias");
-    const Tensor bias = copy == site_.copies().end() ? site_.frozen().bias : copy->second;
+    const Tensor bias = copy == site_.copies().end() ? site_.base_bias() : copy->second;
     return bias.defined() ? y * s + bias.to(y.scalar_type()) * (1 - s) : y * s;
   }
   /// (x·T)·Wᵀ = x·(W·Tᵀ)ᵀ, with T the rotation of each feature.
@@ -77,24 +78,24 @@ class BoftLayer final : public peft::AdapterLayer {
   }
 
  private:
-  /// The last factor comes first, as in PEFT.
+  /// Applies the last factor first, as HF PEFT does.
   Tensor rotated(Tensor x) const {
     const Tensor R = rotations().to(x.scalar_type());
     for (std::size_t factor = order_.size(); factor-- > 0;) {
-      const Tensor blocks = x.index_select(-1, back_[factor]).unflatten(-1, {R.size(1), R.size(2)});
-      const Tensor turned = at::einsum("...nk,nkc->...nc", {blocks, R[static_cast<int64_t>(factor)]});
-      x = turned.flatten(-2).index_select(-1, order_[factor]);
+      const Tensor blocks = x.index_select(-1, inverse_order_[factor]).unflatten(-1, {R.size(1), R.size(2)});
+      const Tensor rotated = at::einsum("...nk,nkc->...nc", {blocks, R[static_cast<int64_t>(factor)]});
+      x = rotated.flatten(-2).index_select(-1, order_[factor]);
     }
     return x;
   }
   /// Cayley's transform of the skew part Q of each block: (I + Q)⁻¹(I − Q), [factors, blocks, size, size].
   Tensor rotations() const {
-    const Tensor Q = (R_ - R_.transpose(2, 3)) / 2, one = torch::eye(R_.size(3), R_.options());
-    return at::linalg_solve(one + Q, one - Q, /*left=*/false);
+    const Tensor Q = (R_ - R_.transpose(2, 3)) / 2, I = torch::eye(R_.size(3), R_.options());
+    return at::linalg_solve(I + Q, I - Q, /*left=*/false);
   }
   const peft::Linear& site_;
-  Tensor R_, s_;                      // [factors, blocks, size, size], [out, 1]
-  std::vector<Tensor> order_, back_;  // of each factor: the order its result is put in, and the way back, [in]
+  Tensor R_, s_;                               // [factors, blocks, size, size], [out, 1]
+  std::vector<Tensor> order_, inverse_order_;  // per factor: permutation of its result and the inverse, [in]
 };
 
 class Boft final : public peft::TargetedAdapter {
@@ -122,8 +123,8 @@ class Boft final : public peft::TargetedAdapter {
   BoftOptions options_;
 };
 
-/// The features of one block. Throws ConfigError where blocks, or the groups that the factors mix, do not come out
-/// even.
+/// The number of features per block. Throws ConfigError if blocks, or the groups that the factors mix, do not divide
+/// the inputs.
 int64_t Boft::block_of(const peft::Linear& site) const {
   const int64_t in = site.in_features(), factors = options_.boft_n_butterfly_factor;
   const std::string where = " the " + std::to_string(in) + " inputs of '" + peft::printable(site.path()) + "'";
@@ -136,8 +137,7 @@ int64_t Boft::block_of(const peft::Linear& site) const {
   if (factors > 1 && (block % 2 != 0 || in / block % (int64_t{1} << (factors - 1)) != 0))
     throw peft::ConfigError("[adapter] boft_n_butterfly_factor: " + std::to_string(factors) +
                             " needs blocks of even size, in a multiple of 2^" + std::to_string(factors - 1) + "; " +
-                            std::to_string(in / block) + " blocks of " + std::to_string(block) + " do not suit" +
-                            where);
+                            std::to_string(in / block) + " blocks of " + std::to_string(block) + " do not fit" + where);
   return block;
 }
 

@@ -1,8 +1,8 @@
-// Bottleneck adapters: a small network after, or beside, the attention and the MLP of each layer (Houlsby et al. 2019,
-// arXiv 1902.00751; Pfeiffer et al. 2021, arXiv 2005.00247; He et al. 2022, arXiv 2110.04366).
+// Bottleneck adapters: a small network after the attention and the MLP of each layer, or parallel to the MLP (Houlsby
+// et al. 2019, arXiv 1902.00751; Pfeiffer et al. 2021, arXiv 2005.00247; He et al. 2022, arXiv 2110.04366).
 #include <peft/adapters/init.h>
 #include <peft/adapters/targeted_adapter.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/plugin.h>
 #include <peft/runtime/memory.h>
 
@@ -24,7 +24,7 @@ using Activation = Tensor (*)(const Tensor&);
 const std::map<std::string, Activation> activations = {
     {"gelu", gelu}, {"linear", identity}, {"relu", relu}, {"swish", silu}, {"tanh", tanh}};
 
-/// Names of the `adapters` library where it has them.
+/// Named as in the `adapters` library.
 struct BottleneckOptions {
   std::string variant = "pfeiffer";
   double reduction_factor = 16;
@@ -44,22 +44,23 @@ struct BottleneckOptions {
 BottleneckOptions read(peft::Options& in) {
   BottleneckOptions o;
   in.get("variant", o.variant,
-         "\"houlsby\": after attention and MLP; \"pfeiffer\": after the MLP; \"parallel\": beside the MLP")
+         "\"houlsby\": after attention and MLP; \"pfeiffer\": after the MLP; \"parallel\": parallel to the MLP")
       .require(o.variant == "houlsby" || o.variant == "pfeiffer" || o.variant == "parallel",
                "must be \"houlsby\", \"pfeiffer\" or \"parallel\"");
   in.get("reduction_factor", o.reduction_factor,
          "the bottleneck has hidden size / reduction_factor units, rounded down")
       .require(o.reduction_factor >= 0.01, "must be at least 0.01");
-  in.get("bottleneck_size", o.bottleneck_size, "units of the bottleneck, in place of reduction_factor")
+  in.get("bottleneck_size", o.bottleneck_size, "units of the bottleneck, instead of reduction_factor")
       .in_size_limit(o.bottleneck_size.value_or(1));
-  in.get("non_linearity", o.non_linearity, "in the bottleneck: \"relu\", \"gelu\", \"swish\", \"tanh\" or \"linear\"")
+  in.get("non_linearity", o.non_linearity, "activation: \"relu\", \"gelu\", \"swish\", \"tanh\" or \"linear\"")
       .require(activations.contains(o.non_linearity), R"(must be "relu", "gelu", "swish", "tanh" or "linear")");
-  in.get("scaling", o.scaling, "factor of what the adapter adds");
-  in.get("dropout", o.dropout, "probability of dropping an element of the adapter's input while training")
+  in.get("scaling", o.scaling, "factor of the adapter's output");
+  in.get("dropout", o.dropout, "dropout probability of the adapter's input in training")
       .require(o.dropout >= 0 && o.dropout < 1, "must be at least 0 and below 1");
-  in.get("init_weights", o.init_weights,
-         "true: adapter_up zero, adapter_down uniform as nn.Linear; false: normal of deviation 0.02, as BERT begins");
-  in.get("layers_to_transform", o.layers_to_transform, "indices of the only layers to adapt");
+  in.get(
+      "init_weights", o.init_weights,
+      "true: adapter_up zero, adapter_down as nn.Linear; false: both normal with standard deviation 0.02, as in BERT");
+  in.get("layers_to_transform", o.layers_to_transform, "indices of the layers to adapt; default: all");
   return o;
 }
 
@@ -103,22 +104,25 @@ class BottleneckLayer final : public peft::AdapterLayer {
   Map down_, up_;  // [width, hidden], [hidden, width]
 };
 
-class Bottleneck final : public peft::Adapter {
+class Bottleneck final : public peft::Adapter, public peft::HfFormat {
  public:
-  explicit Bottleneck(BottleneckOptions options) : options_(std::move(options)) {}
-  bool is_identity_at_init() const override { return options_.init_weights; }
+  explicit Bottleneck(BottleneckOptions options)
+      : Adapter(options.init_weights), HfFormat(this), options_(std::move(options)) {}
+  const peft::HfFormat& hf_format() const noexcept override { return *this; }
 
-  void attach(peft::Model& model, torch::Dtype dtype) override {
+ protected:
+  void do_attach(peft::Model& model, torch::Dtype dtype) override {
     const peft::MemoryScope scope(peft::MemoryComponent::adapter);
     const at::TensorOptions tensor_options = at::TensorOptions().dtype(dtype).device(model.device());
-    const std::vector<peft::Site*> attentions = model.attentions(), mlps = model.mlps();
+    const std::vector<peft::Attention*> attentions = model.attentions();
+    const std::vector<peft::Site*> mlps = model.mlps();
     for (const std::size_t layer : chosen_layers(mlps.size())) {
       if (options_.variant == "houlsby") adapt(*attentions[layer], model, tensor_options);
       adapt(*mlps[layer], model, tensor_options);
     }
   }
 
-  nlohmann::ordered_json hf_config(const peft::Model&) const override {
+  nlohmann::ordered_json do_config(const peft::Model&) const override {
     nlohmann::ordered_json config = peft::common_config("BOTTLENECK");
     config["bottleneck_size"] = nullptr;
     if (options_.bottleneck_size) config["bottleneck_size"] = *options_.bottleneck_size;
@@ -143,8 +147,8 @@ class Bottleneck final : public peft::Adapter {
       for (const int64_t layer : *wanted)
         if (layer < 0 || layer >= static_cast<int64_t>(count))
           throw peft::ConfigError("[adapter] layers_to_transform: there is no layer " + std::to_string(layer) +
-                                  "; the model has " + std::to_string(count));
-    if (chosen.empty()) throw peft::ConfigError("[adapter] layers_to_transform: names no layer");
+                                  "; the model has " + std::to_string(count) + " layers");
+    if (chosen.empty()) throw peft::ConfigError("[adapter] layers_to_transform: must list at least one layer");
     return chosen;
   }
   void adapt(peft::Site& site, const peft::Model& model, const at::TensorOptions& tensor_options) {

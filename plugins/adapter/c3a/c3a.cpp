@@ -12,7 +12,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's C3AConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's C3AConfig.
 struct C3aOptions {
   int64_t block_size = 256;
   peft::IntMap block_size_pattern;
@@ -26,7 +26,7 @@ C3aOptions read(peft::Options& in) {
   in.get("block_size", o.block_size, "size of the circulant blocks; must divide inputs and outputs")
       .in_size_limit(o.block_size);
   peft::read_targets(in, o.targets);
-  in.get("block_size_pattern", o.block_size_pattern, "other sizes: regex of a module name's end = block_size")
+  in.get("block_size_pattern", o.block_size_pattern, "block_size by module: regex of a name's suffix = size")
       .require(std::all_of(o.block_size_pattern.begin(), o.block_size_pattern.end(),
                            [](const auto& p) { return p.second > 0; }),
                "must give positive sizes");
@@ -43,12 +43,12 @@ class C3aLayer final : public peft::AdapterLayer {
   C3aLayer(const peft::Linear& site, int64_t block, const C3aOptions& o, const at::TensorOptions& tensor_options) {
     const auto in = static_cast<double>(site.in_features()), out = static_cast<double>(site.out_features());
     const std::vector<int64_t> shape{site.out_features() / block, site.in_features() / block, block};
-    const Tensor start = o.init_weights == peft::BoolOrString(true) ? peft::init::zeros(shape, tensor_options)
-                         : o.is("gaussian")                         ? peft::init::normal(shape, 1, tensor_options)
-                         : o.is("kaiming_uniform")
-                             ? peft::init::uniform(shape, std::sqrt(1 / in), tensor_options)
-                             : peft::init::uniform(shape, std::sqrt(6 / (in + out)), tensor_options);
-    kernel_ = register_parameter("c3a_kernel", start);
+    const Tensor initial = o.init_weights == peft::BoolOrString(true) ? peft::init::zeros(shape, tensor_options)
+                           : o.is("gaussian")                         ? peft::init::normal(shape, 1, tensor_options)
+                           : o.is("kaiming_uniform")
+                               ? peft::init::uniform(shape, std::sqrt(1 / in), tensor_options)
+                               : peft::init::uniform(shape, std::sqrt(6 / (in + out)), tensor_options);
+    kernel_ = register_parameter("c3a_kernel", initial);
   }
   Tensor forward(const Tensor& x, const peft::Next& next) override {
     return next(x) + convolved(x).to(x.scalar_type());
@@ -60,9 +60,10 @@ class C3aLayer final : public peft::AdapterLayer {
   }
 
  private:
-  /// Each block's circular convolution as a product of transforms, divided by the inputs' number (PEFT's scale).
+  /// Each block's circular convolution as a product of Fourier transforms, divided by the number of inputs (HF PEFT's
+  /// scale).
   Tensor convolved(const Tensor& x) const {
-    const auto wide = x.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
+    const auto wide = peft::accumulation_dtype(x);
     const Tensor X = at::fft_ifft(x.to(wide).unflatten(-1, {kernel_.size(1), kernel_.size(2)}));
     const Tensor Y = at::einsum("...nb,mnb->...mb", {X, at::fft_fft(kernel_.to(wide))});
     return at::real(at::fft_fft(Y)).flatten(-2) / static_cast<double>(x.size(-1));

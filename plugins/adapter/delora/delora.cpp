@@ -1,5 +1,5 @@
 // DeLoRA: Decoupling Angles and Strength in Low-rank Adaptation (Bini et al. 2025, arXiv 2503.18225):
-// ΔW = λ/r · Σ_i b_i·a_i / (‖b_i‖‖a_i‖), with the columns of the result as long as those of W are.
+// ΔW = λ/r · Σ_i b_i·a_i / (‖b_i‖‖a_i‖), with the columns of the result scaled to the norms of W's.
 #include <peft/adapters/factored_layer.h>
 #include <peft/adapters/init.h>
 #include <peft/adapters/targeted_adapter.h>
@@ -12,7 +12,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's DeloraConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's DeloraConfig.
 struct DeloraOptions {
   int64_t r = 8;
   double delora_lambda = 15;
@@ -26,13 +26,13 @@ struct DeloraOptions {
 DeloraOptions read(peft::Options& in) {
   DeloraOptions o;
   in.get("r", o.r, "rank of the update").in_size_limit(o.r);
-  in.get("delora_lambda", o.delora_lambda, "start value of the update's trained strength");
-  in.get("module_dropout", o.module_dropout, "probability of dropping an element of the update's input while training")
+  in.get("delora_lambda", o.delora_lambda, "initial value of the update's trainable strength");
+  in.get("module_dropout", o.module_dropout, "dropout probability of the update's input in training")
       .require(o.module_dropout >= 0 && o.module_dropout < 1, "must be at least 0 and below 1");
   peft::read_targets(in, o.targets);
-  in.get("rank_pattern", o.rank_pattern, "other ranks: regex of a module name's end = rank")
+  in.get("rank_pattern", o.rank_pattern, "rank by module: regex of a name's suffix = rank")
       .in_size_limit(o.rank_pattern);
-  in.get("lambda_pattern", o.lambda_pattern, "other strengths: regex of a module name's end = delora_lambda");
+  in.get("lambda_pattern", o.lambda_pattern, "delora_lambda by module: regex of a name's suffix = delora_lambda");
   in.get("init_weights", o.init_weights, "true: A uniform, B zero; false: both random, for tests");
   return o;
 }
@@ -47,18 +47,19 @@ class DeloraLayer final : public peft::FactoredLayer {
     B_ = register_parameter("delora_B", o.init_weights ? peft::init::zeros({out, r}, tensor_options)
                                                        : peft::init::kaiming_uniform({out, r}, tensor_options));
     lambda_ = register_parameter("delora_lambda", torch::full({1}, lambda, tensor_options));
-    lengths_ = register_buffer("delora_w_norm", site.frozen().weight.to(tensor_options.dtype()).norm(2, 0));
+    weight_norms_ =
+        register_buffer("delora_w_norm", site.dense(c10::typeMetaToScalarType(tensor_options.dtype())).norm(2, 0));
   }
 
  protected:
   peft::LowRank factors() const override {
-    // PEFT's bound: a direction of no length has none.
-    const Tensor lengths = A_.norm(2, 1).clamp_min(1e-4) * B_.norm(2, 0).clamp_min(1e-4);
-    return {A_ * lengths_, B_ * (lambda_ / (static_cast<double>(A_.size(0)) * lengths)), 1};
+    // HF PEFT's bound, for directions of norm 0.
+    const Tensor norms = A_.norm(2, 1).clamp_min(1e-4) * B_.norm(2, 0).clamp_min(1e-4);
+    return {A_ * weight_norms_, B_ * (lambda_ / (static_cast<double>(A_.size(0)) * norms)), 1};
   }
 
  private:
-  Tensor A_, B_, lambda_, lengths_;  // [r, in], [out, r], [1], [in]
+  Tensor A_, B_, lambda_, weight_norms_;  // [r, in], [out, r], [1], [in]
 };
 
 class Delora final : public peft::TargetedAdapter {

@@ -1,6 +1,6 @@
-// Full fine-tuning: the chosen modules' own weights and biases train, all of the model's unless told otherwise.
+// Full fine-tuning: the selected modules' own weights and biases train; by default those of all modules.
 #include <peft/adapters/targeted_adapter.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/plugin.h>
 #include <peft/runtime/memory.h>
 
@@ -12,23 +12,26 @@ struct FullOptions {
   peft::Targets targets{.target_modules = std::string(".*"), .sites = peft::Targets::Sites::all};
 };
 
-/// No layers: trained copies stand in the frozen parameters' place.
-class Full final : public peft::Adapter {
+/// Adds no layers: trainable copies replace the frozen parameters.
+class Full final : public peft::Adapter, public peft::HfFormat {
  public:
-  explicit Full(FullOptions options) : options_(std::move(options)) {}
+  explicit Full(FullOptions options) : HfFormat(this), options_(std::move(options)) {}
+  const peft::HfFormat& hf_format() const noexcept override { return *this; }
 
-  void attach(peft::Model& model, torch::Dtype dtype) override {
+ protected:
+  void do_attach(peft::Model& model, torch::Dtype dtype) override {
     const peft::MemoryScope scope(peft::MemoryComponent::adapter);
     for (peft::Site* site : peft::select_sites(model, options_.targets)) {
-      // A tied head and its embedding are one matrix: chosen by either name it trains once.
-      const bool tied = model.config().tie_word_embeddings && (site == &model.lm_head() || site == &model.embedding());
-      if (tied) model.lm_head().tie_weight_to(model.embedding());
+      // A tied head and its embedding are one matrix, which trains once if either is selected.
+      const bool tied =
+          model.config().tie_word_embeddings && (site == model.output_embedding() || site == &model.embedding());
+      if (tied) model.output_embedding()->tie_weight_to(model.embedding());
       train_modules_to_save({tied ? &model.embedding() : site}, dtype);
     }
     train_modules_to_save(peft::sites_to_save(model, options_.targets), dtype);
   }
 
-  nlohmann::ordered_json hf_config(const peft::Model& model) const override {
+  nlohmann::ordered_json do_config(const peft::Model& model) const override {
     nlohmann::ordered_json config = peft::common_config("FULL");
     peft::write_targets(model, options_.targets, config);
     return peft::sorted_config(config);

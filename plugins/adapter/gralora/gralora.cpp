@@ -1,5 +1,5 @@
-// GraLoRA: Granular Low-Rank Adaptation (Jung et al. 2025, arXiv 2505.20355): the weight in k × k blocks, each with a
-// low-rank update of its own.
+// GraLoRA: Granular Low-Rank Adaptation (Jung et al. 2025, arXiv 2505.20355): the weight is split into k × k blocks,
+// each with its own low-rank update.
 #include <peft/adapters/factored_layer.h>
 #include <peft/adapters/init.h>
 #include <peft/adapters/targeted_adapter.h>
@@ -12,7 +12,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's GraloraConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's GraloraConfig.
 struct GraloraOptions {
   int64_t r = 32, hybrid_r = 0, gralora_k = 2;
   double alpha = 64;
@@ -24,14 +24,13 @@ struct GraloraOptions {
 GraloraOptions read(peft::Options& in) {
   GraloraOptions o;
   in.get("r", o.r, "rank of each row of blocks").in_size_limit(o.r);
-  in.get("hybrid_r", o.hybrid_r, "rank of a plain LoRA beside the blocks")
+  in.get("hybrid_r", o.hybrid_r, "rank of an additional LoRA of the full weight; 0: none")
       .require(o.hybrid_r >= 0, "must not be negative")
       .in_size_limit(std::max<int64_t>(o.hybrid_r, 1));
   in.get("alpha", o.alpha, "the update is scaled by alpha / (r + hybrid_r)");
-  in.get("gralora_dropout", o.gralora_dropout,
-         "probability of dropping an element of the update's input while training")
+  in.get("gralora_dropout", o.gralora_dropout, "dropout probability of the update's input in training")
       .require(o.gralora_dropout >= 0 && o.gralora_dropout < 1, "must be at least 0 and below 1");
-  in.get("gralora_k", o.gralora_k, "blocks in each direction").in_size_limit(o.gralora_k);
+  in.get("gralora_k", o.gralora_k, "blocks per dimension").in_size_limit(o.gralora_k);
   if (o.gralora_k > 0 && o.r % o.gralora_k != 0) in.error("r", "must be a multiple of gralora_k");
   peft::read_targets(in, o.targets);
   in.get("init_weights", o.init_weights, "true: A uniform, B zero; false: both random, for tests");
@@ -39,7 +38,7 @@ GraloraOptions read(peft::Options& in) {
 }
 
 /// k draws of [rows, columns], transposed: [k, columns, rows].
-Tensor stacked(int64_t k, int64_t rows, int64_t columns, bool zero, const at::TensorOptions& tensor_options) {
+Tensor draw_stacked(int64_t k, int64_t rows, int64_t columns, bool zero, const at::TensorOptions& tensor_options) {
   std::vector<Tensor> parts;
   for (int64_t i = 0; i < k; ++i)
     parts.push_back(zero ? peft::init::zeros({rows, columns}, tensor_options)
@@ -52,8 +51,8 @@ class GraloraLayer final : public peft::FactoredLayer {
   GraloraLayer(const peft::Linear& site, const GraloraOptions& o, const at::TensorOptions& tensor_options)
       : FactoredLayer(o.gralora_dropout), scale_(o.alpha / static_cast<double>(o.r + o.hybrid_r)) {
     const int64_t in = site.in_features(), out = site.out_features(), k = o.gralora_k;
-    A_ = register_parameter("gralora_A", stacked(k, o.r, in / k, false, tensor_options));
-    B_ = register_parameter("gralora_B", stacked(k, out / k, o.r, o.init_weights, tensor_options));
+    A_ = register_parameter("gralora_A", draw_stacked(k, o.r, in / k, false, tensor_options));
+    B_ = register_parameter("gralora_B", draw_stacked(k, out / k, o.r, o.init_weights, tensor_options));
     if (o.hybrid_r == 0) return;
     auto a = register_module("gralora_A_general", std::make_shared<torch::nn::Module>());
     auto b = register_module("gralora_B_general", std::make_shared<torch::nn::Module>());
@@ -64,15 +63,16 @@ class GraloraLayer final : public peft::FactoredLayer {
   }
 
  protected:
-  /// One product of rank k·r: row (j, n, s) of A is seen by input block n alone, and feeds output block j alone.
+  /// One product of rank k·r: row (j, n, s) of A reads only input block n and feeds only output block j.
   peft::LowRank factors() const override {
     const int64_t k = A_.size(0), r = A_.size(2);
-    const Tensor own = torch::eye(k, A_.options());
-    Tensor A = A_.unflatten(2, {k, r / k}).permute({2, 0, 3, 1}).unsqueeze(3) * own.view({1, k, 1, k, 1});
-    Tensor B = B_.permute({2, 0, 1}).unsqueeze(0) * own.view({k, 1, k, 1});
-    A = A.reshape({k * r, -1}), B = B.reshape({-1, k * r});
-    if (general_A_.defined()) A = at::cat({A, general_A_}), B = at::cat({B, general_B_}, 1);
-    return {A, B, scale_};
+    const Tensor I = torch::eye(k, A_.options());
+    Tensor A = A_.unflatten(2, {k, r / k}).permute({2, 0, 3, 1}).unsqueeze(3) * I.view({1, k, 1, k, 1});
+    Tensor B = B_.permute({2, 0, 1}).unsqueeze(0) * I.view({k, 1, k, 1});
+    A = A.reshape({k * r, -1});
+    B = B.reshape({-1, k * r});
+    if (!general_A_.defined()) return {A, B, scale_};
+    return {at::cat({A, general_A_}), at::cat({B, general_B_}, 1), scale_};
   }
 
  private:

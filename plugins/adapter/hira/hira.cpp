@@ -10,7 +10,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's HiraConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's HiraConfig.
 struct HiraOptions {
   int64_t r = 32;
   double hira_dropout = 0;
@@ -20,8 +20,8 @@ struct HiraOptions {
 
 HiraOptions read(peft::Options& in) {
   HiraOptions o;
-  in.get("r", o.r, "rank of what the weight is multiplied with").in_size_limit(o.r);
-  in.get("hira_dropout", o.hira_dropout, "probability of dropping an element of the update's input while training")
+  in.get("r", o.r, "rank of the factor of the weight").in_size_limit(o.r);
+  in.get("hira_dropout", o.hira_dropout, "dropout probability of the update's input in training")
       .require(o.hira_dropout >= 0 && o.hira_dropout < 1, "must be at least 0 and below 1");
   peft::read_targets(in, o.targets);
   in.get("init_weights", o.init_weights, "true: A uniform, B zero; false: both random, for tests");
@@ -31,7 +31,7 @@ HiraOptions read(peft::Options& in) {
 class HiraLayer final : public peft::DeltaLayer {
  public:
   HiraLayer(const peft::Linear& site, const HiraOptions& o, const at::TensorOptions& tensor_options)
-      : DeltaLayer(o.hira_dropout), weight_(site.frozen().weight) {
+      : DeltaLayer(o.hira_dropout), weight_(site.dense()) {
     const int64_t in = site.in_features(), out = site.out_features(), r = o.r;
     A_ = register_parameter("hira_A", peft::init::kaiming_uniform({r, in}, tensor_options));
     B_ = register_parameter("hira_B", o.init_weights ? peft::init::zeros({out, r}, tensor_options)

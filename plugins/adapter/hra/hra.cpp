@@ -11,7 +11,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's HRAConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's HRAConfig.
 struct HraOptions {
   int64_t r = 8;
   bool init_weights = true;
@@ -20,7 +20,7 @@ struct HraOptions {
 
 HraOptions read(peft::Options& in) {
   HraOptions o;
-  in.get("r", o.r, "number of reflections; even ones start in pairs that undo each other").in_size_limit(o.r);
+  in.get("r", o.r, "number of reflections; if even, they start in pairs that cancel").in_size_limit(o.r);
   peft::read_targets(in, o.targets);
   in.get("init_weights", o.init_weights, "true: in equal pairs; false: all random, for tests");
   return o;
@@ -28,11 +28,11 @@ HraOptions read(peft::Options& in) {
 
 class HraLayer final : public peft::AdapterLayer {
  public:
-  HraLayer(const peft::Linear& site, int64_t r, bool paired, const at::TensorOptions& tensor_options) {
+  HraLayer(const peft::Linear& site, int64_t r, bool in_pairs, const at::TensorOptions& tensor_options) {
     const int64_t in = site.in_features();
     u_ = register_parameter("hra_u",
-                            paired ? peft::init::kaiming_uniform({in, r / 2}, tensor_options).repeat_interleave(2, 1)
-                                   : peft::init::kaiming_uniform({in, r}, tensor_options));
+                            in_pairs ? peft::init::kaiming_uniform({in, r / 2}, tensor_options).repeat_interleave(2, 1)
+                                     : peft::init::kaiming_uniform({in, r}, tensor_options));
   }
   Tensor forward(const Tensor& x, const peft::Next& next) override {
     const auto [U, T] = reflections();
@@ -58,15 +58,17 @@ class HraLayer final : public peft::AdapterLayer {
   Tensor u_;  // [in, r]
 };
 
+bool starts_in_pairs(const HraOptions& o) { return o.init_weights && o.r % 2 == 0; }
+
 class Hra final : public peft::TargetedAdapter {
  public:
   explicit Hra(HraOptions options)
-      : TargetedAdapter("HRA", options.targets, paired(options)), options_(std::move(options)) {}
+      : TargetedAdapter("HRA", options.targets, starts_in_pairs(options)), options_(std::move(options)) {}
 
  protected:
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
                                                  const at::TensorOptions& tensor_options) override {
-    return std::make_shared<HraLayer>(site, options_.r, paired(), tensor_options);
+    return std::make_shared<HraLayer>(site, options_.r, starts_in_pairs(options_), tensor_options);
   }
   void write_config(nlohmann::ordered_json& config) const override {
     config["apply_GS"] = false;
@@ -76,7 +78,6 @@ class Hra final : public peft::TargetedAdapter {
   }
 
  private:
-  bool paired() const { return options_.init_weights && options_.r % 2 == 0; }
   HraOptions options_;
 };
 

@@ -11,18 +11,19 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's IA3Config: its names, and its defaults for Llama.
+/// The options of HF PEFT's IA3Config, with its defaults for Llama.
 struct Ia3Options {
   peft::Targets targets{.target_modules = peft::StringList{"k_proj", "v_proj", "down_proj"}, .has_layer_filter = false};
   peft::StringOrList feedforward_modules = peft::StringList{"down_proj"};
   bool init_ia3_weights = true;
 };
 
-bool within_targets(const Ia3Options& o) {
-  const auto* chosen = std::get_if<peft::StringList>(&o.targets.target_modules);
-  const auto* fed = std::get_if<peft::StringList>(&o.feedforward_modules);
-  return chosen == nullptr || fed == nullptr || std::all_of(fed->begin(), fed->end(), [&](const std::string& name) {
-           return std::find(chosen->begin(), chosen->end(), name) != chosen->end();
+bool are_feedforward_modules_targets(const Ia3Options& o) {
+  const auto* targets = std::get_if<peft::StringList>(&o.targets.target_modules);
+  const auto* feedforward = std::get_if<peft::StringList>(&o.feedforward_modules);
+  return targets == nullptr || feedforward == nullptr ||
+         std::all_of(feedforward->begin(), feedforward->end(), [&](const std::string& name) {
+           return std::find(targets->begin(), targets->end(), name) != targets->end();
          });
 }
 
@@ -31,14 +32,13 @@ Ia3Options read(peft::Options& in) {
   const bool default_targets = !in.has("target_modules");
   peft::read_targets(in, o.targets);
   if (!default_targets) o.feedforward_modules = peft::StringList{};
-  in.get("feedforward_modules", o.feedforward_modules,
-         "those of target_modules whose input is scaled instead of their output")
-      .require(within_targets(o), "must be among target_modules");
-  in.get("init_ia3_weights", o.init_ia3_weights, "true: start with ones; false: normal, for tests");
+  in.get("feedforward_modules", o.feedforward_modules, "target modules whose input is scaled instead of their output")
+      .require(are_feedforward_modules_targets(o), "must be among target_modules");
+  in.get("init_ia3_weights", o.init_ia3_weights, "true: ones; false: normal, for tests");
   return o;
 }
 
-/// The output, or the input of a feed-forward module, times a trained vector.
+/// Multiplies the output, or the input of a feed-forward module, by a trainable vector.
 class Ia3Layer final : public peft::AdapterLayer {
  public:
   Ia3Layer(const peft::Linear& site, bool scales_input, bool ones, const at::TensorOptions& tensor_options)
@@ -73,10 +73,10 @@ class Ia3 final : public peft::TargetedAdapter {
   void prepare(const peft::Model& model, const std::vector<peft::Site*>& sites, const at::TensorOptions&) override {
     sites_ = sites;
     if (options_.feedforward_modules == peft::StringOrList(peft::StringList{})) return;
-    peft::Targets fed = options_.targets;
-    fed.target_modules = options_.feedforward_modules;
-    const auto chosen = peft::select_sites(model, fed);
-    feedforward_.insert(chosen.begin(), chosen.end());
+    peft::Targets feedforward = options_.targets;
+    feedforward.target_modules = options_.feedforward_modules;
+    const auto selected = peft::select_sites(model, feedforward);
+    feedforward_.insert(selected.begin(), selected.end());
   }
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t index,
                                                  const at::TensorOptions& tensor_options) override {

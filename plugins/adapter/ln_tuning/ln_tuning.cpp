@@ -1,6 +1,6 @@
-// LN-tuning: train the norms' weights alone (Zhao et al. 2023, arXiv 2312.11420; Qi et al. 2022, arXiv 2211.08682).
+// LN-tuning: train only the norms' weights (Zhao et al. 2023, arXiv 2312.11420; Qi et al. 2022, arXiv 2211.08682).
 #include <peft/adapters/targeted_adapter.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/plugin.h>
 #include <peft/runtime/memory.h>
 
@@ -9,19 +9,21 @@
 
 namespace {
 
-/// HF PEFT's LNTuningConfig: its names, and its defaults for Llama.
+/// The options of HF PEFT's LNTuningConfig, with its defaults for Llama.
 struct LnOptions {
   peft::Targets targets{.target_modules = peft::StringList{"input_layernorm", "post_attention_layernorm", "norm"},
                         .has_layer_filter = false,
                         .sites = peft::Targets::Sites::norm};
 };
 
-/// No layers: a trained copy stands in a norm's place.
-class LnTuning final : public peft::Adapter {
+/// Adds no layers: trainable copies replace the norms' weights.
+class LnTuning final : public peft::Adapter, public peft::HfFormat {
  public:
-  explicit LnTuning(LnOptions options) : options_(std::move(options)) {}
+  explicit LnTuning(LnOptions options) : HfFormat(this), options_(std::move(options)) {}
+  const peft::HfFormat& hf_format() const noexcept override { return *this; }
 
-  void attach(peft::Model& model, torch::Dtype dtype) override {
+ protected:
+  void do_attach(peft::Model& model, torch::Dtype dtype) override {
     const peft::MemoryScope scope(peft::MemoryComponent::adapter);
     for (peft::Site* site : peft::select_sites(model, options_.targets)) {
       make_trainable(*site, "weight", dtype);
@@ -30,18 +32,17 @@ class LnTuning final : public peft::Adapter {
     train_modules_to_save(peft::sites_to_save(model, options_.targets), dtype);
   }
 
-  nlohmann::ordered_json hf_config(const peft::Model& model) const override {
+  nlohmann::ordered_json do_config(const peft::Model& model) const override {
     nlohmann::ordered_json config = peft::common_config("LN_TUNING");
     peft::write_targets(model, options_.targets, config);
     return peft::sorted_config(config);
   }
 
-  peft::StateDict to_hf(const peft::Model& model) const override {
+  peft::StateDict do_to_hf(const peft::Model& model) const override {
     peft::StateDict state;
     for (const peft::Site* site : model.sites())
       for (const auto& [name, copy] : trainable_copies(*site))
-        state.emplace("base_model.model." + site->path() + (tuned_.contains(site) ? ".ln_tuning_layers." : ".") + name,
-                      copy);
+        state.emplace(peft::hf_key(*site, (tuned_.contains(site) ? "ln_tuning_layers." : "") + name), copy);
     return state;
   }
 

@@ -10,7 +10,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's LoHaConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's LoHaConfig.
 RankAndAlpha read(peft::Options& in) {
   RankAndAlpha o;
   read_rank_and_alpha(in, o);
@@ -20,18 +20,18 @@ RankAndAlpha read(peft::Options& in) {
 
 class LohaLayer final : public peft::FactoredLayer {
  public:
-  LohaLayer(const peft::Linear& site, int64_t r, double scale, bool zero, const at::TensorOptions& tensor_options)
+  LohaLayer(const peft::Linear& site, int64_t r, double scale, bool zero_init, const at::TensorOptions& tensor_options)
       : scale_(scale) {
     const int64_t in = site.in_features(), out = site.out_features();
     const auto drawn = [&](at::IntArrayRef shape) { return peft::init::kaiming_uniform(shape, tensor_options); };
     w1_a_ = register_parameter("hada_w1_a", drawn({out, r}));
     w1_b_ = register_parameter("hada_w1_b", drawn({r, in}));
     w2_a_ = register_parameter("hada_w2_a", drawn({out, r}));
-    w2_b_ = register_parameter("hada_w2_b", zero ? peft::init::zeros({r, in}, tensor_options) : drawn({r, in}));
+    w2_b_ = register_parameter("hada_w2_b", zero_init ? peft::init::zeros({r, in}, tensor_options) : drawn({r, in}));
   }
 
  protected:
-  /// Exactly one product of rank r²: its rows and columns are the products of all pairs of the factors'.
+  /// The Hadamard product is exactly a product of rank r², of the pairwise products of rows and columns.
   peft::LowRank factors() const override {
     const Tensor A = (w1_b_.unsqueeze(1) * w2_b_.unsqueeze(0)).flatten(0, 1);
     const Tensor B = (w1_a_.unsqueeze(2) * w2_a_.unsqueeze(1)).flatten(1, 2);

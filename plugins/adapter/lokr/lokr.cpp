@@ -1,5 +1,5 @@
 // LoKr: low-rank Kronecker product (Edalati et al. 2022, KronA, arXiv 2212.10650; Yeh et al. 2023, LyCORIS, arXiv
-// 2309.14859): ΔW = alpha/r · w1 ⊗ w2, where either may be a product of rank r itself.
+// 2309.14859): ΔW = alpha/r · w1 ⊗ w2, where either factor may itself be a product of rank r.
 #include <peft/adapters/init.h>
 #include <peft/plugin.h>
 
@@ -11,7 +11,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's LoKrConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's LoKrConfig.
 struct LokrOptions : RankAndAlpha {
   bool decompose_both = false;
   int64_t decompose_factor = -1;
@@ -20,25 +20,27 @@ struct LokrOptions : RankAndAlpha {
 LokrOptions read(peft::Options& in) {
   LokrOptions o;
   read_rank_and_alpha(in, o);
-  in.get("decompose_both", o.decompose_both, "let w1 be a product of rank r too, where that is smaller");
-  in.get("decompose_factor", o.decompose_factor, "rows and columns of w1; -1: near the square root of the layer's")
+  in.get("decompose_both", o.decompose_both, "make w1 a product of rank r too, if that is smaller");
+  in.get("decompose_factor", o.decompose_factor,
+         "rows and columns of w1; -1: near the square root of those of the layer")
       .require(o.decompose_factor == -1 || o.decompose_factor > 0, "must be positive, or -1");
   in.get("init_weights", o.init_weights, "true: w1 (or w1_a) zero, the others uniform; false: all random, for tests");
   return o;
 }
 
-/// `dimension` as m · n with m ≤ n and m ≤ factor: m = factor if that divides, else as near to n as PEFT's (LyCORIS's)
-/// search comes.
+/// Splits `dimension` into m · n with m ≤ n and m ≤ factor: m is the factor if it divides the dimension, else the
+/// result of HF PEFT's (LyCORIS's) search for m close to n.
 std::pair<int64_t, int64_t> factorization(int64_t dimension, int64_t factor) {
   if (factor > 0 && dimension % factor == 0) return {factor, dimension / factor};
   if (factor == -1) factor = dimension;
   int64_t m = 1, n = dimension;
-  const int64_t most = m + n;
+  const int64_t max_sum = m + n;
   while (m < n) {
     int64_t next = m + 1;
     while (dimension % next != 0) ++next;
-    if (next + dimension / next > most || next > factor) break;
-    m = next, n = dimension / next;
+    if (next + dimension / next > max_sum || next > factor) break;
+    m = next;
+    n = dimension / next;
   }
   return {std::min(m, n), std::max(m, n)};
 }
@@ -68,22 +70,22 @@ class LokrLayer final : public peft::AdapterLayer {
     }
   }
 
-  /// (w1 ⊗ w2)·x = w1·X·w2ᵀ for x read as a matrix X: the product of the two is never made.
+  /// (w1 ⊗ w2)·x = w1·X·w2ᵀ with x viewed as a matrix X, without computing the Kronecker product.
   Tensor forward(const Tensor& x, const peft::Next& next) override {
     const auto dtype = x.scalar_type();
-    const Tensor w1 = whole(w1_, w1_b_).to(dtype), w2 = whole(w2_, w2_b_).to(dtype);
+    const Tensor w1 = product(w1_, w1_b_).to(dtype), w2 = product(w2_, w2_b_).to(dtype);
     const Tensor X = x.unflatten(-1, {w1.size(1), w2.size(1)});
     return next(x).add(at::matmul(w1, at::linear(X, w2)).flatten(-2), scale_);
   }
   bool merge_into(peft::WeightAndBias& weights) const override {
     const torch::NoGradGuard no_grad;
     const auto dtype = weights.weight.scalar_type();
-    weights.weight.add_(at::kron(whole(w1_, w1_b_).to(dtype), whole(w2_, w2_b_).to(dtype)), scale_);
+    weights.weight.add_(at::kron(product(w1_, w1_b_).to(dtype), product(w2_, w2_b_).to(dtype)), scale_);
     return true;
   }
 
  private:
-  static Tensor whole(const Tensor& a, const Tensor& b) { return b.defined() ? at::mm(a, b) : a; }
+  static Tensor product(const Tensor& a, const Tensor& b) { return b.defined() ? at::mm(a, b) : a; }
   double scale_;
   Tensor w1_, w1_b_, w2_, w2_b_;
 };

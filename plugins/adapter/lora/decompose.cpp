@@ -1,5 +1,6 @@
 #include "decompose.h"
 
+#include <peft/runtime/tensors.h>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -8,9 +9,7 @@ namespace lora {
 
 using torch::Tensor;
 
-Tensor widened(const Tensor& tensor) {
-  return tensor.to(tensor.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat);
-}
+Tensor widened(const Tensor& tensor) { return tensor.to(peft::accumulation_dtype(tensor)); }
 
 Tensor random_directions(const Tensor& M, int64_t q) {
   return torch::randn({std::min(M.size(0), M.size(1)), q}, torch::kFloat).to(M.options());

@@ -16,8 +16,8 @@ namespace {
 constexpr int64_t kIterations = 4;
 constexpr uint64_t kSeed = 42;
 
-/// Singular values, falling, and right vectors as rows, each with its largest element positive.
-std::pair<Tensor, Tensor> largest(const Tensor& rows, int64_t components) {
+/// The largest singular values, descending, and right singular vectors as rows, each with its largest element positive.
+std::pair<Tensor, Tensor> top_singular_vectors(const Tensor& rows, int64_t components) {
   auto generator = at::detail::createCPUGenerator(kSeed);
   const Tensor directions = torch::randn({std::min(rows.size(0), rows.size(1)), 2 * components}, generator,
                                          at::TensorOptions().dtype(rows.scalar_type()));
@@ -30,37 +30,38 @@ std::pair<Tensor, Tensor> largest(const Tensor& rows, int64_t components) {
 
 }  // namespace
 
-/// Mean and variance of all rows so far, these included (Chan, Golub and LeVeque's update).
-void IncrementalPca::count(const Tensor& rows) {
+/// Updates mean and variance by these rows (Chan, Golub and LeVeque's update).
+void IncrementalPca::update_moments(const Tensor& rows) {
   const auto n = static_cast<double>(rows.size(0));
-  const Tensor sum = rows.sum(0, /*keepdim=*/false, torch::kDouble), off = rows - sum / n;
-  Tensor spread = off.square().sum(0) - off.sum(0).square() / n;
-  if (seen_ > 0) {
-    const double ratio = seen_ / n;
-    spread += variance_ * seen_ + ratio / (seen_ + n) * (mean_ * seen_ / ratio - sum).square();
-    mean_ = (mean_ * seen_ + sum) / (seen_ + n);
+  const Tensor sum = rows.sum(0, /*keepdim=*/false, torch::kDouble), deviation = rows - sum / n;
+  Tensor squares = deviation.square().sum(0) - deviation.sum(0).square() / n;
+  if (num_rows_ > 0) {
+    const double ratio = num_rows_ / n;
+    squares += variance_ * num_rows_ + ratio / (num_rows_ + n) * (mean_ * num_rows_ / ratio - sum).square();
+    mean_ = (mean_ * num_rows_ + sum) / (num_rows_ + n);
   } else {
     mean_ = sum / n;
   }
-  seen_ += n;
-  variance_ = spread / seen_;
+  num_rows_ += n;
+  variance_ = squares / num_rows_;
 }
 
 void IncrementalPca::fit(const Tensor& rows) {
   const torch::NoGradGuard no_grad;
   const Tensor old_mean = mean_;
-  const double old = seen_;
-  count(rows);
-  Tensor centred;
-  if (old == 0) {
-    centred = rows.clone().sub_(mean_);
+  const double old_num_rows = num_rows_;
+  update_moments(rows);
+  Tensor centered;
+  if (old_num_rows == 0) {
+    centered = rows.clone().sub_(mean_);
   } else {
     const Tensor mean = rows.mean(0);
-    const Tensor moved = std::sqrt(old / seen_ * static_cast<double>(rows.size(0))) * (old_mean - mean);
-    centred = at::cat({singular_values_.unsqueeze(1) * directions_, rows - mean, moved.unsqueeze(0)});
+    const Tensor mean_shift =
+        std::sqrt(old_num_rows / num_rows_ * static_cast<double>(rows.size(0))) * (old_mean - mean);
+    centered = at::cat({singular_values_.unsqueeze(1) * directions_, rows - mean, mean_shift.unsqueeze(0)});
   }
-  std::tie(singular_values_, directions_) = largest(centred, components_);
-  explained_ = singular_values_.square() / (variance_ * seen_).sum();
+  std::tie(singular_values_, directions_) = top_singular_vectors(centered, components_);
+  explained_variance_ratios_ = singular_values_.square() / (variance_ * num_rows_).sum();
 }
 
 }  // namespace lora

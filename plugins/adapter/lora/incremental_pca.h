@@ -4,9 +4,9 @@
 
 namespace lora {
 
-/// Principal components of rows that come in batches (Ross et al. 2008, "Incremental Learning for Robust Visual
-/// Tracking"), by randomised SVDs that begin alike, as peft.utils.incremental_pca does it for EVA. What is kept does
-/// not grow with the rows.
+/// Principal components of rows given in batches (Ross et al. 2008, "Incremental Learning for Robust Visual
+/// Tracking"), by randomized SVDs with a fixed seed, as in HF PEFT's peft.utils.incremental_pca for EVA. Its size
+/// does not depend on the number of rows.
 class IncrementalPca {
  public:
   explicit IncrementalPca(int64_t components) : components_(components) {}
@@ -15,14 +15,16 @@ class IncrementalPca {
   int64_t components() const { return components_; }
   const torch::Tensor& directions() const { return directions_; }            ///< [components, features], or undefined
   const torch::Tensor& singular_values() const { return singular_values_; }  ///< [components]
-  const torch::Tensor& explained() const { return explained_; }              ///< shares of the variance, [components]
+  const torch::Tensor& explained_variance_ratios() const {
+    return explained_variance_ratios_;
+  }  ///< explained variance ratios, [components]
 
  private:
-  void count(const torch::Tensor& rows);
+  void update_moments(const torch::Tensor& rows);
   int64_t components_;
-  double seen_ = 0;
+  double num_rows_ = 0;
   torch::Tensor mean_, variance_;  // [features] in fp64
-  torch::Tensor directions_, singular_values_, explained_;
+  torch::Tensor directions_, singular_values_, explained_variance_ratios_;
 };
 
 }  // namespace lora

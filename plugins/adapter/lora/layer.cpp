@@ -6,14 +6,14 @@ namespace lora {
 
 using torch::Tensor;
 
-LinearLayer::LinearLayer(const peft::Linear& site, const Settings& s, const Start& start)
+LinearLayer::LinearLayer(const peft::Linear& site, const Settings& s, const Initialization& init)
     : scale_(s.scale), dropout_(s.dropout) {
-  const auto placed = [&](const Tensor& tensor) { return tensor.to(s.tensor_options).contiguous(); };
+  const auto converted = [&](const Tensor& tensor) { return tensor.to(s.tensor_options).contiguous(); };
   auto a = register_module("lora_A", std::make_shared<torch::nn::Module>());
   auto b = register_module("lora_B", std::make_shared<torch::nn::Module>());
-  A_ = a->register_parameter("weight", placed(start.A), /*requires_grad=*/!s.frozen_A);
-  B_ = b->register_parameter("weight", placed(start.B));
-  if (start.of_base) {
+  A_ = a->register_parameter("weight", converted(init.A), /*requires_grad=*/!s.frozen_A);
+  B_ = b->register_parameter("weight", converted(init.B));
+  if (init.subtracts_from_base) {
     A0_ = A_.detach().clone();
     minus_B0_ = -B_.detach();
   }
@@ -25,11 +25,11 @@ LinearLayer::LinearLayer(const peft::Linear& site, const Settings& s, const Star
 }
 
 peft::LowRank LinearLayer::factors() const {
-  if (!starts_of_base()) return {A_, B_, scale_};
+  if (!has_residual_init()) return {A_, B_, scale_};
   return {at::cat({A_, A0_}, 0), at::cat({B_, minus_B0_}, 1), scale_};
 }
 
-void LinearLayer::take(const Tensor& A, const Tensor& B) {
+void LinearLayer::set_factors(const Tensor& A, const Tensor& B) {
   const torch::NoGradGuard no_grad;
   const int64_t r = A_.size(0);
   A_.copy_(A.narrow(0, 0, r));
@@ -46,19 +46,19 @@ void LinearLayer::correct_gradient() const {
   gradient.copy_(at::mm(gradient, at::linalg_pinv(square)) / (scale_ * scale_));
 }
 
-Tensor LinearLayer::undropped(const Tensor& y, const Tensor& x, const Tensor& kept) const {
-  if (!drops() || !starts_of_base()) return y;
+Tensor LinearLayer::restore_dropped(const Tensor& y, const Tensor& x, const Tensor& dropped) const {
+  if (!has_active_dropout() || !has_residual_init()) return y;
   const auto dtype = x.scalar_type();
-  return y.add(at::linear(at::linear(x - kept, A0_.to(dtype)), minus_B0_.to(dtype)), scale_);
+  return y.add(at::linear(at::linear(x - dropped, A0_.to(dtype)), minus_B0_.to(dtype)), scale_);
 }
 
 Tensor LinearLayer::forward(const Tensor& x, const peft::Next& next) {
   const auto dtype = x.scalar_type();
-  const Tensor kept = drops() ? at::dropout(x, dropout_, /*train=*/true) : x;
+  const Tensor dropped = has_active_dropout() ? at::dropout(x, dropout_, /*train=*/true) : x;
   const Tensor bias = bias_.defined() ? bias_.to(dtype) : bias_;
   const auto [A, B, scale] = factors();
-  const Tensor update = at::linear(at::linear(kept, A.to(dtype)), B.to(dtype), bias);
-  return undropped(next(x).add(update, scale), x, kept);
+  const Tensor update = at::linear(at::linear(dropped, A.to(dtype)), B.to(dtype), bias);
+  return restore_dropped(next(x).add(update, scale), x, dropped);
 }
 
 bool LinearLayer::merge_into(peft::WeightAndBias& weights) const {
@@ -74,45 +74,45 @@ bool LinearLayer::merge_into(peft::WeightAndBias& weights) const {
 }
 
 std::optional<peft::LowRank> LinearLayer::as_lora() const {
-  if (drops() || bias_.defined()) return std::nullopt;
+  if (has_active_dropout() || bias_.defined()) return std::nullopt;
   return factors();
 }
 
-DoraLayer::DoraLayer(const peft::Linear& site, const Settings& settings, const Start& start)
-    : LinearLayer(site, settings, start),
-      site_(site),
-      squares_(site.frozen().weight.to(A_.scalar_type()).square().sum(1)) {
+DoraLayer::DoraLayer(const peft::Linear& site, const Settings& settings, const Initialization& init)
+    : LinearLayer(site, settings, init), site_(site), squares_(site.dense(A_.scalar_type()).square().sum(1)) {
   const torch::NoGradGuard no_grad;
   magnitude_ = register_parameter("lora_magnitude_vector", norms().clone());
 }
 
-/// Lengths of the rows of W + s·B·A, [out], without making it: ‖w‖² + 2s·(W·Aᵀ)·b + s²·b·(A·Aᵀ)·b.
+/// Norms of the rows of W + s·B·A, [out], without computing that matrix: ‖w‖² + 2s·(W·Aᵀ)·b + s²·b·(A·Aᵀ)·b.
 Tensor DoraLayer::norms() const {
   const torch::NoGradGuard no_grad;
   const auto [A, B, scale] = factors();
-  const Tensor weight = site_.frozen().weight.to(A.scalar_type());
-  const Tensor mixed = (at::mm(weight, A.t()) * B).sum(1), own = (at::mm(B, at::mm(A, A.t())) * B).sum(1);
-  return (squares_ + 2 * scale * mixed + scale * scale * own).clamp_min(0).sqrt();
+  const Tensor weight = site_.dense(A.scalar_type());
+  const Tensor cross = (at::mm(weight, A.t()) * B).sum(1), update = (at::mm(B, at::mm(A, A.t())) * B).sum(1);
+  return (squares_ + 2 * scale * cross + scale * scale * update).clamp_min(0).sqrt();
 }
 
 Tensor DoraLayer::forward(const Tensor& x, const peft::Next& next) {
   const auto dtype = x.scalar_type();
-  const Tensor stretch = (magnitude_ / norms()).to(dtype), y = next(x);
-  const Tensor kept = drops() ? at::dropout(x, dropout_, /*train=*/true) : x;
-  // Dropped elements are dropped for the frozen weight too, as in PEFT; without dropout its product is there.
+  const Tensor ratio = (magnitude_ / norms()).to(dtype), y = next(x);
+  const Tensor dropped = has_active_dropout() ? at::dropout(x, dropout_, /*train=*/true) : x;
+  // Dropout also applies to the frozen weight's input, as in HF PEFT; without dropout, y has that product.
   const auto copy = site_.copies().find("bias");
-  const Tensor bias = copy == site_.copies().end() ? site_.frozen().bias : copy->second;
-  const Tensor base = drops() ? at::linear(kept, site_.frozen().weight) : bias.defined() ? y - bias.to(dtype) : y;
+  const Tensor bias = copy == site_.copies().end() ? site_.base_bias() : copy->second;
+  const Tensor base = has_active_dropout() ? at::linear(dropped, site_.dense())
+                      : bias.defined()     ? y - bias.to(dtype)
+                                           : y;
   const auto [A, B, scale] = factors();
-  const Tensor update = at::linear(at::linear(kept, A.to(dtype)), B.to(dtype));
-  return undropped(y + (stretch - 1) * base + stretch * update * scale, x, kept);
+  const Tensor update = at::linear(at::linear(dropped, A.to(dtype)), B.to(dtype));
+  return restore_dropped(y + (ratio - 1) * base + ratio * update * scale, x, dropped);
 }
 
 bool DoraLayer::merge_into(peft::WeightAndBias& weights) const {
   LinearLayer::merge_into(weights);
   const torch::NoGradGuard no_grad;
-  const Tensor stretch = magnitude_.to(weights.weight.scalar_type()) / weights.weight.norm(2, 1);
-  weights.weight *= stretch.unsqueeze(1);
+  const Tensor ratio = magnitude_.to(weights.weight.scalar_type()) / weights.weight.norm(2, 1);
+  weights.weight *= ratio.unsqueeze(1);
   return true;
 }
 

@@ -2,46 +2,47 @@
 
 #include <peft/nn/site.h>
 
-#include "start.h"
+#include "initialization.h"
 
 namespace lora {
 
-/// next(x) + scale · (B·A·dropout(x) + bias) (Hu et al. 2021). A and B are kept in `form`'s dtype and used in x's.
-/// Where the start is of the base, A0 and B0 keep it and next(x) − scale · B0·A0·x stands for the base without it:
-/// exact, and no weight is copied.
+/// next(x) + scale · (B·A·dropout(x) + bias) (Hu et al. 2021). A and B are stored in Settings::tensor_options' dtype
+/// and used in x's. For a residual initialization, A0 and B0 store the initial factors, and next(x) − scale · B0·A0·x
+/// replaces the base: this is exact and needs no copy of the weight.
 class LinearLayer : public peft::AdapterLayer {
  public:
-  LinearLayer(const peft::Linear& site, const Settings& settings, const Start& start);
+  LinearLayer(const peft::Linear& site, const Settings& settings, const Initialization& init);
   torch::Tensor forward(const torch::Tensor& x, const peft::Next& next) override;
   bool merge_into(peft::WeightAndBias& weights) const override;
   std::optional<peft::LowRank> as_lora() const override;
 
-  /// All of the update to the loaded weight: A and B, or [A; A0] and [B, −B0], of twice the rank.
+  /// The full update of the loaded weight: A and B, or [A; A0] and [B, −B0], of twice the rank.
   peft::LowRank factors() const;
-  bool starts_of_base() const { return A0_.defined(); }
-  /// What is taken out of the base.
-  Start start() const { return {A0_, -minus_B0_, /*of_base=*/true}; }
-  /// The reverse of factors(), where the start is of the base.
-  void take(const torch::Tensor& A, const torch::Tensor& B);
-  /// LoRA-FA (Zhang et al. 2023, arXiv 2308.03303): B's gradient becomes the one whose step in B·A is nearest to that
-  /// of full training, (∂B / scale²) · (A·Aᵀ)⁻¹.
+  bool has_residual_init() const { return A0_.defined(); }
+  /// The factors that are subtracted from the base.
+  Initialization residual_init() const { return {A0_, -minus_B0_, /*subtracts_from_base=*/true}; }
+  /// Sets the tensors from the result of factors(), for a residual initialization.
+  void set_factors(const torch::Tensor& A, const torch::Tensor& B);
+  /// LoRA-FA (Zhang et al. 2023, arXiv 2308.03303): replaces B's gradient by (∂B / scale²) · (A·Aᵀ)⁻¹, with which the
+  /// step of B·A is closest to that of full training.
   void correct_gradient() const;
 
  protected:
-  bool drops() const { return dropout_ > 0 && is_training(); }
-  /// Adds to y what the taken start makes of the elements that dropout took from x.
-  torch::Tensor undropped(const torch::Tensor& y, const torch::Tensor& x, const torch::Tensor& kept) const;
+  bool has_active_dropout() const { return dropout_ > 0 && is_training(); }
+  /// y with the residual initialization's product of the elements that dropout removed from x, because the base has no
+  /// dropout.
+  torch::Tensor restore_dropped(const torch::Tensor& y, const torch::Tensor& x, const torch::Tensor& dropped) const;
   torch::Tensor A_, B_, bias_;   // [r, in], [out, r], [out] or undefined
   torch::Tensor A0_, minus_B0_;  // like A and B, or undefined
   double scale_, dropout_;
 };
 
-/// DoRA (Liu et al. 2024, arXiv 2402.09353): rows of W + scale·B·A brought to trained lengths. Their present lengths
-/// count as constants for gradients, as in the paper (4.3) and in PEFT.
+/// DoRA (Liu et al. 2024, arXiv 2402.09353): the rows of W + scale·B·A scaled to trainable norms. Their current norms
+/// are constants in the backward pass, as in the paper (4.3) and in HF PEFT.
 class DoraLayer final : public LinearLayer {
  public:
-  /// `site` owns this layer, and so outlives it.
-  DoraLayer(const peft::Linear& site, const Settings& settings, const Start& start);
+  /// `site` owns this layer, so it outlives it.
+  DoraLayer(const peft::Linear& site, const Settings& settings, const Initialization& init);
   torch::Tensor forward(const torch::Tensor& x, const peft::Next& next) override;
   bool merge_into(peft::WeightAndBias& weights) const override;
   std::optional<peft::LowRank> as_lora() const override { return std::nullopt; }
@@ -53,7 +54,7 @@ class DoraLayer final : public LinearLayer {
   torch::Tensor squares_, magnitude_;  // [out]
 };
 
-/// next(ids) + scale · (rows of Aᵀ)·Bᵀ. Dropout has no meaning for ids.
+/// next(ids) + scale · (rows of Aᵀ)·Bᵀ. Dropout does not apply to ids.
 class EmbeddingLayer final : public peft::AdapterLayer {
  public:
   EmbeddingLayer(const peft::Embedding& site, const Settings& settings);

@@ -8,20 +8,20 @@
 
 namespace lora {
 
-/// How A and B begin, which `init_lora_weights` says.
+/// The initialization of A and B, as named by `init_lora_weights`.
 enum class Init { uniform, gaussian, random, orthogonal, pissa, olora, loftq, eva, corda, lora_ga };
 
 /// HF PEFT's EvaConfig (Paischer et al. 2024, arXiv 2410.07170).
 struct EvaOptions {
   double rho = 2;              ///< a module's rank is at most rho · r
-  double tau = 0.99;           ///< cosine of a direction and what it was a batch before, from which on it stays
-  bool use_label_mask = true;  ///< only tokens with a label count
+  double tau = 0.99;           ///< cosine of a direction and its value one batch before, above which it has converged
+  bool use_label_mask = true;  ///< use only tokens with a label
   int64_t label_mask_value = -100;
   bool whiten = false;
-  bool adjust_scaling_factors = true;  ///< alpha goes with the rank
+  bool adjust_scaling_factors = true;  ///< change alpha in proportion to the rank
 };
 
-/// HF PEFT's CordaConfig (Yang et al. 2024, arXiv 2406.05223), what of it has a meaning here.
+/// The options of HF PEFT's CordaConfig (Yang et al. 2024, arXiv 2406.05223) that apply here.
 struct CordaOptions {
   std::string corda_method = "ipm";
 };
@@ -61,21 +61,21 @@ struct Options {
   peft::IntPairList layer_replication;
   peft::Targets targets{.target_modules = peft::StringList{"q_proj", "v_proj"}};
 
-  /// What init_lora_weights names.
+  /// Parsed from init_lora_weights.
   Init init = Init::uniform;
-  int64_t niter = 0;  ///< "pissa_niter_N": subspace iterations of a randomised SVD; 0: the exact one
+  int64_t niter = 0;  ///< "pissa_niter_N": subspace iterations of a randomized SVD; 0: exact SVD
 
-  /// What multiplies B·A: just what the saved rank and alpha give.
+  /// The factor of B·A, which follows from the saved rank and alpha.
   double scale(int64_t rank, double alpha) const;
-  /// What is taken out of the base is saved along, as a second half of the ranks, with the alpha that keeps the scale.
+  /// A residual initialization is saved as additional ranks, as many again, with the alpha that preserves the scale.
   int64_t saved_rank(int64_t rank) const;
   double saved_alpha(double alpha) const;
-  /// Whether scale · B·A as it begins is taken out of the base.
-  bool takes_from_base() const;
+  /// Whether the initial scale · B·A is subtracted from the base.
+  bool has_residual_init() const;
 };
 
 Options read(peft::Options& in);
-/// What PEFT's adapter_config.json has for these options beside the targets.
+/// Writes these options, except the targets, as HF PEFT's adapter_config.json has them.
 void write_config(const Options& options, nlohmann::ordered_json& config);
 
 }  // namespace lora

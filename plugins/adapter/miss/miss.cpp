@@ -12,7 +12,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's MissConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's MissConfig.
 struct MissOptions {
   int64_t r = 64, mini_r = 1;
   double miss_dropout = 0;
@@ -24,35 +24,33 @@ struct MissOptions {
 MissOptions read(peft::Options& in) {
   MissOptions o;
   in.get("r", o.r, "size of the shards of the input, and rank of the update").in_size_limit(o.r);
-  in.get("mini_r", o.mini_r, "columns of the block that are trained, with init_weights = \"mini\"")
-      .in_size_limit(o.mini_r);
-  in.get("miss_dropout", o.miss_dropout, "probability of dropping an element of the update's input while training")
+  in.get("mini_r", o.mini_r, "trainable columns of the block, with init_weights = \"mini\"").in_size_limit(o.mini_r);
+  in.get("miss_dropout", o.miss_dropout, "dropout probability of the update's input in training")
       .require(o.miss_dropout >= 0 && o.miss_dropout < 1, "must be at least 0 and below 1");
   peft::read_targets(in, o.targets);
-  in.get(
-        "init_weights", o.init_weights,
-        "true: zero; \"mini\": a block of mini_r columns, repeated; \"bat\": blocks multiplied with the weight; false: "
-        "random, for tests")
+  in.get("init_weights", o.init_weights,
+         "true: zeros; \"mini\": a repeated block of mini_r columns; \"bat\": blocks that multiply the weight; false: "
+         "random, for tests")
       .require(std::holds_alternative<bool>(o.init_weights) || o.is("mini") || o.is("bat"),
                "must be true, false, \"mini\" or \"bat\"");
   if (o.is("bat") && o.miss_dropout > 0) in.error("miss_dropout", "has no effect with init_weights = \"bat\"");
   return o;
 }
 
-[[noreturn]] void refuse(const peft::Linear& site, const std::string& why) {
+[[noreturn]] void throw_shape_error(const peft::Linear& site, const std::string& reason) {
   throw peft::ConfigError("[adapter] r, mini_r: '" + peft::printable(site.path()) + "' has " +
                           std::to_string(site.in_features()) + " inputs and " + std::to_string(site.out_features()) +
-                          " outputs: " + why);
+                          " outputs: " + reason);
 }
 
-/// Δy = (sum of x's shards of r) · D, as a product whose A is the same identity for each shard.
+/// Δy = (sum of x's shards of size r) · D, as B·A where A repeats an identity for each shard.
 class MissLayer final : public peft::FactoredLayer {
  public:
   MissLayer(const peft::Linear& site, const MissOptions& o, const at::TensorOptions& tensor_options)
       : FactoredLayer(o.miss_dropout), out_(site.out_features()) {
     const int64_t in = site.in_features();
-    if (o.r > in) refuse(site, "r is more than the inputs");
-    if (o.is("mini") && out_ % o.mini_r != 0) refuse(site, "mini_r does not divide the outputs");
+    if (o.r > in) throw_shape_error(site, "r is more than the inputs");
+    if (o.is("mini") && out_ % o.mini_r != 0) throw_shape_error(site, "mini_r does not divide the outputs");
     const std::vector<int64_t> shape{o.r, o.is("mini") ? o.mini_r : out_};
     const bool random = o.init_weights == peft::BoolOrString(false);
     block_ = register_parameter("miss_block", random ? peft::init::kaiming_uniform(shape, tensor_options)
@@ -70,12 +68,11 @@ class MissLayer final : public peft::FactoredLayer {
   Tensor block_, shards_;  // [r, out] or [r, mini_r]; [r, in]
 };
 
-/// "bat": each block W_k of r × r becomes W_k + W_k·M + M.
+/// "bat": each r × r block W_k becomes W_k + W_k·M + M.
 class BatLayer final : public peft::DeltaLayer {
  public:
-  BatLayer(const peft::Linear& site, int64_t r, const at::TensorOptions& tensor_options)
-      : weight_(site.frozen().weight) {
-    if (site.in_features() % r != 0 || site.out_features() % r != 0) refuse(site, "r divides not both");
+  BatLayer(const peft::Linear& site, int64_t r, const at::TensorOptions& tensor_options) : weight_(site.dense()) {
+    if (site.in_features() % r != 0 || site.out_features() % r != 0) throw_shape_error(site, "r must divide both");
     block_ = register_parameter("miss_block", peft::init::zeros({site.out_features() / r, r, r}, tensor_options));
   }
   bool innermost() const override { return true; }

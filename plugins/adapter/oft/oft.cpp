@@ -1,4 +1,4 @@
-// OFT: Orthogonal Finetuning (Qiu et al. 2023, arXiv 2306.07280), on the input's side (Qiu et al. 2025, OFTv2, arXiv
+// OFT: Orthogonal Finetuning (Qiu et al. 2023, arXiv 2306.07280), applied to the input (Qiu et al. 2025, OFTv2, arXiv
 // 2506.19847): y = W·(R·x) with a block-diagonal R that is a rotation.
 #include <peft/adapters/init.h>
 #include <peft/adapters/targeted_adapter.h>
@@ -11,7 +11,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's OFTConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's OFTConfig.
 struct OftOptions {
   int64_t r = 0, oft_block_size = 32;
   bool block_share = false;
@@ -23,29 +23,30 @@ struct OftOptions {
 
 OftOptions read(peft::Options& in) {
   OftOptions o;
-  in.get("r", o.r, "number of blocks; 0: as many as oft_block_size makes").require(o.r >= 0, "must not be negative");
-  in.get("oft_block_size", o.oft_block_size, "size of the blocks; 0: as r makes it")
+  in.get("r", o.r, "number of blocks; 0: given by oft_block_size").require(o.r >= 0, "must not be negative");
+  in.get("oft_block_size", o.oft_block_size, "size of the blocks; 0: given by r")
       .require(o.oft_block_size >= 0, "must not be negative");
-  if ((o.r == 0) == (o.oft_block_size == 0)) in.error("r", "and oft_block_size: one of them must be 0, the other not");
+  if ((o.r == 0) == (o.oft_block_size == 0)) in.error("r", "and oft_block_size: exactly one of them must be 0");
   double dropout = 0;
-  in.get("module_dropout", dropout, "0: PEFT has it in its config, but its linear layers do not use it")
+  in.get("module_dropout", dropout, "must be 0: HF PEFT's linear layers do not use it")
       .require(dropout == 0, "is not supported: must be 0");
   peft::read_targets(in, o.targets);
   in.get("block_share", o.block_share, "one rotation for all blocks of a layer");
-  in.get("use_cayley_neumann", o.use_cayley_neumann, "a series in place of the inverse of the Cayley transform");
+  in.get("use_cayley_neumann", o.use_cayley_neumann,
+         "approximate the inverse in the Cayley transform by a Neumann series");
   in.get("num_cayley_neumann_terms", o.num_cayley_neumann_terms, "terms of that series")
       .in_size_limit(o.num_cayley_neumann_terms, 1000);
-  in.get("init_weights", o.init_weights, "true: no rotation; false: random ones, for tests");
+  in.get("init_weights", o.init_weights, "true: no rotation; false: random rotations, for tests");
   return o;
 }
 
-/// The divisor of `in` nearest to `wanted`, the smaller of two, as PEFT's adjust_oft_parameters takes it.
-int64_t nearest_divisor(int64_t in, int64_t wanted) {
-  if (wanted >= in) return in;
-  int64_t above = wanted, below = wanted;
+/// The divisor of `in` nearest to `target`, the smaller of two, as in HF PEFT's adjust_oft_parameters.
+int64_t nearest_divisor(int64_t in, int64_t target) {
+  if (target >= in) return in;
+  int64_t above = target, below = target;
   while (in % above != 0) ++above;
   while (in % below != 0) --below;
-  return wanted - below <= above - wanted ? below : above;
+  return target - below <= above - target ? below : above;
 }
 
 class OftLayer final : public peft::AdapterLayer {
@@ -59,7 +60,7 @@ class OftLayer final : public peft::AdapterLayer {
     upper_ = holder->register_parameter("weight", o.init_weights ? peft::init::zeros(shape, tensor_options)
                                                                  : peft::init::normal(shape, 0.1, tensor_options));
     const Tensor above = at::triu_indices(block_, block_, 1);
-    places_ = (above[0] * block_ + above[1]).to(tensor_options.device());
+    positions_ = (above[0] * block_ + above[1]).to(tensor_options.device());
   }
   Tensor forward(const Tensor& x, const peft::Next& next) override {
     const Tensor X = x.unflatten(-1, {-1, block_});
@@ -74,18 +75,18 @@ class OftLayer final : public peft::AdapterLayer {
 
  private:
   /// R of each block [in / block, block, block]: Cayley's (I + Q)⁻¹(I − Q) of a skew Q, or the series
-  /// I + 2Q + 2Q² + … + Qⁿ⁻¹ that PEFT uses in its place, whose last term counts once.
+  /// I + 2Q + 2Q² + … + Qⁿ⁻¹ that HF PEFT uses instead, whose last term has the factor 1.
   Tensor rotations(int64_t in) const {
     const int64_t n = upper_.size(0);
-    const Tensor flat = torch::zeros({n, block_ * block_}, upper_.options()).index_copy(1, places_, upper_);
+    const Tensor flat = torch::zeros({n, block_ * block_}, upper_.options()).index_copy(1, positions_, upper_);
     const Tensor half = flat.view({n, block_, block_}), Q = half - half.transpose(1, 2);
-    const Tensor one = torch::eye(block_, Q.options()).expand({n, block_, block_});
-    const Tensor R = terms_ == 0 ? at::linalg_solve(one + Q, one - Q, /*left=*/false) : series(Q, one);
+    const Tensor I = torch::eye(block_, Q.options()).expand({n, block_, block_});
+    const Tensor R = terms_ == 0 ? at::linalg_solve(I + Q, I - Q, /*left=*/false) : series(Q, I);
     return n == 1 ? R.expand({in / block_, block_, block_}) : R;
   }
-  Tensor series(const Tensor& Q, const Tensor& one) const {
-    if (terms_ == 1) return one;
-    Tensor R = one + 2 * Q;
+  Tensor series(const Tensor& Q, const Tensor& I) const {
+    if (terms_ == 1) return I;
+    Tensor R = I + 2 * Q;
     if (terms_ == 2) return R;
     Tensor power = at::bmm(Q, Q);
     R = R + 2 * power;
@@ -96,7 +97,7 @@ class OftLayer final : public peft::AdapterLayer {
     return R + at::bmm(power, Q);
   }
   int64_t terms_, block_ = 0;  // 0 terms: the exact transform
-  Tensor upper_, places_;      // [blocks or 1, block·(block − 1)/2]; where each entry lies in a block
+  Tensor upper_, positions_;   // [blocks or 1, block·(block − 1)/2]; offsets of the entries in a block
 };
 
 class Oft final : public peft::TargetedAdapter {

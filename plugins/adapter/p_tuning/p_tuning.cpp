@@ -1,7 +1,7 @@
-// P-tuning: virtual tokens in front of each example, made by a small network (Liu et al. 2021, arXiv 2103.10385).
+// P-tuning: virtual tokens before each example, computed by a small network (Liu et al. 2021, arXiv 2103.10385).
 #include <peft/adapters/init.h>
 #include <peft/adapters/prompt_adapter.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/plugin.h>
 #include <torch/torch.h>
 
@@ -12,7 +12,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's PromptEncoderConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's PromptEncoderConfig.
 struct PTuningOptions {
   peft::PromptOptions prompt;
   std::string encoder_reparameterization_type = "MLP";
@@ -27,17 +27,17 @@ PTuningOptions read(peft::Options& in) {
   PTuningOptions o;
   peft::read_prompt_options(in, o.prompt);
   in.get("encoder_reparameterization_type", o.encoder_reparameterization_type,
-         "the network: \"MLP\", three layers; \"LSTM\", in both directions, then two layers")
+         "network: \"MLP\", three layers; \"LSTM\", bidirectional, then two layers")
       .require(o.encoder_reparameterization_type == "MLP" || o.lstm(), R"(must be "MLP" or "LSTM")");
-  in.get("encoder_hidden_size", o.encoder_hidden_size, "its width; the model's hidden size where it is left out")
+  in.get("encoder_hidden_size", o.encoder_hidden_size, "hidden size of the network; default: the model's")
       .in_size_limit(o.encoder_hidden_size.value_or(1));
   in.get("encoder_num_layers", o.encoder_num_layers, "layers of the LSTM").in_size_limit(o.encoder_num_layers, 100);
-  in.get("encoder_dropout", o.encoder_dropout, "probability of dropping a number between layers of the LSTM")
+  in.get("encoder_dropout", o.encoder_dropout, "dropout probability between layers of the LSTM")
       .require(o.encoder_dropout >= 0 && o.encoder_dropout < 1, "must be at least 0 and below 1");
   return o;
 }
 
-/// Names of its parameters are those of PEFT's PromptEncoder.
+/// Has the parameter names of HF PEFT's PromptEncoder.
 class Encoder final : public peft::PromptEncoder {
  public:
   Encoder(const Tensor& embedding, int64_t width, const PTuningOptions& o) : PromptEncoder(embedding) {
@@ -56,13 +56,13 @@ class Encoder final : public peft::PromptEncoder {
     }
     register_module("mlp_head", mlp_);
     to(embedding.device(), embedding.scalar_type());
-    draw(width);
+    init_parameters(width);
   }
-  bool reparameterized() const override { return true; }
+  bool is_reparameterized() const override { return true; }
 
  protected:
   Tensor encode(int64_t first, int64_t count) const override {
-    // torch's modules are not const where they run.
+    // forward() of torch's modules is not const.
     auto lstm = lstm_;
     auto mlp = mlp_;
     const Tensor in = lstm ? std::get<0>(lstm->forward(embedding().unsqueeze(0))).squeeze(0) : embedding();
@@ -70,8 +70,8 @@ class Encoder final : public peft::PromptEncoder {
   }
 
  private:
-  /// As torch begins, but alike on all devices: uniform in ±1/√(inputs), of an LSTM ±1/√(its width).
-  void draw(int64_t width) {
+  /// torch's distributions, but the same values on all devices: uniform in ±1/√inputs, for an LSTM in ±1/√width.
+  void init_parameters(int64_t width) {
     const torch::NoGradGuard no_grad;
     for (const auto& layer : *mlp_)
       for (Tensor& parameter : layer.ptr()->parameters()) {

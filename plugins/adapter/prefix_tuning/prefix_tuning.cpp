@@ -1,8 +1,8 @@
-// Prefix tuning: trained keys and values in front of each example's own, in every layer (Li & Liang 2021, arXiv
+// Prefix tuning: trained keys and values before each example's own, in every layer (Li & Liang 2021, arXiv
 // 2101.00190; Liu et al. 2022, arXiv 2110.07602).
 #include <peft/adapters/init.h>
 #include <peft/adapters/prompt_adapter.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/plugin.h>
 
 #include <cmath>
@@ -12,7 +12,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's PrefixTuningConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's PrefixTuningConfig.
 struct PrefixOptions {
   peft::PromptOptions prompt;
   bool prefix_projection = false;
@@ -23,24 +23,24 @@ struct PrefixOptions {
 PrefixOptions read(peft::Options& in) {
   PrefixOptions o;
   peft::read_prompt_options(in, o.prompt);
-  in.get("prefix_projection", o.prefix_projection, "true: the prefix is made of narrower embeddings by a network");
+  in.get("prefix_projection", o.prefix_projection, "true: a network computes the prefix from narrower embeddings");
   in.get("encoder_hidden_size", o.encoder_hidden_size,
-         "width of that network; that of all keys of a token where it is left out")
+         "hidden size of that network; default: the size of a token's keys")
       .in_size_limit(o.encoder_hidden_size.value_or(1));
-  in.get("init_weights", o.init_weights, "\"zero\": keys and values begin as zeros; left out: normal")
+  in.get("init_weights", o.init_weights, "\"zero\": keys and values are zeros at first; default: normal")
       .require(!o.init_weights || *o.init_weights == "zero", "must be \"zero\"");
   return o;
 }
 
-/// transform: Linear, tanh, Linear. Names of its parameters are those of PEFT's PrefixEncoder.
+/// Linear, tanh, Linear, with the parameter names of HF PEFT's PrefixEncoder.
 class Projection final : public peft::PromptEncoder {
  public:
-  Projection(const Tensor& embedding, int64_t hidden, int64_t width, bool zero) : PromptEncoder(embedding) {
+  Projection(const Tensor& embedding, int64_t hidden, int64_t width, bool zero_init) : PromptEncoder(embedding) {
     const auto transform = register_module("transform", std::make_shared<torch::nn::Module>());
     const auto linear = [&](const char* name, int64_t in, int64_t out, bool zeros) {
       const double bound = zeros ? 0 : 1 / std::sqrt(static_cast<double>(in));
       const auto layer = transform->register_module(name, std::make_shared<torch::nn::Module>());
-      // Held, as what register_parameter gives refers to a place that the next one may move.
+      // register_parameter returns a reference that the next call may invalidate.
       const Tensor weight = peft::init::uniform({out, in}, bound, embedding.options());
       const Tensor bias = peft::init::uniform({out}, bound, embedding.options());
       layer->register_parameter("weight", weight);
@@ -48,12 +48,12 @@ class Projection final : public peft::PromptEncoder {
       return std::pair(weight, bias);
     };
     std::tie(in_, in_bias_) = linear("0", embedding.size(1), hidden, false);
-    std::tie(out_, out_bias_) = linear("2", hidden, width, zero);
+    std::tie(out_, out_bias_) = linear("2", hidden, width, zero_init);
   }
-  bool reparameterized() const override { return true; }
+  bool is_reparameterized() const override { return true; }
 
  protected:
-  /// A layer's part of the last product alone: all layers together cost one whole.
+  /// Computes only these columns of the last product, so that all layers together cost one full product.
   Tensor encode(int64_t first, int64_t count) const override {
     const Tensor hidden = at::linear(embedding(), in_, in_bias_).tanh();
     return at::linear(hidden, out_.narrow(0, first, count), out_bias_.narrow(0, first, count));
@@ -63,21 +63,23 @@ class Projection final : public peft::PromptEncoder {
   Tensor in_, in_bias_, out_, out_bias_;  // [hidden, token_dim], [hidden], [width, hidden], [width]
 };
 
-/// One attention's keys and values: a row of the encoder's output is 2 · layers · kv_heads · head_dim, keys of a layer
-/// before its values.
-class PrefixLayer final : public peft::VirtualKeys {
+/// The keys and values of one attention. A row of the encoder's output has 2 · layers · kv_heads · head_dim elements,
+/// the keys of a layer before its values.
+class PrefixKeys final : public peft::VirtualKeys {
  public:
-  PrefixLayer(std::shared_ptr<peft::PromptEncoder> encoder, int64_t layer, const peft::DecoderConfig& c)
+  PrefixKeys(std::shared_ptr<peft::PromptEncoder> encoder, int64_t layer, const peft::DecoderConfig& c)
       : encoder_(std::move(encoder)),
         heads_(c.num_key_value_heads),
         dim_(c.head_dim),
         first_(2 * layer * heads_ * dim_) {
-    if (layer == 0) register_module("prefix_encoder", encoder_);  // what all share is in the tree once
+    if (layer == 0) register_module("prefix_encoder", encoder_);  // the shared encoder is in the module tree once
   }
-  int64_t count() const override { return encoder_->embedding().size(0); }
-  peft::KeysAndValues keys_and_values() const override {
-    const Tensor both = encoder_->output(first_, 2 * heads_ * dim_).reshape({-1, 2, heads_, dim_});
-    return {both.select(1, 0), both.select(1, 1)};
+
+ protected:
+  int64_t do_count() const override { return encoder_->embedding().size(0); }
+  peft::KeysAndValues do_keys_and_values() const override {
+    const Tensor keys_and_values = encoder_->output(first_, 2 * heads_ * dim_).reshape({-1, 2, heads_, dim_});
+    return {keys_and_values.select(1, 0), keys_and_values.select(1, 1)};
   }
 
  private:
@@ -101,19 +103,19 @@ class PrefixTuning final : public peft::PromptAdapter {
                                                     const at::TensorOptions& tensor_options) override {
     const auto [token_dim, heads, width] = shape(model);
     const int64_t n = prompt().num_virtual_tokens;
-    const bool zero = options_.init_weights.has_value();
+    const bool zero_init = options_.init_weights.has_value();
     if (options_.prefix_projection)
       return std::make_shared<Projection>(peft::init::normal({n, token_dim}, 1, tensor_options), hidden(model), width,
-                                          zero);
-    return std::make_shared<peft::PromptEncoder>(zero ? peft::init::zeros({n, width}, tensor_options)
-                                                      : peft::init::normal({n, width}, 1, tensor_options));
+                                          zero_init);
+    return std::make_shared<peft::PromptEncoder>(zero_init ? peft::init::zeros({n, width}, tensor_options)
+                                                           : peft::init::normal({n, width}, 1, tensor_options));
   }
 
-  void place_encoder(peft::Model& model, const std::shared_ptr<peft::PromptEncoder>& encoder) override {
-    const std::vector<peft::Site*> attentions = model.attentions();
+  void attach_encoder(peft::Model& model, const std::shared_ptr<peft::PromptEncoder>& encoder) override {
+    const std::vector<peft::Attention*> attentions = model.attentions();
     for (std::size_t layer = 0; layer < attentions.size(); ++layer)
-      add_layer(*attentions[layer], name(),
-                std::make_shared<PrefixLayer>(encoder, static_cast<int64_t>(layer), model.config()));
+      add_kv_prefix(*attentions[layer], name(),
+                    std::make_shared<PrefixKeys>(encoder, static_cast<int64_t>(layer), model.config()));
   }
 
   void write_config(const peft::Model& model, nlohmann::ordered_json& config) const override {

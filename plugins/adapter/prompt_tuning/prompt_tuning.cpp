@@ -1,10 +1,11 @@
-// Prompt tuning: virtual tokens, trained as embeddings, in front of each example (Lester et al. 2021, arXiv
+// Prompt tuning: virtual tokens, trained as embeddings, before each example (Lester et al. 2021, arXiv
 // 2104.08691).
 #include <peft/adapters/init.h>
 #include <peft/adapters/prompt_adapter.h>
 #include <peft/files/pretrained_model.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/plugin.h>
+#include <peft/pretrained/open.h>
 #include <peft/text/text.h>
 
 #include <nlohmann/json.hpp>
@@ -13,7 +14,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's PromptTuningConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's PromptTuningConfig.
 struct PromptTuningOptions {
   peft::PromptOptions prompt;
   std::string prompt_tuning_init = "RANDOM";
@@ -25,15 +26,15 @@ PromptTuningOptions read(peft::Options& in) {
   peft::read_prompt_options(in, o.prompt);
   const std::string& init = o.prompt_tuning_init;
   in.get("prompt_tuning_init", o.prompt_tuning_init,
-         "start: \"RANDOM\", normal; \"SAMPLE_VOCAB\", embeddings of random tokens; \"TEXT\", those of a text")
+         "\"RANDOM\": normal; \"SAMPLE_VOCAB\": embeddings of random tokens; \"TEXT\": those of a text")
       .require(init == "RANDOM" || init == "SAMPLE_VOCAB" || init == "TEXT",
                R"(must be "RANDOM", "SAMPLE_VOCAB" or "TEXT")");
   in.get("prompt_tuning_init_text", o.prompt_tuning_init_text,
-         "the text to start from, cut or repeated to num_virtual_tokens")
+         "initial text, truncated or repeated to num_virtual_tokens")
       .require(init == "TEXT" || !o.prompt_tuning_init_text, "needs prompt_tuning_init = \"TEXT\"");
   if (init == "TEXT" && !o.prompt_tuning_init_text) in.error("prompt_tuning_init", "needs prompt_tuning_init_text");
   in.get("tokenizer_name_or_path", o.tokenizer_name_or_path,
-         "of the text: a Hugging Face folder or a .gguf file; the model's own where it is left out");
+         "tokenizer of the text: a Hugging Face folder or a .gguf file; default: the model's");
   return o;
 }
 
@@ -52,7 +53,7 @@ class PromptTuning final : public peft::PromptAdapter {
                            ? text_ids(model, n)
                            : torch::randint(model.config().vocab_size, {n}, torch::kLong);
     const torch::NoGradGuard no_grad;
-    const Tensor rows = at::embedding(model.embedding().frozen().weight, ids.to(model.device()));
+    const Tensor rows = at::embedding(model.embedding().dense(), ids.to(model.device()));
     return std::make_shared<peft::PromptEncoder>(rows.to(tensor_options.dtype(), false, /*copy=*/true));
   }
 
@@ -70,15 +71,15 @@ class PromptTuning final : public peft::PromptAdapter {
     return options_.tokenizer_name_or_path.value_or(model.origin().path);
   }
 
-  /// The text's tokens, with the special ones that the tokenizer adds, repeated or cut to n.
+  /// The text's tokens with the special ones that the tokenizer adds, repeated or truncated to n.
   Tensor text_ids(const peft::Model& model, int64_t n) const {
     const std::string path = tokenizer_path(model);
     if (path.empty()) throw peft::ConfigError("[adapter] tokenizer_name_or_path: must be given for this model");
-    const auto& base = model.origin().checkpoint;  // with the tokens that were added to it
-    const bool own = !options_.tokenizer_name_or_path && base != nullptr;
-    const auto tokenizer = peft::load_text(own ? *base : *peft::open_pretrained(path)).tokenizer;
+    const auto& base = model.origin().checkpoint;  // includes added tokens
+    const bool use_base = !options_.tokenizer_name_or_path && base != nullptr;
+    const auto tokenizer = peft::load_text(use_base ? *base : *peft::open_pretrained(path)).tokenizer;
     const std::vector<int64_t> text = tokenizer->encode(*options_.prompt_tuning_init_text, true);
-    if (text.empty()) throw peft::ConfigError("[adapter] prompt_tuning_init_text: has no token");
+    if (text.empty()) throw peft::ConfigError("[adapter] prompt_tuning_init_text: must have at least one token");
     std::vector<int64_t> ids;
     for (std::size_t i = 0; static_cast<int64_t>(ids.size()) < n; ++i) ids.push_back(text[i % text.size()]);
     for (const int64_t id : ids)

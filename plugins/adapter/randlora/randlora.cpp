@@ -1,5 +1,5 @@
 // RandLoRA: Full-rank parameter-efficient fine-tuning (Albert et al. 2025, arXiv 2502.00987): a sum of low-rank updates
-// with random factors that all layers share; their mixture is trained.
+// with frozen random factors that all layers share; the weights of the sum are trainable.
 #include <ATen/CPUGeneratorImpl.h>
 #include <peft/adapters/factored_layer.h>
 #include <peft/adapters/init.h>
@@ -15,7 +15,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's RandLoraConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's RandLoraConfig.
 struct RandLoraOptions {
   int64_t r = 32;
   double randlora_alpha = 640;
@@ -30,15 +30,15 @@ struct RandLoraOptions {
 
 RandLoraOptions read(peft::Options& in) {
   RandLoraOptions o;
-  in.get("r", o.r, "rank of each base; a smaller one means more bases and more that trains").in_size_limit(o.r);
+  in.get("r", o.r, "rank of each random base; a smaller rank means more bases and more trainable parameters")
+      .in_size_limit(o.r);
   in.get("randlora_alpha", o.randlora_alpha, "the update is scaled by randlora_alpha / r");
   in.get("projection_prng_key", o.projection_prng_key, "seed of the shared bases")
       .require(o.projection_prng_key >= 0, "must not be negative");
-  in.get("save_projection", o.save_projection, "save the shared bases; else whoever loads draws them again");
-  in.get("sparse", o.sparse, "bases of -1, 0 and 1, two thirds of them 0");
-  in.get("very_sparse", o.very_sparse, "the same with more zeros: all but one of the root of the layers' size");
-  in.get("randlora_dropout", o.randlora_dropout,
-         "probability of dropping an element of the update's input while training")
+  in.get("save_projection", o.save_projection, "save the shared bases; false: draw them again on load");
+  in.get("sparse", o.sparse, "bases with values -1, 0 and 1, two thirds of them 0");
+  in.get("very_sparse", o.very_sparse, "as sparse, with 1 of sqrt(layer size) values not 0");
+  in.get("randlora_dropout", o.randlora_dropout, "dropout probability of the update's input in training")
       .require(o.randlora_dropout >= 0 && o.randlora_dropout < 1, "must be at least 0 and below 1");
   peft::read_targets(in, o.targets);
   in.get("init_weights", o.init_weights, "true: lambda zero; false: lambda normal, for tests");
@@ -47,10 +47,10 @@ RandLoraOptions read(peft::Options& in) {
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-/// What all layers share: A on the side of the fewer features, B on the other.
+/// The random bases that all layers share: A for the smaller dimension, B for the larger.
 struct Bases {
-  Tensor A;  ///< [r, 1, fewest features]
-  Tensor B;  ///< [most features, bases, r]
+  Tensor A;  ///< [r, 1, smaller]
+  Tensor B;  ///< [larger, bases, r]
 };
 
 class RandLoraLayer final : public peft::FactoredLayer {
@@ -60,16 +60,16 @@ class RandLoraLayer final : public peft::FactoredLayer {
       : FactoredLayer(o.randlora_dropout),
         narrow_input_(site.in_features() <= site.out_features()),
         scale_(o.randlora_alpha / static_cast<double>(o.r)) {
-    const auto [fewer, more] = std::minmax({site.in_features(), site.out_features()});
-    const int64_t bases = ceil_div(fewer, o.r);
-    A_ = shared.A.slice(2, 0, fewer);
-    B_ = shared.B.slice(0, 0, more).slice(1, 0, bases);
-    const int64_t share = o.init_weights ? std::max(bases, fewer) : more;
+    const auto [smaller, larger] = std::minmax({site.in_features(), site.out_features()});
+    const int64_t bases = ceil_div(smaller, o.r);
+    A_ = shared.A.slice(2, 0, smaller);
+    B_ = shared.B.slice(0, 0, larger).slice(1, 0, bases);
+    const int64_t share = o.init_weights ? std::max(bases, smaller) : larger;
     lambda_ =
         register_parameter("randlora_lambda", o.init_weights ? peft::init::zeros({o.r, bases}, tensor_options)
                                                              : peft::init::normal({o.r, bases}, 1, tensor_options));
     gamma_ = register_parameter("randlora_gamma",
-                                torch::full({bases, fewer}, 1 / static_cast<double>(share), tensor_options));
+                                torch::full({bases, smaller}, 1 / static_cast<double>(share), tensor_options));
   }
 
  protected:
@@ -83,27 +83,29 @@ class RandLoraLayer final : public peft::FactoredLayer {
  private:
   bool narrow_input_;
   double scale_;
-  Tensor A_, B_;           // [r, 1, fewer], [more, bases, r], views of the shared ones
-  Tensor lambda_, gamma_;  // [r, bases], [bases, fewer]
+  Tensor A_, B_;           // [r, 1, smaller], [larger, bases, r], views of the shared ones
+  Tensor lambda_, gamma_;  // [r, bases], [bases, smaller]
 };
 
-/// To the bit as PEFT draws them: a file without them, as save_projection = false makes it, means these.
-class Drawing {
+/// Draws bit-identically to HF PEFT, because a file saved with save_projection = false relies on it.
+class BaseGenerator {
  public:
-  explicit Drawing(int64_t seed) : generator_(at::detail::createCPUGenerator(static_cast<uint64_t>(seed))) {}
-  /// PEFT's _init_randlora_A_randlora_B: uniform in ±1/√columns, in bf16, as is their scaling.
-  Bases dense(int64_t r, int64_t fewest, int64_t most) {
-    const Tensor A = uniform({r, 1, fewest});
-    std::vector<Tensor> each;
-    for (int64_t i = 0; i < ceil_div(fewest, r); ++i) each.push_back(uniform({most, 1, r}));
-    return scaled({A, at::cat(each, 1)});
+  explicit BaseGenerator(int64_t seed) : generator_(at::detail::createCPUGenerator(static_cast<uint64_t>(seed))) {}
+  /// HF PEFT's _init_randlora_A_randlora_B: uniform in ±1/√columns, in bf16, as is their scaling.
+  Bases dense(int64_t r, int64_t smaller, int64_t larger) {
+    const Tensor A = uniform({r, 1, smaller});
+    std::vector<Tensor> bases;
+    for (int64_t i = 0; i < ceil_div(smaller, r); ++i) bases.push_back(uniform({larger, 1, r}));
+    return scaled({A, at::cat(bases, 1)});
   }
-  /// PEFT's _init_randlora_A_randlora_B_sparse: -1 and 1 with probability 1/(2 · sparsity) each, else 0.
-  Bases sparse(int64_t r, int64_t fewest, int64_t most, double sparsity) {
-    const Tensor A = torch::rand({r, 1, fewest}, generator_);
-    const Tensor B = torch::rand({most, ceil_div(fewest, r), r}, generator_);
-    const double part = 1 / (2 * sparsity);
-    const auto signs = [&](const Tensor& u) { return (u > 1 - part).to(u.dtype()) - (u < part).to(u.dtype()); };
+  /// HF PEFT's _init_randlora_A_randlora_B_sparse: -1 and 1 with probability 1/(2 · sparsity) each, else 0.
+  Bases sparse(int64_t r, int64_t smaller, int64_t larger, double sparsity) {
+    const Tensor A = torch::rand({r, 1, smaller}, generator_);
+    const Tensor B = torch::rand({larger, ceil_div(smaller, r), r}, generator_);
+    const double probability = 1 / (2 * sparsity);
+    const auto signs = [&](const Tensor& u) {
+      return (u > 1 - probability).to(u.dtype()) - (u < probability).to(u.dtype());
+    };
     return scaled({signs(A), signs(B)});
   }
 
@@ -121,9 +123,9 @@ class RandLora final : public peft::TargetedAdapter {
  public:
   explicit RandLora(RandLoraOptions options)
       : TargetedAdapter("RANDLORA", options.targets, options.init_weights), options_(std::move(options)) {}
-  peft::StateDict to_hf(const peft::Model& model) const override;
 
  protected:
+  peft::StateDict do_to_hf(const peft::Model& model) const override;
   void prepare(const peft::Model&, const std::vector<peft::Site*>& sites,
                const at::TensorOptions& tensor_options) override;
   std::shared_ptr<peft::AdapterLayer> make_layer(const peft::Linear& site, std::size_t,
@@ -143,30 +145,30 @@ void RandLora::prepare(const peft::Model&, const std::vector<peft::Site*>& sites
   int64_t in = 0, out = 0;
   for (const peft::Site* site : sites) {
     paths_.push_back(site->path());
-    if (const auto* linear = dynamic_cast<const peft::Linear*>(site))
-      in = std::max(in, linear->in_features()), out = std::max(out, linear->out_features());
+    if (const auto* linear = dynamic_cast<const peft::Linear*>(site)) {
+      in = std::max(in, linear->in_features());
+      out = std::max(out, linear->out_features());
+    }
   }
-  const auto [fewest, most] = std::minmax(in, out);
-  Drawing drawing(options_.projection_prng_key);
+  const auto [smaller, larger] = std::minmax(in, out);
+  BaseGenerator generator(options_.projection_prng_key);
   if (options_.very_sparse)
-    bases_ = drawing.sparse(options_.r, fewest, most, std::sqrt(static_cast<double>(fewest)));
+    bases_ = generator.sparse(options_.r, smaller, larger, std::sqrt(static_cast<double>(smaller)));
   else if (options_.sparse)
-    bases_ = drawing.sparse(options_.r, fewest, most, 3);
+    bases_ = generator.sparse(options_.r, smaller, larger, 3);
   else
-    bases_ = drawing.dense(options_.r, fewest, most);
+    bases_ = generator.dense(options_.r, smaller, larger);
   bases_ = {bases_.A.to(tensor_options.device(), tensor_options.dtype()),
             bases_.B.to(tensor_options.device(), tensor_options.dtype())};
 }
 
-/// PEFT repeats the bases for every layer.
-peft::StateDict RandLora::to_hf(const peft::Model& model) const {
-  peft::StateDict state = TargetedAdapter::to_hf(model);
+/// HF PEFT repeats the bases for every layer.
+peft::StateDict RandLora::do_to_hf(const peft::Model& model) const {
+  peft::StateDict state = TargetedAdapter::do_to_hf(model);
   if (!options_.save_projection) return state;
-  std::vector<std::string> holders{"base_model."};
-  for (const std::string& path : paths_) holders.push_back("base_model.model." + path + ".");
-  for (const std::string& holder : holders) {
-    state.emplace(holder + "randlora_A", bases_.A);
-    state.emplace(holder + "randlora_B", bases_.B);
+  for (const auto& [name, base] : {std::pair("randlora_A", bases_.A), std::pair("randlora_B", bases_.B)}) {
+    state.emplace(std::string("base_model.") + name, base);
+    for (const std::string& path : paths_) state.emplace(peft::hf_key(path, name), base);
   }
   return state;
 }

@@ -1,5 +1,5 @@
-// RoAd: 3-in-1: 2D Rotary Adaptation (Liao & Monz 2024, arXiv 2409.00119): the outputs, in pairs, are turned and
-// stretched.
+// RoAd: 3-in-1: 2D Rotary Adaptation (Liao & Monz 2024, arXiv 2409.00119): pairs of outputs are rotated and
+// scaled.
 #include <peft/adapters/init.h>
 #include <peft/adapters/targeted_adapter.h>
 #include <peft/base/error.h>
@@ -11,7 +11,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's RoadConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's RoadConfig.
 struct RoadOptions {
   std::string variant = "road_1";
   int64_t group_size = 64;
@@ -22,11 +22,10 @@ struct RoadOptions {
 
 RoadOptions read(peft::Options& in) {
   RoadOptions o;
-  in.get("variant", o.variant,
-         "how much is trained: \"road_1\", half the outputs; \"road_2\", as many; \"road_4\", twice")
+  in.get("variant", o.variant, "angles and lengths per output: \"road_1\", half; \"road_2\", one; \"road_4\", two")
       .require(o.variant == "road_1" || o.variant == "road_2" || o.variant == "road_4",
                "must be \"road_1\", \"road_2\" or \"road_4\"");
-  in.get("group_size", o.group_size, "outputs whose halves are paired; must divide the outputs")
+  in.get("group_size", o.group_size, "group of outputs whose halves are paired; must divide the number of outputs")
       .require(o.group_size > 0 && o.group_size % 2 == 0, "must be positive and even");
   peft::read_targets(in, o.targets);
   in.get("init_weights", o.init_weights, "true: angle 0, length 1; false: random, for tests");
@@ -45,33 +44,35 @@ class RoadLayer final : public peft::AdapterLayer {
     alpha_ = register_parameter("road_alpha", o.init_weights ? torch::ones({size}, tensor_options)
                                                              : peft::init::normal({size}, 0.5, tensor_options) + 1);
   }
-  Tensor forward(const Tensor& x, const peft::Next& next) override { return turned(next(x)); }
+  Tensor forward(const Tensor& x, const peft::Next& next) override { return rotated(next(x)); }
   bool merge_into(peft::WeightAndBias& weights) const override {
     const torch::NoGradGuard no_grad;
-    weights.weight = turned(weights.weight.t()).t().contiguous();
-    if (weights.bias.defined()) weights.bias = turned(weights.bias);
+    weights.weight = rotated(weights.weight.t()).t().contiguous();
+    if (weights.bias.defined()) weights.bias = rotated(weights.bias);
     return true;
   }
 
  private:
-  /// y [..., out]: with each group's halves as (a, b), first·(a, b) + second·(−b, a).
-  Tensor turned(const Tensor& y) const {
+  /// y [..., out], each group as halves (a, b) → first·(a, b) + second·(−b, a).
+  Tensor rotated(const Tensor& y) const {
     const auto [first, second] = columns(y.scalar_type());
     const std::vector<Tensor> halves = y.unflatten(-1, {-1, 2, group_ / 2}).unbind(-2);
-    const Tensor turned = at::stack({-halves[1], halves[0]}, -2).flatten(-3);
-    return y * first + turned * second;
+    const Tensor rotated = at::stack({-halves[1], halves[0]}, -2).flatten(-3);
+    return y * first + rotated * second;
   }
   /// α·cos θ and α·sin θ for each output.
   std::pair<Tensor, Tensor> columns(torch::Dtype dtype) const {
     Tensor theta = theta_.to(dtype), alpha = alpha_.to(dtype);
     if (variant_ == "road_4") {
-      theta = theta.view({-1, 2, group_}), alpha = alpha.view({-1, 2, group_});
+      theta = theta.view({-1, 2, group_});
+      alpha = alpha.view({-1, 2, group_});
       return {(alpha.select(1, 0) * theta.select(1, 0).cos()).flatten(),
               (alpha.select(1, 1) * theta.select(1, 1).sin()).flatten()};
     }
     if (variant_ == "road_1") {
       const auto doubled = [&](const Tensor& v) { return v.view({-1, group_ / 2}).repeat_interleave(2, 0).flatten(); };
-      theta = doubled(theta), alpha = doubled(alpha);
+      theta = doubled(theta);
+      alpha = doubled(alpha);
     }
     return {alpha * theta.cos(), alpha * theta.sin()};
   }

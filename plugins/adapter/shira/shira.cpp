@@ -1,5 +1,5 @@
-// SHiRA: Sparse High Rank Adapters (Bhardwaj et al. 2024, arXiv 2406.13175): a few entries of the weight, drawn at
-// random, are trained.
+// SHiRA: Sparse High Rank Adapters (Bhardwaj et al. 2024, arXiv 2406.13175): a few entries of the weight, at
+// random positions, are trainable.
 #include <ATen/CPUGeneratorImpl.h>
 #include <peft/adapters/delta_layer.h>
 #include <peft/adapters/init.h>
@@ -13,7 +13,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's ShiraConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's ShiraConfig.
 struct ShiraOptions {
   int64_t r = 32;
   std::optional<int64_t> random_seed;
@@ -24,10 +24,10 @@ struct ShiraOptions {
 
 ShiraOptions read(peft::Options& in) {
   ShiraOptions o;
-  in.get("r", o.r, "as many entries are trained as a LoRA of this rank would have").in_size_limit(o.r);
+  in.get("r", o.r, "the number of trainable entries is that of a LoRA of this rank").in_size_limit(o.r);
   std::string mask = "random";
-  in.get("mask_type", mask, "how entries are chosen: \"random\"").require(mask == "random", "must be \"random\"");
-  in.get("random_seed", o.random_seed, "seed of the entries' places; absent: the run's")
+  in.get("mask_type", mask, "how entries are selected: \"random\"").require(mask == "random", "must be \"random\"");
+  in.get("random_seed", o.random_seed, "seed of the entries' positions; default: the run's random state")
       .require(!o.random_seed || *o.random_seed >= 0, "must not be negative");
   peft::read_targets(in, o.targets);
   in.get("init_weights", o.init_weights, "true: zeros; false: normal, for tests");
@@ -41,19 +41,19 @@ class ShiraLayer final : public peft::DeltaLayer {
     const int64_t count = o.r * (in_ + out_);
     const Tensor order = o.random_seed ? at::randperm(out_ * in_, seeded(*o.random_seed), torch::kLong)
                                        : at::randperm(out_ * in_, torch::kLong);
-    const Tensor chosen = std::get<0>(order.slice(0, 0, count).sort());
+    const Tensor offsets = std::get<0>(order.slice(0, 0, count).sort());
     weight_ = register_parameter("shira_weight", o.init_weights ? peft::init::zeros({count}, tensor_options)
                                                                 : peft::init::normal({count}, 1, tensor_options));
     indices_ = register_buffer(
         "shira_indices",
-        at::stack({at::floor_divide(chosen, in_), chosen.remainder(in_)}).to(tensor_options.device(), torch::kInt));
+        at::stack({at::floor_divide(offsets, in_), offsets.remainder(in_)}).to(tensor_options.device(), torch::kInt));
   }
 
  protected:
   Tensor delta(torch::Dtype dtype) const override {
-    const Tensor places = indices_.to(torch::kLong);
+    const Tensor positions = indices_.to(torch::kLong);
     return torch::zeros({out_, in_}, weight_.options().dtype(dtype))
-        .index_put({places[0], places[1]}, weight_.to(dtype));
+        .index_put({positions[0], positions[1]}, weight_.to(dtype));
   }
 
  private:

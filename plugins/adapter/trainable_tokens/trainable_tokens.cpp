@@ -1,7 +1,7 @@
 // Trainable tokens: train the embedding's rows of a few tokens (HF PEFT's TrainableTokensModel).
 #include <peft/adapters/targeted_adapter.h>
 #include <peft/adapters/token_layers.h>
-#include <peft/models/decoder.h>
+#include <peft/models/model.h>
 #include <peft/plugin.h>
 #include <peft/runtime/memory.h>
 
@@ -9,7 +9,7 @@
 
 namespace {
 
-/// HF PEFT's TrainableTokensConfig: its names, and its default for a causal language model.
+/// The options of HF PEFT's TrainableTokensConfig, with its default for a causal language model.
 struct TokensOptions {
   peft::IntList token_indices;
   bool init_weights = true;
@@ -19,31 +19,34 @@ struct TokensOptions {
                         .has_modules_to_save = false};
 };
 
-class TrainableTokens final : public peft::Adapter {
+class TrainableTokens final : public peft::Adapter, public peft::HfFormat {
  public:
-  explicit TrainableTokens(TokensOptions options) : options_(std::move(options)) {}
+  explicit TrainableTokens(TokensOptions options)
+      : Adapter(options.init_weights), HfFormat(this), options_(std::move(options)) {}
+  const peft::HfFormat& hf_format() const noexcept override { return *this; }
 
-  void attach(peft::Model& model, torch::Dtype dtype) override {
+ protected:
+  void do_attach(peft::Model& model, torch::Dtype dtype) override {
     const peft::MemoryScope scope(peft::MemoryComponent::adapter);
     std::vector<std::pair<peft::Site*, peft::IntList>> sites;
     for (peft::Site* site : peft::select_sites(model, options_.targets))
       sites.emplace_back(site, options_.token_indices);
-    const peft::TokenLayerOptions tensor_options{"token_indices", "", !options_.init_weights,
-                                                 at::TensorOptions().dtype(dtype).device(model.device())};
-    for (auto& [site, layer] : peft::make_token_layers(model, sites, tensor_options))
+    const peft::TokenLayerOptions layer_options{"token_indices", "", !options_.init_weights,
+                                                at::TensorOptions().dtype(dtype).device(model.device())};
+    for (auto& [site, layer] : peft::make_token_layers(model, sites, layer_options))
       add_layer(*site, "tokens", std::move(layer));
   }
 
-  bool is_identity_at_init() const override { return options_.init_weights; }
+  /// HF PEFT also saves the rows of a tied head, which are the embedding's.
+  peft::StateDict do_to_hf(const peft::Model& model) const override {
+    return with_head(model, HfFormat::do_to_hf(model));
+  }
 
-  /// PEFT saves the rows of a tied head, too, which are the embedding's.
-  peft::StateDict to_hf(const peft::Model& model) const override { return with_head(model, Adapter::to_hf(model)); }
-
-  peft::StateDict add_derived_tensors(const peft::Model& model, peft::StateDict file) const override {
+  peft::StateDict do_add_derived_tensors(const peft::Model& model, peft::StateDict file) const override {
     return with_head(model, peft::without_tied_keys(model, std::move(file)));
   }
 
-  nlohmann::ordered_json hf_config(const peft::Model& model) const override {
+  nlohmann::ordered_json do_config(const peft::Model& model) const override {
     nlohmann::ordered_json config = peft::common_config("TRAINABLE_TOKENS");
     peft::write_targets(model, options_.targets, config);
     config["init_weights"] = options_.init_weights;
@@ -53,7 +56,7 @@ class TrainableTokens final : public peft::Adapter {
 
  private:
   peft::StateDict with_head(const peft::Model& model, peft::StateDict state) const {
-    for (const auto& [key, repeated] : peft::tied_keys(model, state)) state.emplace(repeated, state.at(key));
+    for (const auto& [key, head_key] : peft::tied_keys(model, state)) state.emplace(head_key, state.at(key));
     return state;
   }
 
@@ -62,8 +65,8 @@ class TrainableTokens final : public peft::Adapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) {
   TokensOptions o;
-  in.get("token_indices", o.token_indices, "ids of the tokens whose rows train");
-  in.get("init_weights", o.init_weights, "start as the base's rows; false: as random numbers, for tests");
+  in.get("token_indices", o.token_indices, "ids of the tokens whose embedding rows train");
+  in.get("init_weights", o.init_weights, "true: the base's rows; false: random, for tests");
   peft::read_targets(in, o.targets);
   return std::make_unique<TrainableTokens>(std::move(o));
 }

@@ -1,5 +1,5 @@
-// VB-LoRA: Extreme Parameter Efficient Fine-Tuning with Vector Banks (Li et al. 2024, arXiv 2405.15179): every piece of
-// A's rows and B's columns is a mixture of a few vectors of one bank that all layers share.
+// VB-LoRA: Extreme Parameter Efficient Fine-Tuning with Vector Banks (Li et al. 2024, arXiv 2405.15179): each
+// sub-vector of A's rows and B's columns is a mixture of a few vectors from one bank that all layers share.
 #include <peft/adapters/factored_layer.h>
 #include <peft/adapters/init.h>
 #include <peft/adapters/targeted_adapter.h>
@@ -14,7 +14,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's VBLoRAConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's VBLoRAConfig.
 struct VbLoraOptions {
   int64_t r = 4;
   int64_t num_vectors = 256;
@@ -31,17 +31,17 @@ VbLoraOptions read(peft::Options& in) {
   VbLoraOptions o;
   in.get("r", o.r, "rank of the update").in_size_limit(o.r);
   in.get("num_vectors", o.num_vectors, "vectors in the bank").in_size_limit(o.num_vectors);
-  in.get("vector_length", o.vector_length, "their length, which divides each layer's inputs and outputs")
+  in.get("vector_length", o.vector_length, "their length; must divide the inputs and outputs of each target module")
       .in_size_limit(o.vector_length);
-  in.get("topk", o.topk, "vectors that are mixed into each piece")
+  in.get("topk", o.topk, "vectors that are mixed into each sub-vector")
       .require(o.topk > 0 && o.topk <= o.num_vectors, "must be positive and at most num_vectors");
   in.get("save_only_topk_weights", o.save_only_topk_weights,
-         "save only which vectors are mixed and how; nobody can train on from such a file");
-  in.get("vblora_dropout", o.vblora_dropout, "probability of dropping an element of the update's input while training")
+         "save only the top-k vectors' indices and weights; such a file cannot be trained further");
+  in.get("vblora_dropout", o.vblora_dropout, "dropout probability of the update's input in training")
       .require(o.vblora_dropout >= 0 && o.vblora_dropout < 1, "must be at least 0 and below 1");
-  in.get("init_vector_bank_bound", o.init_vector_bank_bound, "the bank starts uniform between plus and minus this")
+  in.get("init_vector_bank_bound", o.init_vector_bank_bound, "initial bank: uniform between minus and plus this")
       .require(o.init_vector_bank_bound > 0, "must be positive");
-  in.get("init_logits_std", o.init_logits_std, "logits start normal, with this standard deviation")
+  in.get("init_logits_std", o.init_logits_std, "standard deviation of the initial logits")
       .require(o.init_logits_std > 0, "must be positive");
   peft::read_targets(in, o.targets);
   return o;
@@ -58,9 +58,9 @@ class VbLoraLayer final : public peft::FactoredLayer {
     B_ = register_parameter("vblora_logits_B",
                             peft::init::normal({out, o.r, o.num_vectors}, o.init_logits_std, tensor_options));
   }
-  /// The bank trains once: as one layer's parameter.
-  void own_bank() { bank_ = register_parameter("vblora_vector_bank", bank_); }
-  bool resumable() const { return at::isfinite(A_).all().item<bool>() && at::isfinite(B_).all().item<bool>(); }
+  /// Makes the bank this layer's parameter; one layer has it, so that it trains once.
+  void register_bank() { bank_ = register_parameter("vblora_vector_bank", bank_); }
+  bool is_trainable() const { return at::isfinite(A_).all().item<bool>() && at::isfinite(B_).all().item<bool>(); }
 
  protected:
   peft::LowRank factors() const override {
@@ -68,10 +68,10 @@ class VbLoraLayer final : public peft::FactoredLayer {
   }
 
  private:
-  /// The likeliest vectors of each piece, by their softmax: logits [m, n, vectors] → [m, n, length].
+  /// Mixes the top-k vectors of each sub-vector by their softmax: logits [m, n, vectors] → [m, n, length].
   Tensor mixed(const Tensor& logits) const {
-    const auto [likeliest, places] = logits.topk(topk_, -1);
-    return (likeliest.softmax(-1).unsqueeze(-1) * at::embedding(bank_, places)).sum(-2);
+    const auto [top_logits, indices] = logits.topk(topk_, -1);
+    return (top_logits.softmax(-1).unsqueeze(-1) * at::embedding(bank_, indices)).sum(-2);
   }
   int64_t topk_;
   Tensor bank_, A_, B_;  // [vectors, length]; [r, in / length, vectors], [out / length, r, vectors]
@@ -81,11 +81,11 @@ class VbLora final : public peft::TargetedAdapter {
  public:
   explicit VbLora(VbLoraOptions options)
       : TargetedAdapter("VBLORA", options.targets, false), options_(std::move(options)) {}
-  std::vector<peft::ParamGroup> groups(const peft::Model& model) const override;
-  peft::StateDict to_hf(const peft::Model& model) const override;
-  void from_hf(const peft::Model& model, const peft::StateDict& file) const override;
 
  protected:
+  std::vector<peft::ParamGroup> do_groups(const peft::Model& model) const override;
+  peft::StateDict do_to_hf(const peft::Model& model) const override;
+  void do_from_hf(const peft::Model& model, const peft::StateDict& file) const override;
   void prepare(const peft::Model&, const std::vector<peft::Site*>&, const at::TensorOptions& tensor_options) override {
     bank_ = peft::init::uniform({options_.num_vectors, options_.vector_length}, options_.init_vector_bank_bound,
                                 tensor_options);
@@ -95,9 +95,9 @@ class VbLora final : public peft::TargetedAdapter {
   void write_config(nlohmann::ordered_json& config) const override;
 
  private:
-  peft::StateDict whole_state(const peft::Model& model) const;
+  peft::StateDict trained_tensors(const peft::Model& model) const;
   VbLoraOptions options_;
-  std::string owner_;  // path of the site whose layer holds the bank
+  std::string bank_path_;  // path of the site whose layer has the bank
   std::vector<std::shared_ptr<VbLoraLayer>> layers_;
   Tensor bank_;  // [vectors, length]
 };
@@ -112,19 +112,18 @@ std::shared_ptr<peft::AdapterLayer> VbLora::make_layer(const peft::Linear& site,
                               peft::printable(site.path()) + "'");
   const auto layer = layers_.emplace_back(std::make_shared<VbLoraLayer>(site, bank_, options_, tensor_options));
   if (layers_.size() == 1) {
-    layer->own_bank();
-    owner_ = site.path();
+    layer->register_bank();
+    bank_path_ = site.path();
   }
   return layer;
 }
 
-std::vector<peft::ParamGroup> VbLora::groups(const peft::Model& model) const {
+std::vector<peft::ParamGroup> VbLora::do_groups(const peft::Model& model) const {
   for (const auto& layer : layers_)
-    if (!layer->resumable())
+    if (!layer->is_trainable())
       throw peft::ConfigError(
-          "[adapter] init_from: the adapter was saved with save_only_topk_weights and holds too "
-          "little to train on from");
-  return TargetedAdapter::groups(model);
+          "[adapter] init_from: the adapter was saved with save_only_topk_weights, so it cannot be trained further");
+  return TargetedAdapter::do_groups(model);
 }
 
 const std::string kBank = "base_model.vblora_vector_bank";
@@ -134,53 +133,53 @@ bool are_logits(const std::string& key) {
   return key.ends_with(".vblora_logits_A") || key.ends_with(".vblora_logits_B");
 }
 
-/// All that trains, with the bank where PEFT has it.
-peft::StateDict VbLora::whole_state(const peft::Model& model) const {
-  peft::StateDict state = TargetedAdapter::to_hf(model);
-  auto bank = state.extract("base_model.model." + owner_ + ".vblora_vector_bank");
+/// All trained tensors, with HF PEFT's key of the bank.
+peft::StateDict VbLora::trained_tensors(const peft::Model& model) const {
+  peft::StateDict state = TargetedAdapter::do_to_hf(model);
+  auto bank = state.extract(peft::hf_key(bank_path_, "vblora_vector_bank"));
   bank.key() = kBank;
   state.insert(std::move(bank));
   return state;
 }
 
-/// Where only the mixtures are saved: their vectors' indices in the smallest type, and all weights but the last, which
-/// is what they lack of 1.
-peft::StateDict VbLora::to_hf(const peft::Model& model) const {
-  const peft::StateDict whole = whole_state(model);
-  if (!options_.save_only_topk_weights) return whole;
+/// With save_only_topk_weights: the vectors' indices in the smallest dtype, and all weights but the last, which is 1
+/// minus the others.
+peft::StateDict VbLora::do_to_hf(const peft::Model& model) const {
+  const peft::StateDict trained = trained_tensors(model);
+  if (!options_.save_only_topk_weights) return trained;
   const int64_t n = options_.num_vectors;
-  const auto index = n < (1 << 8) ? torch::kByte : n < (1 << 15) ? torch::kShort : torch::kInt;
+  const auto index_dtype = n < (1 << 8) ? torch::kByte : n < (1 << 15) ? torch::kShort : torch::kInt;
   const torch::NoGradGuard no_grad;
   peft::StateDict state;
-  for (const auto& [key, tensor] : whole) {
+  for (const auto& [key, tensor] : trained) {
     if (!are_logits(key)) {
       state.emplace(key, tensor);
       continue;
     }
-    const auto [likeliest, places] = tensor.topk(options_.topk, -1);
-    state.emplace(key + kIndices, places.to(index));
-    state.emplace(key + kWeights, likeliest.softmax(-1).slice(-1, 0, options_.topk - 1).contiguous());
+    const auto [top_logits, indices] = tensor.topk(options_.topk, -1);
+    state.emplace(key + kIndices, indices.to(index_dtype));
+    state.emplace(key + kWeights, top_logits.softmax(-1).slice(-1, 0, options_.topk - 1).contiguous());
   }
   return state;
 }
 
-/// Logits whose softmax are the saved weights; of all other vectors, -infinity.
-void VbLora::from_hf(const peft::Model& model, const peft::StateDict& file) const {
+/// Sets logits whose softmax are the saved weights; those of all other vectors are -infinity.
+void VbLora::do_from_hf(const peft::Model& model, const peft::StateDict& file) const {
   const torch::NoGradGuard no_grad;
-  for (const auto& [key, tensor] : whole_state(model)) {
+  for (auto& [key, tensor] : trained_tensors(model)) {
     if (!options_.save_only_topk_weights || !are_logits(key)) {
-      Tensor(tensor).copy_(file.at(key));
+      tensor.copy_(file.at(key));
       continue;
     }
-    const Tensor places = file.at(key + kIndices).to(torch::kLong), weights = file.at(key + kWeights);
-    if ((places < 0).logical_or(places >= options_.num_vectors).any().item<bool>())
+    const Tensor indices = file.at(key + kIndices).to(torch::kLong), weights = file.at(key + kWeights);
+    if ((indices < 0).logical_or(indices >= options_.num_vectors).any().item<bool>())
       throw peft::InputError(peft::printable(key + kIndices, 4096) + ": must be indices of the " +
                              std::to_string(options_.num_vectors) + " vectors");
     if ((weights < 0).any().item<bool>())
       throw peft::InputError(peft::printable(key + kWeights, 4096) + ": must not be negative");
     const Tensor last = (1 - weights.sum(-1, /*keepdim=*/true)).clamp_min(0);
     const Tensor logits = at::cat({weights, last}, -1).log().to(tensor.options());
-    Tensor(tensor).fill_(-std::numeric_limits<double>::infinity()).scatter_(-1, places.to(tensor.device()), logits);
+    tensor.fill_(-std::numeric_limits<double>::infinity()).scatter_(-1, indices.to(tensor.device()), logits);
   }
 }
 

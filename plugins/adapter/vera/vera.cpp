@@ -1,5 +1,5 @@
 // VeRA: Vector-based Random Matrix Adaptation (Kopiczko et al. 2023, arXiv 2310.11454): ΔW = diag(b)·B·diag(d)·A, with
-// random A and B that all layers share and nobody trains.
+// frozen random A and B that all layers share.
 #include <ATen/CPUGeneratorImpl.h>
 #include <peft/adapters/factored_layer.h>
 #include <peft/adapters/init.h>
@@ -14,7 +14,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's VeraConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's VeraConfig.
 struct VeraOptions {
   int64_t r = 256;
   int64_t projection_prng_key = 0;
@@ -30,10 +30,10 @@ VeraOptions read(peft::Options& in) {
   in.get("r", o.r, "rank of the shared matrices").in_size_limit(o.r);
   in.get("projection_prng_key", o.projection_prng_key, "seed of the shared matrices")
       .require(o.projection_prng_key >= 0, "must not be negative");
-  in.get("save_projection", o.save_projection, "save the shared matrices; else whoever loads draws them again");
-  in.get("vera_dropout", o.vera_dropout, "probability of dropping an element of the update's input while training")
+  in.get("save_projection", o.save_projection, "save the shared matrices; false: draw them again on load");
+  in.get("vera_dropout", o.vera_dropout, "dropout probability of the update's input in training")
       .require(o.vera_dropout >= 0 && o.vera_dropout < 1, "must be at least 0 and below 1");
-  in.get("d_initial", o.d_initial, "start value of d");
+  in.get("d_initial", o.d_initial, "initial value of d");
   peft::read_targets(in, o.targets);
   in.get("init_weights", o.init_weights, "true: b zero, d d_initial; false: b ones, d normal, for tests");
   return o;
@@ -54,7 +54,7 @@ class VeraLayer final : public peft::FactoredLayer {
   peft::LowRank factors() const override { return {d_.unsqueeze(1) * A_, b_.unsqueeze(1) * B_, 1}; }
 
  private:
-  Tensor A_, B_, b_, d_;  // [r, in], [out, r] of the shared; [out], [r]
+  Tensor A_, B_, b_, d_;  // [r, in], [out, r], views of the shared ones; [out], [r]
 };
 
 class Vera final : public peft::TargetedAdapter {
@@ -82,16 +82,18 @@ class Vera final : public peft::TargetedAdapter {
 
  private:
   VeraOptions options_;
-  Tensor A_, B_;  // [r, most inputs], [most outputs, r]
+  Tensor A_, B_;  // [r, max inputs], [max outputs, r]
 };
 
-/// To the bit as PEFT draws them (_kaiming_init: uniform in ±√(6 / columns), one CPU generator, A first): a file
-/// without them, as save_projection = false makes it, means these.
+/// Draws bit-identically to HF PEFT (_kaiming_init: uniform in ±√(6 / columns), one CPU generator, A first), because a
+/// file saved with save_projection = false relies on it.
 void Vera::prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions& tensor_options) {
   int64_t in = 0, out = 0;
   for (const peft::Site* site : sites)
-    if (const auto* linear = dynamic_cast<const peft::Linear*>(site))
-      in = std::max(in, linear->in_features()), out = std::max(out, linear->out_features());
+    if (const auto* linear = dynamic_cast<const peft::Linear*>(site)) {
+      in = std::max(in, linear->in_features());
+      out = std::max(out, linear->out_features());
+    }
   at::Generator generator = at::detail::createCPUGenerator(static_cast<uint64_t>(options_.projection_prng_key));
   const auto drawn = [&](int64_t rows, int64_t columns) {
     const double bound = std::sqrt(3.0) * (std::sqrt(2.0) / std::sqrt(static_cast<double>(columns)));

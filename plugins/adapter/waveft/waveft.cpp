@@ -1,5 +1,5 @@
 // WaveFT: Wavelet Fine-Tuning (Bilican et al. 2025, arXiv 2505.12532): ΔW is the inverse wavelet transform of a matrix
-// with n trained entries, at places drawn once.
+// with n trainable entries, at fixed random positions.
 #include <peft/adapters/delta_layer.h>
 #include <peft/adapters/init.h>
 #include <peft/plugin.h>
@@ -14,7 +14,7 @@ namespace {
 
 using torch::Tensor;
 
-/// HF PEFT's WaveFTConfig: its names, its defaults.
+/// The options and defaults of HF PEFT's WaveFTConfig.
 struct WaveOptions : FrequencyOptions {
   WaveOptions() : FrequencyOptions{.n_frequency = 2592, .scaling = 25, .init_weights = true} {}
   std::string wavelet_family = "db1";
@@ -22,7 +22,7 @@ struct WaveOptions : FrequencyOptions {
   bool proportional_parameters = false;
 };
 
-/// Reconstruction low-pass filters (Daubechies 1992); of this length the symlets are the same.
+/// Reconstruction low-pass filters (Daubechies 1992); symlets of this length are identical to them.
 const std::map<std::string, std::vector<double>> filters = [] {
   std::map<std::string, std::vector<double>> all = {
       {"db1", {0.70710678118654752, 0.70710678118654752}},
@@ -43,10 +43,10 @@ WaveOptions read(peft::Options& in) {
   read_frequencies(in, o);
   in.get("wavelet_family", o.wavelet_family, "\"db1\" (Haar), \"db2\", \"db3\", \"db4\", \"sym2\" or \"sym3\"")
       .require(filters.contains(o.wavelet_family), "must be \"db1\", \"db2\", \"db3\", \"db4\", \"sym2\" or \"sym3\"");
-  in.get("use_idwt", o.use_idwt, "false: the entries are the update's own, without a transform");
+  in.get("use_idwt", o.use_idwt, "false: the entries are those of the update, without a transform");
   in.get("proportional_parameters", o.proportional_parameters,
-         "share n_frequency per layer out by the layers' sizes; n_frequency_pattern does not count then");
-  in.get("init_weights", o.init_weights, "true: start with zeros; false: small random numbers, for tests");
+         "distribute the entries in proportion to layer sizes, ignoring n_frequency_pattern");
+  in.get("init_weights", o.init_weights, "true: zeros; false: small random values, for tests");
   return o;
 }
 
@@ -61,10 +61,10 @@ class Synthesis {
   }
   int64_t rows() const { return rows_; }
   int64_t columns() const { return columns_; }
-  /// Where an entry of the result's shape lies in the padded coefficients: offsets [n] → offsets [n].
-  Tensor padded_places(const Tensor& places) const {
-    const Tensor row = at::floor_divide(places, in_) + (rows_ - out_) / 2;
-    const Tensor column = places.remainder(in_) + (columns_ - in_) / 2;
+  /// Offsets [n] into a matrix of the result's shape → offsets [n] into the padded coefficients.
+  Tensor padded_positions(const Tensor& positions) const {
+    const Tensor row = at::floor_divide(positions, in_) + (rows_ - out_) / 2;
+    const Tensor column = positions.remainder(in_) + (columns_ - in_) / 2;
     return row * columns_ + column;
   }
   /// coefficients [rows, columns], in four quarters → [out, in].
@@ -72,9 +72,9 @@ class Synthesis {
     const int64_t h = rows_ / 2, w = columns_ / 2;
     const Tensor upper = coefficients.slice(0, 0, h), lower = coefficients.slice(0, h);
     const Tensor bands = at::stack({upper.slice(1, 0, w), upper.slice(1, w), lower.slice(1, 0, w), lower.slice(1, w)});
-    const Tensor whole = at::conv_transpose2d(bands.unsqueeze(0), filter_.to(coefficients.options()), {}, /*stride=*/2);
+    const Tensor full = at::conv_transpose2d(bands.unsqueeze(0), filter_.to(coefficients.options()), {}, /*stride=*/2);
     const int64_t edge = (2 * length_ - 3) / 2;
-    const Tensor inner = whole[0][0].slice(0, edge, whole.size(2) - edge).slice(1, edge, whole.size(3) - edge);
+    const Tensor inner = full[0][0].slice(0, edge, full.size(2) - edge).slice(1, edge, full.size(3) - edge);
     return inner.narrow(0, (inner.size(0) - out_) / 2, out_).narrow(1, (inner.size(1) - in_) / 2, in_);
   }
 
@@ -88,12 +88,12 @@ class WaveLayer final : public peft::DeltaLayer {
  public:
   WaveLayer(const peft::Linear& site, int64_t n, const WaveOptions& o, const at::TensorOptions& tensor_options)
       : scaling_(o.scaling), out_(site.out_features()), in_(site.in_features()) {
-    places_ = drawn_places(site, n, o.random_loc_seed);
+    positions_ = draw_positions(site, n, o.random_loc_seed);
     if (o.use_idwt) {
       synthesis_.emplace(filters.at(o.wavelet_family), out_, in_);
-      places_ = synthesis_->padded_places(places_);
+      positions_ = synthesis_->padded_positions(positions_);
     }
-    places_ = places_.to(tensor_options.device());
+    positions_ = positions_.to(tensor_options.device());
     spectrum_ = register_parameter("waveft_spectrum", o.init_weights ? peft::init::zeros({n}, tensor_options)
                                                                      : peft::init::normal({n}, 0.01, tensor_options));
   }
@@ -101,9 +101,9 @@ class WaveLayer final : public peft::DeltaLayer {
  protected:
   Tensor delta(torch::Dtype dtype) const override {
     const int64_t rows = synthesis_ ? synthesis_->rows() : out_, columns = synthesis_ ? synthesis_->columns() : in_;
-    const auto wide = spectrum_.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
-    const Tensor values = spectrum_.to(wide);
-    const Tensor dense = torch::zeros({rows * columns}, values.options()).index_put({places_}, values);
+    // CPU transforms do not support 16-bit types.
+    const Tensor values = spectrum_.to(peft::accumulation_dtype(spectrum_));
+    const Tensor dense = torch::zeros({rows * columns}, values.options()).index_put({positions_}, values);
     const Tensor placed = dense.view({rows, columns});
     return ((synthesis_ ? (*synthesis_)(placed) : placed) * scaling_).to(dtype);
   }
@@ -112,7 +112,7 @@ class WaveLayer final : public peft::DeltaLayer {
   double scaling_;
   int64_t out_, in_;
   std::optional<Synthesis> synthesis_;
-  Tensor places_, spectrum_;  // [n], offsets into the coefficients; [n]
+  Tensor positions_, spectrum_;  // [n], offsets into the coefficients; [n]
 };
 
 class WaveFt final : public peft::TargetedAdapter {
@@ -139,11 +139,11 @@ class WaveFt final : public peft::TargetedAdapter {
 };
 
 void WaveFt::prepare(const peft::Model&, const std::vector<peft::Site*>& sites, const at::TensorOptions&) {
-  counts_ = frequencies_of(options_, sites);
+  counts_ = frequency_counts(options_, sites);
   if (!options_.proportional_parameters) return;
   std::vector<double> sizes;
   double sum = 0;
-  for (const peft::Site* site : sites) sum += sizes.emplace_back(static_cast<double>(site->frozen().weight.numel()));
+  for (const peft::Site* site : sites) sum += sizes.emplace_back(static_cast<double>(site->dense().numel()));
   const double budget = static_cast<double>(options_.n_frequency) * static_cast<double>(sites.size());
   for (std::size_t i = 0; i < sites.size(); ++i)
     counts_[i] = std::max<int64_t>(1, static_cast<int64_t>(std::nearbyint(sizes[i] / sum * budget)));

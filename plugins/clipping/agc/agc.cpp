@@ -10,7 +10,7 @@ struct AgcOptions {
   double eps = 1e-3;
 };
 
-/// The norm of each row [rows, 1, …], or of the whole of a vector or scalar.
+/// The norm of each row [rows, 1, …], or of an entire vector or scalar.
 torch::Tensor unit_norms(const torch::Tensor& x) {
   const torch::Dtype dtype = c10::promoteTypes(torch::kFloat32, x.scalar_type());
   if (x.dim() <= 1) return at::linalg_vector_norm(x, 2, {}, false, dtype);
@@ -33,7 +33,7 @@ class Agc final : public peft::GradientClipping {
       torch::Tensor gradient = parameter.grad();
       if (!gradient.defined()) continue;
       const torch::Tensor limits = unit_norms(parameter).clamp_min_(options_.eps).mul_(options_.clipping);
-      // A row of zeros gives infinity here, which the clamp makes 1.
+      // A row of zeros gives infinity here, which the clamp reduces to 1.
       gradient.mul_((limits / unit_norms(gradient)).clamp_max_(1));
     }
     return norm;
@@ -45,9 +45,9 @@ class Agc final : public peft::GradientClipping {
 
 std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
   AgcOptions o;
-  in.get("clipping", o.clipping, "most that a row's gradient may be of the row's own norm")
+  in.get("clipping", o.clipping, "maximum norm of a row's gradient as a ratio of the row's norm")
       .require(o.clipping > 0, "must be positive");
-  in.get("eps", o.eps, "least norm that a row of weights counts as; lets rows of zeros leave zero")
+  in.get("eps", o.eps, "minimum norm of a row of weights, so that rows of zeros can change")
       .require(o.eps > 0, "must be positive");
   return std::make_unique<Agc>(o);
 }

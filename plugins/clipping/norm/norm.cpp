@@ -43,11 +43,10 @@ class Norm final : public peft::GradientClipping {
 
 std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
   NormOptions o;
-  in.get("max_norm", o.max_norm, "longer gradients are shortened to this norm")
+  in.get("max_norm", o.max_norm, "gradients with a larger norm are scaled to this norm")
       .require(o.max_norm > 0, "must be positive; clipping 'none' turns clipping off");
-  in.get("norm_type", o.norm_type, "order of the norm, 2 for the Euclidean")
-      .require(o.norm_type > 0, "must be positive");
-  in.get("per", o.per, "what is measured and shortened together: all, each group of parameters, or each tensor")
+  in.get("norm_type", o.norm_type, "order of the norm; 2 is Euclidean").require(o.norm_type > 0, "must be positive");
+  in.get("per", o.per, "what is measured and scaled together: all, each param group, or each tensor")
       .require(o.per == "all" || o.per == "group" || o.per == "tensor", "must be \"all\", \"group\" or \"tensor\"");
   return std::make_unique<Norm>(std::move(o));
 }

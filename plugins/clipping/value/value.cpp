@@ -25,7 +25,7 @@ class Value final : public peft::GradientClipping {
 
 std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
   double clip_value = 1;
-  in.get("clip_value", clip_value, "elements beyond ± this are set to it")
+  in.get("clip_value", clip_value, "elements are clamped to ± this value")
       .require(clip_value > 0, "must be positive; clipping 'none' turns clipping off");
   return std::make_unique<Value>(clip_value);
 }

@@ -1,4 +1,4 @@
-// ZClip: shortens gradients whose norm is an outlier among those so far (Kumar et al. 2025, arXiv 2504.02507), as the
+// ZClip: scales gradients whose norm is an outlier among those so far (Kumar et al. 2025, arXiv 2504.02507), as the
 // authors' zclip package.
 #include <torch/torch.h>
 
@@ -58,7 +58,7 @@ class Zclip final : public peft::GradientClipping {
   }
 
  private:
-  /// The first norms, of which mean and variance begin.
+  /// Collects the first norms, which initialize mean and variance.
   void collect(double norm) {
     norms_.push_back(norm);
     if (static_cast<int64_t>(norms_.size()) < options_.warmup_steps) return;
@@ -73,7 +73,7 @@ class Zclip final : public peft::GradientClipping {
     mean_ = options_.alpha * mean_ + (1 - options_.alpha) * norm;
     variance_ = options_.alpha * variance_ + (1 - options_.alpha) * (norm - mean_) * (norm - mean_);
   }
-  /// What an outlier is shortened to; nothing if `norm` is none.
+  /// The norm that an outlier is scaled to; nothing if `norm` is not an outlier.
   std::optional<double> limit_of(double norm) const {
     const double deviation = std::sqrt(variance_), bound = options_.z_thresh * deviation;
     if (options_.mode == "percentile") return norm > mean_ + bound ? std::optional(mean_ + bound) : std::nullopt;
@@ -91,27 +91,28 @@ class Zclip final : public peft::GradientClipping {
 std::unique_ptr<peft::GradientClipping> make(peft::Options& in) {
   ZclipOptions o;
   double max_norm = 1;
-  in.get("alpha", o.alpha, "decay of the norms' mean and variance")
+  in.get("alpha", o.alpha, "decay of the running mean and variance of the norms")
       .require(o.alpha >= 0 && o.alpha < 1, "must be in [0, 1)");
-  in.get("z_thresh", o.z_thresh, "standard deviations above the mean from which on a norm is an outlier")
+  in.get("z_thresh", o.z_thresh, "standard deviations above the mean beyond which a norm is an outlier")
       .require(std::isfinite(o.z_thresh) && o.z_thresh > 0, "must be positive");
-  in.get("max_norm", max_norm, "and no gradient is longer than this; 0: no such bound")
+  in.get("max_norm", max_norm, "maximum norm of any gradient; 0: no maximum")
       .require(std::isfinite(max_norm) && max_norm >= 0, "must be 0 or more");
   if (max_norm == 0)
     o.max_norm.reset();
   else
     o.max_norm = max_norm;
-  in.get("warmup_steps", o.warmup_steps, "first steps, which only give mean and variance their start")
+  in.get("warmup_steps", o.warmup_steps, "first steps, which only initialize mean and variance")
       .require(o.warmup_steps > 0, "must be positive");
-  in.get("mode", o.mode, "zscore, or percentile: always to mean + z_thresh · deviation")
+  in.get("mode", o.mode, "zscore, or percentile: outliers are always scaled to mean + z_thresh · deviation")
       .require(o.mode == "zscore" || o.mode == "percentile", "must be \"zscore\" or \"percentile\"");
-  in.get("clip_option", o.clip_option, "what zscore shortens an outlier to: adaptive_scaling or mean")
+  in.get("clip_option", o.clip_option, "norm that zscore scales an outlier to: adaptive_scaling or mean")
       .require(o.clip_option == "adaptive_scaling" || o.clip_option == "mean",
                "must be \"adaptive_scaling\" or \"mean\"");
-  in.get("clip_factor", o.clip_factor, "factor of what adaptive_scaling shortens to")
+  in.get("clip_factor", o.clip_factor, "factor of the norm that adaptive_scaling scales to")
       .require(std::isfinite(o.clip_factor) && o.clip_factor > 0, "must be positive");
-  in.get("skip_update_on_spike", o.skip_update_on_spike, "leave outliers out of mean and variance");
-  in.get("eps", o.eps, "added to the deviation").require(std::isfinite(o.eps) && o.eps > 0, "must be positive");
+  in.get("skip_update_on_spike", o.skip_update_on_spike, "exclude outliers from mean and variance");
+  in.get("eps", o.eps, "added to the standard deviation, for stability")
+      .require(std::isfinite(o.eps) && o.eps > 0, "must be positive");
   return std::make_unique<Zclip>(std::move(o));
 }
 

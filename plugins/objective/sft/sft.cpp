@@ -1,4 +1,4 @@
-// Supervised fine-tuning: the mean cross-entropy of the labeled tokens, as TRL's SFTTrainer and transformers' Trainer.
+// Supervised fine-tuning: the mean cross-entropy of the target tokens, as TRL's SFTTrainer and transformers' Trainer.
 #include <peft/plugin.h>
 #include <torch/torch.h>
 

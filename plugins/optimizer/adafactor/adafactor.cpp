@@ -1,5 +1,5 @@
-// Adafactor: Adam whose second moment is kept as row and column means (Shazeer & Stern 2018, arXiv 1804.04235), as
-// transformers' Adafactor with a rate from outside.
+// Adafactor: Adam whose second moment is stored as row and column means (Shazeer & Stern 2018, arXiv 1804.04235), as
+// transformers' Adafactor with an external learning rate.
 #include "../common_options.h"
 #include "../per_parameter.h"
 
@@ -60,14 +60,14 @@ class Adafactor final : public PerParameter {
 std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   AdafactorOptions o;
   read_lr(in, o.lr);
-  in.get("beta1", o.beta1, "decay of the mean of the steps; absent: none is kept")
+  in.get("beta1", o.beta1, "decay of the running mean of the updates; unset: no running mean")
       .require(!o.beta1 || (*o.beta1 >= 0 && *o.beta1 < 1), "must be in [0, 1)");
-  in.get("decay_rate", o.decay_rate, "the squares' mean decays by 1 - step^decay_rate")
+  in.get("decay_rate", o.decay_rate, "the running mean of the squares decays by 1 - step^decay_rate")
       .require(std::isfinite(o.decay_rate) && o.decay_rate < 0, "must be negative");
-  read_positive(in, "clip_threshold", o.clip_threshold, "most that a step's root mean square may be before lr");
-  read_positive(in, "eps1", o.eps1, "added to the squares of the gradient");
-  in.get("scale_parameter", o.scale_parameter, "steps in proportion to the parameter's root mean square");
-  read_positive(in, "eps2", o.eps2, "least root mean square that scale_parameter takes");
+  read_positive(in, "clip_threshold", o.clip_threshold, "maximum root mean square of an update before lr");
+  read_positive(in, "eps1", o.eps1, "added to the squared gradients");
+  in.get("scale_parameter", o.scale_parameter, "scale updates by the parameter's root mean square");
+  read_positive(in, "eps2", o.eps2, "minimum root mean square for scale_parameter");
   read_weight_decay(in, o.weight_decay);
   return std::make_unique<Adafactor>(o);
 }

@@ -30,14 +30,14 @@ class AdamW final : public peft::Optimizer {
  private:
   struct Moments {
     Tensor exp_avg, exp_avg_sq;  ///< views of the group's flat buffers
-    Tensor step;                 ///< steps taken, as torch's fused kernel keeps them
+    Tensor step;                 ///< steps taken, in the form that torch's fused kernel expects
   };
   void make_moments();
   AdamWOptions options_;
   std::map<std::string, Moments> moments_;  ///< by parameter name
 };
 
-/// Two flat buffers for each group, on the first step: a parameter's moments are windows of them.
+/// Two flat buffers for each group, on the first step; a parameter's moments are views of them.
 void AdamW::make_moments() {
   const peft::MemoryScope scope(peft::MemoryComponent::optimizer);
   for (const peft::ParamGroup& group : groups_) {

@@ -1,4 +1,4 @@
-// AdamW whose moments are kept in 8 bits, block by block (Dettmers et al. 2022, arXiv 2110.02861), as bitsandbytes'
+// AdamW whose moments are stored in 8 bits, block by block (Dettmers et al. 2022, arXiv 2110.02861), as bitsandbytes'
 // AdamW8bit: the same dynamic map, blocks of 256, and fp32 moments for small tensors.
 #include "../adam_step.h"
 #include "../common_options.h"
@@ -16,7 +16,7 @@ struct AdamW8bitOptions {
   AdamOptions adam;
 };
 
-/// bitsandbytes' create_dynamic_map: 256 values in [-1, 1] (unsigned: [0, 1]), in order, near 0 the densest.
+/// bitsandbytes' create_dynamic_map: 256 sorted values in [-1, 1] (unsigned: [0, 1]), densest near 0.
 Tensor dynamic_map(bool has_sign) {
   std::vector<Tensor> parts = {torch::tensor({0.0F, 1.0F})};
   for (int64_t i = 0; i < 7; ++i) {
@@ -29,16 +29,16 @@ Tensor dynamic_map(bool has_sign) {
   return std::get<0>(at::cat(parts).sort());
 }
 
-/// The map, and what lies halfway between its neighbours.
+/// The map and the midpoints between its neighbors.
 class Map {
  public:
   explicit Map(bool has_sign) : values_(dynamic_map(has_sign)) {
-    // In fp32 rounded down, so that every fp32 number falls to the side that it is on.
+    // Rounded down to fp32, so that every fp32 number stays on its side of the midpoint.
     const Tensor wide = values_.to(torch::kDouble), exact = (wide.slice(0, 0, -1) + wide.slice(0, 1)) / 2,
                  near = exact.to(torch::kFloat);
     middles_ = at::where(near.to(torch::kDouble) > exact, near.nextafter(at::full_like(near, -2)), near);
   }
-  /// codes as they lie, in blocks of 256 with a largest magnitude each → values [codes' shape] of `dtype`.
+  /// codes in blocks of 256, each with its largest magnitude → values [codes' shape] of `dtype`.
   Tensor read(const Tensor& codes, const Tensor& absmax, torch::Dtype dtype) const {
     const Tensor values = values_.to(codes.device()).index_select(0, codes.flatten().to(torch::kInt));
     return (blocks(values) * absmax.unsqueeze(1)).flatten().narrow(0, 0, codes.numel()).view(codes.sizes()).to(dtype);
@@ -101,7 +101,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   read_lr(in, o.lr);
   read_adam(in, o.adam.beta1, o.adam.beta2, o.adam.eps);
   read_weight_decay(in, o.weight_decay);
-  in.get("min_8bit_size", o.min_8bit_size, "tensors with fewer elements keep their moments whole")
+  in.get("min_8bit_size", o.min_8bit_size, "tensors with fewer elements have fp32 moments")
       .require(o.min_8bit_size >= 0, "must be 0 or more");
   return std::make_unique<AdamW8bit>(o);
 }

@@ -24,7 +24,7 @@ class Galore final : public PerParameter {
   void update(Tensor parameter, const Tensor& gradient, ParamState& state, const peft::ParamGroup& group) override;
 
  private:
-  /// Only where the space is smaller than the matrix.
+  /// Only if the space is smaller than the matrix.
   bool projects(const Tensor& parameter) const {
     return parameter.dim() == 2 && std::min(parameter.size(0), parameter.size(1)) > options_.rank;
   }
@@ -45,7 +45,7 @@ peft::StateDict Galore::make_state(const Tensor& parameter) const {
 
 /// The gradient's first singular vectors, of its smaller side: [rank, cols] if it is tall, else [rows, rank].
 Tensor Galore::projector(const Tensor& gradient) const {
-  const auto wide = c10::promoteTypes(torch::kFloat32, gradient.scalar_type());  // LAPACK knows no half types
+  const auto wide = c10::promoteTypes(torch::kFloat32, gradient.scalar_type());  // LAPACK has no half types
   const auto [u, s, vh] = at::linalg_svd(gradient.to(wide), /*full_matrices=*/false);
   return tall(gradient) ? vh.narrow(0, 0, options_.rank) : u.narrow(1, 0, options_.rank);
 }
@@ -73,11 +73,11 @@ void Galore::update(Tensor parameter, const Tensor& gradient, ParamState& state,
 std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   GaloreOptions o;
   read_lr(in, o.lr);
-  in.get("rank", o.rank, "of the space that a matrix's gradient is projected into")
+  in.get("rank", o.rank, "rank of the space that a matrix's gradient is projected into")
       .require(o.rank > 0, "must be positive");
-  in.get("update_proj_gap", o.update_proj_gap, "steps after which the space is chosen anew")
+  in.get("update_proj_gap", o.update_proj_gap, "steps between updates of the projection")
       .require(o.update_proj_gap > 0, "must be positive");
-  read_positive(in, "scale", o.scale, "factor of a projected matrix's steps");
+  read_positive(in, "scale", o.scale, "factor of the update of a projected matrix");
   read_adam(in, o.adam.beta1, o.adam.beta2, o.adam.eps);
   read_weight_decay(in, o.weight_decay);
   return std::make_unique<Galore>(o);

@@ -1,10 +1,10 @@
-// LAMB: Adam whose step is as long as a share of the layer (You et al. 2020, arXiv 1904.00962).
+// LAMB: Adam whose update norm is proportional to the layer's norm (You et al. 2020, arXiv 1904.00962).
 #include "../common_options.h"
 #include "../per_parameter.h"
 
 namespace {
 
-/// The weights' norm counts up to this, as in the authors' code.
+/// Maximum of the weights' norm, as in the authors' code.
 constexpr double kMostNorm = 10;
 
 struct LambOptions {
@@ -42,7 +42,7 @@ std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   LambOptions o;
   read_lr(in, o.lr);
   read_adam(in, o.beta1, o.beta2, o.eps);
-  in.get("weight_decay", o.weight_decay, "added to the direction, times the parameter, before its length is set")
+  in.get("weight_decay", o.weight_decay, "weight decay, added to the update direction before it is scaled")
       .require(std::isfinite(o.weight_decay) && o.weight_decay >= 0, "must be 0 or more");
   return std::make_unique<Lamb>(o);
 }

@@ -33,7 +33,7 @@ class Lion final : public PerParameter {
 std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   LionOptions o;
   read_lr(in, o.lr);
-  read_beta(in, "beta1", o.beta1, "share of the momentum in the direction of a step");
+  read_beta(in, "beta1", o.beta1, "weight of the momentum in the update direction");
   read_beta(in, "beta2", o.beta2, "decay of the momentum");
   read_weight_decay(in, o.weight_decay);
   return std::make_unique<Lion>(o);

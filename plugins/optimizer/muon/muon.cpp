@@ -17,7 +17,7 @@ struct MuonOptions {
   AdamOptions adam;
 };
 
-/// Near U·Vᵀ of the singular value decomposition U·S·Vᵀ of `x` [rows, cols], in bfloat16.
+/// Approximately U·Vᵀ of the singular value decomposition U·S·Vᵀ of `x` [rows, cols], in bfloat16.
 Tensor orthogonalized(const Tensor& x, int64_t steps) {
   constexpr double a = 3.4445, b = -4.7750, c = 2.0315, eps = 1e-7;
   const bool tall = x.size(0) > x.size(1);
@@ -44,7 +44,7 @@ class Muon final : public PerParameter {
   }
   void update(Tensor parameter, const Tensor& gradient, ParamState& state, const peft::ParamGroup& group) override {
     if (parameter.dim() != 2) {
-      // The group's rate, scheduled, in the proportion of the two options.
+      // The group's scheduled learning rate, times the ratio of the two options.
       const double lr = options_.adamw_lr && options_.lr > 0 ? group.lr * *options_.adamw_lr / options_.lr : group.lr;
       return adamw_step(parameter, gradient, state["exp_avg"], state["exp_avg_sq"], state.step, options_.adam, lr,
                         *group.weight_decay);
@@ -68,15 +68,15 @@ class Muon final : public PerParameter {
 std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   MuonOptions o;
   read_lr(in, o.lr);
-  in.get("adjust_lr_fn", o.adjust_lr_fn, "how lr is fitted to a matrix's shape: match_rms_adamw or original")
+  in.get("adjust_lr_fn", o.adjust_lr_fn, "adjustment of lr to a matrix's shape: match_rms_adamw or original")
       .require(o.adjust_lr_fn == "match_rms_adamw" || o.adjust_lr_fn == "original",
                "must be \"match_rms_adamw\" or \"original\"");
-  in.get("momentum", o.momentum, "decay of the mean of a matrix's gradients")
+  in.get("momentum", o.momentum, "decay of the running mean of a matrix's gradients")
       .require(o.momentum >= 0 && o.momentum < 1, "must be in [0, 1)");
-  in.get("nesterov", o.nesterov, "look ahead by the momentum (Nesterov)");
-  in.get("ns_steps", o.ns_steps, "iterations of Newton-Schulz")
+  in.get("nesterov", o.nesterov, "use Nesterov momentum");
+  in.get("ns_steps", o.ns_steps, "Newton-Schulz iterations")
       .require(o.ns_steps > 0 && o.ns_steps < 100, "must be between 1 and 99");
-  in.get("adamw_lr", o.adamw_lr, "rate of what is no matrix; absent: lr")
+  in.get("adamw_lr", o.adamw_lr, "learning rate of parameters that are not matrices; unset: lr")
       .require(!o.adamw_lr || (std::isfinite(*o.adamw_lr) && *o.adamw_lr >= 0), "must be 0 or more");
   read_adam(in, o.adam.beta1, o.adam.beta2, o.adam.eps);
   read_weight_decay(in, o.weight_decay);

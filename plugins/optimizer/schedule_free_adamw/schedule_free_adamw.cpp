@@ -1,5 +1,5 @@
 // Schedule-free AdamW: gradients at an interpolation, evaluation at an average (Defazio et al. 2024, arXiv 2405.15682),
-// as the authors' schedulefree.AdamWScheduleFree. While training the parameters hold y; z is kept; x follows from both.
+// as the authors' schedulefree.AdamWScheduleFree. In training the parameters have y; z is state; x follows from both.
 #include "../common_options.h"
 #include "../per_parameter.h"
 
@@ -11,11 +11,11 @@ struct ScheduleFreeOptions {
   double lr = 2.5e-3, beta1 = 0.9, beta2 = 0.999, eps = 1e-8, weight_decay = 0, r = 0, weight_lr_power = 2;
 };
 
-/// How the average stands, one for each group.
+/// State of the average, one for each group.
 struct Average {
   int64_t steps = 0;
   double weight_sum = 0, lr_max = 0;
-  double share = 0;  ///< of the coming z in x
+  double share = 0;  ///< weight of the next z in x
 };
 
 class ScheduleFree final : public PerParameter {
@@ -44,7 +44,7 @@ class ScheduleFree final : public PerParameter {
   static std::string prefix(std::size_t group) { return "group." + std::to_string(group) + "."; }
   ScheduleFreeOptions options_;
   std::vector<Average> averages_;
-  std::map<std::string, Tensor> y_;  ///< what trains, while the parameters hold x
+  std::map<std::string, Tensor> y_;  ///< the trained values, while the parameters have x
 };
 
 void ScheduleFree::do_step() {
@@ -93,7 +93,7 @@ void ScheduleFree::do_train() {
   y_.clear();
 }
 
-/// With y itself: computed back from x and z it would not have the same bits.
+/// Includes y, because computing it from x and z would not give the same bits.
 peft::StateDict ScheduleFree::do_state_dict() const {
   peft::StateDict state = PerParameter::do_state_dict();
   for (const peft::ParamGroup& group : groups_)
@@ -113,8 +113,8 @@ void ScheduleFree::do_load_state_dict(const peft::StateDict& state) {
   const auto take = [&](const std::string& name, at::IntArrayRef shape) {
     const auto node = rest.extract(name);
     if (!node || node.mapped().sizes() != shape)
-      throw peft::InputError("schedule_free_adamw: the saved state does not hold '" + peft::printable(name) +
-                             "' as these parameters need it");
+      throw peft::InputError("schedule_free_adamw: the saved state lacks '" + peft::printable(name) +
+                             "' with the shape of these parameters");
     return node.mapped();
   };
   std::vector<Average> averages(state.empty() ? 0 : groups_.size());
@@ -134,15 +134,16 @@ void ScheduleFree::do_load_state_dict(const peft::StateDict& state) {
 std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   ScheduleFreeOptions o;
   read_lr(in, o.lr);
-  in.get("beta1", o.beta1, "how near the gradients are taken to the average")
+  in.get("beta1", o.beta1, "interpolation between z (0) and the average (1) at which gradients are computed")
       .require(o.beta1 > 0 && o.beta1 < 1, "must be between 0 and 1");
-  read_beta(in, "beta2", o.beta2, "decay of the mean of the gradients' squares");
-  read_positive(in, "eps", o.eps, "added to the root of the squares' mean");
-  in.get("weight_decay", o.weight_decay, "added to the direction, times the parameter")
+  read_beta(in, "beta2", o.beta2, "decay of the running mean of the squared gradients");
+  read_positive(in, "eps", o.eps, "added to the square root of that mean, for stability");
+  in.get("weight_decay", o.weight_decay, "weight decay, added to the update direction")
       .require(std::isfinite(o.weight_decay) && o.weight_decay >= 0, "must be 0 or more");
-  in.get("r", o.r, "later steps weigh more in the average, by this power of the step")
+  in.get("r", o.r, "power of the step in the weights of the average; larger values weigh later steps more")
       .require(std::isfinite(o.r) && o.r >= 0, "must be 0 or more");
-  in.get("weight_lr_power", o.weight_lr_power, "and by this power of the highest rate so far")
+  in.get("weight_lr_power", o.weight_lr_power,
+         "power of the highest learning rate so far in the weights of the average")
       .require(std::isfinite(o.weight_lr_power) && o.weight_lr_power >= 0, "must be 0 or more");
   return std::make_unique<ScheduleFree>(o);
 }

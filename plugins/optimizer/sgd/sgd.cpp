@@ -75,13 +75,12 @@ void Sgd::do_load_state_dict(const peft::StateDict& state) {
 std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   SgdOptions o;
   read_lr(in, o.lr);
-  in.get("momentum", o.momentum, "share of the last direction that is kept")
-      .require(o.momentum >= 0 && o.momentum < 1, "must be in [0, 1)");
-  in.get("dampening", o.dampening, "share of the gradient that momentum leaves out")
+  in.get("momentum", o.momentum, "momentum factor").require(o.momentum >= 0 && o.momentum < 1, "must be in [0, 1)");
+  in.get("dampening", o.dampening, "dampening of the gradient in the momentum")
       .require(o.dampening >= 0 && o.dampening <= 1, "must be in [0, 1]");
-  in.get("nesterov", o.nesterov, "look ahead by the momentum (Nesterov)")
+  in.get("nesterov", o.nesterov, "use Nesterov momentum")
       .require(!o.nesterov || (o.momentum > 0 && o.dampening == 0), "needs momentum above 0 and dampening 0");
-  in.get("weight_decay", o.weight_decay, "added to the gradient, times the parameter")
+  in.get("weight_decay", o.weight_decay, "L2 penalty, added to the gradient")
       .require(std::isfinite(o.weight_decay) && o.weight_decay >= 0, "must be 0 or more");
   return std::make_unique<Sgd>(o);
 }

@@ -16,12 +16,12 @@ class Sophia final : public PerParameter {
   explicit Sophia(SophiaOptions options) : PerParameter("sophia"), options_(options) {}
 
  protected:
-  /// Once before each of these steps, though it be tried again.
+  /// Once before each of these steps, even if the step is repeated.
   bool do_needs_sampled_label_gradients() const override {
     return steps_ % options_.update_period == 0 && observed_at_ != steps_;
   }
 
-  /// The Gauss-Newton-Bartlett estimate: tokens · g², with the gradient g of the mean over drawn labels.
+  /// The Gauss-Newton-Bartlett estimate: tokens · g², with the gradient g of the mean over sampled labels.
   void do_on_sampled_label_gradients(int64_t tokens) override {
     const torch::NoGradGuard no_grad;
     observed_at_ = steps_;
@@ -69,16 +69,16 @@ class Sophia final : public PerParameter {
 
  private:
   SophiaOptions options_;
-  int64_t steps_ = 0, observed_at_ = -1;  ///< steps taken; how many there were when the curvature was last estimated
+  int64_t steps_ = 0, observed_at_ = -1;  ///< steps taken, in all and at the last curvature estimate
 };
 
 std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   SophiaOptions o;
   read_lr(in, o.lr);
-  read_beta(in, "beta1", o.beta1, "decay of the mean of the gradients");
-  read_beta(in, "beta2", o.beta2, "decay of the mean of the curvature's estimates");
-  read_positive(in, "rho", o.rho, "factor of the curvature: the larger, the fewer elements are clipped");
-  in.get("update_period", o.update_period, "steps between two estimates; each costs about a step")
+  read_beta(in, "beta1", o.beta1, "decay of the running mean of the gradients");
+  read_beta(in, "beta2", o.beta2, "decay of the running mean of the curvature estimates");
+  read_positive(in, "rho", o.rho, "factor of the curvature; larger values clip fewer elements");
+  in.get("update_period", o.update_period, "steps between curvature estimates; each costs about as much as a step")
       .require(o.update_period > 0, "must be positive");
   read_weight_decay(in, o.weight_decay);
   return std::make_unique<Sophia>(o);

@@ -13,10 +13,10 @@ struct Fp16Options {
   double min_scale = 1e-4;
 };
 
-/// Dynamic loss scaling, step for step as torch.amp.GradScaler.
+/// Dynamic loss scaling with the same steps as torch.amp.GradScaler.
 class Fp16 final : public peft::Precision {
  public:
-  // Refused options are told once all are read; until then the object must exist, so the cast may give infinity.
+  // The object is created before rejected options are reported, so the cast may give infinity.
   explicit Fp16(Fp16Options options)
       : options_(options), scale_(torch::tensor(options.init_scale, torch::kFloat64).to(torch::kFloat32)) {}
 
@@ -30,7 +30,7 @@ class Fp16 final : public peft::Precision {
   }
 
   bool do_unscale_gradients(const std::vector<torch::Tensor>& parameters) override {
-    if (!std::exchange(scaled_, false)) return true;  // gradients that no loss of ours made are at their true scale
+    if (!std::exchange(scaled_, false)) return true;  // not from a scaled loss
     const torch::NoGradGuard no_grad;
     const std::vector<torch::Tensor> gradients = peft::gradients(parameters);
     if (gradients.empty()) return true;
@@ -51,7 +51,7 @@ class Fp16 final : public peft::Precision {
       throw peft::DivergedError(
           "precision fp16: gradients kept overflowing until the loss scale fell below min_scale = " +
           std::to_string(options_.min_scale) +
-          "; the weights or the data may hold values that are not finite, or fp16 is too narrow for "
+          "; the weights or the data may contain non-finite values, or the range of fp16 is too small for "
           "this model: try bf16 or fp32");
     return finite;
   }
@@ -64,12 +64,12 @@ class Fp16 final : public peft::Precision {
     const double scale = number(state, "scale", torch::kFloat32);
     const double tracker = number(state, "growth_tracker", torch::kInt32);
     if (state.size() != 2)
-      throw peft::InputError("precision fp16: its state holds scale and growth_tracker, and no more");
+      throw peft::InputError("precision fp16: its state must have exactly scale and growth_tracker");
     if (!(scale > 0) || !std::isfinite(scale))
       throw peft::InputError("precision fp16: scale must be positive and finite");
     if (tracker < 0) throw peft::InputError("precision fp16: growth_tracker must not be negative");
     scale_.fill_(scale);
-    // The interval may have been made shorter since: then the scale grows after the next good step.
+    // If the interval was shortened since, the scale grows after the next step without overflow.
     growth_tracker_.fill_(std::min(tracker, static_cast<double>(options_.growth_interval - 1)));
     scaled_ = false;
   }
@@ -85,21 +85,23 @@ class Fp16 final : public peft::Precision {
 
   Fp16Options options_;
   torch::Tensor scale_;
-  torch::Tensor growth_tracker_ = torch::zeros({}, torch::kInt32);  ///< good steps since the scale last changed
-  bool scaled_ = false;                                             ///< gradients are still times the scale
+  torch::Tensor growth_tracker_ =
+      torch::zeros({}, torch::kInt32);  ///< steps without overflow since the scale last changed
+  bool scaled_ = false;                 ///< gradients are still scaled
 };
 
 std::unique_ptr<peft::Precision> make(peft::Options& in) {
   Fp16Options o;
-  constexpr double most = std::numeric_limits<float>::max();
-  in.get("init_scale", o.init_scale, "what the loss is multiplied by at first")
-      .require(o.init_scale > 0 && o.init_scale <= most, "must be positive and fit fp32");
-  in.get("growth_factor", o.growth_factor, "what the scale grows by").require(o.growth_factor > 1, "must be above 1");
-  in.get("backoff_factor", o.backoff_factor, "what the scale shrinks by after an overflow")
+  constexpr double max_scale = std::numeric_limits<float>::max();
+  in.get("init_scale", o.init_scale, "initial loss scale")
+      .require(o.init_scale > 0 && o.init_scale <= max_scale, "must be positive and fit fp32");
+  in.get("growth_factor", o.growth_factor, "factor by which the scale grows")
+      .require(o.growth_factor > 1, "must be above 1");
+  in.get("backoff_factor", o.backoff_factor, "factor of the scale after an overflow")
       .require(o.backoff_factor > 0 && o.backoff_factor < 1, "must be between 0 and 1");
-  in.get("growth_interval", o.growth_interval, "good steps in a row before the scale grows")
+  in.get("growth_interval", o.growth_interval, "consecutive steps without overflow before the scale grows")
       .require(o.growth_interval > 0 && o.growth_interval <= std::numeric_limits<int32_t>::max(), "must be positive");
-  in.get("min_scale", o.min_scale, "the run stops when overflows bring the scale below this")
+  in.get("min_scale", o.min_scale, "the run fails if overflows reduce the scale below this")
       .require(o.min_scale > 0 && o.min_scale <= o.init_scale, "must be positive and not above init_scale");
   return std::make_unique<Fp16>(o);
 }

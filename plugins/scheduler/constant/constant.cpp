@@ -1,4 +1,4 @@
-// The same rate always, after the warm-up.
+// A constant learning rate after the warm-up.
 #include "../warmup.h"
 
 namespace {

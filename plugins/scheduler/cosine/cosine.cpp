@@ -1,4 +1,4 @@
-// Falls along half a cosine to a least rate (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts).
+// Decays along half a cosine to a minimum learning rate (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts).
 #include "../warmup.h"
 
 namespace {
@@ -23,7 +23,8 @@ class Cosine final : public WarmupScheduler {
 std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   const Warmup warmup = read_warmup(in);
   CosineOptions o;
-  in.get("min_lr", o.min_lr, "rate at the end").require(std::isfinite(o.min_lr) && o.min_lr >= 0, "must be 0 or more");
+  in.get("min_lr", o.min_lr, "final learning rate")
+      .require(std::isfinite(o.min_lr) && o.min_lr >= 0, "must be 0 or more");
   read_min_lr_ratio(in, o.min_lr_ratio)
       .require(o.min_lr_ratio == 0 || o.min_lr == 0, "cannot be given together with 'min_lr'");
   return std::make_unique<Cosine>(warmup, o);

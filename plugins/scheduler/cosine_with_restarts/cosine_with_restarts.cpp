@@ -1,4 +1,4 @@
-// Half cosines to 0 one after the other (Loshchilov & Hutter 2017, arXiv 1608.03983), as transformers'
+// Half cosines to 0, repeated (Loshchilov & Hutter 2017, arXiv 1608.03983), as transformers'
 // get_cosine_with_hard_restarts_schedule_with_warmup.
 #include "../warmup.h"
 
@@ -21,7 +21,8 @@ class CosineWithRestarts final : public WarmupScheduler {
 std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   const Warmup warmup = read_warmup(in);
   int64_t num_cycles = 1;
-  in.get("num_cycles", num_cycles, "falls; each begins at the full rate").require(num_cycles > 0, "must be positive");
+  in.get("num_cycles", num_cycles, "number of decays; each starts at the full learning rate")
+      .require(num_cycles > 0, "must be positive");
   return std::make_unique<CosineWithRestarts>(warmup, num_cycles);
 }
 

@@ -1,4 +1,4 @@
-// Falls with the root of the step, as transformers' get_inverse_sqrt_schedule (Vaswani et al. 2017).
+// Decays with the inverse square root of the step, as transformers' get_inverse_sqrt_schedule (Vaswani et al. 2017).
 #include "../warmup.h"
 
 namespace {
@@ -20,7 +20,7 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   const Warmup warmup = read_warmup(in);
   int64_t timescale = 0;
   in.get("timescale", timescale,
-         "steps in which the rate falls to 1/sqrt(2); 0: those of the warm-up, or 10000 without")
+         "steps during which the learning rate decays to 1/sqrt(2); 0: the warm-up steps, or 10000 without a warm-up")
       .require(timescale >= 0, "must be 0 or more");
   return std::make_unique<InverseSqrt>(warmup, timescale);
 }

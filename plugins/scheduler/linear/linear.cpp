@@ -1,4 +1,4 @@
-// Falls in a straight line to 0 or a share of the rate, as transformers' get_linear_schedule_with_warmup.
+// Linear decay to 0 or a ratio of the learning rate, as transformers' get_linear_schedule_with_warmup.
 #include "../warmup.h"
 
 namespace {

@@ -1,4 +1,4 @@
-// One rise and one fall (Smith & Topin 2018, arXiv 1708.07120), as torch's OneCycleLR; `lr` is its max_lr.
+// One increase and one decrease (Smith & Topin 2018, arXiv 1708.07120), as torch's OneCycleLR; `lr` is its max_lr.
 #include <peft/plugin.h>
 
 #include <cmath>
@@ -12,7 +12,7 @@ struct OneCycleOptions {
   bool three_phase = false;
 };
 
-/// Where a phase ends, and the rate there as a share of the highest.
+/// Where a phase ends, and the learning rate there as a ratio of the highest.
 struct Phase {
   double end, share;
 };
@@ -51,13 +51,14 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   const auto factor = [&](const char* key, double& value, const char* help) {
     in.get(key, value, help).require(std::isfinite(value) && value >= 1, "must be 1 or more");
   };
-  in.get("pct_start", o.pct_start, "share of the steps in which the rate rises")
+  in.get("pct_start", o.pct_start, "ratio of the steps during which the learning rate increases")
       .require(o.pct_start > 0 && o.pct_start < 1, "must be between 0 and 1");
-  factor("div_factor", o.div_factor, "the rate begins at lr divided by this");
-  factor("final_div_factor", o.final_div_factor, "and ends at its beginning divided by this");
+  factor("div_factor", o.div_factor, "the initial learning rate is lr divided by this");
+  factor("final_div_factor", o.final_div_factor, "the final learning rate is the initial one divided by this");
   in.get("anneal_strategy", o.anneal_strategy, "cos or linear")
       .require(o.anneal_strategy == "cos" || o.anneal_strategy == "linear", "must be \"cos\" or \"linear\"");
-  in.get("three_phase", o.three_phase, "fall as long as it rose, back to the beginning, and then to the end")
+  in.get("three_phase", o.three_phase,
+         "decay in two phases: to the initial learning rate, as long as it increased, then to the final one")
       .require(!o.three_phase || o.pct_start <= 0.5, "needs a pct_start of at most 0.5");
   return std::make_unique<OneCycle>(std::move(o));
 }

@@ -1,4 +1,4 @@
-// Falls by a power to lr_end, as transformers' get_polynomial_decay_schedule_with_warmup.
+// Polynomial decay to lr_end, as transformers' get_polynomial_decay_schedule_with_warmup.
 #include "../warmup.h"
 
 namespace {
@@ -20,8 +20,9 @@ class Polynomial final : public WarmupScheduler {
 std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   const Warmup warmup = read_warmup(in);
   double power = 1, lr_end = 1e-7;
-  in.get("power", power, "1: a straight line").require(std::isfinite(power) && power > 0, "must be positive");
-  in.get("lr_end", lr_end, "rate at the end").require(std::isfinite(lr_end) && lr_end >= 0, "must be 0 or more");
+  in.get("power", power, "power of the decay; 1 is linear")
+      .require(std::isfinite(power) && power > 0, "must be positive");
+  in.get("lr_end", lr_end, "final learning rate").require(std::isfinite(lr_end) && lr_end >= 0, "must be 0 or more");
   return std::make_unique<Polynomial>(warmup, power, lr_end);
 }
 

@@ -1,4 +1,4 @@
-// Lowers the rate when the evaluation loss no longer falls, as torch's ReduceLROnPlateau.
+// Reduces the learning rate when the evaluation loss stops improving, as torch's ReduceLROnPlateau.
 #include <peft/base/error.h>
 #include <peft/runtime/scalar_state.h>
 
@@ -83,17 +83,17 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   const auto not_negative = [&](const char* key, double& value, const char* help) {
     in.get(key, value, help).require(std::isfinite(value) && value >= 0, "must be 0 or more");
   };
-  in.get("factor", o.factor, "of the rate at each reduction")
+  in.get("factor", o.factor, "factor of the learning rate at each reduction")
       .require(o.factor > 0 && o.factor < 1, "must be between 0 and 1");
-  in.get("patience", o.patience, "evaluations without a better loss that are borne")
+  in.get("patience", o.patience, "evaluations without improvement before the learning rate is reduced")
       .require(o.patience >= 0, "must be 0 or more");
-  not_negative("threshold", o.threshold, "by how much a loss must be below the best to be better");
-  in.get("threshold_mode", o.threshold_mode, "rel: a share of the best; abs: a difference")
+  not_negative("threshold", o.threshold, "minimum decrease of the loss that counts as an improvement");
+  in.get("threshold_mode", o.threshold_mode, "rel: relative to the best loss; abs: absolute")
       .require(o.threshold_mode == "rel" || o.threshold_mode == "abs", "must be \"rel\" or \"abs\"");
-  in.get("cooldown", o.cooldown, "evaluations after a reduction that do not count")
+  in.get("cooldown", o.cooldown, "evaluations after a reduction that are ignored")
       .require(o.cooldown >= 0, "must be 0 or more");
-  not_negative("min_lr", o.min_lr, "least rate");
-  not_negative("eps", o.eps, "smaller reductions are left out");
+  not_negative("min_lr", o.min_lr, "minimum learning rate");
+  not_negative("eps", o.eps, "smaller reductions are ignored");
   return std::make_unique<ReduceOnPlateau>(warmup, std::move(o));
 }
 

@@ -1,4 +1,4 @@
-// Falls along a reflected exponential (Chen, Wolfe, Kyrillidis 2021, arXiv 2107.04197).
+// Decays along a reflected exponential (Chen, Wolfe, Kyrillidis 2021, arXiv 2107.04197).
 #include "../warmup.h"
 
 namespace {
@@ -19,7 +19,7 @@ class Rex final : public WarmupScheduler {
 std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   const Warmup warmup = read_warmup(in);
   double min_lr = 0;
-  in.get("min_lr", min_lr, "rate at the end").require(std::isfinite(min_lr) && min_lr >= 0, "must be 0 or more");
+  in.get("min_lr", min_lr, "final learning rate").require(std::isfinite(min_lr) && min_lr >= 0, "must be 0 or more");
   return std::make_unique<Rex>(warmup, min_lr);
 }
 

@@ -21,7 +21,7 @@ class Wsd final : public peft::Scheduler {
 
  private:
   Warmup warmup_;
-  Warmup decay_;  ///< of the end, by the same rule
+  Warmup decay_;  ///< of the final decay, by the same rule
   std::string type_;
   double min_lr_ratio_;
   double left(double done) const {
@@ -35,9 +35,9 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   Warmup decay{0, 0.1};
   double min_lr_ratio = 0;
   std::string type = "cosine";
-  in.get("decay_steps", decay.steps, "steps of the fall at the end; 0: by decay_ratio")
+  in.get("decay_steps", decay.steps, "steps of the final decay; 0: use decay_ratio")
       .require(decay.steps >= 0, "must be 0 or more");
-  in.get("decay_ratio", decay.ratio, "the same as a share of all steps")
+  in.get("decay_ratio", decay.ratio, "the same as a ratio of all steps")
       .require(decay.ratio >= 0 && decay.ratio <= 1, "must be between 0 and 1");
   in.get("decay_type", type, "linear, cosine or 1-sqrt")
       .require(type == "linear" || type == "cosine" || type == "1-sqrt",

@@ -1,5 +1,5 @@
-// Targets promise HF PEFT's meaning of target_modules, exclude_modules, layers_to_transform, layers_pattern,
-// modules_to_save, rank_pattern and alpha_pattern; and that whatever matches nothing is told, with what there is.
+// Targets: HF PEFT's meaning of target_modules, exclude_modules, layers_to_transform, layers_pattern,
+// modules_to_save, rank_pattern and alpha_pattern; whatever matches nothing is reported with the names in the model.
 #include "peft/adapters/targets.h"
 
 #include <torch/torch.h>
@@ -26,7 +26,7 @@ const std::string layer0 = "model.layers.0.", layer1 = "model.layers.1.";
 
 }  // namespace
 
-TEST_CASE("a list matches whole names and suffixes at dots, in model order") {
+TEST_CASE("a list matches full names and suffixes at dots, in model order") {
   const auto model = test::tiny_model(test::tiny_config());
   CHECK(selected(*model, {.target_modules = StringList{"v_proj", "q_proj"}}) ==
         StringList{layer0 + "self_attn.q_proj", layer0 + "self_attn.v_proj", layer1 + "self_attn.q_proj",
@@ -38,7 +38,7 @@ TEST_CASE("a list matches whole names and suffixes at dots, in model order") {
             "'proj' matches nothing"));
 }
 
-TEST_CASE("a string is a regex over the whole name, in Python's syntax") {
+TEST_CASE("a string is a regex over the full name, in Python's syntax") {
   const auto model = test::tiny_model(test::tiny_config());
   const auto regex = [&](const std::string& text) { return selected(*model, {.target_modules = text}); };
   CHECK(regex(R"(.*\.(q|k)_proj)").size() == 4);
@@ -60,7 +60,7 @@ TEST_CASE("a regex that backtracks without end is an error") {
             "longer than"));
 }
 
-TEST_CASE("all-linear is every linear layer but the output head") {
+TEST_CASE("all-linear is every linear layer except the output head") {
   for (const bool tied : {false, true}) {
     const auto model = test::tiny_model(test::tiny_config(2, false, tied));
     for (const std::string word : {"all-linear", "All-Linear"}) {
@@ -91,7 +91,7 @@ TEST_CASE("exclusions come first, by name or regex") {
       message_of<ConfigError>([&] { selected(*model, {.target_modules = q, .exclude_modules = StringList{"q_prj"}}); }),
       "exclude_modules: 'q_prj' matches nothing; did you mean 'q_proj'?"));
   CHECK(has(message_of<ConfigError>([&] { selected(*model, {.target_modules = q, .exclude_modules = q}); }),
-            "nothing is left"));
+            "no module is left"));
 }
 
 TEST_CASE("layer indices filter what a suffix matched") {
@@ -114,7 +114,7 @@ TEST_CASE("layer indices filter what a suffix matched") {
       ConfigError);
 }
 
-TEST_CASE("everything that matches nothing is told at once, with what there is") {
+TEST_CASE("one error reports everything that matches nothing, with the names in the model") {
   const auto model = test::tiny_model(test::tiny_config());
   const Targets wrong{.target_modules = StringList{"q_porj", "input_layernorm", "mlp", "v_proj"},
                       .exclude_modules = StringList{"nope", "self_attn"}};
@@ -129,7 +129,7 @@ TEST_CASE("everything that matches nothing is told at once, with what there is")
   CHECK(has(error, "lm_head (1)"));
 }
 
-TEST_CASE("modules to save train whole and are not adapted") {
+TEST_CASE("modules to save train in full and are not adapted") {
   const auto model = test::tiny_model(test::tiny_config());
   const Targets targets{.target_modules = StringList{"q_proj", "up_proj"},
                         .modules_to_save = StringList{"mlp", "lm_head", "norm"}};
@@ -149,7 +149,7 @@ TEST_CASE("modules to save train whole and are not adapted") {
             "modules_to_save: 'lm_heads' matches nothing; did you mean 'lm_head'?"));
 }
 
-TEST_CASE("patterns give values from a dot to the name's end") {
+TEST_CASE("patterns match suffixes at dots") {
   const auto model = test::tiny_model(test::tiny_config());
   const auto sites = select_sites(*model, {.target_modules = StringList{"q_proj", "v_proj"}});
   const auto ranks = [&](const IntMap& patterns) {
@@ -165,7 +165,7 @@ TEST_CASE("patterns give values from a dot to the name's end") {
             "give different values to 'model.layers.0.self_attn.q_proj'"));
 }
 
-TEST_CASE("what cannot be meant together is told with its place") {
+TEST_CASE("contradicting options are reported with their location") {
   const auto errors = [](const std::string& toml) {
     auto document = Document::from_text("[adapter]\n" + toml, "exp.toml");
     Targets targets{.target_modules = StringList{"q_proj"}};

@@ -1,5 +1,5 @@
-// config.json promises: both of transformers' spellings are understood, and a field that may change the mathematics and
-// is not implemented is an error that names it.
+// Shows that config.json is read in both of transformers' spellings, and that a key that is not implemented and could
+// change the computation is an error with its name.
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -31,7 +31,7 @@ std::string error_of(const json& config) {
   return "";
 }
 
-bool told(json config, const char* key, const json& value, const std::string& part) {
+bool refused(json config, const char* key, const json& value, const std::string& part) {
   config[key] = value;
   const std::string error = error_of(config);
   return error.find(part) != std::string::npos && error.find("folder") != std::string::npos;
@@ -39,7 +39,7 @@ bool told(json config, const char* key, const json& value, const std::string& pa
 
 }  // namespace
 
-TEST_CASE("old and new spelling say the same") {
+TEST_CASE("the spellings of transformers v4 and v5 are equivalent") {
   json old_style = llama(), new_style = llama();
   old_style["rope_theta"] = 5e5;
   old_style["torch_dtype"] = "bfloat16";
@@ -57,35 +57,35 @@ TEST_CASE("old and new spelling say the same") {
   }
 }
 
-TEST_CASE("what is not implemented is named") {
+TEST_CASE("a value or key that is not implemented is refused by name") {
   CHECK(error_of(llama()).empty());
-  CHECK(told(llama(), "model_type", "qwen2", "qwen2"));
-  CHECK(told(llama(), "hidden_act", "gelu", "gelu"));
-  CHECK(told(llama(), "attn_logit_softcapping", 50.0, "attn_logit_softcapping"));
-  CHECK(told(llama(), "quantization_config", {{"quant_method", "gptq"}}, "gptq"));
-  CHECK(told(llama(), "pretraining_tp", 2, "pretraining_tp"));
-  CHECK(told(llama(), "partial_rotary_factor", 0.5, "partial_rotary_factor"));
-  CHECK(told(llama(), "rope_scaling", {{"rope_type", "dynamic"}, {"factor", 2.0}}, "dynamic"));
-  CHECK(told(llama(), "rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}, {"odd", 1}}, "odd"));
-  CHECK_FALSE(told(llama(), "some_switch", false, "some_switch"));  // off is off
+  CHECK(refused(llama(), "model_type", "qwen2", "qwen2"));
+  CHECK(refused(llama(), "hidden_act", "gelu", "gelu"));
+  CHECK(refused(llama(), "attn_logit_softcapping", 50.0, "attn_logit_softcapping"));
+  CHECK(refused(llama(), "quantization_config", {{"quant_method", "gptq"}}, "gptq"));
+  CHECK(refused(llama(), "pretraining_tp", 2, "pretraining_tp"));
+  CHECK(refused(llama(), "partial_rotary_factor", 0.5, "partial_rotary_factor"));
+  CHECK(refused(llama(), "rope_scaling", {{"rope_type", "dynamic"}, {"factor", 2.0}}, "dynamic"));
+  CHECK(refused(llama(), "rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}, {"odd", 1}}, "odd"));
+  CHECK_FALSE(refused(llama(), "some_switch", false, "some_switch"));  // a disabled feature
   json mistral = llama();
   mistral["model_type"] = "mistral";
   mistral["max_position_embeddings"] = 8192;
-  CHECK(told(mistral, "sliding_window", 4096, "sliding_window"));
+  CHECK(refused(mistral, "sliding_window", 4096, "sliding_window"));
   mistral["sliding_window"] = nullptr;
   CHECK(error_of(mistral).empty());
 }
 
-TEST_CASE("sizes that cannot be are refused") {
-  CHECK(told(llama(), "vocab_size", 0, "vocab_size"));
-  CHECK(told(llama(), "hidden_size", 1e30, "hidden_size"));
-  CHECK(told(llama(), "hidden_size", "64", "hidden_size"));
-  CHECK(told(llama(), "num_key_value_heads", 3, "num_key_value_heads"));
-  CHECK(told(llama(), "head_dim", 7, "head_dim"));
-  CHECK(told(llama(), "rms_norm_eps", -1, "rms_norm_eps"));
+TEST_CASE("invalid sizes are refused") {
+  CHECK(refused(llama(), "vocab_size", 0, "vocab_size"));
+  CHECK(refused(llama(), "hidden_size", 1e30, "hidden_size"));
+  CHECK(refused(llama(), "hidden_size", "64", "hidden_size"));
+  CHECK(refused(llama(), "num_key_value_heads", 3, "num_key_value_heads"));
+  CHECK(refused(llama(), "head_dim", 7, "head_dim"));
+  CHECK(refused(llama(), "rms_norm_eps", -1, "rms_norm_eps"));
 }
 
-TEST_CASE("an index leads nowhere but to files beside it") {
+TEST_CASE("a shard index can only name files in its own folder") {
   namespace fs = std::filesystem;
   const fs::path folder = fs::temp_directory_path() / "peft_index_test";
   fs::create_directories(folder);
@@ -96,19 +96,19 @@ TEST_CASE("an index leads nowhere but to files beside it") {
       open_pretrained(folder.string());
       FAIL("opened " << shard);
     } catch (const InputError& error) {
-      CHECK(std::string(error.what()).find("beside the index") != std::string::npos);
+      CHECK(std::string(error.what()).find("in the folder of the index") != std::string::npos);
     }
   }
   fs::remove_all(folder);
 }
 
-TEST_CASE("what a folder holds beside its weights is told by its file") {
+TEST_CASE("an invalid file in a model folder is refused by name") {
   namespace fs = std::filesystem;
   const fs::path folder = fs::temp_directory_path() / "peft_folder_test";
   fs::remove_all(folder);
   fs::create_directories(folder);
   std::ofstream(folder / "config.json") << llama().dump();
-  const auto refused = [&](const char* file, const std::string& bytes, const std::string& part) {
+  const auto check_refused = [&](const char* file, const std::string& bytes, const std::string& part) {
     std::ofstream(folder / file) << bytes;
     try {
       open_pretrained(folder.string());
@@ -120,11 +120,11 @@ TEST_CASE("what a folder holds beside its weights is told by its file") {
     }
     fs::remove(folder / file);
   };
-  refused("chat_template.jinja", "{{ \xff }}", "is not UTF-8");
-  refused("chat_template.jinja", std::string(2 << 20, 'x'), "more than the 1048576");
-  refused("generation_config.json", "[]", "must be an object");
-  refused("tokenizer_config.json", "{", "not JSON");
-  refused("model.safetensors.index.json", "{}", "has no weight_map");
+  check_refused("chat_template.jinja", "{{ \xff }}", "is not UTF-8");
+  check_refused("chat_template.jinja", std::string(2 << 20, 'x'), "more than the 1048576");
+  check_refused("generation_config.json", "[]", "must be an object");
+  check_refused("tokenizer_config.json", "{", "not JSON");
+  check_refused("model.safetensors.index.json", "{}", "has no weight_map");
   fs::create_symlink("tokenizer_config.json", folder / "tokenizer_config.json");
   CHECK_THROWS_AS(open_pretrained(folder.string()), InputError);
   fs::remove_all(folder);

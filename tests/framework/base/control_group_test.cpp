@@ -1,5 +1,5 @@
-// Control groups: the tightest of this process's own and those above it bounds it, in version 1 and 2, in a container
-// too; pages of files count as free, and what is no bound is none.
+// Shows that the tightest limit of this process's control groups and their ancestors applies, in version 1 and 2,
+// inside a container, too; that the page cache counts as free; and that "max" and absent files mean no limit.
 #include "base/control_group.h"
 
 #include <unistd.h>
@@ -13,7 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// What the system would show below /sys/fs/cgroup and as /proc/self/cgroup.
+/// Stands in for /sys/fs/cgroup and /proc/self/cgroup.
 class System {
  public:
   System() {
@@ -26,9 +26,9 @@ class System {
     fs::create_directories((root_ / file).parent_path());
     std::ofstream(root_ / file) << text << "\n";
   }
-  /// A group of version 2 that uses `used` bytes, 60 of them pages of files.
-  void group(const fs::path& folder, const std::string& most, int used) const {
-    write(folder / "memory.max", most);
+  /// A group of version 2 that uses `used` bytes, 60 of them page cache.
+  void group(const fs::path& folder, const std::string& limit, int used) const {
+    write(folder / "memory.max", limit);
     write(folder / "memory.current", std::to_string(used));
     write(folder / "memory.stat", "anon 1000\nfile 4000\ninactive_file 20\nactive_file 40");
   }
@@ -43,7 +43,7 @@ class System {
 
 }  // namespace
 
-TEST_CASE("without a group, or without a bound, nothing is bounded") {
+TEST_CASE("memory is unlimited without a group or without a limit") {
   const System system;
   CHECK(system.available("") == UINT64_MAX);
   CHECK(system.available("nonsense\n:\n0:") == UINT64_MAX);
@@ -53,7 +53,7 @@ TEST_CASE("without a group, or without a bound, nothing is bounded") {
   CHECK(peft::ControlGroups("/nonexistent", "/nonexistent").available() == UINT64_MAX);
 }
 
-TEST_CASE("version 2: the tightest of a group and those above it") {
+TEST_CASE("in version 2 the tightest limit of a group and its ancestors applies") {
   const System system;
   system.group("mounted/a", "1000", 700);
   CHECK(system.available("0::/a") == 360);  // 1000 - (700 - 60)
@@ -63,12 +63,12 @@ TEST_CASE("version 2: the tightest of a group and those above it") {
   CHECK(system.available("0::/a/b/c") == 360);
   system.group("mounted/a/b", "150", 100);
   CHECK(system.available("0::/a/b") == 110);
-  system.group("mounted/a/b", "150", 900);  // more than is allowed already
+  system.group("mounted/a/b", "150", 900);  // already above the limit
   CHECK(system.available("0::/a/b") == 0);
   CHECK(system.available("0::/other") == UINT64_MAX);
 }
 
-TEST_CASE("version 1, beside an empty version 2") {
+TEST_CASE("in version 1 the limit applies although version 2 is mounted, too") {
   const System system;
   system.write("mounted/memory/a/memory.limit_in_bytes", "1000");
   system.write("mounted/memory/a/memory.usage_in_bytes", "700");
@@ -79,7 +79,7 @@ TEST_CASE("version 1, beside an empty version 2") {
   CHECK(system.available("4:memory:/\n3:cpu:/a") == UINT64_MAX);
 }
 
-TEST_CASE("in a container the path may be the host's") {
+TEST_CASE("in a container, where the path is the host's, the root's limit applies") {
   const System system;
   system.group("mounted", "1000", 700);
   CHECK(system.available("0::/system.slice/docker-1234.scope") == 360);

@@ -1,5 +1,5 @@
-// Promises that what passes for JSON here is JSON to every other reader, too, and means the same to them: what
-// nlohmann's parser lets through beyond that is refused.
+// Shows that text accepted as JSON is JSON to every other reader, too, with the same meaning: what nlohmann's parser
+// accepts beyond that is refused.
 #include "base/strict_json.h"
 
 #include "peft/base/error.h"
@@ -31,7 +31,7 @@ TEST_CASE("JSON is read") {
   CHECK(read_strict_json(" 18446744073709551615 ", "f", 10) == 18446744073709551615u);
 }
 
-TEST_CASE("nothing stands behind the end, not behind a NUL either") {
+TEST_CASE("text after the end is refused, also after a NUL byte") {
   CHECK_FALSE(is_json("{} x"));
   CHECK_FALSE(is_json(std::string("{}\0", 3)));
   CHECK_FALSE(is_json(std::string("{\"a\": 1}\0{\"a\": 2}", 17)));
@@ -39,20 +39,20 @@ TEST_CASE("nothing stands behind the end, not behind a NUL either") {
   CHECK_FALSE(is_json(""));
 }
 
-TEST_CASE("what other readers stumble over is refused") {
-  CHECK(refusal("\xEF\xBB\xBF{}") == "f: begins with a byte order mark, which JSON has not");
-  CHECK(refusal(R"({"a": 1, "b": {"a": 2, "\u0061": 3}})") == "f: the key 'a' stands twice in one object");
-  CHECK(refusal("{\"\\u001b\": 1, \"\\u001b\": 1}") == "f: the key '\\x1b' stands twice in one object");
+TEST_CASE("text that readers interpret differently is refused") {
+  CHECK(refusal("\xEF\xBB\xBF{}") == "f: starts with a byte order mark, which is not allowed in JSON");
+  CHECK(refusal(R"({"a": 1, "b": {"a": 2, "\u0061": 3}})") == "f: the key 'a' appears twice in one object");
+  CHECK(refusal("{\"\\u001b\": 1, \"\\u001b\": 1}") == "f: the key '\\x1b' appears twice in one object");
   for (const char* text : {"NaN", "[Infinity]", "{'a': 1}", "[1,]", "{\"a\": 1,}", "01", "+1", "1.", "\"\t\"",
                            "// x\n1", "\"\xff\"", "\"\xC0\x80\"", "\"\xED\xA0\x80\"", "\"\\ud800\"", "1e999"})
     CHECK_FALSE(is_json(text));
 }
 
-TEST_CASE("depth is bounded, and so is the number of values") {
+TEST_CASE("nesting depth and number of values are limited") {
   CHECK(refusal("[[[1]]]", 3).empty());
   CHECK(refusal("[[[[1]]]]", 3) == "f: JSON nested deeper than 3 levels");
   CHECK(refusal(std::string(1'000'000, '['), 100) == "f: JSON nested deeper than 100 levels");
   std::string many = "[0";
   for (int i = 0; i < (1 << 23); ++i) many += ",0";
-  CHECK(refusal(many + "]") == "f: JSON of more than 8388608 values");
+  CHECK(refusal(many + "]") == "f: JSON with more than 8388608 values");
 }

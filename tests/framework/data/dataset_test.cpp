@@ -1,5 +1,5 @@
 // Data promises: five formats, found by themselves; the loss only on what the model must say, its end included; what is
-// cut or skipped is counted; what is wrong is told with file and line; an order that is a pure function of seed and
+// cut or skipped is counted; errors are reported with file and line; an order that is a pure function of seed and
 // epoch.
 #include "peft/data/dataset.h"
 
@@ -141,23 +141,23 @@ TEST_CASE("what is cut or left out is counted") {
   CHECK(set.num_target_tokens == 2 + 2);
 }
 
-TEST_CASE("wrong data is told with file and line") {
+TEST_CASE("wrong data is reported with file and line") {
   const Folder folder;
   const TextPipeline text = bytes_text(true);
-  const auto told = [&](const std::string& bytes, const std::string& part) {
+  const auto refused = [&](const std::string& bytes, const std::string& part) {
     const std::string error = error_of(folder.put("bad.jsonl", bytes), text);
     INFO(error);
     CHECK(error.find(part) != std::string::npos);
     CHECK(error.find("bad.jsonl") != std::string::npos);
   };
-  told("{\"text\":\"a\"}\n{\"text\":\n", "bad.jsonl:2");
-  told("{\"text\":\"a\"}\n\n{\"prompt\":\"a\",\"completion\":\"b\"}\n", "bad.jsonl:3");
-  told("{\"texts\":\"a\"}\n", "no known format");
-  told("{\"text\":7}\n", "must be a string");
-  told("{\"text\":\"a\",\"text\":\"b\"}\n", "twice");
-  told("", "empty");
-  told("{\"messages\":[]}\n", "bad.jsonl:1: the conversation is empty");
-  told("{\"text\":\"a\"", "bad.jsonl:1");
+  refused("{\"text\":\"a\"}\n{\"text\":\n", "bad.jsonl:2");
+  refused("{\"text\":\"a\"}\n\n{\"prompt\":\"a\",\"completion\":\"b\"}\n", "bad.jsonl:3");
+  refused("{\"texts\":\"a\"}\n", "no known format");
+  refused("{\"text\":7}\n", "must be a string");
+  refused("{\"text\":\"a\",\"text\":\"b\"}\n", "twice");
+  refused("", "empty");
+  refused("{\"messages\":[]}\n", "bad.jsonl:1: the conversation is empty");
+  refused("{\"text\":\"a\"", "bad.jsonl:1");
   CHECK(error_of((folder.path / "absent.jsonl").string(), text).find("absent.jsonl") != std::string::npos);
   CHECK(load(folder.put("ok.jsonl", "\xEF\xBB\xBF{\"text\":\"ab\"}\r\n\r\n{\"text\":\"cd\"}\r\n"), text)
             .examples.size() == 2);
@@ -177,9 +177,9 @@ TEST_CASE("what takes too long to render is refused") {
   CHECK(error_of(folder.put("long.jsonl", conversation(2048, true)), text)
             .find("long.jsonl:1: 1024 answers in a "
                   "conversation of 2048 messages") != std::string::npos);
-  DataOptions whole;
-  whole.max_length = 100'000;
-  CHECK(learned(load(folder.put("one.jsonl", conversation(2048, false)), text, whole), text) == "x<e>|");
+  DataOptions untruncated;
+  untruncated.max_length = 100'000;
+  CHECK(learned(load(folder.put("one.jsonl", conversation(2048, false)), text, untruncated), text) == "x<e>|");
 }
 
 TEST_CASE("the order of an epoch is a permutation, and always the same one") {

@@ -1,4 +1,4 @@
-// The cache promises: from it come the same examples as from the data; only a whole, undamaged file of exactly these
+// The cache promises: from it come the same examples as from the data; only an intact file of exactly these
 // data, texts and options is believed; who cannot write it still trains; it stays within its limit.
 #include "peft/data/token_cache.h"
 
@@ -160,28 +160,28 @@ TEST_CASE("a damaged file is not believed, but written anew") {
   const auto load = [&] { return cache.load(files, short_examples(), LazyText(words)); };
   const Dataset fresh = load();
   const fs::path kept = folder.kept().at(0);
-  const std::string whole = bytes_of(kept);
+  const std::string intact = bytes_of(kept);
   const auto refused = [&](const std::string& damaged) {
     std::ofstream(kept, std::ios::binary | std::ios::trunc) << damaged;
     const Dataset anew = load();
     CHECK_FALSE(anew.cached);
     check_same(anew, fresh);
-    CHECK(bytes_of(kept) == whole);
+    CHECK(bytes_of(kept) == intact);
   };
-  for (std::size_t at = 0; at < whole.size(); at += 3) {
+  for (std::size_t at = 0; at < intact.size(); at += 3) {
     INFO("byte " << at);
-    std::string damaged = whole;
+    std::string damaged = intact;
     damaged[at] = static_cast<char>(damaged[at] ^ 0x41);
     refused(damaged);
   }
-  for (const std::size_t size : {std::size_t{0}, std::size_t{7}, std::size_t{135}, std::size_t{136}, whole.size() - 1})
-    refused(whole.substr(0, size));
-  refused(whole + "x");
+  for (const std::size_t size : {std::size_t{0}, std::size_t{7}, std::size_t{135}, std::size_t{136}, intact.size() - 1})
+    refused(intact.substr(0, size));
+  refused(intact + "x");
   refused("[1, 2, 3]");
   CHECK(load().cached);
 }
 
-TEST_CASE("who cannot write the cache still gets the tokens, and is told why") {
+TEST_CASE("without write access to the cache the tokens are still read, and the reason is reported") {
   const Folder folder;
   const StringList files = {folder.put("x.jsonl", records)};
   const auto words = std::make_shared<Words>();

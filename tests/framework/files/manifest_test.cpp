@@ -1,6 +1,7 @@
-// A manifest promises: it holds for just the files that were there when it was written, each as it was, in folders too;
-// whatever is changed, gone or more is told by its name. SHA-256 is the standard's. A draft folder appears whole, in
-// the place of one that may be there, or not at all; what killed processes left is known by its name.
+// Shows that a manifest matches exactly the files for which it was written, also in subfolders, and that a changed,
+// missing or additional file is reported by name; that SHA-256 is the standard's; that an atomic directory appears
+// complete, also in the place of an existing one, or not at all; and that files left by killed processes are recognized
+// by name.
 #include "peft/files/manifest.h"
 
 #include <unistd.h>
@@ -30,19 +31,19 @@ struct Folder {
   fs::path path = fs::temp_directory_path() / ("peft_manifest_" + std::to_string(::getpid()));
   Folder() {
     fs::remove_all(path);
-    fs::create_directories(path / "sealed" / "inner");
+    fs::create_directories(path / "listed" / "inner");
     write("one", "1");
     write("two", std::string(3 << 20, 'x'));
     write("inner/three", "");
   }
   ~Folder() { fs::remove_all(path); }
   void write(const std::string& name, const std::string& text) const {
-    std::ofstream(path / "sealed" / name, std::ios::binary) << text;
+    std::ofstream(path / "listed" / name, std::ios::binary) << text;
   }
-  std::string sealed() const { return (path / "sealed").string(); }
+  std::string listed() const { return (path / "listed").string(); }
 };
 
-std::string sum(const std::string& text) {
+std::string sha256(const std::string& text) {
   Sha256 sha;
   sha.add(text.data(), text.size() / 2);
   sha.add(text.data() + text.size() / 2, text.size() - text.size() / 2);
@@ -51,53 +52,53 @@ std::string sum(const std::string& text) {
 
 }  // namespace
 
-TEST_CASE("SHA-256 is that of FIPS 180-4") {
-  CHECK(sum("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
-  CHECK(sum("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
-  CHECK(sum("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq") ==
+TEST_CASE("SHA-256 gives the digests of FIPS 180-4") {
+  CHECK(sha256("") == "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+  CHECK(sha256("abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  CHECK(sha256("abcdbcdecdefdefgefghfghighijhijkijkljklmklmnlmnomnopnopq") ==
         "248d6a61d20638b8e5c026930c3e6039a33ce45964ff2167f6ecedd419db06c1");
-  CHECK(sum(std::string(1000000, 'a')) == "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+  CHECK(sha256(std::string(1000000, 'a')) == "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
 }
 
-TEST_CASE("a manifest tells what is not as it was") {
+TEST_CASE("a file that does not match the manifest is reported by name") {
   const Folder folder;
-  write_manifest(folder.sealed());
-  verify_manifest(folder.sealed());
-  const auto told = [&] { return message_of<InputError>([&] { verify_manifest(folder.sealed()); }); };
-  SECTION("a byte") {
+  write_manifest(folder.listed());
+  verify_manifest(folder.listed());
+  const auto message = [&] { return message_of<InputError>([&] { verify_manifest(folder.listed()); }); };
+  SECTION("a changed byte") {
     folder.write("two", std::string((3 << 20) - 1, 'x') + "y");
-    CHECK(has(told(), "two: is not as its manifest says"));
+    CHECK(has(message(), "two: does not match its manifest"));
   }
-  SECTION("a size") {
+  SECTION("a changed size") {
     folder.write("inner/three", "3");
-    CHECK(has(told(), "inner/three: is not as its manifest says"));
+    CHECK(has(message(), "inner/three: does not match its manifest"));
   }
-  SECTION("a file less") {
-    fs::remove(folder.path / "sealed" / "one");
-    CHECK(has(told(), "lacks 'one'"));
+  SECTION("a missing file") {
+    fs::remove(folder.path / "listed" / "one");
+    CHECK(has(message(), "'one' is missing"));
   }
-  SECTION("a file more") {
+  SECTION("an additional file") {
     folder.write("inner/four", "4");
-    CHECK(has(told(), "holds 'inner/four', which its manifest does not name"));
+    CHECK(has(message(), "contains 'inner/four', which is not in its manifest"));
   }
-  SECTION("a link in a file's place") {
-    fs::rename(folder.path / "sealed" / "one", folder.path / "one");
-    fs::create_symlink(folder.path / "one", folder.path / "sealed" / "one");
-    CHECK(has(told(), "is no plain file"));
+  SECTION("a link in place of a file") {
+    fs::rename(folder.path / "listed" / "one", folder.path / "one");
+    fs::create_symlink(folder.path / "one", folder.path / "listed" / "one");
+    CHECK(has(message(), "not a regular file"));
   }
-  SECTION("no manifest") {
-    fs::remove(folder.path / "sealed" / "manifest.json");
-    CHECK(has(told(), "has no manifest.json, so it was never finished"));
+  SECTION("a missing manifest") {
+    fs::remove(folder.path / "listed" / "manifest.json");
+    CHECK(has(message(), "manifest.json is missing: the folder was not completely written"));
   }
-  SECTION("a manifest that is none") {
+  SECTION("an invalid manifest") {
     for (const char* text : {"", "[]", "{\"version\": 2, \"files\": {}}", "{\"version\": 1, \"files\": []}"}) {
       folder.write("manifest.json", text);
-      CHECK(has(told(), "manifest.json"));
+      CHECK(has(message(), "manifest.json"));
     }
   }
 }
 
-TEST_CASE("a draft folder appears by publish, in an older one's place where it may, or not at all") {
+TEST_CASE("an atomic directory appears on commit, replaces an existing one only if asked to, or does not appear") {
   const Folder folder;
   const std::string path = (folder.path / "made").string();
   for (const std::string& text : {std::string("old"), std::string("new")}) {
@@ -113,42 +114,42 @@ TEST_CASE("a draft folder appears by publish, in an older one's place where it m
   }
   AtomicDirectory late(path);
   write_file(late.file("text"), "late");
-  CHECK(has(message_of<ResourceError>([&] { late.commit(); }), "something of that name is there now"));
+  CHECK(has(message_of<ResourceError>([&] { late.commit(); }), "a file or folder of that name was created meanwhile"));
   CHECK(read_text(path + "/text", 100) == "new");
 }
 
-TEST_CASE("a draft is one process's: another one is refused, and harms nothing") {
+TEST_CASE("a second writer of the same atomic directory is refused and changes nothing") {
   const Folder folder;
   const std::string path = (folder.path / "made").string();
   AtomicDirectory draft(path);
   write_file(draft.file("text"), "mine");
-  CHECK(has(message_of<ResourceError>([&] { AtomicDirectory second(path); }), "another run is writing into it"));
+  CHECK(has(message_of<ResourceError>([&] { AtomicDirectory second(path); }), "another run is writing to it"));
   draft.commit();
   CHECK(read_text(path + "/text", 100) == "mine");
-  AtomicDirectory next(path, /*replace_existing=*/true);  // what is published is nobody's
+  AtomicDirectory next(path, /*replace_existing=*/true);  // commit() released the lock
 }
 
-TEST_CASE("a folder is made with those above it, or is there") {
+TEST_CASE("a folder is created with its parents, or exists already") {
   const Folder folder;
   const std::string path = (folder.path / "a" / "b").string();
   make_folder(path);
   make_folder(path);
   CHECK(fs::is_directory(path));
   write_file(path + "/text", "");
-  CHECK(has(message_of<ResourceError>([&] { make_folder(path + "/text/c"); }), "cannot be made"));
+  CHECK(has(message_of<ResourceError>([&] { make_folder(path + "/text/c"); }), "cannot be created"));
 }
 
-TEST_CASE("a folder is one run's") {
+TEST_CASE("a locked folder cannot be locked a second time") {
   const Folder folder;
   {
-    const DirectoryLock lock(folder.sealed());
-    CHECK(has(message_of<ResourceError>([&] { DirectoryLock second(folder.sealed()); }),
-              "another run is writing into it"));
+    const DirectoryLock lock(folder.listed());
+    CHECK(
+        has(message_of<ResourceError>([&] { DirectoryLock second(folder.listed()); }), "another run is writing to it"));
   }
-  const DirectoryLock again(folder.sealed());
+  const DirectoryLock again(folder.listed());
 }
 
-TEST_CASE("a killed process's file is known by its name") {
+TEST_CASE("a temporary file of a killed process is recognized by its name") {
   CHECK(is_file_draft(".resolved.toml.writing-123"));
   for (const char* name : {"resolved.toml.writing-123", ".resolved.toml.writing-", ".a.writing-1b", ".hidden", ""})
     CHECK_FALSE(is_file_draft(name));

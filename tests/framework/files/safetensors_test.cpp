@@ -1,5 +1,5 @@
-// A safetensors file promises that nothing in it is trusted: any lie about lengths, shapes, types or places is an
-// InputError that names the file; what we write we read back, and a failed write leaves nothing behind.
+// Shows that a safetensors file is not trusted: wrong lengths, shapes, dtypes or offsets are an InputError that names
+// the file; that a written file reads back equal; and that a failed write leaves no file.
 #include "peft/files/safetensors.h"
 
 #include <unistd.h>
@@ -53,11 +53,11 @@ std::string small_file() {
 
 }  // namespace
 
-TEST_CASE("a file written is read back") {
+TEST_CASE("a written file reads back equal") {
   const Folder folder;
   const float values[] = {1, -2, 3.5F};
-  const int64_t whole = -7;
-  const std::map<std::string, const void*> data = {{"small", values}, {"empty", nullptr}, {"big", &whole}};
+  const int64_t integer = -7;
+  const std::map<std::string, const void*> data = {{"small", values}, {"empty", nullptr}, {"big", &integer}};
   SafetensorsWriter writer(
       folder.file("x.safetensors"),
       {{"small", StoredType::f32, {3}}, {"empty", StoredType::f16, {0, 4}}, {"big", StoredType::i64, {}}},
@@ -91,10 +91,10 @@ TEST_CASE("half precision becomes fp32 exactly") {
   CHECK(std::memcmp(out, expected, sizeof out) == 0);
 }
 
-TEST_CASE("lies are told by name") {
+TEST_CASE("an invalid header is refused with the reason") {
   const Folder folder;
   const std::string path = folder.file("bad.safetensors");
-  const auto told = [&](const std::string& header, const std::string& data, const std::string& part) {
+  const auto refused = [&](const std::string& header, const std::string& data, const std::string& part) {
     put(path, file_of(header, data));
     const std::string error = error_of(path);
     INFO(header << "\n" << error);
@@ -102,45 +102,48 @@ TEST_CASE("lies are told by name") {
     CHECK(error.find("bad.safetensors") != std::string::npos);
   };
   const std::string four(4, 'x');
-  told(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", four, "needs 8 bytes");
-  told(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,8]}})", four, "cut off");
-  told(R"({"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}})", four, "F8_E4M3");
-  told(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})", four, "larger than any memory");
-  told(R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", four, "list of sizes");
-  told(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})", four, "hole");
-  told(R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}})", four, "behind its last tensor");
-  told(R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})",
-       four, "overlaps");
-  told(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})",
-       four, "twice");
-  told(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4],"more":1}})", four, "nothing else");
-  told(R"({"__metadata__":{"x":1}})", "", "must be a string");
-  told(R"([1])", "", "does not begin with '{'");
-  told(std::string(200, '[') + std::string(200, ']'), "", "'{'");
-  told("{\"a\":" + std::string(200, '[') + std::string(200, ']') + "}", "", "deep");
+  refused(R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,4]}})", four, "needs 8 bytes");
+  refused(R"({"a":{"dtype":"F32","shape":[1],"data_offsets":[0,8]}})", four, "truncated");
+  refused(R"({"a":{"dtype":"F8_E4M3","shape":[4],"data_offsets":[0,4]}})", four, "F8_E4M3");
+  refused(R"({"a":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}})", four,
+          "more than 2^63 bytes");
+  refused(R"({"a":{"dtype":"F32","shape":[-1],"data_offsets":[0,4]}})", four, "list of sizes");
+  refused(R"({"a":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})", four, "gap");
+  refused(R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]}})", four, "after the last tensor");
+  refused(
+      R"({"a":{"dtype":"U8","shape":[3],"data_offsets":[0,3]},"b":{"dtype":"U8","shape":[2],"data_offsets":[2,4]}})",
+      four, "overlaps");
+  refused(
+      R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]},"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4]}})",
+      four, "twice");
+  refused(R"({"a":{"dtype":"U8","shape":[4],"data_offsets":[0,4],"more":1}})", four, "must have exactly the keys");
+  refused(R"({"__metadata__":{"x":1}})", "", "must be a string");
+  refused(R"([1])", "", "does not start with '{'");
+  refused(std::string(200, '[') + std::string(200, ']'), "", "'{'");
+  refused("{\"a\":" + std::string(200, '[') + std::string(200, ']') + "}", "", "deep");
   put(path, std::string("\xff\xff\xff\xff\xff\xff\xff\x7f{}", 10));
   CHECK(error_of(path).find("more than the format allows") != std::string::npos);
   CHECK(error_of(folder.file("absent")).find("absent") != std::string::npos);
   CHECK(error_of(folder.path.string()).find("not a regular file") != std::string::npos);
 }
 
-TEST_CASE("a file cut anywhere is refused") {
+TEST_CASE("a file truncated at any byte is refused") {
   const Folder folder;
-  const std::string path = folder.file("cut.safetensors"), whole = small_file();
-  put(path, whole);
+  const std::string path = folder.file("truncated.safetensors"), intact = small_file();
+  put(path, intact);
   REQUIRE(error_of(path).empty());
-  for (std::size_t size = 0; size < whole.size(); ++size) {
-    put(path, whole.substr(0, size));
+  for (std::size_t size = 0; size < intact.size(); ++size) {
+    put(path, intact.substr(0, size));
     CHECK_FALSE(error_of(path).empty());
   }
 }
 
-TEST_CASE("damaged files end in an InputError or are whole") {
+TEST_CASE("a corrupt file is read or refused with an InputError") {
   const Folder folder;
-  const std::string path = folder.file("fuzz.safetensors"), whole = small_file();
+  const std::string path = folder.file("fuzz.safetensors"), intact = small_file();
   std::mt19937 random(1);
   for (int round = 0; round < 5000; ++round) {
-    std::string bytes = whole;
+    std::string bytes = intact;
     for (int change = 0; change < 1 + static_cast<int>(random() % 4); ++change)
       bytes[random() % bytes.size()] = static_cast<char>(random());
     put(path, bytes);
@@ -148,7 +151,7 @@ TEST_CASE("damaged files end in an InputError or are whole") {
   }
 }
 
-TEST_CASE("a write that fails leaves nothing behind") {
+TEST_CASE("a failed write leaves no temporary file") {
   const Folder folder;
   CHECK_THROWS_AS(write_file(folder.file("no/such/folder.json"), "{}"), ResourceError);
   put(folder.file("old"), "old");

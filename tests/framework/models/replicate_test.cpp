@@ -1,9 +1,10 @@
-// A model whose layers are replicated promises: it computes what a deeper model with copies of the weights does; it has
-// these weights once; its sites know where they come from; and what is no range, or too late, is refused.
+// A model with replicated layers computes the same as a deeper model with copies of the weights, holds these weights
+// once, and knows where each site's weights come from. Invalid ranges are refused, and so is replication after an
+// adapter.
 #include <torch/torch.h>
 
 #include "peft/base/error.h"
-#include "peft/models/decoder.h"
+#include "peft/models/causal_lm.h"
 #include "selfcheck/tiny_model.h"
 #include "support/message.h"
 #include "support/test.h"
@@ -15,9 +16,9 @@ using torch::Tensor;
 
 namespace {
 
-Tensor logits(const Model& model) { return model.logits(model.hidden_states(test::tiny_tokens(model, 9))); }
+Tensor logits(const CausalLm& model) { return model.logits(model.hidden_states(test::tiny_tokens(model, 9))); }
 
-std::shared_ptr<Model> three_layers() { return test::tiny_model(test::tiny_config(3, true), torch::kDouble); }
+std::shared_ptr<CausalLm> three_layers() { return test::tiny_model(test::tiny_config(3, true), torch::kDouble); }
 
 class Nothing final : public AdapterLayer {
  public:
@@ -26,7 +27,7 @@ class Nothing final : public AdapterLayer {
 
 }  // namespace
 
-TEST_CASE("replicated layers are those of a deeper model, with their weights but once") {
+TEST_CASE("replicated layers compute the same as a deeper model, and share their weights") {
   const torch::NoGradGuard no_grad;
   const auto base = three_layers(), model = three_layers();
   const Site* head = &model->lm_head();
@@ -36,17 +37,20 @@ TEST_CASE("replicated layers are those of a deeper model, with their weights but
   CHECK(model->replicated());
   CHECK(&model->lm_head() == head);
 
-  const auto deeper = std::make_shared<Model>(test::tiny_config(4, true));
-  for (Site* site : deeper->sites()) site->set_frozen(model->find(site->path())->frozen());
+  const auto deeper = std::make_shared<CausalLm>(test::tiny_config(4, true));
+  for (Site* site : deeper->sites()) {
+    const Site& from = *model->find(site->path());
+    site->load_base_weight(from.base_weight(), from.base_bias());
+  }
   CHECK(torch::equal(logits(*model), logits(*deeper)));
   CHECK_FALSE(torch::equal(logits(*model), logits(*base)));
   for (const Site* site : model->sites()) {
-    const WeightAndBias &own = site->frozen(), &stored = base->find(site->checkpoint_path())->frozen();
-    CHECK(own.weight.defined() == stored.weight.defined());
-    if (own.weight.defined()) CHECK(torch::equal(own.weight, stored.weight));
+    const Tensor weight = site->dense(), stored = base->find(site->checkpoint_path())->dense();
+    CHECK(weight.defined() == stored.defined());
+    if (weight.defined()) CHECK(torch::equal(weight, stored));
   }
-  CHECK(model->find("model.layers.3.mlp.up_proj")->frozen().weight.data_ptr() ==
-        model->find("model.layers.0.mlp.up_proj")->frozen().weight.data_ptr());
+  CHECK(model->find("model.layers.3.mlp.up_proj")->dense().data_ptr() ==
+        model->find("model.layers.0.mlp.up_proj")->dense().data_ptr());
 
   std::set<std::string> names, once;
   for (const auto& [name, tensor] : base->frozen()) names.insert(name);
@@ -55,7 +59,7 @@ TEST_CASE("replicated layers are those of a deeper model, with their weights but
   CHECK(model->checkpointing().size() == 4);
 }
 
-TEST_CASE("layers can be replicated again, and left out") {
+TEST_CASE("replicated layers can be replicated again, and left out") {
   const torch::NoGradGuard no_grad;
   const auto twice = three_layers(), once = three_layers();
   twice->replicate_layers({{0, 2}, {0, 2}});
@@ -65,17 +69,17 @@ TEST_CASE("layers can be replicated again, and left out") {
   CHECK(torch::equal(logits(*twice), logits(*once)));
 }
 
-TEST_CASE("what is no range of layers, or comes behind an adapter, is refused") {
+TEST_CASE("an invalid range is refused, and so is replication after an adapter") {
   const auto model = three_layers();
-  const auto told = [&](const std::vector<std::pair<int64_t, int64_t>>& ranges) {
+  const auto message = [&](const std::vector<std::pair<int64_t, int64_t>>& ranges) {
     return message_of<ConfigError>([&] { model->replicate_layers(ranges); });
   };
-  CHECK(has(told({}), "layer_replication: names no layer"));
-  CHECK(has(told({{0, 2}, {2, 4}}), "[2, 4] is no range of the model's 3 layers"));
+  CHECK(has(message({}), "layer_replication: contains no layer"));
+  CHECK(has(message({{0, 2}, {2, 4}}), "[2, 4] is not a range of the model's 3 layers"));
   for (const auto& range : {std::pair<int64_t, int64_t>{-1, 2}, {2, 2}, {2, 1}, {0, INT64_MAX}})
-    CHECK(has(told({range}), "is no range"));
-  CHECK(has(told(std::vector<std::pair<int64_t, int64_t>>(4000, {0, 3})), "more than 10000 layers"));
+    CHECK(has(message({range}), "is not a range"));
+  CHECK(has(message(std::vector<std::pair<int64_t, int64_t>>(4000, {0, 3})), "more than 10000 layers"));
   CHECK(model->config().num_hidden_layers == 3);
   model->find("model.norm")->attach("other", std::make_shared<Nothing>());
-  CHECK(has(told({{0, 3}}), "another adapter is on 'model.norm' already"));
+  CHECK(has(message({{0, 3}}), "another adapter is already on 'model.norm'"));
 }

@@ -3,9 +3,14 @@
 // for widths that fill no whole vector, and for inputs that are views.
 #include <torch/torch.h>
 
+#include "ops/attention.h"
 #include "ops/cpu/attention_tiles.h"
 #include "ops/cpu/simd.h"
-#include "ops/kernels.h"
+#include "ops/cross_entropy.h"
+#include "ops/matmul.h"
+#include "ops/rms_norm.h"
+#include "ops/rotary.h"
+#include "ops/swiglu.h"
 #include "support/test.h"
 
 #include <functional>
@@ -201,7 +206,9 @@ TEST_CASE("linear_cross_entropy_sum") {
     const Tensor weight = noise({vocabulary, 24}, 0.3);
     const Tensor targets = torch::randint(vocabulary, {300}, torch::kLong);
     compare(
-        [&](const auto& in) { return peft::linear_cross_entropy_sum(in[0], weight.to(in[0].scalar_type()), targets); },
+        [&](const auto& in) {
+          return peft::linear_cross_entropy_sum(in[0], peft::DenseWeight(weight.to(in[0].scalar_type())), targets);
+        },
         [&](const auto& in) {
           return torch::nn::functional::cross_entropy(
               torch::linear(in[0], weight), targets,
@@ -215,15 +222,18 @@ TEST_CASE("linear_cross_entropy_sum at its edges") {
   const Tensor hidden = torch::tensor({{60.f, 0.f}, {0.f, 20.f}}, torch::requires_grad());
   const Tensor weight = torch::tensor({{1.f, 0.f}, {0.f, 1.f}, {0.f, 0.f}});
   // A token that is all but certain keeps its gradient: p − 1 = −2·e^−20 is far below an ulp of 1.
-  const Tensor loss = peft::linear_cross_entropy_sum(hidden, weight, torch::tensor({0, 1}));
+  const Tensor loss = peft::linear_cross_entropy_sum(hidden, peft::DenseWeight(weight), torch::tensor({0, 1}));
   loss.backward();
   CHECK(hidden.grad()[1][1].item<double>() == Approx(-2 * std::exp(-20.)).epsilon(1e-5));
   CHECK(loss.dtype() == torch::kFloat);
-  CHECK_FALSE(peft::linear_cross_entropy_sum(hidden.detach(), weight, torch::tensor({0, 1})).requires_grad());
-  CHECK_THROWS(peft::linear_cross_entropy_sum(hidden, weight, torch::tensor({0, 3})));
-  CHECK_THROWS(peft::linear_cross_entropy_sum(hidden, weight, torch::tensor({-1, 0})));
+  CHECK_FALSE(peft::linear_cross_entropy_sum(hidden.detach(), peft::DenseWeight(weight), torch::tensor({0, 1}))
+                  .requires_grad());
+  CHECK_THROWS(peft::linear_cross_entropy_sum(hidden, peft::DenseWeight(weight), torch::tensor({0, 3})));
+  CHECK_THROWS(peft::linear_cross_entropy_sum(hidden, peft::DenseWeight(weight), torch::tensor({-1, 0})));
   const Tensor none = torch::zeros({0, 2}, torch::requires_grad());
-  CHECK(peft::linear_cross_entropy_sum(none, weight, torch::zeros({0}, torch::kLong)).item<float>() == 0);
+  CHECK(
+      peft::linear_cross_entropy_sum(none, peft::DenseWeight(weight), torch::zeros({0}, torch::kLong)).item<float>() ==
+      0);
 }
 
 TEST_CASE("affine and product") {

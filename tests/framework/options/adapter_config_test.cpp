@@ -1,5 +1,6 @@
-// An adapter_config.json as HF PEFT writes it becomes a table of options: its bookkeeping and its switched-off features
-// do not disturb, while anything that would change the mathematics and is not known stops with key and file.
+// Shows that an adapter_config.json written by HF PEFT is read as a table of options: its bookkeeping and disabled
+// features are ignored, and every unknown key that could change what the adapter computes is an error with key and
+// file.
 #include <nlohmann/json.hpp>
 
 #include "peft/base/error.h"
@@ -28,7 +29,7 @@ std::string errors_of(const nlohmann::json& config) {
   return "";
 }
 
-// As PEFT 0.21's LoraConfig saves itself.
+// As HF PEFT 0.21 saves a LoraConfig.
 const char* const saved = R"({"task_type": "CAUSAL_LM", "peft_type": "LORA", "auto_mapping": null,
 "peft_version": "0.21.0", "base_model_name_or_path": "some/model", "revision": null, "inference_mode": true, "r": 4,
 "target_modules": ["q_proj"], "exclude_modules": null, "fan_in_fan_out": false, "bias": "none",
@@ -37,7 +38,7 @@ const char* const saved = R"({"task_type": "CAUSAL_LM", "peft_type": "LORA", "au
 
 }  // namespace
 
-TEST_CASE("what PEFT saves is read", "[options]") {
+TEST_CASE("a config that HF PEFT saved is read", "[options]") {
   CHECK(errors_of(nlohmann::json::parse(saved)) == "");
   Document document = Document::from_adapter_config("adapter", nlohmann::json::parse(saved), "x.json");
   int64_t rank = 8;
@@ -48,7 +49,7 @@ TEST_CASE("what PEFT saves is read", "[options]") {
   CHECK(std::get<StringList>(targets) == StringList{"q_proj"});
 }
 
-TEST_CASE("what would change the mathematics is refused by name", "[options]") {
+TEST_CASE("an unknown key that changes the computation is refused by name", "[options]") {
   nlohmann::json config = nlohmann::json::parse(saved);
   config["use_dora"] = true;
   CHECK(errors_of(config) ==
@@ -64,7 +65,7 @@ TEST_CASE("what would change the mathematics is refused by name", "[options]") {
   CHECK(errors_of(config).find("beyond 64 bits") != std::string::npos);
 }
 
-TEST_CASE("what is no configuration is refused", "[options]") {
+TEST_CASE("an array and deep nesting are refused", "[options]") {
   CHECK_THROWS_AS(Document::from_adapter_config("adapter", nlohmann::json::array(), "x.json"), InputError);
   nlohmann::json deep = 1;
   for (int i = 0; i < 100; ++i) deep = nlohmann::json::array({deep});

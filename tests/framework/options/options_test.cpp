@@ -1,6 +1,6 @@
-// Typed options promise: defaults stay where nothing is written; everything wrong with a file is told at once, each
-// with file, line and column; nothing is converted but an integer to a number; what a run read can be written out as
-// TOML that gives the same values again.
+// Shows for typed options: absent keys keep their defaults; all errors of a file are reported at once, each with file,
+// line and column; the only conversion is from an integer to a number; the options of a run can be written as TOML that
+// reads back as the same values.
 #include "peft/options/options.h"
 #include "peft/options/document.h"
 
@@ -79,12 +79,12 @@ std::string errors_of(const std::string& toml) {
   return errors_of(document);
 }
 
-/// The error of one key of [t], which stands on line 2.
+/// The error of one key of [t], which is on line 2.
 std::string error_of(const std::string& line) { return errors_of("[t]\n" + line + "\n"); }
 
 }  // namespace
 
-TEST_CASE("an absent key leaves the value as it is", "[options]") {
+TEST_CASE("an absent key leaves the value unchanged", "[options]") {
   Document document = Document::from_text("");
   Everything o;
   read(document.table("t"), o);
@@ -125,7 +125,7 @@ indices = [0]
   CHECK(o == want);
 }
 
-TEST_CASE("a wrong type is refused, with what it is and what it must be", "[options]") {
+TEST_CASE("a wrong type is refused with the actual and the required type", "[options]") {
   CHECK(error_of("flag = 1") == "exp.toml:2:8: [t] 'flag' must be a boolean, not an integer");
   CHECK(error_of("count = 1.0") == "exp.toml:2:9: [t] 'count' must be an integer, not a number");
   CHECK(error_of("count = \"1\"") == "exp.toml:2:9: [t] 'count' must be an integer, not a string");
@@ -150,7 +150,7 @@ TEST_CASE("a wrong type is refused, with what it is and what it must be", "[opti
   CHECK(error_of("steps = \"x\"") == "exp.toml:2:9: [t] 'steps' must be an integer, not a string");
 }
 
-TEST_CASE("a wrong value stays out, and its rules are silent", "[options]") {
+TEST_CASE("a value of the wrong type is not read, and its rules are not checked", "[options]") {
   Document document = Document::from_text("[t]\ncount = \"x\"\n", "exp.toml");
   int64_t count = -1;
   document.table("t").get("count", count, "h").require(count > 0, "must be positive");
@@ -158,7 +158,7 @@ TEST_CASE("a wrong value stays out, and its rules are silent", "[options]") {
   CHECK(errors_of(document) == "exp.toml:2:9: [t] 'count' must be an integer, not a string");
 }
 
-TEST_CASE("all errors come at once, in the order of the file", "[options]") {
+TEST_CASE("all errors are reported at once, in the order of the file", "[options]") {
   CHECK(errors_of("stray = 1\n[t]\ncuont = 1\nrate = \"x\"\ncount = -1\n[tt]\nx = 1\n[other]\n") ==
         "exp.toml:1:1: key 'stray' outside any table; known tables: [t]\n"
         "exp.toml:3:1: [t] unknown key 'cuont'; did you mean 'count'?\n"
@@ -168,12 +168,12 @@ TEST_CASE("all errors come at once, in the order of the file", "[options]") {
         "exp.toml:8:2: unknown table [other]; known tables: [t]");
 }
 
-TEST_CASE("a table must be one table", "[options]") {
+TEST_CASE("a number or a list of tables is refused as a table", "[options]") {
   CHECK(errors_of("t = 3") == "exp.toml:1:1: 't' must be a table, written [t], not an integer");
   CHECK(errors_of("[[t]]\n[[t]]\n") == "exp.toml:1:3: [t] is a list of tables; there can be only one, written [t]");
 }
 
-TEST_CASE("a list of tables is read one by one, in order", "[options]") {
+TEST_CASE("the tables of a list are read in order", "[options]") {
   Document document = Document::from_text("[[t]]\ncount = 1\n[[t]]\ncount = 2\n[u]\ncount = 3\n", "exp.toml");
   document.set("t.1.count=5");
   std::vector<Options> tables = document.tables("t"), one = document.tables("u"), none = document.tables("v");
@@ -188,10 +188,11 @@ TEST_CASE("a list of tables is read one by one, in order", "[options]") {
   CHECK(document.resolved() == "[[t]]\ncount = 1\n\n[[t]]\ncount = 5\n\n[u]\ncount = 3\n\n[v]\ncount = 9\n");
 }
 
-TEST_CASE("what is wrong with a list of tables is told", "[options]") {
+TEST_CASE("errors in a list of tables are reported", "[options]") {
   Document document = Document::from_text("[[t]]\ncuont = 1\n[[t]]\ncount = \"x\"\n", "exp.toml");
   for (const char* set : {"t.count=1", "t.2.count=1", "t.x.count=1", "t.-1.count=1"})
-    CHECK(has(message_of<ConfigError>([&] { document.set(set); }), "write the one that is meant, from 0: --set t.0."));
+    CHECK(has(message_of<ConfigError>([&] { document.set(set); }),
+              "add the index of one of them, starting at 0: --set t.0."));
   CHECK(has(message_of<ConfigError>([&] { document.set("t.0.a b=1"); }), "write table.key=value"));
   int64_t count = 0;
   for (Options& table : document.tables("t")) table.get("count", count, "h");
@@ -204,7 +205,7 @@ TEST_CASE("what is wrong with a list of tables is told", "[options]") {
         "exp.toml:1:19: each 't' must be a table, written [[t]], not an integer");
 }
 
-TEST_CASE("what is not TOML is told with its place", "[options]") {
+TEST_CASE("a syntax error is reported with its location", "[options]") {
   CHECK(has(message_of<ConfigError>([] { Document::from_text("[t]\nx = \n", "exp.toml"); }), "exp.toml:2:"));
   CHECK(has(message_of<ConfigError>([] { Document::from_text("[t]\nx = 1\nx = 2\n", "exp.toml"); }), "exp.toml:3:"));
   CHECK_THROWS_AS(Document::from_text("[t]\nx = \"\xff\"\n"), ConfigError);
@@ -215,7 +216,7 @@ TEST_CASE("what is not TOML is told with its place", "[options]") {
   CHECK(message_of<ConfigError>([] { Document::from_file("/dev/zero"); }) == "/dev/zero: not a regular file");
 }
 
-TEST_CASE("what lies too deep is refused before it is built", "[options]") {
+TEST_CASE("deep nesting is refused before it is parsed", "[options]") {
   const auto dotted = [](int parts) {
     std::string key = "a";
     for (int i = 1; i < parts; ++i) key += ".a";
@@ -226,8 +227,8 @@ TEST_CASE("what lies too deep is refused before it is built", "[options]") {
   };
   CHECK(refused(dotted(101) + " = 1").empty());
   CHECK(refused("[" + dotted(90) + "]\nb.c = [[1.5], {d.e = 2}]\n").empty());
-  CHECK(refused("x = 1\n" + dotted(100000) + " = 1") == "exp.toml:2: nested deeper than 100");
-  CHECK(refused("x = 1\n[" + dotted(100000) + "]") == "exp.toml:2: nested deeper than 100");
+  CHECK(refused("x = 1\n" + dotted(100000) + " = 1") == "exp.toml:2: nested deeper than 100 levels");
+  CHECK(refused("x = 1\n[" + dotted(100000) + "]") == "exp.toml:2: nested deeper than 100 levels");
   CHECK(has(refused(dotted(60) + " = {" + dotted(60) + " = 1}"), "nested deeper"));
   CHECK(has(refused("x = [\"\"\"a\"\"\"\"\", {" + dotted(200) + " = 1}]"), "nested deeper"));
   std::string within = "{b = 1}";
@@ -235,23 +236,23 @@ TEST_CASE("what lies too deep is refused before it is built", "[options]") {
   CHECK(has(refused("x = " + within), "nested deeper"));
   CHECK(has(message_of<ConfigError>([&] { Document::from_text("[t]\n").set("t.x={" + dotted(200) + "=1}"); }),
             "nested deeper"));
-  const std::string dots(1000, '.');  // in texts and remarks they are no keys
+  const std::string dots(1000, '.');  // in strings and comments
   CHECK(refused("x = \"" + dots + "\" # " + dots + "\ny = '''\n" + dots + "'''\nz = \"\\\"" + dots + "\"\n").empty());
 }
 
-TEST_CASE("of very many errors the first are told", "[options]") {
+TEST_CASE("of thousands of errors the first 50 are shown", "[options]") {
   std::string many = "[t]\n";
   for (int i = 0; i < 5000; ++i) many += "k" + std::to_string(i) + " = 1\n";
   Document document = Document::from_text(many, "exp.toml");
   Everything o;
   read(document.table("t"), o);
-  const std::string told = errors_of(document);
-  CHECK(std::count(told.begin(), told.end(), '\n') == 50);
-  CHECK(has(told, "exp.toml:2:1: [t] unknown key 'k0'"));
-  CHECK(told.ends_with("\n… and 4950 more"));
+  const std::string message = errors_of(document);
+  CHECK(std::count(message.begin(), message.end(), '\n') == 50);
+  CHECK(has(message, "exp.toml:2:1: [t] unknown key 'k0'"));
+  CHECK(message.ends_with("\n… and 4950 more"));
 }
 
-TEST_CASE("--set is a layer over the file", "[options]") {
+TEST_CASE("--set overrides values in the file", "[options]") {
   Document document = Document::from_text("[t]\ncount = 1\ntext = \"file\"\n", "exp.toml");
   for (const char* set : {"t.count=5", "t.count=6", "t.text=bare words", "t.rate=1e-3", "t.names=[\"x\"]",
                           "t.flag=false", "t.note=2024-01-01"})
@@ -274,7 +275,7 @@ TEST_CASE("--set errors name the assignment", "[options]") {
   document.set("t.count=0");
   document.set("t.names=[1]");
   document.set("u.x=1");
-  document.set("t.text=1\nflag=false");  // a second line is no second key
+  document.set("t.text=1\nflag=false");  // a second line does not set a second key
   Everything o;
   read(document.table("t"), o);
   CHECK(o.flag);
@@ -287,7 +288,7 @@ TEST_CASE("--set errors name the assignment", "[options]") {
       "--set u.x=1: unknown table [u]; known tables: [t]");
 }
 
-TEST_CASE("resolved TOML gives the same values again", "[options]") {
+TEST_CASE("resolved TOML reads back as the same values", "[options]") {
   Everything o;
   o.rate = 0.1 + 0.2, o.ratio = std::numeric_limits<double>::denorm_min();
   o.count = std::numeric_limits<int64_t>::max(), o.note = "", o.alphas["big"] = 1e300, o.alphas["two"] = 2;
@@ -303,7 +304,7 @@ TEST_CASE("resolved TOML gives the same values again", "[options]") {
   CHECK_FALSE(has(first.resolved(), "steps"));
 }
 
-TEST_CASE("paths start at the folder of the file that names them", "[options]") {
+TEST_CASE("relative paths start at the folder of the file that contains them", "[options]") {
   const auto folder = std::filesystem::temp_directory_path() / "peft_options_test";
   std::filesystem::create_directories(folder / "sub");
   std::ofstream(folder / "sub" / "exp.toml") << "[t]\na = \"../m\"\nb = \"/abs/x\"\nd = [\"p\", \"q\"]\ne = \"one\"\n";
@@ -334,13 +335,13 @@ TEST_CASE("paths start at the folder of the file that names them", "[options]") 
   std::filesystem::remove_all(folder);
 }
 
-TEST_CASE("an empty table records what is asked for", "[options]") {
+TEST_CASE("an empty table records the options that are read", "[options]") {
   Options in;
   int64_t rank = 8;
   StringOrList targets = StringList{"q_proj"};
   std::optional<double> ratio;
   std::string path;
-  in.get("r", rank, "rank of the update").require(false, "never told");
+  in.get("r", rank, "rank of the update").require(false, "never reported");
   in.get("targets", targets, "modules");
   in.get("ratio", ratio, "share");
   in.get_path("path", path, "folder");
@@ -357,7 +358,7 @@ TEST_CASE("an empty table records what is asked for", "[options]") {
   CHECK(all[3].type == "path");
 }
 
-TEST_CASE("an error of one's own stands at its key, or at the table", "[options]") {
+TEST_CASE("a caller's error is located at its key, or at the table", "[options]") {
   Document document = Document::from_text("[t]\na = 1\n", "exp.toml");
   Options in = document.table("t");
   int64_t a = 0;
@@ -367,11 +368,11 @@ TEST_CASE("an error of one's own stands at its key, or at the table", "[options]
   CHECK(errors_of(document) == "exp.toml:1:1: [t] 'b' is needed\nexp.toml:2:5: [t] 'a' clashes with 'b'");
 }
 
-TEST_CASE("names from a file cannot drive the terminal", "[options]") {
+TEST_CASE("names from a file cannot control the terminal", "[options]") {
   CHECK(has(error_of("\"\\u001b[2J\" = 1"), "'\\x1b[2J'"));
 }
 
-TEST_CASE("the nearest name", "[options]") {
+TEST_CASE("the nearest name is suggested if it is near enough", "[options]") {
   CHECK(nearest("lroa", {"dora", "lora"}) == "lora");
   CHECK(nearest("rr", {"r", "lora_alpha"}) == "r");
   CHECK(nearest("Lora_Alpha", {"r", "lora_alpha"}) == "lora_alpha");
@@ -381,7 +382,7 @@ TEST_CASE("the nearest name", "[options]") {
   CHECK(nearest(std::string(1 << 20, 'a'), {std::string(1 << 20, 'a')}).empty());
 }
 
-TEST_CASE("a table within a table has its own keys, errors and place in what is written out", "[options]") {
+TEST_CASE("a nested table has keys, errors and lines in the resolved TOML", "[options]") {
   const auto read = [](Document& document, double& rho, std::string& method) {
     Options options = document.table("adapter");
     int64_t r = 8;
@@ -412,8 +413,8 @@ TEST_CASE("a table within a table has its own keys, errors and place in what is 
   CHECK(method == "kpm");
   Document wrong = Document::from_text("[adapter]\neva = { rho = 0.5, ro = 1 }\ncorda = 3\n", "x.toml");
   read(wrong, rho, method);
-  const std::string told = message_of<ConfigError>([&] { wrong.finish(); });
-  CHECK(has(told, "x.toml:2:15: [adapter.eva] 'rho' must be 1 or more"));
-  CHECK(has(told, "x.toml:2:20: [adapter.eva] unknown key 'ro'; did you mean 'rho'?"));
-  CHECK(has(told, "x.toml:3:9: [adapter] 'corda' must be a table, not an integer"));
+  const std::string message = message_of<ConfigError>([&] { wrong.finish(); });
+  CHECK(has(message, "x.toml:2:15: [adapter.eva] 'rho' must be 1 or more"));
+  CHECK(has(message, "x.toml:2:20: [adapter.eva] unknown key 'ro'; did you mean 'rho'?"));
+  CHECK(has(message, "x.toml:3:9: [adapter] 'corda' must be a table, not an integer"));
 }

@@ -1,6 +1,6 @@
-// The loader promises: only what a run names is loaded; nothing in a file runs before it is known to be whole, trusted
-// and built for this very peft; whatever a plugin does wrong is told with its file, the process lives on, and the good
-// plugin beside it still works.
+// The loader promises: only what a run names is loaded; nothing in a file runs before it is known to be complete,
+// trusted and built for this very peft; whatever a plugin does wrong is reported with its file, the process lives on,
+// and the good plugin next to it still works.
 #include <torch/types.h>
 
 #include "peft/plugin/plugins.h"
@@ -74,9 +74,9 @@ std::string refusal_of(const std::string& folder, const std::string& name = "goo
 
 std::string refusal_of_misbehaving(const char* behaviour) {
   ::setenv("PEFT_FIXTURE", behaviour, 1);
-  const std::string told = refusal_of(fixtures, "misbehaving");
+  const std::string message = refusal_of(fixtures, "misbehaving");
   ::unsetenv("PEFT_FIXTURE");
-  return told;
+  return message;
 }
 
 void check_good_still_works() {
@@ -129,7 +129,7 @@ TEST_CASE("what is made outlives the Plugins that made it", "[plugin]") {
   CHECK(made->lr(0, 1, 3.0) == 3.0);
 }
 
-TEST_CASE("rules of a plugin's options are told with the file's errors", "[plugin]") {
+TEST_CASE("rules of a plugin's options are reported with the file's errors", "[plugin]") {
   Plugins plugins({fixtures});
   Document document = Document::from_text("[scheduler]\nscael = 1\nscale = -2\n", "exp.toml");
   Options in = document.table("scheduler");
@@ -179,10 +179,10 @@ TEST_CASE("a plugin built for something else is refused before anything in it ru
     const Folder folder;
     folder.write_patched(from, to);
     ::unsetenv("PEFT_FIXTURE_LOADED");
-    const std::string told = refusal_of(folder.path());
-    CHECK(has(told, folder.file().string() + ": "));
-    CHECK((has(told, "built for {") || has(told, "not a peft plugin that this peft knows") ||
-           has(told, "says it is 'evil'")));
+    const std::string message = refusal_of(folder.path());
+    CHECK(has(message, folder.file().string() + ": "));
+    CHECK((has(message, "built for {") || has(message, "not a peft plugin that this peft knows") ||
+           has(message, "says it is 'evil'")));
     CHECK(std::getenv("PEFT_FIXTURE_LOADED") == nullptr);
   }
   const Folder folder;
@@ -204,27 +204,27 @@ TEST_CASE("what a library exports is looked at before anything in it runs", "[pl
 }
 
 TEST_CASE("a cut-off library is refused, wherever it is cut", "[plugin]") {
-  const std::string whole = slurp(fixtures + "/peft_scheduler_good.so");
+  const std::string complete = slurp(fixtures + "/peft_scheduler_good.so");
   for (std::size_t part = 0; part < 64; ++part) {
     const Folder folder;
-    folder.write(whole.substr(0, whole.size() * part / 64));
-    CHECK(has(refusal_of(folder.path()), part == 0 ? "not a shared library" : "the file is cut off"));
+    folder.write(complete.substr(0, complete.size() * part / 64));
+    CHECK(has(refusal_of(folder.path()), part == 0 ? "not a shared library" : "the file is truncated"));
   }
   const Folder folder;
-  folder.write(whole.substr(0, whole.size() - 1));
-  CHECK(has(refusal_of(folder.path()), "the file is cut off"));
+  folder.write(complete.substr(0, complete.size() - 1));
+  CHECK(has(refusal_of(folder.path()), "the file is truncated"));
   check_good_still_works();
 }
 
 TEST_CASE("headers full of nonsense are refused", "[plugin]") {
-  const std::string whole = slurp(fixtures + "/peft_scheduler_good.so");
+  const std::string complete = slurp(fixtures + "/peft_scheduler_good.so");
   // The ELF header, byte by byte, both ways; some bytes mean nothing to a loader.
   int refused = 0;
   for (std::size_t at = 0; at < 64; ++at) {
     for (const char value : {'\xff', '\0'}) {
-      if (whole[at] == value) continue;
+      if (complete[at] == value) continue;
       const Folder folder;
-      std::string bytes = whole;
+      std::string bytes = complete;
       bytes[at] = value;
       folder.write(bytes);
       refused += refusal_of(folder.path()).empty() ? 0 : 1;
@@ -255,21 +255,21 @@ TEST_CASE("a static constructor that throws ends the process with the file's nam
     ::_exit(0);
   }
   ::close(pipe[1]);
-  char told[4096] = {};
-  const ssize_t size = ::read(pipe[0], told, sizeof told - 1);
+  char message[4096] = {};
+  const ssize_t size = ::read(pipe[0], message, sizeof message - 1);
   ::close(pipe[0]);
   int status = 0;
   REQUIRE(::waitpid(child, &status, 0) == child);
   CHECK(size > 0);
   CHECK(WIFEXITED(status));
   CHECK(WEXITSTATUS(status) == 4);
-  CHECK(has(told, "peft_scheduler_throws_on_load.so: a static constructor threw: told by a static constructor"));
+  CHECK(has(message, "peft_scheduler_throws_on_load.so: a static constructor threw: thrown by a static constructor"));
 }
 
 TEST_CASE("files and folders that others may change are refused", "[plugin]") {
   const Folder folder;
-  const std::string whole = slurp(fixtures + "/peft_scheduler_good.so");
-  folder.write(whole);
+  const std::string complete = slurp(fixtures + "/peft_scheduler_good.so");
+  folder.write(complete);
   SECTION("file writable by others") {
     ::chmod(folder.file().c_str(), 0646);
     CHECK(has(refusal_of(folder.path()), folder.file().string() + ": refused, because others"));
@@ -317,10 +317,10 @@ TEST_CASE("files and folders that others may change are refused", "[plugin]") {
   check_good_still_works();
 }
 
-TEST_CASE("what goes wrong while registering is told with the file", "[plugin]") {
+TEST_CASE("what goes wrong while registering is reported with the file", "[plugin]") {
   const std::string file = fixtures + "/peft_scheduler_misbehaving.so: ";
-  CHECK(refusal_of_misbehaving("add: runtime_error") == file + "could not register: told by the plugin");
-  CHECK(refusal_of_misbehaving("add: int") == file + "could not register: something that is no std::exception");
+  CHECK(refusal_of_misbehaving("add: runtime_error") == file + "could not register: thrown by the plugin");
+  CHECK(refusal_of_misbehaving("add: int") == file + "could not register: something that is not a std::exception");
   CHECK(refusal_of_misbehaving("add: null") == file + "could not register: 'misbehaving' registers no factory");
   CHECK(refusal_of_misbehaving("add: twice") == file + "could not register: 'misbehaving' is registered twice");
   const std::string must = file + "must register scheduler/misbehaving and nothing else, but registered: ";
@@ -332,11 +332,11 @@ TEST_CASE("what goes wrong while registering is told with the file", "[plugin]")
   check_good_still_works();
 }
 
-TEST_CASE("what goes wrong while making is told with the plugin", "[plugin]") {
+TEST_CASE("what goes wrong while making is reported with the plugin", "[plugin]") {
   const std::string who = "plugin scheduler/misbehaving: ";
-  CHECK(refusal_of_misbehaving("make: runtime_error") == who + "could not be made: told by the plugin");
-  CHECK(refusal_of_misbehaving("make: int") == who + "could not be made: something that is no std::exception");
-  CHECK(has(refusal_of_misbehaving("make: c10::Error"), who + "could not be made: told by the plugin"));
+  CHECK(refusal_of_misbehaving("make: runtime_error") == who + "could not be made: thrown by the plugin");
+  CHECK(refusal_of_misbehaving("make: int") == who + "could not be made: something that is not a std::exception");
+  CHECK(has(refusal_of_misbehaving("make: c10::Error"), who + "could not be made: thrown by the plugin"));
   CHECK(refusal_of_misbehaving("make: null") == who + "the factory of 'misbehaving' returned nothing");
   check_good_still_works();
 }
@@ -380,24 +380,24 @@ TEST_CASE("the folders above are looked at up to the root, along symbolic links 
   check_good_still_works();
 }
 
-TEST_CASE("what leaves a plugin in a step is told with its file", "[plugin]") {
+TEST_CASE("what leaves a plugin in a step is reported with its file", "[plugin]") {
   Linear site({.path = "model.layers.0.self_attn.q_proj", .role = "q_proj", .layer = 0}, 2, 2, false);
-  site.set_frozen({torch::ones({2, 2}), {}});
+  site.load_base_weight({torch::ones({2, 2}), {}});
   struct ThrowingLayer final : AdapterLayer {
     std::function<Tensor(const Tensor&, const Next&)> work;
     Tensor forward(const Tensor& x, const Next& next) override { return work(x, next); }
   };
   const auto layer = std::make_shared<ThrowingLayer>();
   site.attach("throwing", layer);
-  const auto told = [&] { return message_of<PluginError>([&] { site.forward(torch::ones({1, 2})); }); };
+  const auto message = [&] { return message_of<PluginError>([&] { site.forward(torch::ones({1, 2})); }); };
   layer->work = [](const Tensor& x, const Next& next) { return next(x); };
-  CHECK(told() == "");
-  layer->work = [](const Tensor&, const Next&) -> Tensor { throw std::runtime_error("told by the layer"); };
-  CHECK(has(told(), "test_plugin: forward failed: told by the layer"));
+  CHECK(message() == "");
+  layer->work = [](const Tensor&, const Next&) -> Tensor { throw std::runtime_error("thrown by the layer"); };
+  CHECK(has(message(), "test_plugin: forward failed: thrown by the layer"));
   layer->work = [](const Tensor&, const Next&) -> Tensor { throw 7; };
-  CHECK(has(told(), "test_plugin: forward failed: something that is no std::exception"));
+  CHECK(has(message(), "test_plugin: forward failed: something that is not a std::exception"));
   layer->work = [](const Tensor& x, const Next& next) { return next(x).view({5}); };
-  CHECK(has(told(), "forward failed: shape '[5]' is invalid"));
+  CHECK(has(message(), "forward failed: shape '[5]' is invalid"));
   layer->work = [](const Tensor&, const Next&) -> Tensor { throw std::bad_alloc(); };
   CHECK_THROWS_AS(site.forward(torch::ones({1, 2})), std::bad_alloc);
   layer->work = [](const Tensor&, const Next&) -> Tensor { throw DivergedError("told"); };

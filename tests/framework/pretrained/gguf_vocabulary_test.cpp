@@ -1,5 +1,5 @@
-// Promises that the vocabulary inside a GGUF becomes a tokenizer.json, and that what cannot be known is refused by
-// name. The ids of real vocabularies are compared in tests/parity.
+// Shows that the vocabulary of a GGUF file is converted to a tokenizer.json, and that missing, unknown and inconsistent
+// values are refused by name. tests/parity compares the ids of real vocabularies.
 #include "peft/pretrained/gguf/vocabulary.h"
 
 #include <nlohmann/json.hpp>
@@ -36,7 +36,7 @@ Ids encode(const json& metadata, const std::string& text) {
 
 }  // namespace
 
-TEST_CASE("sentencepiece: the best score merges first, a space comes before, BOS is added") {
+TEST_CASE("in a SentencePiece vocabulary the highest score merges first, and a space and BOS are prepended") {
   CHECK(encode(sentencepiece(), "ab") == Ids{1, 2, 5});
   CHECK(encode(sentencepiece(), "a b") == Ids{1, 6, 2, 4});
   json metadata = sentencepiece();
@@ -45,13 +45,13 @@ TEST_CASE("sentencepiece: the best score merges first, a space comes before, BOS
   CHECK(encode(metadata, "ab") == Ids{5});
 }
 
-TEST_CASE("byte level: tokenizer.ggml.pre decides how the text is cut") {
+TEST_CASE("in a byte-level vocabulary tokenizer.ggml.pre decides how the text is split") {
   CHECK(encode(byte_level("gpt-2"), "a 1<s>") == Ids{0, 3, 4});
   CHECK(encode(byte_level("smollm"), "a 1<s>") == Ids{0, 2, 1, 4});
   CHECK(encode(byte_level("llama-bpe"), "a") == Ids{4, 0});
 }
 
-TEST_CASE("what is missing, unknown or inconsistent is named") {
+TEST_CASE("missing, unknown and inconsistent values are refused by name") {
   const auto refused = [](json metadata, const char* key, const json& value, const std::string& message) {
     if (value.is_null())
       metadata.erase(key);
@@ -64,12 +64,14 @@ TEST_CASE("what is missing, unknown or inconsistent is named") {
   refused(byte_level("gpt-2"), "tokenizer.ggml.model", "t5", "tokenizer.ggml.model 't5' is not implemented");
   refused(byte_level("gpt-2"), "tokenizer.ggml.merges", nullptr,
           "m.gguf: metadata: 'tokenizer.ggml.merges' is missing");
-  refused(byte_level("gpt-2"), "tokenizer.ggml.tokens", {"a", "a"}, "the token 'a' stands twice");
+  refused(byte_level("gpt-2"), "tokenizer.ggml.tokens", {"a", "a"}, "the token 'a' appears twice");
   refused(byte_level("gpt-2"), "tokenizer.ggml.tokens", {"a", "\xff"}, "token 1 is not UTF-8");
-  refused(byte_level("gpt-2"), "tokenizer.ggml.token_type", {1}, "not as long as the tokens");
+  refused(byte_level("gpt-2"), "tokenizer.ggml.token_type", {1},
+          "'tokenizer.ggml.token_type' must have an element for each token");
   refused(byte_level("gpt-2"), "tokenizer.ggml.token_type", {1, 1, 1, 1, (int64_t{1} << 32) + 3}, "from 0 to 6");
   refused(sentencepiece(), "tokenizer.ggml.tokens", {std::string(5000, 'a')}, "token 0 has 5000 bytes");
-  refused(sentencepiece(), "tokenizer.ggml.scores", {0.5}, "'tokenizer.ggml.scores' is not as long");
+  refused(sentencepiece(), "tokenizer.ggml.scores", {0.5},
+          "'tokenizer.ggml.scores' must have an element for each token");
   refused(sentencepiece(), "tokenizer.ggml.bos_token_id", 99,
           "'tokenizer.ggml.bos_token_id' is 99, but there are 7 tokens");
 }

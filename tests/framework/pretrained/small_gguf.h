@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-/// The bytes of a GGUF file, written piece by piece, so that every piece can be wrong.
+/// Writes the bytes of a GGUF file value by value, so that each value can be invalid.
 struct GgufBytes {
   template <typename T>
   GgufBytes& number(T value) {
@@ -35,7 +35,7 @@ struct GgufBytes {
     for (const std::string& value : values) text(value);
     return *this;
   }
-  /// Sizes in GGUF's order, the row's length first.
+  /// Sizes in GGUF's order: the row length first.
   GgufBytes& tensor(const std::string& name, const std::vector<uint64_t>& sizes, uint32_t type, uint64_t offset) {
     text(name).number(static_cast<uint32_t>(sizes.size()));
     for (const uint64_t size : sizes) number(size);
@@ -49,12 +49,12 @@ struct GgufBytes {
   std::string bytes;
 };
 
-/// A file of its own that goes with the object.
+/// A file that the destructor deletes.
 class TemporaryFile {
  public:
-  explicit TemporaryFile(const std::string& ending = ".gguf")
+  explicit TemporaryFile(const std::string& suffix = ".gguf")
       : path_(
-            (std::filesystem::temp_directory_path() / ("peft_test_" + std::to_string(::getpid()) + ending)).string()) {}
+            (std::filesystem::temp_directory_path() / ("peft_test_" + std::to_string(::getpid()) + suffix)).string()) {}
   ~TemporaryFile() {
     std::error_code ignored;
     std::filesystem::remove(path_, ignored);
@@ -64,7 +64,7 @@ class TemporaryFile {
 
   const std::string& path() const { return path_; }
   const std::string& write(const std::string& bytes) const {
-    std::filesystem::remove(path_);  // some file systems write a file out when it is cut to nothing and written again
+    std::filesystem::remove(path_);  // some file systems sync a file that is truncated and rewritten, which is slow
     std::ofstream(path_, std::ios::binary) << bytes;
     return path_;
   }
@@ -85,11 +85,11 @@ inline void add_llama_metadata(GgufBytes& out) {
   out.pair("tokenizer.chat_template", std::string("{{ messages[0].content }}<e>"));
 }
 constexpr uint64_t llama_pairs = 14;
-/// Where the embedding's, the down projection's and the query's data begin.
+/// Offsets of the embedding, the down projection and the query projection in the data, and the size of the data.
 constexpr uint64_t embedding_at = 0, down_at = 128, query_at = 416, small_data_size = 672;
 
-/// A llama of head size 4 with an F32 embedding (4, 8), a Q8_0 down projection (8, 32) and an F32 query projection (8,
-/// 8).
+/// A llama with head dimension 4, an F32 embedding (4, 8), a Q8_0 down projection (8, 32) and an F32 query projection
+/// (8, 8).
 inline GgufBytes small_llama() {
   GgufBytes out;
   out.header(3, llama_pairs);

@@ -1,6 +1,6 @@
-// A checkpoint with another vocabulary promises: added tokens are found in texts, with the ids that HF tokenizers would
-// give them; the rows of embedding and head that its files have are as they were, the others the mean of these or what
-// was given; nothing else changes, its fingerprint among it; what does not fit is refused.
+// Shows for a model with a vocabulary overlay: added tokens are found in texts, with the ids that HF tokenizers would
+// assign; the stored rows of the embedding and lm_head are unchanged, and added rows are their mean or the given
+// values; nothing else changes, including the fingerprint; invalid overlays are refused.
 #include "peft/pretrained/vocabulary_overlay.h"
 
 #include <filesystem>
@@ -21,7 +21,7 @@ using Floats = std::vector<float>;
 
 namespace {
 
-/// A vocabulary of nine tokens, of width 2, and one other tensor.
+/// A model with nine tokens, hidden size 2 and one other tensor.
 class Nine final : public PretrainedModel {
  public:
   Nine() {
@@ -50,16 +50,16 @@ class Nine final : public PretrainedModel {
 
 const std::vector<AddedToken> two = {{.content = "<t>"}, {.content = "</t>", .special = true, .normalized = false}};
 
-std::shared_ptr<const PretrainedModel> changed(VocabularyOverlay change) {
-  return with_vocabulary(std::make_shared<Nine>(), std::move(change));
+std::shared_ptr<const PretrainedModel> overlaid(VocabularyOverlay overlay) {
+  return with_vocabulary(std::make_shared<Nine>(), std::move(overlay));
 }
 
-Floats read(const PretrainedModel& checkpoint, const std::string& name) {
-  const StoredTensor& tensor = *checkpoint.find(name);
+Floats read(const PretrainedModel& model, const std::string& name) {
+  const StoredTensor& tensor = *model.find(name);
   int64_t elements = 1;
   for (const int64_t size : tensor.shape) elements *= size;
   Floats values(static_cast<std::size_t>(elements));
-  checkpoint.read(tensor, values.data());
+  model.read(tensor, values.data());
   return values;
 }
 
@@ -72,20 +72,20 @@ Floats counted(std::size_t count, Floats more = {}) {
 
 }  // namespace
 
-TEST_CASE("added tokens take the next ids") {
-  const auto checkpoint = changed({.tokens = two});
-  const TextPipeline text = load_text(*checkpoint);
+TEST_CASE("added tokens get the next ids") {
+  const auto model = overlaid({.tokens = two});
+  const TextPipeline text = load_text(*model);
   CHECK(text.tokenizer->encode("a<t>abc</t>", false) == Ids{1, 9, 5, 10});
   CHECK(text.tokenizer->decode({9, 1, 10}, true) == "<t>a");
   CHECK(text.tokenizer->size() == 11);
   CHECK(text.eos_ids == Ids{8});
-  CHECK(checkpoint->added()->tokens == two);
-  CHECK(checkpoint->added()->first_id == 9);
-  CHECK(LazyText(checkpoint).fingerprint() != LazyText(std::make_shared<Nine>()).fingerprint());
+  CHECK(model->added()->tokens == two);
+  CHECK(model->added()->first_id == 9);
+  CHECK(LazyText(model).fingerprint() != LazyText(std::make_shared<Nine>()).fingerprint());
 }
 
-TEST_CASE("their rows are the mean of the others, or what is given") {
-  const auto mean = changed({.tokens = two});
+TEST_CASE("added rows are the mean of the stored rows, or the given values") {
+  const auto mean = overlaid({.tokens = two});
   CHECK(mean->config().at("vocab_size") == 11);
   for (const char* name : {"model.embed_tokens.weight", "lm_head.weight"}) {
     CHECK(mean->find(name)->shape == Ids{11, 2});
@@ -96,13 +96,13 @@ TEST_CASE("their rows are the mean of the others, or what is given") {
   CHECK(mean->is_direct(*mean->find("model.norm.weight")));
   CHECK(mean->fingerprint() == Nine().fingerprint());
 
-  const auto given = changed({.tokens = two, .rows = 12, .values = {{"lm_head.weight", {1, 2, 3, 4, 5, 6}}}});
+  const auto given = overlaid({.tokens = two, .rows = 12, .values = {{"lm_head.weight", {1, 2, 3, 4, 5, 6}}}});
   CHECK(read(*given, "lm_head.weight") == counted(18, {1, 2, 3, 4, 5, 6}));
   CHECK(read(*given, "model.embed_tokens.weight") == counted(18, {8, 9, 8, 9, 8, 9}));
 }
 
-TEST_CASE("rows can be fewer, and nothing may change") {
-  const auto fewer = changed({.rows = 4});
+TEST_CASE("there can be fewer rows, and an overlay without changes returns the model itself") {
+  const auto fewer = overlaid({.rows = 4});
   CHECK(fewer->config().at("vocab_size") == 4);
   CHECK(read(*fewer, "model.embed_tokens.weight") == counted(8));
   CHECK(fewer->tokenizer_json() == Nine().tokenizer_json());
@@ -111,34 +111,34 @@ TEST_CASE("rows can be fewer, and nothing may change") {
   CHECK(with_vocabulary(nine, {.rows = 9}) == nine);
 }
 
-TEST_CASE("what cannot be added is refused") {
+TEST_CASE("tokens and rows that cannot be added are refused") {
   for (const char* known : {"<s>", "ab", "<t>"})
-    CHECK_THROWS_AS(changed({.tokens = {{.content = "<t>"}, {.content = known}}}), ConfigError);
-  CHECK_THROWS_AS(changed({.tokens = {{.content = ""}}}), ConfigError);
-  CHECK_THROWS_WITH(changed({.tokens = two, .rows = 10}), Catch::Contains("does not hold the added tokens"));
-  CHECK_THROWS_AS(changed({.rows = 10, .values = {{"lm_head.weight", {1}}}}), InputError);
+    CHECK_THROWS_AS(overlaid({.tokens = {{.content = "<t>"}, {.content = known}}}), ConfigError);
+  CHECK_THROWS_AS(overlaid({.tokens = {{.content = ""}}}), ConfigError);
+  CHECK_THROWS_WITH(overlaid({.tokens = two, .rows = 10}), Catch::Contains("too small for the added tokens"));
+  CHECK_THROWS_AS(overlaid({.rows = 10, .values = {{"lm_head.weight", {1}}}}), InputError);
 }
 
-TEST_CASE("another tokenizer.json's tokens are found again") {
+TEST_CASE("the tokens that a tokenizer.json adds to the base's are recovered") {
   const Nine nine;
-  const auto checkpoint = changed({.tokens = two});
-  CHECK(extra_tokens(nine, checkpoint->tokenizer_json(), "t") == two);
+  const auto model = overlaid({.tokens = two});
+  CHECK(extra_tokens(nine, model->tokenizer_json(), "t") == two);
   CHECK(extra_tokens(nine, nine.tokenizer_json(), "t").empty());
   CHECK(extra_tokens(nine, nine.tokenizer_json() + " ", "t").empty());
-  json other = json::parse(checkpoint->tokenizer_json());
+  json other = json::parse(model->tokenizer_json());
   other["added_tokens"].erase(2);
   CHECK_THROWS_WITH(extra_tokens(nine, other.dump(), "there"),
                     Catch::Contains("there: the token '</t>' has the id 10"));
 }
 
-TEST_CASE("written as files it is the same tokenizer") {
+TEST_CASE("the written files contain the same tokenizer") {
   const std::string folder = (std::filesystem::temp_directory_path() / "peft_vocabulary_test").string();
   std::filesystem::create_directories(folder);
-  const auto checkpoint = changed({.tokens = two});
-  write_tokenizer(*checkpoint, folder);
+  const auto model = overlaid({.tokens = two});
+  write_tokenizer(*model, folder);
   std::ostringstream text;
   text << std::ifstream(folder + "/tokenizer.json").rdbuf();
-  CHECK(text.str() == checkpoint->tokenizer_json());
+  CHECK(text.str() == model->tokenizer_json());
   CHECK(std::filesystem::exists(folder + "/tokenizer_config.json"));
   std::filesystem::remove_all(folder);
 }

@@ -1,5 +1,6 @@
-// The CPU allocator: its figures are exact, what is freed is used again without growth and without page faults,
-// neighbours join, threads may share it, and what does not fit says so.
+// Shows for the CPU allocator: its statistics are exact; freed memory is reused without growth or page faults; adjacent
+// free blocks are merged; threads can share it; and a request that does not fit is an error with the size and the
+// phase.
 #include <torch/torch.h>
 
 #include "peft/runtime/memory.h"
@@ -40,8 +41,8 @@ long minor_faults() {
 
 }  // namespace
 
-TEST_CASE("Statistics follow scripted allocations to the byte") {
-  peft::install_cpu_allocator();  // again: nothing happens
+TEST_CASE("statistics are exact to the byte") {
+  peft::install_cpu_allocator();  // a second call does nothing
   REQUIRE(peft::cpu_allocator_installed());
   const auto start = stats();
   peft::reset_peak(torch::kCPU);
@@ -63,7 +64,7 @@ TEST_CASE("Statistics follow scripted allocations to the byte") {
   CHECK(stats().allocated == start.allocated);
 }
 
-TEST_CASE("A tensor's memory is ours, aligned and wholly writable") {
+TEST_CASE("torch's tensors use the allocator, and blocks are aligned and writable") {
   const auto before = stats().allocated;
   const torch::Tensor t = torch::ones({123, 457});
   CHECK(stats().allocated == before + 123 * 457 * sizeof(float));
@@ -75,23 +76,23 @@ TEST_CASE("A tensor's memory is ours, aligned and wholly writable") {
   }
 }
 
-TEST_CASE("Freed neighbours join in every order") {
+TEST_CASE("adjacent blocks freed in any order are merged") {
   const std::vector<std::vector<int>> orders = {{0, 1, 2}, {0, 2, 1}, {1, 0, 2}, {1, 2, 0}, {2, 0, 1}, {2, 1, 0}};
   for (const auto& order : orders) {
-    std::vector<c10::DataPtr> parts;
+    std::vector<c10::DataPtr> blocks;
     {
       const auto warm = take(64 * kMiB);
     }
     const auto reserved = stats().reserved;
-    // Three that fill the room of the one above.
-    for (int i = 0; i < 3; ++i) parts.push_back(take(21 * kMiB));
-    for (const int i : order) parts[i].clear();
-    const auto whole = take(64 * kMiB);
+    // Three blocks that fill the space of the one above.
+    for (int i = 0; i < 3; ++i) blocks.push_back(take(21 * kMiB));
+    for (const int i : order) blocks[i].clear();
+    const auto merged = take(64 * kMiB);
     CHECK(stats().reserved == reserved);
   }
 }
 
-TEST_CASE("Steps that repeat neither grow nor fault") {
+TEST_CASE("repeated steps neither grow the heap nor cause page faults") {
   std::mt19937 random(7);
   std::vector<size_t> sizes;
   for (int i = 0; i < 200; ++i) sizes.push_back(random() % 100 < 50 ? random() % 4000 : random() % (2 * kMiB));
@@ -110,7 +111,7 @@ TEST_CASE("Steps that repeat neither grow nor fault") {
   for (int i = 0; i < 20; ++i) step();
   const long faults = minor_faults();
   for (int i = 0; i < 1000; ++i) step();
-#ifndef __SANITIZE_ADDRESS__  // whose shadow of the memory has faults of its own
+#ifndef __SANITIZE_ADDRESS__  // its shadow memory causes page faults, too
   CHECK(minor_faults() - faults < 20);
 #else
   static_cast<void>(faults);
@@ -118,7 +119,7 @@ TEST_CASE("Steps that repeat neither grow nor fault") {
   CHECK(stats().reserved == reserved);
 }
 
-TEST_CASE("Random traffic keeps every byte and wastes little") {
+TEST_CASE("random allocations keep their contents and waste little memory") {
   std::mt19937 random(11);
   struct Live {
     c10::DataPtr data;
@@ -152,13 +153,13 @@ TEST_CASE("Random traffic keeps every byte and wastes little") {
   for (const Live& block : live) all_intact = all_intact && intact(block);
   CHECK(all_intact);
   CHECK(stats().allocated == before.allocated + sum);
-  // Fresh room was needed for less than 1.3 times what was live at most.
+  // The heap grew by less than 1.3 times the peak.
   const auto grown = stats().reserved - before.reserved;
   CHECK(grown < 1.3 * static_cast<double>(stats().peak_allocated));
 }
 
 #ifdef __SANITIZE_ADDRESS__
-TEST_CASE("The address sanitizer reports what lies behind a tensor, and a tensor that is gone") {
+TEST_CASE("AddressSanitizer reports accesses outside a block and to a freed block") {
   for (const size_t bytes : {size_t{100}, size_t{128}, 3 * kMiB}) {
     auto data = take(bytes);
     auto* const first = static_cast<char*>(data.get());
@@ -172,7 +173,7 @@ TEST_CASE("The address sanitizer reports what lies behind a tensor, and a tensor
 }
 #endif
 
-TEST_CASE("Threads share it: taken in one, freed in another") {
+TEST_CASE("blocks can be allocated in one thread and freed in another") {
   const auto before = stats().allocated;
   std::vector<std::vector<c10::DataPtr>> handed(4);
   std::vector<std::thread> threads;
@@ -192,14 +193,14 @@ TEST_CASE("Threads share it: taken in one, freed in another") {
   CHECK(stats().allocated == before);
 }
 
-TEST_CASE("Components are exact now and at the peak") {
+TEST_CASE("bytes by component are exact, now and at the peak") {
   const auto component = [](MemoryComponent c) { return of(peft::component_bytes(), c); };
   const auto logits = component(MemoryComponent::logits), adapter = component(MemoryComponent::adapter);
   peft::reset_peak(torch::kCPU);
-  torch::Tensor kept;
+  torch::Tensor tensor;
   {
     const MemoryScope outer(MemoryComponent::adapter);
-    kept = torch::empty({1000});
+    tensor = torch::empty({1000});
     {
       const MemoryScope inner(MemoryComponent::logits);
       const auto large = torch::empty({5000});
@@ -212,14 +213,14 @@ TEST_CASE("Components are exact now and at the peak") {
   CHECK(of(peft::peak_component_bytes(), MemoryComponent::logits) == logits + 20000);
   CHECK(of(peft::peak_component_bytes(), MemoryComponent::adapter) == adapter + 4000);
   const auto gradients = component(MemoryComponent::gradients);
-  peft::attribute({kept, torch::Tensor()}, MemoryComponent::gradients);
+  peft::attribute({tensor, torch::Tensor()}, MemoryComponent::gradients);
   CHECK(component(MemoryComponent::gradients) == gradients + 4000);
   CHECK(component(MemoryComponent::adapter) == adapter);
-  kept.reset();
+  tensor.reset();
   CHECK(component(MemoryComponent::gradients) == gradients);
 }
 
-TEST_CASE("What does not fit is refused with size and phase, and the allocator lives on") {
+TEST_CASE("a request that does not fit is refused with size and phase, and the allocator stays usable") {
   peft::MemoryMeter meter(torch::kCPU);
   meter.phase(peft::MemoryPhase::backward);
   peft::set_cpu_memory_limit(stats().reserved + 8 * kMiB);
@@ -227,10 +228,10 @@ TEST_CASE("What does not fit is refused with size and phase, and the allocator l
   CHECK_THROWS_AS(take(size_t{1} << 40), c10::OutOfMemoryError);
   CHECK_THROWS_WITH(
       torch::empty({int64_t{1} << 40}),
-      Catch::Matchers::StartsWith("out of memory on the CPU during backward: 4398046511104 bytes asked for"));
+      Catch::Matchers::StartsWith("out of memory on the CPU during backward: 4398046511104 bytes requested"));
   CHECK_THROWS_AS(take(SIZE_MAX - 5), c10::OutOfMemoryError);
   peft::set_cpu_memory_limit(0);
-  CHECK_THROWS_AS(take(size_t{1} << 60), c10::OutOfMemoryError);  // no machine has it
+  CHECK_THROWS_AS(take(size_t{1} << 60), c10::OutOfMemoryError);  // more than any machine has
   CHECK(stats().allocated == before);
   CHECK(torch::ones({100}).sum().item<float>() == 100);
 }

@@ -1,5 +1,5 @@
-// The meter: peaks belong to the phase they happened in, activations are counted from the start of the step, and
-// bytes of tensors count each storage once and tell a file's pages from memory.
+// Shows for the memory meter: peaks are attributed to the phase in which they occurred; activations are counted from
+// the start of the step; and storage_bytes() counts each storage once and distinguishes mapped files from memory.
 #include <torch/torch.h>
 
 #include "peft/runtime/memory.h"
@@ -23,7 +23,7 @@ uint64_t of(const peft::ComponentBytes& bytes, MemoryComponent component) {
 
 }  // namespace
 
-TEST_CASE("A training step's peaks fall into its phases") {
+TEST_CASE("the peaks of a training step are attributed to its phases") {
   peft::install_cpu_allocator();
   MemoryMeter meter(torch::kCPU);
   meter.phase(MemoryPhase::load);
@@ -47,7 +47,7 @@ TEST_CASE("A training step's peaks fall into its phases") {
   const auto moment = torch::zeros({64, 64});
   meter.phase(MemoryPhase::save);
 
-  // x, its product and that one's product; the second is kept for the backward pass.
+  // x and the two products; the first product is saved for the backward pass.
   const uint64_t large = 1000 * 64 * 4;
   CHECK(meter.peak(MemoryPhase::forward).allocated >= at_start + 3 * large);
   CHECK(meter.peak(MemoryPhase::forward).allocated < at_start + 3 * large + 1000);
@@ -63,7 +63,7 @@ TEST_CASE("A training step's peaks fall into its phases") {
   CHECK(meter.peak(MemoryPhase::evaluate).allocated == 0);
 }
 
-TEST_CASE("Bytes of tensors: each storage once, a file's pages apart") {
+TEST_CASE("each storage is counted once, and mapped files separately") {
   const auto t = torch::empty({100, 10});
   const auto other = torch::empty({7}, torch::kDouble);
   const auto bytes = peft::storage_bytes({t, t.t(), t.narrow(0, 0, 5), other, torch::Tensor()});
@@ -82,7 +82,7 @@ TEST_CASE("Bytes of tensors: each storage once, a file's pages apart") {
   std::fclose(file);
 }
 
-TEST_CASE("The process's resident set") {
+TEST_CASE("the peak of the resident set size is at least its current value") {
   CHECK(peft::resident_bytes() > (uint64_t{1} << 20));
   CHECK(peft::peak_resident_bytes() >= peft::resident_bytes());
 }

@@ -1,4 +1,5 @@
-// Promises how a checkpoint's files become Text: which template of several, and which ids end a text.
+// Shows how a text pipeline is made from a model's files: which of several chat templates is used, and which EOS
+// tokens.
 #include "peft/text/text.h"
 
 #include "framework/text/tokenizer/small_tokenizer.h"
@@ -11,7 +12,7 @@ namespace {
 using nlohmann::json;
 using Ids = std::vector<int64_t>;
 
-class FakeCheckpoint : public peft::PretrainedModel {
+class FakeModel : public peft::PretrainedModel {
  public:
   json config_ = json::object(), tokenizer_config_ = json::object(), generation_config_ = json::object();
 
@@ -32,37 +33,37 @@ class FakeCheckpoint : public peft::PretrainedModel {
 
 }  // namespace
 
-TEST_CASE("a checkpoint that says nothing has a tokenizer and no more") {
-  const peft::TextPipeline text = peft::load_text(FakeCheckpoint());
+TEST_CASE("a model without further files has only a tokenizer") {
+  const peft::TextPipeline text = peft::load_text(FakeModel());
   CHECK(text.tokenizer->encode("abc", true) == Ids{5});
   CHECK(text.chat_template == nullptr);
   CHECK(text.eos_ids.empty());
 }
 
-TEST_CASE("end tokens: the tokenizer's own, then generation_config's or else config's") {
-  FakeCheckpoint checkpoint;
-  checkpoint.config_["eos_token_id"] = 3;
-  CHECK(peft::load_text(checkpoint).eos_ids == Ids{3});
-  checkpoint.generation_config_["eos_token_id"] = {2, 1, 2};
-  CHECK(peft::load_text(checkpoint).eos_ids == Ids{2, 1});
-  checkpoint.tokenizer_config_["eos_token"] = {{"content", "<s>"}};
-  CHECK(peft::load_text(checkpoint).eos_ids == Ids{8, 2, 1});
-  checkpoint.generation_config_["eos_token_id"] = 8;  // config's 3 does not count, though nothing new is said here
-  CHECK(peft::load_text(checkpoint).eos_ids == Ids{8});
-  checkpoint.tokenizer_config_["eos_token"] = "nowhere";
-  CHECK_THROWS_WITH(peft::load_text(checkpoint), Catch::Contains("eos_token 'nowhere' is not in the vocabulary"));
-  checkpoint.tokenizer_config_["eos_token"] = "<s>";
-  checkpoint.generation_config_["eos_token_id"] = "x";
-  CHECK_THROWS_WITH(peft::load_text(checkpoint), Catch::Contains("generation_config.json: 'eos_token_id' must be"));
+TEST_CASE("EOS tokens come from the tokenizer, then from generation_config or, if it has none, from config") {
+  FakeModel model;
+  model.config_["eos_token_id"] = 3;
+  CHECK(peft::load_text(model).eos_ids == Ids{3});
+  model.generation_config_["eos_token_id"] = {2, 1, 2};
+  CHECK(peft::load_text(model).eos_ids == Ids{2, 1});
+  model.tokenizer_config_["eos_token"] = {{"content", "<s>"}};
+  CHECK(peft::load_text(model).eos_ids == Ids{8, 2, 1});
+  model.generation_config_["eos_token_id"] = 8;  // replaces config's 3, although it adds no id
+  CHECK(peft::load_text(model).eos_ids == Ids{8});
+  model.tokenizer_config_["eos_token"] = "nowhere";
+  CHECK_THROWS_WITH(peft::load_text(model), Catch::Contains("eos_token 'nowhere' is not in the vocabulary"));
+  model.tokenizer_config_["eos_token"] = "<s>";
+  model.generation_config_["eos_token_id"] = "x";
+  CHECK_THROWS_WITH(peft::load_text(model), Catch::Contains("generation_config.json: 'eos_token_id' must be"));
 }
 
-TEST_CASE("of several templates the one called default is taken") {
-  FakeCheckpoint checkpoint;
-  checkpoint.tokenizer_config_ = {{"bos_token", "<s>"}, {"chat_template", "{{ bos_token }}one"}};
-  CHECK(peft::load_text(checkpoint).chat_template->render({}, false) == "<s>one");
-  checkpoint.tokenizer_config_["chat_template"] =
+TEST_CASE("of several templates the one named default is used") {
+  FakeModel model;
+  model.tokenizer_config_ = {{"bos_token", "<s>"}, {"chat_template", "{{ bos_token }}one"}};
+  CHECK(peft::load_text(model).chat_template->render({}, false) == "<s>one");
+  model.tokenizer_config_["chat_template"] =
       json::parse(R"([{"name": "rag", "template": "no"}, {"name": "default", "template": "yes"}])");
-  CHECK(peft::load_text(checkpoint).chat_template->render({}, false) == "yes");
-  checkpoint.tokenizer_config_["chat_template"].erase(1);
-  CHECK_THROWS_WITH(peft::load_text(checkpoint), Catch::Contains("one named \"default\""));
+  CHECK(peft::load_text(model).chat_template->render({}, false) == "yes");
+  model.tokenizer_config_["chat_template"].erase(1);
+  CHECK_THROWS_WITH(peft::load_text(model), Catch::Contains("one named \"default\""));
 }

@@ -30,7 +30,7 @@ struct Seen {
   double loss, sum;
 };
 
-Seen look(Model& model) {
+Seen look(CausalLm& model) {
   const torch::NoGradGuard no_grad;
   const auto precision = test::load<Precision>("fp64");
   const auto objective = test::load<Objective>("sft");

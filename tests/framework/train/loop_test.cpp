@@ -76,7 +76,7 @@ struct Trainer {
                         .clipping = *clipping,
                         .precision = *precision,
                         .objective = *objective,
-                        .adapters = told,
+                        .adapters = hooked_adapters,
                         .data = data,
                         .eval_data = eval_data ? &*eval_data : nullptr,
                         .packing = packing,
@@ -92,10 +92,10 @@ struct Trainer {
                         .resume = from};
     return train(all);
   }
-  std::vector<Adapter*> told;
+  std::vector<Adapter*> hooked_adapters;
   std::unique_ptr<Adapter> adapter;
   std::unique_ptr<Precision> precision;
-  std::shared_ptr<Model> model;
+  std::shared_ptr<CausalLm> model;
   std::unique_ptr<Optimizer> optimizer = test::load<Optimizer>("adamw", "lr = 1e-2");
   std::unique_ptr<Scheduler> scheduler = test::load<Scheduler>("linear");
   std::unique_ptr<Objective> objective = test::load<Objective>("sft");
@@ -112,7 +112,7 @@ struct Trainer {
   const RunState* from = nullptr;  ///< a snapshot's states
 };
 
-double difference(const Model& a, const Model& b) {
+double difference(const CausalLm& a, const CausalLm& b) {
   const NamedTensors left = a.trainable(), right = b.trainable();
   REQUIRE(left.size() == right.size());
   double most = 0;
@@ -124,19 +124,19 @@ double difference(const Model& a, const Model& b) {
 }  // namespace
 
 TEST_CASE("micro-batches add up to one large batch") {
-  Trainer whole;
-  whole.options.batch_size = 12;
-  whole.run();
-  CHECK(difference(*whole.model, *Trainer().model) > 1e-3);  // it did learn
+  Trainer complete;
+  complete.options.batch_size = 12;
+  complete.run();
+  CHECK(difference(*complete.model, *Trainer().model) > 1e-3);  // it did learn
   for (const int64_t size : {1, 3, 5}) {
     Trainer parts;
     parts.options.batch_size = size;
     parts.options.gradient_accumulation_steps = (12 + size - 1) / size;
     parts.run();
-    CHECK(difference(*whole.model, *parts.model) < 1e-12);
-    for (std::size_t i = 0; i < whole.recorder.steps.size(); ++i) {
-      CHECK(parts.recorder.steps[i].loss == Approx(whole.recorder.steps[i].loss).epsilon(1e-12));
-      CHECK(parts.recorder.steps[i].num_target_tokens == whole.recorder.steps[i].num_target_tokens);
+    CHECK(difference(*complete.model, *parts.model) < 1e-12);
+    for (std::size_t i = 0; i < complete.recorder.steps.size(); ++i) {
+      CHECK(parts.recorder.steps[i].loss == Approx(complete.recorder.steps[i].loss).epsilon(1e-12));
+      CHECK(parts.recorder.steps[i].num_target_tokens == complete.recorder.steps[i].num_target_tokens);
     }
   }
 }
@@ -194,8 +194,8 @@ TEST_CASE("packed examples train as separate ones do") {
   CHECK(packed.recorder.steps.front().tokens == separate.recorder.steps.front().tokens);
   CHECK(difference(*separate.model, *packed.model) < 1e-12);
 
-  // And each example's loss is its own, whatever lies beside it.
-  const Model& model = *separate.model;
+  // And each example's loss is its own, independent of the others.
+  const CausalLm& model = *separate.model;
   std::vector<std::size_t> all(12);
   double sum = 0;
   for (std::size_t i = 0; i < all.size(); ++i) {
@@ -259,7 +259,7 @@ TEST_CASE("evaluation is the mean over supervised tokens and leaves no trace") {
   CHECK(with.recorder.evaluations.back().loss == Approx(sum / static_cast<double>(num_target_tokens)).epsilon(1e-12));
 }
 
-TEST_CASE("fp16: a step whose gradients overflow is skipped and counted, and training goes on") {
+TEST_CASE("fp16: a step whose gradients overflow is skipped and counted, and training continues") {
   Trainer trainer("", "fp16", "init_scale = 16777216.0");
   trainer.options.max_steps = 12;
   const TrainingResult result = trainer.run();
@@ -270,7 +270,7 @@ TEST_CASE("fp16: a step whose gradients overflow is skipped and counted, and tra
   for (const auto& [name, tensor] : trainer.model->trainable()) CHECK(at::isfinite(tensor).all().item<bool>());
 }
 
-TEST_CASE("an adapter is told of each step, and may add to the loss") {
+TEST_CASE("an adapter's hooks run in each step and may add to the loss") {
   /// Writes down when it is called; its part of the loss is a hundredth of the squares of what trains.
   struct Diary : Adapter, HfFormat, TrainingHooks {
     explicit Diary(const Model& trained) : HfFormat(this), trained_(trained) {}
@@ -297,7 +297,7 @@ TEST_CASE("an adapter is told of each step, and may add to the loss") {
   Trainer plain, with;
   plain.run();
   Diary diary(*with.model);
-  with.told = {&diary};
+  with.hooked_adapters = {&diary};
   with.run();
   CHECK(diary.lines ==
         StringList{"gradients 1/3", "stepped 1/3", "gradients 2/3", "stepped 2/3", "gradients 3/3", "stepped 3/3"});
@@ -307,7 +307,7 @@ TEST_CASE("an adapter is told of each step, and may add to the loss") {
   CHECK(difference(*with.model, *plain.model) > 1e-4);  // its gradients count
 }
 
-TEST_CASE("a schedule that follows evaluations is told of each, and refused without them") {
+TEST_CASE("a schedule that depends on evaluations gets each of them, and is rejected without them") {
   Trainer trainer;
   trainer.scheduler = test::load<Scheduler>("reduce_on_plateau", "factor = 0.5\npatience = 0\nthreshold = 10.0");
   CHECK(has(message_of<ConfigError>([&] { trainer.run(); }), "set data.eval or data.eval_split"));
@@ -322,8 +322,7 @@ TEST_CASE("a schedule that follows evaluations is told of each, and refused with
   CHECK(rates == std::vector<double>{1e-2, 1e-2, 1e-2, 1e-2, 5e-3, 5e-3, 2.5e-3});
 }
 
-TEST_CASE(
-    "what is evaluated, saved and left is what the optimizer wants saved, and training goes on from what trains") {
+TEST_CASE("evaluation and checkpoints use the optimizer's saved values, and training continues with the trained ones") {
   Trainer plain, watched;
   for (Trainer* trainer : {&plain, &watched}) {
     trainer->optimizer = test::load<Optimizer>("schedule_free_adamw", "lr = 1e-2");
@@ -447,11 +446,11 @@ struct Spoiler : Adapter, HfFormat, TrainingHooks {
 
 }  // namespace
 
-TEST_CASE("a step that is not finite is skipped, counted and told with its examples, and no checkpoint comes of it") {
+TEST_CASE("a non-finite step is skipped, counted and reported with its examples, and gives no checkpoint") {
   for (const auto what : {Spoiler::What::loss, Spoiler::What::gradient}) {
     Trainer trainer;
     Spoiler spoiler(*trainer.model, what, 2);
-    trainer.told = {&spoiler};
+    trainer.hooked_adapters = {&spoiler};
     trainer.options.max_steps = 4;
     trainer.options.save_every = 2;
     trainer.options.max_nonfinite_steps = 1;
@@ -475,7 +474,7 @@ TEST_CASE(
     "stopped in a step that is not finite, a run keeps in mind that a checkpoint is due, and takes it for no best") {
   const auto go = [](int64_t stop, const RunState* from, Trainer& trainer) {
     Spoiler spoiler(*trainer.model, Spoiler::What::gradient, 2);
-    trainer.told = {&spoiler};
+    trainer.hooked_adapters = {&spoiler};
     trainer.options.max_steps = 4;
     trainer.options.save_every = trainer.options.eval_every = 2;
     trainer.options.max_nonfinite_steps = 1;
@@ -484,9 +483,9 @@ TEST_CASE(
     trainer.from = from;
     return trainer.run();
   };
-  Trainer whole, broken;
-  const TrainingResult unbroken = go(1000, nullptr, whole);
-  CHECK(whole.saved == std::vector<int64_t>{3, 4});
+  Trainer complete, broken;
+  const TrainingResult unbroken = go(1000, nullptr, complete);
+  CHECK(complete.saved == std::vector<int64_t>{3, 4});
   REQUIRE(unbroken.best);
   CHECK(unbroken.best->step == 4);         // 3 was not evaluated
   CHECK(go(-2, nullptr, broken).stopped);  // in the step at fault
@@ -501,7 +500,7 @@ TEST_CASE(
 TEST_CASE("one step too many that is not finite ends the run") {
   Trainer trainer;
   Spoiler spoiler(*trainer.model, Spoiler::What::gradient, 2);
-  trainer.told = {&spoiler};
+  trainer.hooked_adapters = {&spoiler};
   trainer.options.max_nonfinite_steps = 0;
   const std::string message = message_of<DivergedError>([&] { trainer.run(); });
   CHECK(has(message, "step 2: the gradient norm is "));
@@ -521,16 +520,16 @@ TEST_CASE("what diverged is neither saved nor left") {
     CHECK(trainer.recorder.faults.size() == 2);
     CHECK(trainer.saved.empty());
   }
-  SECTION("a parameter that is no number, of which the next step tells") {
+  SECTION("a parameter that is NaN, which the next step reports") {
     Trainer trainer;
     Spoiler spoiler(*trainer.model, Spoiler::What::parameter, 1);
-    trainer.told = {&spoiler};
-    CHECK(has(message_of<DivergedError>([&] { trainer.run(); }), "the steps before left NaN or infinity in 'model."));
+    trainer.hooked_adapters = {&spoiler};
+    CHECK(has(message_of<DivergedError>([&] { trainer.run(); }), "earlier steps left NaN or infinity in 'model."));
   }
   SECTION("or none, since the run ends") {
     Trainer trainer;
     Spoiler spoiler(*trainer.model, Spoiler::What::parameter, 3);
-    trainer.told = {&spoiler};
+    trainer.hooked_adapters = {&spoiler};
     CHECK(has(message_of<DivergedError>([&] { trainer.run(); }), "step 3 left NaN or infinity in 'model."));
   }
 }
@@ -554,7 +553,7 @@ struct Vandal : TrainingCallback {
   explicit Vandal(const Model& model) : model_(model) {}
   void on_step_end(const StepReport&, TrainingControl&) override {
     const torch::NoGradGuard guard;
-    Tensor(model_.embedding().frozen().weight).select(0, 39).add_(1e-9);
+    Tensor(model_.embedding().dense()).select(0, 39).add_(1e-9);
   }
   const Model& model_;
 };
@@ -586,7 +585,7 @@ TEST_CASE("whatever shows that not only the adapter learns stops the run") {
   }
   SECTION("a base tensor asks for a gradient") {
     Trainer trainer;
-    Tensor(trainer.model->find("model.layers.1.mlp.up_proj")->frozen().weight).requires_grad_();
+    Tensor(trainer.model->find("model.layers.1.mlp.up_proj")->dense()).requires_grad_();
     const std::string message = message_of<std::logic_error>([&] { trainer.run(); });
     CHECK(has(message, "base tensor 'model.layers.1.mlp.up_proj.weight' got a gradient or asks for one"));
   }

@@ -2,8 +2,8 @@
 // all logits at once.
 #include <torch/torch.h>
 
-#include "ops/kernels.h"
-#include "peft/models/decoder.h"
+#include "ops/cross_entropy.h"
+#include "peft/models/causal_lm.h"
 #include "peft/train/pass.h"
 #include "selfcheck/tiny_model.h"
 #include "support/test.h"

@@ -1,4 +1,4 @@
-// A run that goes on promises: from a checkpoint's files, read by objects that know nothing of the run before, every
+// A resumed run promises: from a checkpoint's files, read by objects that know nothing of the run before, every
 // method of the tree, every optimizer, precision, schedule and clipping that keeps a state ends with the files of the
 // unbroken run, byte for byte, also when it is broken off twice; a state that is missing, or of another adapter, is
 // refused; nothing that diverged becomes a checkpoint.
@@ -112,15 +112,15 @@ class Session {
       }
       int64_t last_step;
     } watch(stop);
-    std::vector<Adapter*> told;
-    for (const NamedAdapter& adapter : stack) told.push_back(adapter.adapter.get());
+    std::vector<Adapter*> adapters;
+    for (const NamedAdapter& adapter : stack) adapters.push_back(adapter.adapter.get());
     TrainingSession run{.model = *model_,
                         .optimizer = *optimizer_,
                         .scheduler = *scheduler_,
                         .clipping = *clipper_,
                         .precision = *precision_,
                         .objective = *objective_,
-                        .adapters = told,
+                        .adapters = adapters,
                         .data = data_,
                         .eval_data = &eval_data_,
                         .packing = packing_,
@@ -150,7 +150,7 @@ class Session {
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Scheduler> scheduler_;
   std::unique_ptr<GradientClipping> clipper_;
-  std::shared_ptr<Model> model_;
+  std::shared_ptr<CausalLm> model_;
   Dataset data_ = test_data(11, 3), eval_data_ = test_data(3, 4);
   MemoryMeter memory_{torch::kCPU};
   bool packing_;
@@ -194,13 +194,14 @@ std::string checkpoint(const fs::path& folder, int64_t step) {
 /// Unbroken; from step 2, broken off after step 3, and from there to the end.
 void check_resumes(const Setup& setup) {
   const Folder folder;
-  const fs::path whole = folder.path / "whole", first = folder.path / "first", second = folder.path / "second";
-  Session(setup, whole).go();
-  CHECK(Session(setup, first, checkpoint(whole, 2)).go(3).stopped);
+  const fs::path uninterrupted = folder.path / "uninterrupted", first = folder.path / "first",
+                 second = folder.path / "second";
+  Session(setup, uninterrupted).go();
+  CHECK(Session(setup, first, checkpoint(uninterrupted, 2)).go(3).stopped);
   const TrainingResult result = Session(setup, second, checkpoint(first, 3)).go();
   CHECK(result.steps == kSteps);
-  check_same(second / "checkpoint-4", whole / "checkpoint-4");
-  check_same(second / "checkpoint-6", whole / "checkpoint-6");
+  check_same(second / "checkpoint-4", uninterrupted / "checkpoint-4");
+  check_same(second / "checkpoint-6", uninterrupted / "checkpoint-6");
 }
 
 std::string tokens() {
@@ -209,7 +210,7 @@ std::string tokens() {
   return list + "]\n";
 }
 
-/// One row for every method of the tree, and for each way in which one has a state beside its weights.
+/// One row for every method of the tree, and for each way in which one has a state besides its weights.
 const std::vector<std::pair<std::string, std::string>> methods = {
     {"adalora", "init_r = 4\ntarget_r = 2\ntinit = 1\nlora_dropout = 0.2\n"},
     {"adalora", "init_r = 4\ntarget_r = 2\ntfinal = 4\ntarget_modules = \"all-linear\"\n"},  // settled early
@@ -274,7 +275,7 @@ const std::vector<std::pair<std::string, std::string>> optimizers = {
 
 }  // namespace
 
-TEST_CASE("every method goes on as if it had never stopped, in turns of precision, accumulation and packing") {
+TEST_CASE("every method resumes as if it had not been interrupted, in turns of precision, accumulation and packing") {
   for (std::size_t i = 0; i < methods.size(); ++i) {
     const auto& [method, options] = methods[i];
     Setup setup{.adapters = one(method, options)};
@@ -287,7 +288,7 @@ TEST_CASE("every method goes on as if it had never stopped, in turns of precisio
   }
 }
 
-TEST_CASE("every optimizer goes on") {
+TEST_CASE("every optimizer resumes") {
   for (const auto& [optimizer, options] : optimizers) {
     INFO(optimizer);
     check_resumes({.adapters = one("lora", "r = 4\nlora_dropout = 0.2\nbias = \"all\"\n"),
@@ -332,15 +333,15 @@ TEST_CASE("schedules that follow evaluations, clipping that follows norms and st
 TEST_CASE("from every step") {
   const Folder folder;
   const Setup setup{.adapters = one("lora", "r = 4\nlora_dropout = 0.2\nuse_dora = true\n"), .accumulation = 2};
-  Session whole(setup, folder.path / "whole");
-  whole.options.save_every = 1;
-  whole.go();
+  Session uninterrupted(setup, folder.path / "uninterrupted");
+  uninterrupted.options.save_every = 1;
+  uninterrupted.go();
   for (int64_t step = 1; step <= kSteps; ++step) {
     const fs::path on = folder.path / std::to_string(step);
-    Session session(setup, on, checkpoint(folder.path / "whole", step));
+    Session session(setup, on, checkpoint(folder.path / "uninterrupted", step));
     CHECK(session.go().steps == kSteps);
-    if (step < kSteps) check_same(on / "checkpoint-6", folder.path / "whole" / "checkpoint-6");
-    const StateDict ours = session.tensors(), theirs = whole.tensors();
+    if (step < kSteps) check_same(on / "checkpoint-6", folder.path / "uninterrupted" / "checkpoint-6");
+    const StateDict ours = session.tensors(), theirs = uninterrupted.tensors();
     REQUIRE(ours.size() == theirs.size());
     for (const auto& [name, tensor] : ours) CHECK(torch::equal(tensor, theirs.at(name)));
   }
@@ -358,9 +359,9 @@ void take_out(const fs::path& file, const std::string& beginning) {
 
 }  // namespace
 
-TEST_CASE("what a method keeps beside its weights is needed") {
+TEST_CASE("a method's state besides its weights is needed") {
   const Folder folder;
-  const fs::path whole = folder.path / "whole", changed = folder.path / "changed" / "checkpoint-2";
+  const fs::path uninterrupted = folder.path / "uninterrupted", changed = folder.path / "changed" / "checkpoint-2";
   const auto go_on = [&](const Setup& setup) {
     fs::remove(changed / "manifest.json");
     write_manifest(changed.string());
@@ -368,9 +369,9 @@ TEST_CASE("what a method keeps beside its weights is needed") {
   };
   const auto begin = [&](const Setup& setup) {
     fs::remove_all(folder.path);
-    Session(setup, whole).go();
+    Session(setup, uninterrupted).go();
     fs::create_directories(changed.parent_path());
-    fs::copy(checkpoint(whole, 2), changed, fs::copy_options::recursive);
+    fs::copy(checkpoint(uninterrupted, 2), changed, fs::copy_options::recursive);
   };
   SECTION("AdaLoRA: its budget") {
     const Setup setup{.adapters = one("adalora", "init_r = 4\ntarget_r = 2\n")};
@@ -382,7 +383,7 @@ TEST_CASE("what a method keeps beside its weights is needed") {
     const Setup setup{.adapters = one("lora", "r = 4\ninit_lora_weights = \"lora_ga\"\n")};
     begin(setup);
     take_out(changed / "adapter_state.safetensors", "method:");
-    CHECK(has(message_of<ConfigError>([&] { go_on(setup); }), "begins with a changed base that only the data tells"));
+    CHECK(has(message_of<ConfigError>([&] { go_on(setup); }), "depends on calibration data and cannot be recomputed"));
   }
   SECTION("a method whose saved form is another than trains: what trains") {
     const Setup setup{.adapters = one("vblora", "num_vectors = 8\nvector_length = 4\nsave_only_topk_weights = true\n")};
@@ -393,25 +394,25 @@ TEST_CASE("what a method keeps beside its weights is needed") {
   SECTION("the state of another method is refused") {
     begin({.adapters = one("adalora", "init_r = 4\ntarget_r = 2\n")});
     const Setup other{.adapters = one("lora", "r = 4\n")};
-    CHECK(has(message_of<InputError>([&] { go_on(other); }), "which is not of this method"));
+    CHECK(has(message_of<InputError>([&] { go_on(other); }), "which this method does not have"));
   }
 }
 
 TEST_CASE("a run's length may change only where no step so far depended on it") {
   const Folder folder;
-  const auto told = [&](const Setup& setup, int64_t steps) {
+  const auto message = [&](const Setup& setup, int64_t steps) {
     fs::remove_all(folder.path);
-    Session(setup, folder.path / "whole").go();
-    Session longer(setup, folder.path / "longer", checkpoint(folder.path / "whole", 2));
+    Session(setup, folder.path / "uninterrupted").go();
+    Session longer(setup, folder.path / "longer", checkpoint(folder.path / "uninterrupted", 2));
     longer.options.max_steps = steps;
     return message_of<ConfigError>([&] { longer.go(steps); });
   };
   const Setup constant{.adapters = one("lora", "r = 4\n"), .scheduler = "constant"};
-  CHECK(told(constant, 8).empty());
-  CHECK(has(told(constant, 1), "the run now ends at 1"));
-  CHECK(has(told({.adapters = one("lora", "r = 4\n")}, 8), "on which the schedule depends"));
+  CHECK(message(constant, 8).empty());
+  CHECK(has(message(constant, 1), "the run now ends at 1"));
+  CHECK(has(message({.adapters = one("lora", "r = 4\n")}, 8), "on which the schedule depends"));
   Setup adalora{.adapters = one("adalora", "init_r = 4\ntarget_r = 2\n"), .scheduler = "constant"};
-  CHECK(has(told(adalora, 8), "on which the adapter's method depends"));
+  CHECK(has(message(adalora, 8), "on which the adapter's method depends"));
   adalora.adapters += "total_step = 6\n";
-  CHECK(told(adalora, 8).empty());
+  CHECK(message(adalora, 8).empty());
 }

@@ -1,6 +1,7 @@
-// LoRA promises: nothing changes at the start and the base never does; y = Wx + b + scale · B·A·x (+ bias), the scale
-// by alpha, rank and rsLoRA, ranks and alphas by pattern; starting values of the right distribution, equal in every
-// dtype; dropout only while training; folding and fusion give what forward gives; names as in HF PEFT's files.
+// LoRA: attaching leaves the outputs unchanged and the base never changes; y = Wx + b + scale · B·A·x (+ bias), with
+// the scale by alpha, rank and rsLoRA, ranks and alphas by pattern; initial values have the right distribution, equal
+// in every dtype; dropout applies only in training; merging and the fused path match forward; names are those of HF
+// PEFT's files.
 #include <torch/torch.h>
 
 #include <cmath>
@@ -19,7 +20,7 @@ using torch::Tensor;
 namespace {
 
 struct Adapted {
-  std::shared_ptr<Model> model;
+  std::shared_ptr<CausalLm> model;
   std::unique_ptr<Adapter> adapter;
   PackedTokens input;
   Tensor logits() const { return model->logits(model->hidden_states(input)); }
@@ -30,7 +31,7 @@ struct Adapted {
   }
 };
 
-Adapted adapted(const std::string& toml, std::shared_ptr<Model> model, torch::Dtype dtype = torch::kFloat) {
+Adapted adapted(const std::string& toml, std::shared_ptr<CausalLm> model, torch::Dtype dtype = torch::kFloat) {
   Adapted a;
   a.model = std::move(model);
   a.adapter = test::load<Adapter>("lora", toml);
@@ -44,18 +45,18 @@ Adapted adapted(const std::string& toml, torch::Dtype dtype = torch::kFloat) {
   return adapted(toml, test::tiny_model(test::tiny_config(2, true)), dtype);
 }
 
-/// Moves every trainable parameter away from its start.
+/// Moves every trainable parameter away from its initial value.
 void randomize_weights(const Model& model) {
   const torch::NoGradGuard guard;
   for (const auto& [name, tensor] : model.trainable())
-    tensor.add_(torch::randn(tensor.in_size_limit()).to(tensor.dtype()), 0.1);
+    tensor.add_(torch::randn(tensor.sizes()).to(tensor.dtype()), 0.1);
 }
 
 bool close(const Tensor& a, const Tensor& b, double tolerance = 1e-5) {
   return torch::allclose(a, b, tolerance, tolerance);
 }
 
-std::string error_of(const std::string& toml, std::shared_ptr<Model> model) {
+std::string error_of(const std::string& toml, std::shared_ptr<CausalLm> model) {
   try {
     adapted(toml, std::move(model));
   } catch (const ConfigError& error) {
@@ -74,7 +75,7 @@ const std::string q0 = "model.layers.0.self_attn.q_proj.", v1 = "model.layers.1.
 
 }  // namespace
 
-TEST_CASE("LoRA changes nothing at the start, and never the base") {
+TEST_CASE("attaching LoRA leaves the outputs unchanged, and the base never changes") {
   const auto model = test::tiny_model(test::tiny_config(2, true));
   const Tensor before = model->logits(model->hidden_states(test::tiny_tokens(*model, 9)));
   std::vector<Tensor> base;
@@ -117,16 +118,16 @@ TEST_CASE("a linear layer's update is scale · B·A·x, with rsLoRA's scale, pat
     auto* site = dynamic_cast<Linear*>(a.model->find("model.layers.0.self_attn.q_proj"));
     const Tensor x = torch::randn({5, 16});
     const Tensor A = a.parameter(q0 + "lora_A.weight"), B = a.parameter(q0 + "lora_B.weight");
-    CHECK(A.in_size_limit() == at::IntArrayRef({rank, 16}));
-    CHECK(B.in_size_limit() == at::IntArrayRef({16, rank}));
+    CHECK(A.sizes() == at::IntArrayRef({rank, 16}));
+    CHECK(B.sizes() == at::IntArrayRef({16, rank}));
     Tensor update = x.mm(A.t()).mm(B.t());
     if (toml.starts_with("lora_bias")) update = update + a.parameter(q0 + "lora_B.bias");
-    const Tensor& weight = site->frozen().weight;
-    CHECK(close(site->forward(x), torch::linear(x, weight, site->frozen().bias) + scale * update));
+    const Tensor weight = site->dense();
+    CHECK(close(site->forward(x), torch::linear(x, weight, site->base_bias()) + scale * update));
   }
 }
 
-TEST_CASE("starting values have their distribution and are the same in every dtype") {
+TEST_CASE("initial values have their distribution and are the same in every dtype") {
   const auto values = [](const std::string& toml, torch::Dtype dtype = torch::kFloat) {
     auto config = test::tiny_config(1);
     config.hidden_size = 100;
@@ -160,44 +161,43 @@ TEST_CASE("starting values have their distribution and are the same in every dty
   }
 }
 
-TEST_CASE("folded weights give what forward gives") {
+TEST_CASE("merged weights match forward") {
   const std::string toml =
       GENERATE("target_modules = \"all-linear\"", "target_modules = \"all-linear\"\nlora_bias = true",
                "target_modules = [\"embed_tokens\", \"lm_head\", \"q_proj\"]\nuse_rslora = true");
   const Adapted a = adapted(toml);
   randomize_weights(*a.model);
   const Tensor expected = a.logits();
-  const auto folded = test::tiny_model(test::tiny_config(2, true));
-  for (std::size_t i = 0; i < folded->sites().size(); ++i) {
+  const auto merged = test::tiny_model(test::tiny_config(2, true));
+  for (std::size_t i = 0; i < merged->sites().size(); ++i) {
     const Site& from = *a.model->sites()[i];
     if (from.layers().empty()) continue;
-    WeightAndBias weights{from.frozen().weight.clone(),
-                          from.frozen().bias.defined() ? from.frozen().bias.clone() : Tensor()};
+    WeightAndBias weights{from.dense().clone(), from.base_bias().defined() ? from.base_bias().clone() : Tensor()};
     CHECK(from.layers().front()->merge_into(weights));
-    CHECK_FALSE(torch::equal(weights.weight, from.frozen().weight));
+    CHECK_FALSE(torch::equal(weights.weight, from.dense()));
     // A place for the bias, where the model has none.
-    auto* linear = dynamic_cast<Linear*>(folded->sites()[i]);
-    if (linear != nullptr && weights.bias.defined() && !linear->frozen().bias.defined())
+    auto* linear = dynamic_cast<Linear*>(merged->sites()[i]);
+    if (linear != nullptr && weights.bias.defined() && !linear->base_bias().defined())
       linear->make_trainable("bias", torch::kFloat).set_data(weights.bias);
     const Tensor x = torch::randn({3, 16});
     if (linear != nullptr && linear->in_features() == 16)
       CHECK(close(dynamic_cast<const Linear&>(from).forward(x), torch::linear(x, weights.weight, weights.bias)));
     if (const auto* embedding = dynamic_cast<const Embedding*>(&from))
       CHECK(close(embedding->forward(a.input.ids), weights.weight.index_select(0, a.input.ids)));
-    folded->sites()[i]->frozen().weight.copy_(weights.weight);
-    if (folded->sites()[i]->frozen().bias.defined()) folded->sites()[i]->frozen().bias.copy_(weights.bias);
+    merged->sites()[i]->dense().copy_(weights.weight);
+    if (merged->sites()[i]->base_bias().defined()) merged->sites()[i]->base_bias().copy_(weights.bias);
   }
-  CHECK(close(folded->logits(folded->hidden_states(a.input)), expected));
+  CHECK(close(merged->logits(merged->hidden_states(a.input)), expected));
 }
 
-TEST_CASE("dropout acts on the update's input, only while training, and never on an embedding") {
+TEST_CASE("dropout applies to the update's input, only in training, and never to an embedding") {
   const Adapted a = adapted("lora_dropout = 0.5\ntarget_modules = [\"q_proj\", \"embed_tokens\"]");
   randomize_weights(*a.model);
   const auto* site = dynamic_cast<Linear*>(a.model->find("model.layers.0.self_attn.q_proj"));
   const auto* embedding = dynamic_cast<Embedding*>(a.model->find("model.embed_tokens"));
   const Tensor x = torch::randn({4, 16});
   const Tensor A = a.parameter(q0 + "lora_A.weight"), B = a.parameter(q0 + "lora_B.weight");
-  const Tensor base = torch::linear(x, site->frozen().weight, site->frozen().bias);
+  const Tensor base = torch::linear(x, site->dense(), site->base_bias());
   a.model->eval();
   CHECK(site->layers().front()->as_lora().has_value());
   const Tensor evaluated = site->forward(x), rows = embedding->forward(a.input.ids);
@@ -215,7 +215,7 @@ TEST_CASE("dropout acts on the update's input, only while training, and never on
   CHECK((sum / 4000 - evaluated).abs().max().item<double>() < 0.1);  // the mean is the update without dropout
 }
 
-TEST_CASE("a start taken out of the base: dropout leaves it alone, also with DoRA; files bring all of it back") {
+TEST_CASE("a residual initialization is not affected by dropout, also with DoRA, and files restore it") {
   for (const std::string dora : {"false", "true"}) {
     const std::string options = "init_lora_weights = \"pissa\"\nr = 4\nlora_alpha = 6\nlora_dropout = 0.5\n";
     const auto wide = [&] {
@@ -229,19 +229,19 @@ TEST_CASE("a start taken out of the base: dropout leaves it alone, also with DoR
     const StateDict saved = a.adapter->hf_format().to_hf(*a.model);
     const Tensor A = saved.at("base_model.model." + q0 + "lora_A.weight"),
                  B = saved.at("base_model.model." + q0 + "lora_B.weight");
-    REQUIRE(A.in_size_limit() == at::IntArrayRef({8, 16}));
+    REQUIRE(A.sizes() == at::IntArrayRef({8, 16}));
     CHECK(torch::equal(A.narrow(0, 0, 4), a.parameter(q0 + "lora_A.weight")));
     const Tensor update = 1.5 * B.narrow(1, 0, 4).mm(A.narrow(0, 0, 4));
-    const Tensor rest = site->frozen().weight + 1.5 * B.narrow(1, 4, 4).mm(A.narrow(0, 4, 4));
+    const Tensor rest = site->dense() + 1.5 * B.narrow(1, 4, 4).mm(A.narrow(0, 4, 4));
     const auto longest = [](const Tensor& matrix) { return at::linalg_svdvals(matrix)[0].item<double>(); };
-    CHECK(longest(rest) < 0.9 * longest(site->frozen().weight));
+    CHECK(longest(rest) < 0.9 * longest(site->dense()));
 
     a.model->train();
     const Tensor x = torch::randn({5, 16}, torch::kDouble);
     torch::manual_seed(3);
     const Tensor y = site->forward(x);
     torch::manual_seed(3);
-    const Tensor kept = torch::dropout(x, 0.5, true), plain = torch::linear(x, rest, site->frozen().bias);
+    const Tensor kept = torch::dropout(x, 0.5, true), plain = torch::linear(x, rest, site->base_bias());
     Tensor expected = plain + kept.mm(update.t());
     if (dora == "true") {
       const Tensor stretch = a.parameter(q0 + "lora_magnitude_vector") / (rest + update).norm(2, 1);
@@ -252,31 +252,31 @@ TEST_CASE("a start taken out of the base: dropout leaves it alone, also with DoR
     const Adapted again = wide();
     StateDict file;
     for (const auto& [key, tensor] : saved) file.emplace(key, tensor.clone());
-    again.adapter->from_hf(*again.model, file);
+    again.adapter->hf_format().from_hf(*again.model, file);
     again.model->eval(), a.model->eval();
     CHECK(torch::equal(again.logits(), a.logits()));
     CHECK(torch::equal(again.parameter(q0 + "lora_B.weight"), a.parameter(q0 + "lora_B.weight")));
   }
 }
 
-TEST_CASE("an embedding's update is scale · rows of Aᵀ, times Bᵀ") {
+TEST_CASE("an embedding's update is scale · (rows of Aᵀ)·Bᵀ") {
   const Adapted a = adapted("r = 4\ntarget_modules = [\"embed_tokens\"]");
   const std::string prefix = "model.embed_tokens.";
   const Tensor A = a.parameter(prefix + "lora_embedding_A"), B = a.parameter(prefix + "lora_embedding_B");
-  CHECK(A.in_size_limit() == at::IntArrayRef({4, 40}));
-  CHECK(B.in_size_limit() == at::IntArrayRef({16, 4}));
+  CHECK(A.sizes() == at::IntArrayRef({4, 40}));
+  CHECK(B.sizes() == at::IntArrayRef({16, 4}));
   CHECK(A.abs().max().item<double>() == 0);
   CHECK(B.std().item<double>() == Approx(1).epsilon(0.3));
   randomize_weights(*a.model);
   const auto& site = a.model->embedding();
-  const Tensor expected = site.frozen().weight + 2 * B.mm(A).t();
+  const Tensor expected = site.dense() + 2 * B.mm(A).t();
   CHECK(close(site.forward(a.input.ids), expected.index_select(0, a.input.ids)));
   site.forward(a.input.ids).sum().backward();
   CHECK(A.grad().abs().sum().item<double>() > 0);
   CHECK(B.grad().abs().sum().item<double>() > 0);
 }
 
-TEST_CASE("parameters in fp32 serve a model in bf16") {
+TEST_CASE("fp32 parameters work with a bf16 model") {
   const auto model = test::tiny_model(test::tiny_config(), torch::kBFloat16);
   const Adapted a = adapted("target_modules = [\"q_proj\", \"embed_tokens\"]\nlora_dropout = 0.1", model);
   CHECK(a.logits().dtype() == torch::kBFloat16);
@@ -287,7 +287,7 @@ TEST_CASE("parameters in fp32 serve a model in bf16") {
   }
 }
 
-TEST_CASE("biases: none, all, or those of adapted modules") {
+TEST_CASE("biases train: none, all, or those of target modules") {
   const auto trained = [](const std::string& toml) {
     StringList names;
     const Adapted a = adapted("target_modules = [\"q_proj\"]\n" + toml);
@@ -331,12 +331,12 @@ TEST_CASE("saved names are HF PEFT's") {
         std::set<std::string>{embed + "lora_embedding_A", embed + "lora_embedding_B"});
 }
 
-TEST_CASE("what is saved of the frozen base is apart from what a file fills") {
+TEST_CASE("saved tensors of the frozen base are separate from the adapter's") {
   const Adapted a = adapted("target_modules = [\"embed_tokens\", \"lm_head\"]");
   const StateDict state = a.adapter->hf_format().to_hf(*a.model), base = a.adapter->hf_format().base_tensors(*a.model);
   for (const Site* site : std::initializer_list<const Site*>{&a.model->embedding(), &a.model->lm_head()}) {
     const std::string key = "base_model.model." + site->path() + ".base_layer.weight";
-    CHECK(torch::equal(base.at(key), site->frozen().weight));
+    CHECK(torch::equal(base.at(key), site->dense()));
     CHECK(!state.contains(key));
   }
   // Everything else is the parameter itself.
@@ -344,7 +344,7 @@ TEST_CASE("what is saved of the frozen base is apart from what a file fills") {
         a.parameter("lm_head.lora_A.weight").data_ptr());
 }
 
-TEST_CASE("the saved config says what was chosen, and reads back as the same options") {
+TEST_CASE("the saved config reads back as the same options") {
   const Adapted a = adapted(
       "target_modules = [\"v_proj\", \"q_proj\"]\nr = 4\nlora_alpha = 1.5\nrank_pattern = { q_proj = 2 }\n"
       "alpha_pattern = { q_proj = 3 }\nlora_dropout = 0.25\nuse_rslora = true\nbias = \"all\"\n"
@@ -369,7 +369,7 @@ TEST_CASE("the saved config says what was chosen, and reads back as the same opt
   CHECK(keys(again->hf_format().to_hf(*model)) == keys(a.adapter->hf_format().to_hf(*a.model)));
 }
 
-TEST_CASE("options that make no sense are told") {
+TEST_CASE("invalid options are reported") {
   const auto wrong = [](const std::string& toml) { return error_of(toml, test::tiny_model(test::tiny_config())); };
   const auto has = [](const std::string& text, const std::string& part) { return text.find(part) != text.npos; };
   CHECK(has(wrong("r = 0"), "'r' must be positive"));
@@ -378,7 +378,7 @@ TEST_CASE("options that make no sense are told") {
   CHECK(has(wrong("bias = \"some\""), "'bias' must be \"none\", \"all\" or \"lora_only\""));
   CHECK(has(wrong("init_lora_weights = \"pisa\""), "must be true, false, \"gaussian\", \"orthogonal\""));
   CHECK(has(wrong("init_lora_weights = \"gaussian\"\nlora_bias = true"), "'lora_bias' needs"));
-  CHECK(has(wrong("rank_pattern = { q_proj = 0 }"), "must give positive ranks"));
+  CHECK(has(wrong("rank_pattern = { q_proj = 0 }"), "must contain positive ranks only"));
   CHECK(has(wrong("rank_pattern = { k_proj = 4 }"), "rank_pattern: 'k_proj' matches nothing"));
   CHECK(has(wrong("rr = 1"), "did you mean 'r'?"));
   CHECK(has(wrong("lora_bias = true\ntarget_modules = [\"embed_tokens\"]"), "is an embedding"));

@@ -1,6 +1,6 @@
-// Several adapters on one model promise: the first declared is the outermost; folding them, innermost first, computes
-// what they compute, in either order; each keeps its own tensors, names, learning rate and folder; what cannot stand
-// together is refused and named.
+// Several adapters on one model: the first declared is the outermost; merging them, innermost first, gives the same
+// outputs in either order; each has its own tensors, names, learning rate and folder; incompatible adapters are refused
+// and named.
 #include <torch/torch.h>
 
 #include <filesystem>
@@ -38,23 +38,23 @@ struct Stacked {
   Tensor logits() const { return model->logits(model->hidden_states(test::tiny_tokens(*model, 9))); }
   Document document;
   Plugins plugins{Plugins::search_path({})};
-  std::shared_ptr<Model> model = test::tiny_model(test::tiny_config(2, true), torch::kDouble);
+  std::shared_ptr<CausalLm> model = test::tiny_model(test::tiny_config(2, true), torch::kDouble);
   AdapterStack stack;
 };
 
 double distance(const Tensor& a, const Tensor& b) { return ((a - b).abs().max() / b.abs().max()).item<double>(); }
 
-Tensor folded_logits(const Model& model) {
+Tensor merged_logits(const CausalLm& model) {
   const torch::NoGradGuard no_grad;
-  const auto plain = std::make_shared<Model>(model.config());
+  const auto plain = std::make_shared<CausalLm>(model.config());
   for (const Site* site : model.sites())
-    plain->find(site->path())->set_frozen(site->merged_weight(site->frozen()).value());
+    plain->find(site->path())->load_base_weight(site->merged_weight(site->dense_base()).value());
   return plain->logits(plain->hidden_states(test::tiny_tokens(*plain, 9)));
 }
 
 }  // namespace
 
-TEST_CASE("folded in either order, two adapters on one site compute what they compute unfolded") {
+TEST_CASE("two adapters on one site, merged in either order, give the same outputs") {
   const torch::NoGradGuard no_grad;
   const std::string oft = "[[adapter]]\nname = \"oft\"\noft_block_size = 4\ninit_weights = false\ntarget_modules = ";
   const std::string dora = lora + all + "use_dora = true\n";
@@ -64,7 +64,7 @@ TEST_CASE("folded in either order, two adapters on one site compute what they co
         lora + all + oft + all, lora + all + ia3 + all + oft + all, lora + all + lora + all, ia3 + all + dora}) {
     const Stacked s(toml);
     INFO(toml);
-    CHECK(distance(folded_logits(*s.model), s.logits()) < 1e-12);
+    CHECK(distance(merged_logits(*s.model), s.logits()) < 1e-12);
   }
   const Tensor outside = Stacked(ia3 + all + lora + all).logits(), inside = Stacked(lora + all + ia3 + all).logits();
   CHECK(distance(outside, inside) > 1e-3);  // the order counts
@@ -78,7 +78,7 @@ TEST_CASE("the first declared is the outermost") {
   CHECK(s.stack[0].plugin == "ia3");
 }
 
-TEST_CASE("names, learning rates and parameters are each adapter's own") {
+TEST_CASE("each adapter has its own name, learning rate and parameters") {
   const Stacked s(lora + "[\"q_proj\"]\nbias = \"lora_only\"\nlr = 0.5\nloraplus_lr_ratio = 4.0\n" + lora +
                   "[\"q_proj\", \"v_proj\"]\nmodules_to_save = [\"lm_head\"]\n" + ia3 +
                   "[\"k_proj\"]\nadapter_name = \"mine\"\n");
@@ -106,7 +106,7 @@ TEST_CASE("names, learning rates and parameters are each adapter's own") {
   CHECK(s.stack[2].adapter->hf_format().to_hf(*s.model).size() == 2);
 }
 
-TEST_CASE("what stands together is saved, filled and resolved in order") {
+TEST_CASE("several adapters are saved, loaded and resolved in order") {
   const std::string folder = (std::filesystem::temp_directory_path() / "peft_stack_test").string();
   std::filesystem::remove_all(folder);
   const std::string toml = ia3 + all + lora + "[\"v_proj\"]\n";
@@ -134,7 +134,7 @@ TEST_CASE("what stands together is saved, filled and resolved in order") {
   std::filesystem::remove_all(folder);
 }
 
-TEST_CASE("what stands inside an adapter that replicates layers sees the deeper model") {
+TEST_CASE("an adapter inside one that replicates layers adapts the deeper model") {
   const std::string deep = lora + "[\"q_proj\"]\nlayer_replication = [[0, 2], [0, 1]]\n";
   const Stacked s(deep + ia3 + "[\"k_proj\"]\n");
   const Site* last = s.model->find("model.layers.2.self_attn.k_proj");
@@ -143,30 +143,31 @@ TEST_CASE("what stands inside an adapter that replicates layers sees the deeper 
   CHECK(s.stack[1].adapter->hf_format().to_hf(*s.model).contains(
       "base_model.model.model.layers.2.self_attn.k_proj.ia3_l"));
   CHECK(s.stack[0].adapter->hf_format().config(*s.model)["layer_replication"].dump() == "[[0,2],[0,1]]");
-  CHECK(distance(folded_logits(*s.model), s.logits()) < 1e-12);
+  CHECK(distance(merged_logits(*s.model), s.logits()) < 1e-12);
   const Stacked again(s.document.resolved());
   CHECK(torch::equal(again.logits(), s.logits()));
   CHECK(has(message_of<ConfigError>([&] { Stacked(ia3 + "[\"k_proj\"]\n" + deep); }),
             "the one that replicates layers must be declared first"));
 }
 
-TEST_CASE("what cannot stand together is refused") {
-  const auto told = [](const std::string& toml) { return message_of<ConfigError>([&] { Stacked s(toml); }); };
-  CHECK(has(told(lora + all + "adapter_name = \"a\"\n" + ia3 + all + "adapter_name = \"a\"\n"),
+TEST_CASE("incompatible adapters are refused") {
+  const auto error_of = [](const std::string& toml) { return message_of<ConfigError>([&] { Stacked s(toml); }); };
+  CHECK(has(error_of(lora + all + "adapter_name = \"a\"\n" + ia3 + all + "adapter_name = \"a\"\n"),
             "exp.toml:11:16: [adapter] 'adapter_name' is the name of another adapter"));
   for (const char* name : {"a.b", "../up", "", "checkpoint-3"})
-    CHECK(has(told(lora + all + "adapter_name = \"" + name + "\"\n"), "'adapter_name' must have only letters"));
-  CHECK(has(told(lora + all + "lr = -1.0\n"), "'lr' must be 0 or more"));
-  CHECK(has(told(lora + all + "[[adapter]]\nnane = \"lora\"\n"), "unknown key 'nane'; did you mean 'name'?"));
-  CHECK(has(told(lora + all + "[[adapter]]\n"), "exp.toml:6:1: [adapter] 'name' must be given"));
+    CHECK(has(error_of(lora + all + "adapter_name = \"" + name + "\"\n"), "'adapter_name' must have only letters"));
+  CHECK(has(error_of(lora + all + "lr = -1.0\n"), "'lr' must be 0 or more"));
+  CHECK(has(error_of(lora + all + "[[adapter]]\nnane = \"lora\"\n"), "unknown key 'nane'; did you mean 'name'?"));
+  CHECK(has(error_of(lora + all + "[[adapter]]\n"), "exp.toml:6:1: [adapter] 'name' must be given"));
 
-  const std::string whole = "modules_to_save = [\"lm_head\"]\n";
-  CHECK(has(told(lora + "[\"q_proj\"]\n" + whole + ia3 + "[\"k_proj\"]\n" + whole),
+  const std::string in_full = "modules_to_save = [\"lm_head\"]\n";
+  CHECK(has(error_of(lora + "[\"q_proj\"]\n" + in_full + ia3 + "[\"k_proj\"]\n" + in_full),
             "'lm_head.weight' is trained by another adapter"));
   const std::string dora = lora + all + "use_dora = true\n";
   const std::string hira = "[[adapter]]\nname = \"hira\"\ntarget_modules = \"all-linear\"\n";
   for (const std::string& outer : {dora, hira})
-    CHECK(has(told(outer + ia3 + "[\"v_proj\"]\n"), "v_proj': an adapter around it computes with the frozen weights"));
-  CHECK(has(told(lora + "[\"q_proj\"]\nuse_dora = true\n" + ia3 + "[\"k_proj\"]\nmodules_to_save = [\"q_proj\"]\n"),
+    CHECK(has(error_of(outer + ia3 + "[\"v_proj\"]\n"),
+              "v_proj': an adapter around it computes with the frozen weights"));
+  CHECK(has(error_of(lora + "[\"q_proj\"]\nuse_dora = true\n" + ia3 + "[\"k_proj\"]\nmodules_to_save = [\"q_proj\"]\n"),
             "q_proj': an adapter around it computes with the frozen weights"));
 }

@@ -58,7 +58,8 @@ const std::vector<std::string> names = {"none", "norm", "value", "agc", "zclip"}
 
 }  // namespace
 
-TEST_CASE("every clipper returns the norm before clipping and skips parameters without a gradient", "[clipping]") {
+TEST_CASE("every gradient clipping returns the norm before clipping and skips parameters without a gradient",
+          "[clipping]") {
   for (const std::string& name : names) {
     INFO(name);
     const Tensors parameters = small();
@@ -114,7 +115,7 @@ TEST_CASE("norm of another order bounds that norm and returns the 2-norm", "[cli
 }
 
 TEST_CASE("norms are summed in fp32 at least", "[clipping]") {
-  // 65536 gradients of 1/4: the norm is 64. In bf16 a sum of squares would stand still long before.
+  // 65536 gradients of 1/4: the norm is 64. In bf16 a sum of squares would stop growing long before.
   const Tensor many = torch::full({65536}, 0.25, torch::kBFloat16);
   CHECK(clip("none", "", {parameter(many, many)}) == 64);
   const Tensor tiny = torch::tensor({1.0, 1e-10}, torch::kFloat64);
@@ -172,17 +173,17 @@ TEST_CASE("norm per group and per tensor bounds each by itself", "[clipping]") {
   }
 }
 
-TEST_CASE("zclip goes on from its saved state as if it had not been interrupted", "[clipping]") {
+TEST_CASE("zclip resumes from its saved state as if it had not been interrupted", "[clipping]") {
   const std::string toml = "warmup_steps = 4\nmax_norm = 0";
   const auto gradient = [](int64_t step) {
     const double length = step == 7 || step == 11 ? 30 : 3 + static_cast<double>(step % 3);
     return Tensors{parameter(torch::ones({2}, torch::kFloat64), torch::tensor({0.6, 0.8}, torch::kFloat64) * length)};
   };
-  const auto whole = test::load<GradientClipping>("zclip", toml);
+  const auto uninterrupted = test::load<GradientClipping>("zclip", toml);
   std::vector<Tensor> expected;
   for (int64_t step = 0; step < 15; ++step) {
     const Tensors now = gradient(step);
-    whole->clip({group(now)});
+    uninterrupted->clip({group(now)});
     expected.push_back(now[0].grad());
   }
   CHECK(expected[7].norm().item<double>() < 10);  // an outlier
@@ -197,14 +198,14 @@ TEST_CASE("zclip goes on from its saved state as if it had not been interrupted"
       CHECK(torch::equal(now[0].grad(), expected[static_cast<std::size_t>(step)]));
     }
   }
-  StateDict strange = whole->state_dict();
-  strange["nobody"] = torch::ones({});
-  CHECK_THROWS_AS(whole->load_state_dict(strange), InputError);
-  CHECK_THROWS_AS(whole->load_state_dict({}), InputError);
-  CHECK_THROWS_AS(test::load<GradientClipping>("norm")->load(whole->state_dict()), InputError);
+  StateDict unexpected = uninterrupted->state_dict();
+  unexpected["nobody"] = torch::ones({});
+  CHECK_THROWS_AS(uninterrupted->load_state_dict(unexpected), InputError);
+  CHECK_THROWS_AS(uninterrupted->load_state_dict({}), InputError);
+  CHECK_THROWS_AS(test::load<GradientClipping>("norm")->load_state_dict(uninterrupted->state_dict()), InputError);
 }
 
-TEST_CASE("options out of range are told", "[clipping]") {
+TEST_CASE("options out of range are rejected", "[clipping]") {
   CHECK_THROWS_AS(test::load<GradientClipping>("norm", "per = \"layer\""), ConfigError);
   CHECK_THROWS_AS(test::load<GradientClipping>("zclip", "mode = \"z\""), ConfigError);
   CHECK_THROWS_AS(test::load<GradientClipping>("zclip", "warmup_steps = 0"), ConfigError);

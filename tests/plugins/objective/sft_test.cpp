@@ -45,7 +45,7 @@ std::vector<std::size_t> range(std::size_t first, std::size_t last) {
 
 /// A tiny fp64 model with a LoRA that is not zero.
 struct Adapted {
-  std::shared_ptr<Model> model = test::tiny_model(test::tiny_config(), torch::kDouble);
+  std::shared_ptr<CausalLm> model = test::tiny_model(test::tiny_config(), torch::kDouble);
   std::unique_ptr<Adapter> adapter = test::load<Adapter>("lora", "target_modules = \"all-linear\"");
   std::vector<Tensor> parameters;
   Adapted() {
@@ -60,7 +60,7 @@ struct Adapted {
 };
 
 /// The cross-entropy sum of a batch from all logits at once, example by example.
-Tensor plain_sum(const Model& model, const Dataset& data, const std::vector<std::size_t>& examples) {
+Tensor plain_sum(const CausalLm& model, const Dataset& data, const std::vector<std::size_t>& examples) {
   Tensor sum = torch::zeros({}, torch::kDouble);
   for (const std::size_t i : examples) {
     const Batch batch = make_batch(data, {i});
@@ -151,9 +151,9 @@ TEST_CASE("totals, losses and gradients of micro-batches add up", "[objective]")
     for (std::size_t i = 0; i < count; ++i) add_totals(sum, objective->totals(make_batch(data, {i}), virtual_tokens));
     CHECK(sum == objective->totals(make_batch(data, range(0, count)), virtual_tokens));
   }
-  const Batch whole = make_batch(data, range(0, count));
-  const Totals totals = objective->totals(whole, false);
-  const Tensor loss = objective->loss(Pass(*adapted.model, whole), totals);
+  const Batch complete = make_batch(data, range(0, count));
+  const Totals totals = objective->totals(complete, false);
+  const Tensor loss = objective->loss(Pass(*adapted.model, complete), totals);
   const auto wanted = gradients_of(loss, adapted.parameters);
   double sum = 0;
   std::vector<Tensor> gradients(wanted.size());
@@ -203,13 +203,13 @@ TEST_CASE("an objective from outside the tree trains, and resumes with its state
   REQUIRE(doubled.snapshots.back().states.count("objective") == 1);
   CHECK(doubled.objective->state_dict().at("losses").item<double>() == 2);  // six examples, four in a micro-batch
 
-  Trainer whole(load_doubled()), before(load_doubled()), after(load_doubled());
-  whole.run();
+  Trainer complete(load_doubled()), before(load_doubled()), after(load_doubled());
+  complete.run();
   before.run();
   const RunState from = before.snapshots.front().states;
   Trainer resumed(load_doubled());
   resumed.run(&from);
-  CHECK(torch::equal(resumed.objective->state_dict().at("losses"), whole.objective->state_dict().at("losses")));
+  CHECK(torch::equal(resumed.objective->state_dict().at("losses"), complete.objective->state_dict().at("losses")));
   RunState older = from;
   older.erase("objective");
   CHECK_NOTHROW(after.run(&older));
@@ -220,7 +220,7 @@ TEST_CASE("an objective's exceptions are reported with its file, the model's are
   for (const char* call : {"totals", "loss", "evaluate"}) {
     ::setenv("PEFT_FIXTURE", call, 1);
     CHECK(has(message_of<PluginError>([&] { trainer.run(); }),
-              std::string("peft_objective_doubled.so: ") + call + " failed: told by the plugin"));
+              std::string("peft_objective_doubled.so: ") + call + " failed: thrown by the plugin"));
   }
   ::unsetenv("PEFT_FIXTURE");
   const Tensor ids = torch::full({3}, 1000, torch::kLong);  // outside the vocabulary

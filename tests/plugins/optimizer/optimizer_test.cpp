@@ -1,4 +1,4 @@
-// Every optimizer promises: a run that is saved and goes on is, bit for bit, the run that was not interrupted; each
+// Every optimizer promises: a run resumed from its state is, bit for bit, the uninterrupted run; each
 // group has its own rate and weight decay; a parameter without a gradient stays; the state takes the bytes that plan
 // says, once, and no more later; a state of other parameters is refused. That the steps are the known ones is
 // tests/parity/test_optimizers.py's to show.
@@ -109,7 +109,7 @@ TEST_CASE("sophia: the curvature is estimated once for each step that is due, th
   tried.optimizer->on_sampled_label_gradients(30);
   tried.optimizer->zero_grad();
   CHECK_FALSE(tried.optimizer->needs_sampled_label_gradients());  // the step was not taken
-  after.optimizer->load(through_file(tried.optimizer->state_dict()));
+  after.optimizer->load_state_dict(through_file(tried.optimizer->state_dict()));
   CHECK_FALSE(after.optimizer->needs_sampled_label_gradients());
   tried.step(3);
   CHECK_FALSE(tried.optimizer->needs_sampled_label_gradients());
@@ -117,27 +117,27 @@ TEST_CASE("sophia: the curvature is estimated once for each step that is due, th
   CHECK(tried.optimizer->needs_sampled_label_gradients());
 }
 
-TEST_CASE("a run that is saved and goes on is the run that was not interrupted", "[optimizer]") {
+TEST_CASE("a run resumed from its state equals the uninterrupted run", "[optimizer]") {
   for (const Row& row : rows) {
     INFO(row.name << " " << row.toml);
-    Bench whole(row), before(row), after(row);
-    for (Bench* bench : {&whole, &before, &after}) bench->add_both();
-    const std::vector<Tensor> idle = {whole.second.parameters[1].second.detach().clone()};
-    for (int64_t step = 0; step < 12; ++step) whole.step(step);
+    Bench uninterrupted(row), before(row), after(row);
+    for (Bench* bench : {&uninterrupted, &before, &after}) bench->add_both();
+    const std::vector<Tensor> idle = {uninterrupted.second.parameters[1].second.detach().clone()};
+    for (int64_t step = 0; step < 12; ++step) uninterrupted.step(step);
     for (int64_t step = 0; step < 5; ++step) before.step(step);
     before.optimizer->eval();  // as when the loop saves
     const StateDict state = through_file(before.optimizer->state_dict());
     const torch::NoGradGuard no_grad;
     for (std::size_t i = 0; i < before.all().size(); ++i) after.all()[i].copy_(before.all()[i]);
-    after.optimizer->load(state);
+    after.optimizer->load_state_dict(state);
     for (int64_t step = 5; step < 12; ++step) after.step(step);
-    check_equal(whole.all(), after.all());
-    // And the one that was saved goes on as if nothing had been.
+    check_equal(uninterrupted.all(), after.all());
+    // And saving does not change the run.
     before.optimizer->train();
     for (int64_t step = 5; step < 12; ++step) before.step(step);
-    check_equal(whole.all(), before.all());
-    check_equal(idle, {whole.second.parameters[1].second});
-    CHECK(!torch::equal(whole.all()[0], Bench(row).all()[0]));
+    check_equal(uninterrupted.all(), before.all());
+    check_equal(idle, {uninterrupted.second.parameters[1].second});
+    CHECK(!torch::equal(uninterrupted.all()[0], Bench(row).all()[0]));
   }
 }
 
@@ -199,14 +199,14 @@ TEST_CASE("a state of other parameters is refused", "[optimizer]") {
     const StateDict state = bench.optimizer->state_dict();
     for (const auto& [key, tensor] : state) {
       INFO(key);
-      StateDict misshapen = state, stranger = state;
+      StateDict misshapen = state, unexpected = state;
       misshapen[key] = torch::zeros({2, 3, 4});
-      stranger["nobody." + key] = tensor;
-      CHECK_THROWS_AS(bench.optimizer->load(misshapen), InputError);
-      CHECK_THROWS_AS(bench.optimizer->load(stranger), InputError);
+      unexpected["nobody." + key] = tensor;
+      CHECK_THROWS_AS(bench.optimizer->load_state_dict(misshapen), InputError);
+      CHECK_THROWS_AS(bench.optimizer->load_state_dict(unexpected), InputError);
     }
     other.first.parameters = {{"a", Bench::leaf({3, 3})}};
     other.optimizer->add_param_group(other.first);
-    CHECK_THROWS_AS(other.optimizer->load(state), InputError);
+    CHECK_THROWS_AS(other.optimizer->load_state_dict(state), InputError);
   }
 }

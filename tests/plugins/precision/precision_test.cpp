@@ -1,6 +1,6 @@
 // Precision promises: each name gives the dtypes it says; fp16 scales the loss and brings gradients back exactly, its
 // scale goes the way of torch.amp.GradScaler (tests/parity/test_clipping.py compares live), an overflow skips the step
-// and is seen once, endless overflow ends the run, and a run continued from its state goes on as if never stopped.
+// and is seen once, endless overflow ends the run, and a run resumed from its state equals the uninterrupted run.
 #include <torch/torch.h>
 
 #include <cmath>
@@ -141,12 +141,12 @@ TEST_CASE("fp16 ends a run that overflows for ever, and not before", "[precision
   CHECK(skipped == 29);  // 2^16 halved 29 times is 1.2e-4; the 30th is below 1e-4
 }
 
-TEST_CASE("fp16 goes on from its state as if never stopped", "[precision]") {
+TEST_CASE("fp16 resumes from its state as if it had not been interrupted", "[precision]") {
   const std::string toml = "growth_interval = 3";
   const std::vector<float> slopes = {1, 1, inf, 1, 1, 1, 1, inf, 1, 1, 1};
   for (size_t stop = 0; stop <= slopes.size(); ++stop) {
     INFO("stopped after " << stop);
-    auto whole = fp16(toml);
+    auto uninterrupted = fp16(toml);
     auto part = fp16(toml);
     Tensor p = leaf();
     Tensor q = leaf();
@@ -156,9 +156,9 @@ TEST_CASE("fp16 goes on from its state as if never stopped", "[precision]") {
         part = fp16(toml);
         part->load_state_dict(kept);
       }
-      CHECK(step(*whole, p, slopes[i]) == step(*part, q, slopes[i]));
-      CHECK(scale(*whole) == scale(*part));
-      CHECK(tracker(*whole) == tracker(*part));
+      CHECK(step(*uninterrupted, p, slopes[i]) == step(*part, q, slopes[i]));
+      CHECK(scale(*uninterrupted) == scale(*part));
+      CHECK(tracker(*uninterrupted) == tracker(*part));
     }
   }
 }

@@ -1,5 +1,5 @@
-// Schedulers promise: one that follows evaluations goes on from its saved state as if it had not been interrupted, and
-// refuses a state that is none of its own; the others have no state, and say so. The curves themselves are compared in
+// Schedulers promise: one that follows evaluations resumes from its saved state as if it had not been interrupted, and
+// refuses another scheduler's state; the others have no state, and say so. The curves themselves are compared in
 // tests/parity/test_optimizers.py.
 #include "peft/train/scheduler.h"
 
@@ -20,18 +20,18 @@ const std::vector<double> losses = {3, 2, 2.5, 2.4, 2.3, 2.2, 2.1, 1.5, 1.6, 1.7
 
 }  // namespace
 
-TEST_CASE("a plateau is recognised across an interruption", "[scheduler]") {
+TEST_CASE("a plateau is recognized across an interruption", "[scheduler]") {
   for (std::size_t cut = 0; cut <= losses.size(); ++cut) {
-    const auto whole = test::load<Scheduler>("reduce_on_plateau", options),
+    const auto uninterrupted = test::load<Scheduler>("reduce_on_plateau", options),
                before = test::load<Scheduler>("reduce_on_plateau", options),
                after = test::load<Scheduler>("reduce_on_plateau", options);
     for (std::size_t i = 0; i < losses.size(); ++i) {
       if (i == cut) after->load_state_dict(before->state_dict());
-      whole->on_evaluation(losses[i]);
+      uninterrupted->on_evaluation(losses[i]);
       (i < cut ? before : after)->on_evaluation(losses[i]);
-      CHECK((i < cut ? before : after)->lr(5, 10, 1e-3) == whole->lr(5, 10, 1e-3));
+      CHECK((i < cut ? before : after)->lr(5, 10, 1e-3) == uninterrupted->lr(5, 10, 1e-3));
     }
-    CHECK(whole->lr(5, 10, 1e-3) == 1e-3 / 8);
+    CHECK(uninterrupted->lr(5, 10, 1e-3) == 1e-3 / 8);
   }
 }
 
@@ -73,7 +73,7 @@ TEST_CASE("the others are pure functions of the step", "[scheduler]") {
   }
 }
 
-TEST_CASE("options out of range are told", "[scheduler]") {
+TEST_CASE("options out of range are rejected", "[scheduler]") {
   for (const auto& [name, toml] :
        std::vector<std::pair<std::string, std::string>>{{"cosine", "min_lr = 1e-5\nmin_lr_ratio = 0.1"},
                                                         {"linear", "min_lr_ratio = 1.5"},

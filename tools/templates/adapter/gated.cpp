@@ -1,4 +1,4 @@
-// A method of our own: each chosen linear layer's output is scaled, y · exp(strength · s), by a trainable vector s.
+// An example method: the output of each target module is scaled, y · exp(strength · s), with a trainable vector s.
 #include <peft/adapters/targeted_adapter.h>
 #include <peft/plugin.h>
 
@@ -52,7 +52,7 @@ class Gated final : public peft::TargetedAdapter {
 
 std::unique_ptr<peft::Adapter> make(peft::Options& in) {
   GatedOptions o;
-  in.get("strength", o.strength, "how much a step of the gate counts").require(o.strength > 0, "must be positive");
+  in.get("strength", o.strength, "factor of the gate in the exponent").require(o.strength > 0, "must be positive");
   peft::read_targets(in, o.targets);
   return std::make_unique<Gated>(std::move(o));
 }

@@ -1,4 +1,4 @@
-// The cross-entropy of the labeled tokens, times a factor.
+// The cross-entropy of the target tokens, times a factor.
 #include <peft/plugin.h>
 
 #include <cmath>

@@ -59,9 +59,9 @@ void Signum::do_load_state_dict(const peft::StateDict& state) {
 std::unique_ptr<peft::Optimizer> make(peft::Options& in) {
   SignumOptions o;
   in.get("lr", o.lr, "learning rate").require(std::isfinite(o.lr) && o.lr >= 0, "must be 0 or more");
-  in.get("momentum", o.momentum, "share of the mean that is kept")
+  in.get("momentum", o.momentum, "decay of the running mean")
       .require(o.momentum >= 0 && o.momentum < 1, "must be in [0, 1)");
-  in.get("weight_decay", o.weight_decay, "share of each parameter taken off, times lr")
+  in.get("weight_decay", o.weight_decay, "decoupled weight decay: each step subtracts lr · weight_decay · parameter")
       .require(std::isfinite(o.weight_decay) && o.weight_decay >= 0, "must be 0 or more");
   return std::make_unique<Signum>(o);
 }

@@ -13,12 +13,17 @@
 namespace peft {
 
 class AdapterLayer;
+class AdapterModule;
+class Attention;
 class Calibrated;
+class Embedding;
 class EncoderState;
 class HfFormat;
 class Model;
 class Site;
 class TrainingHooks;
+class VirtualKeys;
+class VirtualTokens;
 
 /// One method of parameter-efficient fine-tuning. A plugin overrides do_attach() and hf_format(). If the method needs
 /// more, its class also derives from a part (TrainingHooks, Calibrated) and returns itself from the part's accessor.
@@ -50,7 +55,9 @@ class PEFT_API Adapter : public Stateful {
   /// Call before attach if weights will be loaded after it: costly initial values can then be skipped.
   void skip_init() { will_be_loaded_ = true; }
 
-  /// This adapter's layers on `site`, without those of other adapters; the outermost first.
+  /// What this adapter put on `site` (layers, virtual tokens, prefixes), in the order in which it was added.
+  std::vector<std::shared_ptr<AdapterModule>> modules_on(const Site& site) const;
+  /// The layers among modules_on(); the outermost first.
   std::vector<std::shared_ptr<AdapterLayer>> layers_on(const Site& site) const;
   /// This adapter's trainable copies of the site's own parameters, by parameter name.
   std::map<std::string, Tensor> trainable_copies(const Site& site) const;
@@ -66,6 +73,10 @@ class PEFT_API Adapter : public Stateful {
 
   /// Adds a layer of this adapter to a site; the first added is the outermost. `name`: of the child module.
   void add_layer(Site& site, const std::string& name, std::shared_ptr<AdapterLayer> layer);
+  /// Adds virtual tokens before each example.
+  void add_virtual_tokens(Embedding& site, const std::string& name, std::shared_ptr<VirtualTokens> tokens);
+  /// Adds keys and values that every token of an attention attends to.
+  void add_kv_prefix(Attention& site, const std::string& name, std::shared_ptr<VirtualKeys> prefix);
   /// Trains one of the site's own parameters (Site::make_trainable). Throws ConfigError if another adapter trains it.
   void make_trainable(Site& site, const std::string& parameter, torch::Dtype dtype);
   /// Trains all parameters of `sites` in full (sites_to_save).
@@ -73,7 +84,7 @@ class PEFT_API Adapter : public Stateful {
   bool will_be_loaded() const { return will_be_loaded_; }
 
  private:
-  std::map<const Site*, std::vector<std::shared_ptr<AdapterLayer>>> layers_;
+  std::map<const Site*, std::vector<std::shared_ptr<AdapterModule>>> modules_;
   std::map<const Site*, std::map<std::string, Tensor>> copies_;
   bool is_identity_at_init_;
   bool will_be_loaded_ = false;

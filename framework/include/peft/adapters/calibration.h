@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "peft/base/export.h"
-#include "peft/models/decoder.h"
+#include "peft/models/model.h"
 
 namespace peft {
 

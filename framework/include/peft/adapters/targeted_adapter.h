@@ -8,7 +8,8 @@
 #include "peft/adapters/hf_format.h"
 #include "peft/adapters/targets.h"
 #include "peft/base/export.h"
-#include "peft/nn/site.h"
+#include "peft/nn/embedding.h"
+#include "peft/nn/linear.h"
 
 namespace peft {
 

@@ -23,9 +23,9 @@ struct RopeConfig {
   double partial_rotary_factor = 1;
 };
 
-/// A decoder as data: all that the model code needs to know.
+/// Architecture of a decoder-only model, under the names of config.json.
 struct DecoderConfig {
-  std::string model_type;  ///< of config.json, e.g. "llama"
+  std::string model_type;  ///< "llama" or "mistral"
   int64_t vocab_size = 0, hidden_size = 0, intermediate_size = 0, num_hidden_layers = 0;
   int64_t num_attention_heads = 0, num_key_value_heads = 0, head_dim = 0;
   int64_t max_position_embeddings = 0;
@@ -33,11 +33,12 @@ struct DecoderConfig {
   bool tie_word_embeddings = false;
   bool attention_bias = false, attention_out_bias = false, mlp_bias = false;
   RopeConfig rope;
-  std::string torch_dtype = "float32";  ///< as stored: float32, float16, bfloat16
+  std::string torch_dtype = "float32";  ///< dtype of the stored weights: float32, float16, bfloat16
 };
 
-/// Reads config.json (transformers v4 and v5 spellings). Throws InputError for a model_type or a field that changes
-/// the mathematics and is not implemented, naming it; and for sizes that cannot be.
+/// Reads config.json in the spelling of transformers v4 or v5. `name` is the model's path in messages. Throws
+/// InputError for a model_type that is not implemented, for a key that is not implemented and could change the
+/// computation, and for invalid sizes.
 PEFT_API DecoderConfig decoder_config(const nlohmann::json& config, const std::string& name);
 
 }  // namespace peft

@@ -7,7 +7,7 @@
 
 namespace peft {
 
-/// All that a decoder's computation depends on beside its weights, under the names of config.json, in one object.
+/// Everything except the weights that a decoder's computation depends on, as an object with the names of config.json.
 PEFT_API nlohmann::ordered_json fields_of(const DecoderConfig& config);
 
 }  // namespace peft

@@ -8,8 +8,8 @@
 
 namespace peft {
 
-/// "1048576", "500MB", "1.5 GiB": a positive number of bytes; KB, MB, GB are powers of 1000, KiB, MiB, GiB of 1024.
-/// Nothing for any other text.
+/// Parses a positive size such as "1048576", "500MB" or "1.5 GiB" into bytes. KB, MB and GB are powers of 1000; KiB,
+/// MiB and GiB are powers of 1024. Returns nullopt for any other text.
 PEFT_API std::optional<uint64_t> parse_bytes(const std::string& text);
 
 /// 1342177280 as "1.25 GiB", for people; MiB and KiB with one decimal.

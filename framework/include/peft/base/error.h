@@ -7,7 +7,7 @@
 
 namespace peft {
 
-/// What went wrong, as the user has to act on it; the value is peft-run's exit code.
+/// Category of an error, by what the user has to fix. The value is peft-run's exit code.
 enum class ErrorKind : int {
   config = 2,    ///< command line or TOML
   input = 3,     ///< model, tokenizer, data or adapter
@@ -16,7 +16,7 @@ enum class ErrorKind : int {
   diverged = 6,  ///< loss or gradients that are not finite
 };
 
-/// Base of every error that peft throws on purpose. `what()` is complete: what, where, what would be right.
+/// Base of all errors that libpeft throws on purpose. `what()` is a complete message: where, what is wrong, what to do.
 class PEFT_API Error : public std::runtime_error {
  public:
   Error(ErrorKind kind, const std::string& message);
@@ -57,8 +57,10 @@ class PEFT_API DivergedError : public Error {
   ~DivergedError() override;
 };
 
-/// A name from a file, safe to print: controls (bidirectional ones too) and what is not UTF-8 escaped, cut to `limit`
-/// bytes.
+/// Text from a file in a form that is safe to print. Control characters (including bidirectional ones) and bytes that
+/// are not UTF-8 are escaped as \xNN; text longer than `limit` bytes is truncated and ends with "…".
 PEFT_API std::string printable(const std::string& text, std::size_t limit = 200);
+/// A path in the same form, at most 4096 bytes long.
+PEFT_API std::string printable_path(const std::string& path);
 
 }  // namespace peft

@@ -1,5 +1,4 @@
 #pragma once
 
-/// Marks what crosses the border between libpeft, its plugins and programs that link it.
-/// Everything else is built with hidden visibility.
+/// Exports a symbol from libpeft to plugins and to programs that link it. All other symbols are hidden.
 #define PEFT_API __attribute__((visibility("default")))

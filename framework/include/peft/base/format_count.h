@@ -7,7 +7,7 @@
 
 namespace peft {
 
-/// 1234567 as "1,234,567", for people.
+/// Formats an integer with thousands separators: 1234567 as "1,234,567".
 PEFT_API std::string format_count(int64_t value);
 
 }  // namespace peft

@@ -11,27 +11,27 @@
 
 namespace peft {
 
-/// The label of a token the loss does not look at.
+/// The label of a token that the loss ignores.
 constexpr int64_t ignored_label = -100;
 
-/// One tokenised example. labels[i] is ids[i] where the model must say it, else ignored_label; the shift by one is the
-/// loss's business.
+/// One tokenized example. labels[i] is ids[i] for a target token, else ignored_label. Labels are not shifted: the loss
+/// shifts them by one.
 struct Example {
   std::vector<int64_t> ids, labels;
-  int64_t file = 0, line = 0;  ///< where it stands: an index into Dataset::files, and the line counted from 1
+  int64_t file = 0, line = 0;  ///< its source: an index into Dataset::files, and the line, from 1
 };
 
 /// The [data] table.
 struct DataOptions {
   StringList train;             ///< .json or .jsonl files
   StringList eval;              ///< files, or none
-  double eval_split = 0;        ///< share of train held out, if eval is empty
+  double eval_split = 0;        ///< ratio of train held out, if eval is empty
   std::string format = "auto";  ///< a format's name, or "auto": the first one that fits the first record
   StringList formats;           ///< those that "auto" chooses among, from the objective; empty: all
-  int64_t max_length = 512;     ///< tokens; longer examples are cut and counted
-  bool packing = false;  ///< fill each batch up to batch_size · max_length tokens, whatever the number of examples
-  std::string system;    ///< system message put before each conversation that has none
-  std::string cache = "auto";  ///< folder of tokenised data, as TokenCache takes it
+  int64_t max_length = 512;     ///< tokens; longer examples are truncated and counted
+  bool packing = false;         ///< fill each batch up to batch_size · max_length tokens
+  std::string system;           ///< system message for conversations without one
+  std::string cache = "auto";   ///< folder of tokenized data, as TokenCache takes it
 };
 PEFT_API DataOptions read_data_options(Options& in);
 
@@ -39,22 +39,22 @@ struct Dataset {
   std::vector<Example> examples;
   StringList files;              ///< names for messages, printable
   std::string format;            ///< the one used
-  int64_t truncated = 0;         ///< examples cut to max_length
-  int64_t truncated_tokens = 0;  ///< tokens lost by that
-  int64_t skipped = 0;           ///< examples without a supervised token after the cut
+  int64_t truncated = 0;         ///< examples truncated to max_length
+  int64_t truncated_tokens = 0;  ///< tokens dropped by that
+  int64_t skipped = 0;           ///< examples without a target token after truncation
   int64_t tokens = 0, num_target_tokens = 0;
   bool cached = false;      ///< read from a TokenCache
-  std::string cache_error;  ///< why the TokenCache could not keep it, or ""
+  std::string cache_error;  ///< why the TokenCache could not store it, or ""
 
-  /// Cuts, counts and keeps an example, unless nothing to learn is left.
+  /// Truncates and counts an example, and adds it unless no target token is left.
   PEFT_API void add(Example example, int64_t max_length = std::numeric_limits<int64_t>::max());
   PEFT_API std::string source(const Example& example) const;  ///< "file:line"
 };
 
-/// Reads and tokenises. Throws InputError with file and line; a set without any supervised token is an error.
+/// Reads and tokenizes. Throws InputError with file and line; a data set without target tokens is an error.
 PEFT_API Dataset load_dataset(const StringList& files, const DataOptions& options, const TextPipeline& text);
 
-/// Moves the seeded share `eval_split` of examples (at least one) out of `train`; a pure function of the seed.
+/// Moves a random `eval_split` of the examples (at least one) out of `train`; a pure function of the seed.
 PEFT_API Dataset split_dataset(Dataset& train, double eval_split, uint64_t seed);
 
 }  // namespace peft

@@ -8,14 +8,14 @@
 
 namespace peft {
 
-/// Examples laid end to end, without padding; attention never crosses from one into the next.
+/// Concatenated examples, without padding; attention never crosses from one into the next.
 struct Batch {
   std::vector<int64_t> ids;         ///< [tokens]
-  std::vector<int64_t> labels;      ///< [tokens], ignored_label where not supervised; not shifted
+  std::vector<int64_t> labels;      ///< [tokens], ignored_label where not a target; not shifted
   std::vector<int64_t> positions;   ///< [tokens], restarting at 0 in each example
   std::vector<int64_t> cu_seqlens;  ///< [examples + 1], offsets into ids
-  /// Labels that have a token before them in their own example; `behind_virtual` ones, the first has too.
-  PEFT_API int64_t num_target_tokens(bool behind_virtual = false) const;
+  /// Labels with a token before them in their own example. After virtual tokens the first one counts too.
+  PEFT_API int64_t num_target_tokens(bool has_virtual_tokens = false) const;
 };
 
 /// The order of an epoch: a permutation of 0..size-1, a pure function of (seed, epoch), the same on every machine.
@@ -26,7 +26,7 @@ PEFT_API std::vector<std::size_t> epoch_order(std::size_t size, uint64_t seed, i
 PEFT_API std::vector<std::vector<std::size_t>> epoch_batches(const Dataset& data, int64_t batch_size, bool packing,
                                                              int64_t max_length, uint64_t seed, int64_t epoch);
 
-/// All examples once, in the file's order, by `batch_size`; the last batch may be smaller.
+/// All examples once, in file order, `batch_size` at a time; the last batch may be smaller.
 PEFT_API std::vector<std::vector<std::size_t>> evaluation_batches(const Dataset& data, int64_t batch_size);
 
 PEFT_API Batch make_batch(const Dataset& data, const std::vector<std::size_t>& examples);

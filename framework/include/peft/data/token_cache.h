@@ -8,18 +8,18 @@
 
 namespace peft {
 
-/// Tokenised data sets in a folder, each a file named by the digest of all it was made of: the data's bytes, what the
-/// checkpoint says about text, and the options. A file that is damaged, cut off or foreign is not trusted but made
-/// anew. Several processes may use one folder.
+/// Tokenized data sets in a folder, each a file named by the digest of everything that determines it: the data's bytes,
+/// the text pipeline, and the options. A corrupt, truncated or foreign file is ignored and written again. Several
+/// processes can use one folder.
 class PEFT_API TokenCache {
  public:
   static constexpr uint64_t default_limit = uint64_t{1} << 30;
   /// `folder` as in [data] cache: "auto" is $PEFT_CACHE/tokens, $XDG_CACHE_HOME/peft/tokens or ~/.cache/peft/tokens,
-  /// "" no cache at all. Beyond `limit` bytes in all, the files that were not used for longest are removed.
+  /// "" no cache. Beyond `limit` bytes in total, the least recently used files are removed.
   explicit TokenCache(const std::string& folder, uint64_t limit = default_limit);
 
-  /// As load_dataset(), which is called where the cache does not hold the result; only then is the tokenizer built.
-  /// Whether it did, and why the result could not be kept, the data set says. Throws what load_dataset() throws.
+  /// As load_dataset(), which is called on a miss; only then is the tokenizer built. Dataset::cached and cache_error
+  /// tell a hit and a failed write. Throws what load_dataset() throws.
   Dataset load(const StringList& files, const DataOptions& options, const LazyText& text) const;
 
   const std::string& folder() const { return folder_; }  ///< "": no cache

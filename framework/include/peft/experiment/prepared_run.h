@@ -8,7 +8,7 @@
 #include "peft/data/dataset.h"
 #include "peft/experiment/experiment.h"
 #include "peft/files/pretrained_model.h"
-#include "peft/models/decoder.h"
+#include "peft/models/model.h"
 #include "peft/runtime/memory.h"
 #include "peft/text/text.h"
 
@@ -26,7 +26,7 @@ struct PEFT_API PreparedRun {
   LazyText text;
   Dataset data;
   std::optional<Dataset> eval_data;
-  std::shared_ptr<Model> model;
+  std::shared_ptr<CausalLm> model;
 };
 
 /// The largest batch of the training steps and that of the evaluations.

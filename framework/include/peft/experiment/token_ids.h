@@ -6,7 +6,7 @@
 
 #include "peft/base/export.h"
 #include "peft/data/dataset.h"
-#include "peft/models/decoder.h"
+#include "peft/models/model.h"
 
 namespace peft {
 

@@ -8,32 +8,31 @@
 
 namespace peft {
 
-/// A folder that is filled under another name, `PATH.writing`, and appears by commit(), or not at all: what is left
-/// unpublished goes with the object. Every failure is a ResourceError.
+/// Directory written under a temporary name, `PATH.writing`, and renamed on commit(). The destructor deletes it if
+/// commit() was not called. Throws ResourceError.
 class PEFT_API AtomicDirectory {
  public:
   static constexpr const char* kStagingSuffix = ".writing";
-  static constexpr const char* kTrashSuffix = ".deleting";  ///< of one whose place is taken, for a moment
-  /// Removes what a process that was killed left under that name, and keeps it until it is published or gone; what
-  /// another process is writing there is refused.
-  /// `replace_existing`: commit() may take the place of one of that name.
+  static constexpr const char* kTrashSuffix = ".deleting";  ///< of a replaced directory that is being deleted
+  /// Creates and locks the temporary directory. Deletes one that a killed process left, and throws FolderInUse if
+  /// another process is writing one. `replace_existing`: commit() replaces a directory of that name.
   explicit AtomicDirectory(const std::string& path, bool replace_existing = false);
   ~AtomicDirectory();
   AtomicDirectory(const AtomicDirectory&) = delete;
   AtomicDirectory& operator=(const AtomicDirectory&) = delete;
-  const std::string& path() const { return draft_; }  ///< where to write
-  std::string file(const std::string& name) const;    ///< a file's path in it
-  /// Syncs the folder, gives it its name, syncs what holds it.
+  const std::string& path() const { return staging_; }  ///< the temporary directory: write here
+  std::string file(const std::string& name) const;      ///< path of a file in it
+  /// Syncs the directory, renames it and syncs its parent directory.
   void commit();
 
  private:
   [[noreturn]] void fail(const std::string& why) const;
-  std::string path_, draft_;
-  bool over_another_;
+  std::string path_, staging_;
+  bool replace_existing_;
   std::optional<DirectoryLock> lock_;
 };
 
-/// Makes a folder, with those above it, that stays through a loss of power. One may be there already. Throws
+/// Creates a folder and its parents, if they do not exist, and syncs them so that they survive a power failure. Throws
 /// ResourceError.
 PEFT_API void make_folder(const std::string& path);
 

@@ -7,18 +7,18 @@
 
 namespace peft {
 
-/// Another process has it.
+/// Another process holds the folder's lock.
 class PEFT_API FolderInUse : public ResourceError {
  public:
   explicit FolderInUse(const std::string& folder);
   ~FolderInUse() override;
 };
 
-/// Keeps other processes that ask for the same out of a folder, until it goes or the process ends.
+/// Advisory lock on a folder, held until the object is destroyed or the process ends. Only DirectoryLock respects it.
 class PEFT_API DirectoryLock {
  public:
-  /// Throws FolderInUse where another process holds it, ResourceError where it cannot be opened. A file system without
-  /// locks is taken as it is.
+  /// Throws FolderInUse if another process holds the lock, ResourceError if the folder cannot be opened. Succeeds on a
+  /// file system without locks.
   explicit DirectoryLock(const std::string& folder);
   ~DirectoryLock();
   DirectoryLock(const DirectoryLock&) = delete;

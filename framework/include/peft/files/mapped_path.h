@@ -4,8 +4,7 @@
 
 namespace peft {
 
-/// The path, as `printable` shows it, of the mapped file that an address lies in, or null. May be called in a signal
-/// handler.
+/// The path of the mapped file that contains `address`, as printable_path() shows it, or null. Async-signal-safe.
 PEFT_API const char* mapped_path(const void* address);
 
 }  // namespace peft

@@ -12,11 +12,11 @@ namespace peft {
 
 class AtomicFile;
 
-/// A safetensors file, mapped. Opening checks the whole header: its length, JSON without a key twice, types, shapes
-/// against byte ranges without overflow, and ranges that tile the data: no hole, no overlap, nothing behind.
+/// A memory-mapped safetensors file. open() checks the entire header: its length, strict JSON, dtypes, shapes against
+/// byte ranges, and that the ranges cover the data without gaps or overlaps.
 class PEFT_API SafetensorsFile {
  public:
-  /// Throws InputError naming the file and what is wrong.
+  /// Throws InputError if the file cannot be read or its header is invalid.
   static std::shared_ptr<const SafetensorsFile> open(const std::string& path);
   virtual ~SafetensorsFile();
   virtual const std::string& path() const = 0;
@@ -25,31 +25,32 @@ class PEFT_API SafetensorsFile {
   virtual const std::map<std::string, std::string>& metadata() const = 0;
 };
 
-/// Bytes of one element; 0 for a quantised type, which this format has not.
+/// Bytes per element; 0 for the quantized types, which safetensors does not have.
 PEFT_API uint64_t element_size(StoredType type);
-/// Elements as fp32, from f64, f32, f16 or bf16 that need not be aligned.
+/// Converts the elements of an f64, f32, f16 or bf16 tensor to fp32. `tensor.data` need not be aligned. Throws
+/// InputError for other types.
 PEFT_API void to_float(const StoredTensor& tensor, float* out);
 
-/// A tensor that a file is to hold.
+/// Name, dtype and shape of a tensor to be written.
 struct TensorInfo {
   std::string name;
   StoredType type;
   std::vector<int64_t> shape;
-  PEFT_API uint64_t bytes() const;  ///< by type and shape
+  PEFT_API uint64_t bytes() const;  ///< size in the file
 };
 
-/// Writes a file as the `safetensors` library lays it out (widest types first, then by name), a tensor at a time, whole
-/// or not at all: nothing is there before commit().
+/// Writes a file one tensor at a time, in the layout of the `safetensors` library: widest types first, then by name.
+/// The file appears under its name on commit(). Throws ResourceError.
 class PEFT_API SafetensorsWriter {
  public:
   SafetensorsWriter(const std::string& path, std::vector<TensorInfo> tensors,
                     const std::map<std::string, std::string>& metadata);
   ~SafetensorsWriter();
-  /// In the order in which their bytes must come.
+  /// The tensors in the order in which they must be written.
   const std::vector<TensorInfo>& tensors() const { return tensors_; }
-  /// The bytes of the next tensor: contiguous, little-endian.
+  /// Writes the next tensor: contiguous, little-endian.
   void write(const void* data);
-  /// Throws std::logic_error before the last tensor is written.
+  /// Throws std::logic_error if not all tensors are written.
   void commit();
 
  private:

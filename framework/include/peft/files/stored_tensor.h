@@ -7,8 +7,8 @@
 
 namespace peft {
 
-/// Element type of a stored tensor. The quantised ones exist only in GGUF files. The numbers are part of fingerprints:
-/// new ones go to the end.
+/// Element type of a stored tensor. The quantized types exist only in GGUF files. Fingerprints contain the numeric
+/// values: add new types at the end.
 enum class StoredType {
   f64,
   f32,
@@ -30,14 +30,14 @@ enum class StoredType {
   q6_k,
 };
 
-/// One tensor of a checkpoint, under its Hugging Face name.
+/// One tensor of a pretrained model, under its Hugging Face name.
 struct StoredTensor {
   std::string name;
   StoredType type;
-  std::vector<int64_t> shape;  ///< row-major, as in Hugging Face (GGUF's order is reversed)
-  /// The bytes in the mapped file; valid as long as the PretrainedModel. Little-endian, unaligned.
+  std::vector<int64_t> shape;  ///< row-major, as in Hugging Face (GGUF lists the dimensions in reverse)
+  /// The bytes in the mapped file, little-endian and unaligned. Valid as long as the PretrainedModel.
   const std::byte* data;
-  uint64_t size;
+  uint64_t size;  ///< bytes
 };
 
 }  // namespace peft

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "peft/base/export.h"
-#include "peft/models/decoder.h"
+#include "peft/models/causal_lm.h"
 
 namespace peft {
 
@@ -21,7 +21,7 @@ struct Sampling {
 
 /// Continues `prompt` (at least one token) with a key-value cache. `on_token` is told each new token; false stops.
 PEFT_API std::vector<int64_t> generate(
-    Model& model, const std::vector<int64_t>& prompt, const Sampling& sampling,
+    CausalLm& model, const std::vector<int64_t>& prompt, const Sampling& sampling,
     const std::function<bool(int64_t)>& on_token = [](int64_t) { return true; });
 
 /// One choice from `logits` [vocabulary].

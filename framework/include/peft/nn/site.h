@@ -10,42 +10,51 @@
 #include <vector>
 
 #include "peft/base/export.h"
+#include "peft/ops/frozen_weight.h"
 #include "peft/ops/low_rank.h"
 #include "peft/runtime/tensors.h"
 
 namespace peft {
 
-/// What a site's own layer computes, as weights: y = x·Wᵀ + b for Linear, rows of W for Embedding.
+/// Weights of one site: y = x·Wᵀ + b for a Linear, rows of W for an Embedding.
 struct WeightAndBias {
   Tensor weight;  ///< Linear: [out, in]; Embedding: [vocabulary, hidden]; Norm: [hidden]
   Tensor bias;    ///< [out], or undefined
 };
 
-/// The frozen layer, or the next adapter in.
+/// The next inner adapter layer, or the frozen module.
 using Next = std::function<Tensor(const Tensor&)>;
 
-/// What a method puts around one site. Its parameters are the trainable ones; their names are the adapter file's
-/// keys behind the site's path (`lora_A.weight`: a child module `lora_A` with a parameter `weight`).
-class PEFT_API AdapterLayer : public torch::nn::Module {
+/// What an adapter puts on a site. Its parameters are trainable; the path of the site and their names make the keys of
+/// the adapter file (`lora_A.weight`: a child module `lora_A` with a parameter `weight`).
+class PEFT_API AdapterModule : public torch::nn::Module {
+ public:
+  ~AdapterModule() override;
+};
+
+/// An AdapterModule that wraps the computation of its site.
+class PEFT_API AdapterLayer : public AdapterModule {
  public:
   ~AdapterLayer() override;
-  /// x: [..., features of the site's input]. LoRA: next(x) + scale · B(A(dropout(x))).
+  /// x: [..., input features of the site]. LoRA: next(x) + scale · B(A(dropout(x))).
   virtual Tensor forward(const Tensor& x, const Next& next) = 0;
-  /// Adds the method into `affine` (fp32 or wider, may be changed in place). False: no weights express it.
+  /// Adds the layer's update to `weights`, which are fp32 or wider and may be changed in place. Returns false if no
+  /// weights can express it.
   virtual bool merge_into(WeightAndBias& weights) const;
-  /// What this layer is, where it is just that (no active dropout, no bias); forward stays its definition.
+  /// The layer's update as scale · B·A, if it has exactly that form (no active dropout, no bias). forward() remains the
+  /// definition; this only permits fusing and conversion to LoRA.
   virtual std::optional<LowRank> as_lora() const;
-  /// True: forward computes with the site's frozen weights, so no other adapter may stand between it and them.
+  /// Whether forward() computes with the site's frozen weights, so that no other adapter may be between it and them.
   virtual bool innermost() const { return false; }
-  /// On a head that shares its weight with the embedding: the embedding's layer whose change this one is too, so that
-  /// the two stay one weight.
+  /// For a layer on an lm_head that shares its weight with the embedding: the layer on the embedding whose update this
+  /// one repeats, so that the two stay one weight. Null: none.
   virtual const AdapterLayer* tied_to() const { return nullptr; }
 };
 
 /// Where a site is in its model, and what it does there.
 struct SiteInfo {
   std::string path;                   ///< Hugging Face module path: "model.layers.3.self_attn.q_proj"
-  std::string role = {};              ///< what it does in its layer or model: see Site::role()
+  std::string role = {};              ///< see Site::role()
   std::optional<int64_t> layer = {};  ///< index of its decoder layer, from 0
   std::string checkpoint_path = {};   ///< path of its weights in the pretrained model's files; "": `path`
 };
@@ -59,108 +68,90 @@ class PEFT_API Site : public torch::nn::Module {
   const std::string& path() const { return info_.path; }
   /// What the site does in its layer: "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
   /// "input_layernorm", "post_attention_layernorm", "attention", "mlp"; outside of the layers "embedding", "norm",
-  /// "lm_head". The set is open: a layer of another family brings its own roles.
+  /// "lm_head". The set is open: layers of another family bring their own roles.
   const std::string& role() const { return info_.role; }
-  /// Index of the decoder layer that the site is in; none for what is outside of the layers.
+  /// Index of the decoder layer that the site is in; none for sites outside of the layers.
   std::optional<int64_t> layer() const { return info_.layer; }
   /// Path of the site's weights in the pretrained model's files. Replicated layers share one.
   const std::string& checkpoint_path() const { return info_.checkpoint_path; }
 
-  /// Puts a layer around this site; the first attached is the outermost. Throws ConfigError where one that is there
-  /// must be the innermost.
-  void attach(const std::string& adapter, std::shared_ptr<AdapterLayer> layer);
-  /// Takes one away again.
-  void detach(const std::shared_ptr<AdapterLayer>& layer);
-  const std::vector<std::shared_ptr<AdapterLayer>>& layers() const { return layers_; }
-  /// Makes one of the site's own parameters ("weight", "bias") trainable: a copy in `dtype` is used in its place,
-  /// the frozen original stays untouched. Returns the copy, a former one if it is there. A missing bias starts as
-  /// zeros. An adapter calls its own Adapter::make_trainable.
-  Tensor make_trainable(const std::string& parameter, torch::Dtype dtype);
-  /// For a head that shares its weight with an embedding: a trained copy of the leader's weight is used here too. What
-  /// is shared stays shared; the copy itself is the leader's.
-  void tie_weight_to(const Site& embedding) { tied_to_ = &embedding; }
-  bool has_tied_weight() const { return tied_to_ != nullptr; }
-  /// Whether trained copies stand in the place of frozen parameters here.
-  bool uses_copies() const { return !copies_.empty() || (has_tied_weight() && tied_to_->copies_.contains("weight")); }
-  /// Everything that adapters put here, as name behind the site's path → tensor: copies, then layers' parameters.
-  NamedTensors adapter_tensors() const;
-  /// Trainable copies by parameter name.
-  const std::map<std::string, Tensor>& copies() const { return copies_; }
-  /// Off: the site computes as if nothing had ever been attached.
-  void enable_adapters(bool on) { enabled_ = on; }
-  bool adapted() const { return enabled_ && !layers_.empty(); }
-  /// Whether an adapter put anything here, layers or copies, enabled or not.
-  bool has_adapter() const { return !layers_.empty() || !copies_.empty(); }
-  /// `base`, the site's own weights in any dtype, with the copies in their place and every layer folded in, as new
-  /// tensors. Nothing where a layer has no weights to fold into, or says that none express it.
-  std::optional<WeightAndBias> merged_weight(const WeightAndBias& base) const;
-  /// Off: layers that could be fused run their own forward, as a check of the one against the other.
-  void enable_fusion(bool on) { fused_ = on; }
-  /// The frozen parameters as loaded.
-  const WeightAndBias& frozen() const { return frozen_; }
-  /// Hands the site its frozen parameters (requires_grad off).
-  void set_frozen(WeightAndBias weights);
-  /// Names of the frozen parameters a checkpoint must hold for this site.
+  // Base weights.
+
+  /// Null if the site has no weights (an attention, an MLP), or before they are loaded.
+  const std::shared_ptr<const FrozenWeight>& base_weight() const { return base_weight_; }
+  /// Undefined if the site has no bias.
+  const Tensor& base_bias() const { return base_bias_; }
+  /// Gives the site its frozen weights.
+  void load_base_weight(std::shared_ptr<const FrozenWeight> weight, Tensor bias = {});
+  void load_base_weight(const WeightAndBias& dense);
+  /// Values of the base weight, in dtype() or another floating-point dtype; see FrozenWeight::dense(). Undefined
+  /// without a weight.
+  Tensor dense() const;
+  Tensor dense(torch::Dtype dtype) const;
+  /// dense() and base_bias().
+  WeightAndBias dense_base() const { return {dense(), base_bias_}; }
+  /// Shape, dtype and device of the base weight. Throws c10::Error without one.
+  std::vector<int64_t> weight_sizes() const;
+  torch::Dtype dtype() const;
+  torch::Device device() const;
+  /// Names of the frozen parameters that the pretrained model's files must hold for this site.
   virtual std::vector<std::string> parameter_names() const;
 
- protected:
-  /// The weight or bias that forward has to use, in the dtype of the frozen one.
-  Tensor weight() const;
-  Tensor bias() const;
-  /// Runs the attached layers around `base`.
+  // Adapters.
+
+  /// Wraps the site in `layer`; the first one attached is the outermost. Throws ConfigError if an attached layer has to
+  /// be the innermost.
+  void attach(const std::string& adapter, std::shared_ptr<AdapterLayer> layer);
+  void detach(const std::shared_ptr<AdapterLayer>& layer);
+  const std::vector<std::shared_ptr<AdapterLayer>>& layers() const { return layers_; }
+  /// Layers, prefixes and virtual tokens, in the order in which they were attached.
+  const std::vector<std::shared_ptr<AdapterModule>>& adapter_modules() const { return modules_; }
+  /// Makes one of the site's own parameters ("weight", "bias") trainable: a copy in `dtype` takes its place, and the
+  /// frozen one remains untouched. Returns the copy; the existing one if there is one. A missing bias starts as zeros.
+  /// Adapters call their own Adapter::make_trainable.
+  Tensor make_trainable(const std::string& parameter, torch::Dtype dtype);
+  /// Trainable copies by parameter name.
+  const std::map<std::string, Tensor>& copies() const { return copies_; }
+  /// For an lm_head that shares its weight with an embedding: uses the embedding's trainable copy of the weight too.
+  /// The copy belongs to the embedding.
+  void tie_weight_to(const Site& embedding) { tied_to_ = &embedding; }
+  bool has_tied_weight() const { return tied_to_ != nullptr; }
+  /// Whether trainable copies replace frozen parameters here.
+  bool uses_copies() const { return !copies_.empty() || (has_tied_weight() && tied_to_->copies_.contains("weight")); }
+  /// All tensors that adapters put here, by the name that follows the site's path: copies, then those of the modules.
+  NamedTensors adapter_tensors() const;
+  /// Disabled: the site computes as if no adapter were attached.
+  void enable_adapters(bool on) { enabled_ = on; }
+  bool adapted() const { return enabled_ && !modules_.empty(); }
+  /// Whether an adapter put anything here, module or copy, enabled or not.
+  bool has_adapter() const { return !modules_.empty() || !copies_.empty(); }
+  /// `base` (the site's own weights, in any dtype) with the copies in their place and every layer merged, as new
+  /// tensors. Nothing if a layer cannot be merged, or if the site has no weights to merge it into.
+  std::optional<WeightAndBias> merged_weight(const WeightAndBias& base) const;
+  /// Disabled: layers that could be fused run their own forward(), which checks one against the other.
+  void enable_fusion(bool on) { fused_ = on; }
+  /// Runs the attached layers around `base`. The only place that calls AdapterLayer::forward.
   Tensor apply_layers(const Tensor& x, const Next& base) const;
+
+ protected:
+  /// Registers what is no layer, for the derived class to use. Throws ConfigError like attach().
+  void add_adapter_module(const std::string& adapter, std::shared_ptr<AdapterModule> module);
+  /// The trainable copy that replaces the base weight or bias, in the base's dtype; undefined if there is none.
+  Tensor active_copy(const std::string& parameter) const;
+  /// The bias that forward has to use.
+  Tensor active_bias() const;
   bool fused() const { return fused_; }
 
  private:
-  Tensor current(const std::string& name, const Tensor& frozen) const;
   SiteInfo info_;
-  WeightAndBias frozen_;
+  std::shared_ptr<const FrozenWeight> base_weight_;
+  Tensor base_bias_;
   std::map<std::string, Tensor> copies_;
   const Site* tied_to_ = nullptr;
-  std::vector<std::shared_ptr<AdapterLayer>> layers_;
+  std::vector<std::shared_ptr<AdapterModule>> modules_;
+  std::vector<std::shared_ptr<AdapterLayer>> layers_;  ///< those of modules_ that are layers
   bool enabled_ = true;
   bool fused_ = true;
-};
-
-/// y = x·Wᵀ + b, x: [..., in].
-class PEFT_API Linear : public Site {
- public:
-  Linear(SiteInfo info, int64_t in, int64_t out, bool bias);
-  ~Linear() override;
-  Tensor forward(const Tensor& x) const;
-  int64_t in_features() const { return in_; }
-  int64_t out_features() const { return out_; }
-  std::vector<std::string> parameter_names() const override;
-
- private:
-  int64_t in_, out_;
-  bool has_bias_;
-};
-
-/// Rows of W: ids [...] (int64) → [..., hidden].
-class PEFT_API Embedding : public Site {
- public:
-  Embedding(SiteInfo info, int64_t rows, int64_t hidden);
-  ~Embedding() override;
-  Tensor forward(const Tensor& ids) const;
-  int64_t rows() const { return rows_; }
-  int64_t hidden() const { return hidden_; }
-
- private:
-  int64_t rows_, hidden_;
-};
-
-/// RMSNorm: x / sqrt(mean(x²) + eps) · w, computed in fp32 (Zhang & Sennrich 2019).
-class PEFT_API Norm : public Site {
- public:
-  Norm(SiteInfo info, int64_t hidden, double eps);
-  ~Norm() override;
-  Tensor forward(const Tensor& x) const;
-  int64_t hidden() const { return hidden_; }
-
- private:
-  int64_t hidden_;
-  double eps_;
 };
 
 }  // namespace peft

@@ -11,31 +11,31 @@
 
 namespace peft {
 
-/// A whole experiment: the file, the `--set` layer over it, and the errors gathered while it was read.
+/// An experiment: the TOML file, the `--set` assignments that override it, and the errors found while reading it.
 class PEFT_API Document {
  public:
-  /// Throws ConfigError for a file that cannot be read or is not TOML (with line and column).
+  /// Throws ConfigError, with line and column, if the file cannot be read, is larger than 16 MiB or is not TOML.
   static Document from_file(const std::string& path);
-  /// `name` stands in messages for the file; relative paths start at the current folder.
+  /// The same for text. `name` is used as the file name in messages; relative paths start at the working directory.
   static Document from_text(const std::string& toml, const std::string& name = "<text>");
-  /// One table made from HF PEFT's `adapter_config.json`, whose path is `path`. Its errors are InputErrors. Keys of
-  /// PEFT's own bookkeeping are left out, and so are unknown keys that say "off" (null, false, empty, "none").
+  /// A document with one table, read from HF PEFT's `adapter_config.json` at `path`. Its errors are InputErrors. Keys
+  /// of HF PEFT's bookkeeping are ignored, and so are unknown keys that disable a feature (null, false, empty, "none").
   static Document from_adapter_config(const std::string& table, const nlohmann::json& config, const std::string& path);
   ~Document();
   Document(Document&&) noexcept;
 
-  /// `table.key=value`, of a list of tables `table.0.key=value`; the value is TOML, or a bare string. The layer over
-  /// the file: before the tables are read. Throws ConfigError for what is not such an assignment.
+  /// Overrides one value of the file: `table.key=value`, or `table.0.key=value` in a list of tables. The value is TOML
+  /// or a bare string. Call it before the tables are read. Throws ConfigError if `assignment` has another form.
   void set(const std::string& assignment);
   bool has_table(std::string_view name) const;
-  /// The table's options; an absent table is an empty one. The same table each time it is asked for.
+  /// The options of the table [name]; an absent table is empty. Repeated calls return the same table.
   Options table(std::string_view name);
-  /// Each table of a list, written [[name]]; the one table written [name]; an empty one where there is none.
+  /// The options of each table in a list, written [[name]]; of a single table, written [name]; or of an empty table.
   std::vector<Options> tables(std::string_view name);
-  /// Throws with every error gathered, in the order of the file: unknown tables and keys (with "did you mean"), types,
-  /// rules.
+  /// Throws if there was an error, with all of them in the order of the file: unknown tables and keys (with "did you
+  /// mean"), wrong types, broken rules.
   void finish();
-  /// All that was read, with defaults filled in, as TOML: the file that repeats the run. Paths are absolute.
+  /// All options that were read, with their defaults, as TOML that repeats the run. Paths are absolute.
   std::string resolved() const;
 
  private:

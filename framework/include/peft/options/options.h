@@ -33,15 +33,16 @@ namespace detail {
 struct Value;
 }
 
-/// Further demands on the value just read; each that fails is one more line of the final error.
+/// Checks of the value that was just read. Each failed check adds a line to the error that Document::finish() throws.
 class PEFT_API OptionRule {
  public:
-  /// The value breaks a rule: `message` completes the sentence "'key' …", e.g. "must be positive". Silent where the
-  /// value already had the wrong type.
+  /// Adds an error if not `ok`. `message` completes the sentence "'key' …", for example "must be positive". Does
+  /// nothing if the value had the wrong type, which is already an error.
   OptionRule& require(bool ok, std::string_view message);
-  /// A number that memory or loops are as long as: from 1 to `most`. What comes with a downloaded adapter is read as
-  /// options, too, and must not make more of either than anyone would train.
-  OptionRule& in_size_limit(int64_t value, int64_t most = kMaxSize);
+  /// Requires a size from 1 to `max`. For numbers that set the size of memory or the length of loops: a downloaded
+  /// adapter's config is read as options, too, and must not exhaust either.
+  OptionRule& in_size_limit(int64_t value, int64_t max = kMaxSize);
+  /// The same for each value of a table of ranks.
   OptionRule& in_size_limit(const IntMap& values);
 
   static constexpr int64_t kMaxSize = int64_t{1} << 16;
@@ -59,27 +60,27 @@ class PEFT_API OptionRule {
 struct OptionInfo {
   std::string key;
   std::string type;           ///< e.g. "integer", "string or list of strings"
-  std::string default_value;  ///< as TOML; "" where the option is absent unless written
+  std::string default_value;  ///< as TOML; "" if the option has no default
   std::string help;
 };
 
 /// One table of an experiment, read into a struct:
 ///
-///     LoraOptions o;                                             // the defaults live here, once
+///     LoraOptions o;                                             // its members hold the defaults
 ///     in.get("r", o.r, "rank of the update").require(o.r > 0, "must be positive");
 ///
-/// Nothing throws while reading: wrong types, unknown keys and broken rules are gathered, with file, line
-/// and column, and told all at once by Document::finish(). An absent key leaves the value as it is.
+/// Reading does not throw. Wrong types, unknown keys and broken rules are collected with file, line and column, and
+/// Document::finish() throws them all at once. An absent key leaves the value unchanged.
 class PEFT_API Options {
  public:
-  Options();  ///< an empty table: every default, and the recorder behind `describe`
+  Options();  ///< an empty table: all options keep their defaults, which described() then lists
   ~Options();
   Options(Options&&) noexcept;
   Options& operator=(Options&&) noexcept;
 
   OptionRule get(std::string_view key, bool& value, std::string_view help);
   OptionRule get(std::string_view key, int64_t& value, std::string_view help);
-  OptionRule get(std::string_view key, double& value, std::string_view help);  ///< an integer is a number too
+  OptionRule get(std::string_view key, double& value, std::string_view help);  ///< accepts integers, too
   OptionRule get(std::string_view key, std::string& value, std::string_view help);
   OptionRule get(std::string_view key, StringList& value, std::string_view help);
   OptionRule get(std::string_view key, IntList& value, std::string_view help);
@@ -96,17 +97,18 @@ class PEFT_API Options {
   OptionRule get(std::string_view key, std::optional<StringOrList>& value, std::string_view help);
   OptionRule get(std::string_view key, std::optional<IntList>& value, std::string_view help);
   OptionRule get(std::string_view key, std::optional<IntListOrMap>& value, std::string_view help);
-  /// A path; relative ones are taken from the folder of the file that names them (`--set`: the current folder).
+  /// Reads a path and makes it absolute. Relative paths start at the folder of the file that contains them, those of
+  /// `--set` at the working directory.
   OptionRule get_path(std::string_view key, std::string& value, std::string_view help);
   OptionRule get_paths(std::string_view key, StringList& value, std::string_view help);  ///< one path or a list
 
-  /// A table within this one, as its options; an absent one is empty. The same table each time it is asked for.
+  /// The options of a nested table; an absent table is empty. Repeated calls return the same table.
   Options table(std::string_view key);
 
   bool has(std::string_view key) const;
-  /// An error at `key` (or at the table, if it is not written there): `message` completes "'key' …".
+  /// Adds an error at `key`, or at the table if the key is absent. `message` completes the sentence "'key' …".
   void error(std::string_view key, std::string_view message);
-  /// What was asked for so far, in order; what lies in tables within comes last, as "table.key".
+  /// The options read so far, in order. Those of nested tables come last, as "table.key".
   std::vector<OptionInfo> described() const;
 
  private:
@@ -118,7 +120,7 @@ class PEFT_API Options {
   std::shared_ptr<Table> table_;
 };
 
-/// The nearest of `known` to `word` by edit distance, or "" if none is near: for "did you mean".
+/// The entry of `known` with the smallest edit distance to `word`, for "did you mean"; "" if all are too different.
 PEFT_API std::string nearest(std::string_view word, const StringList& known);
 
 }  // namespace peft

@@ -7,7 +7,7 @@
 #define PEFT_STRINGIFY_(x) #x
 #define PEFT_STRINGIFY(x) PEFT_STRINGIFY_(x)
 
-/// Counted up with every change of a header that plugins include.
+/// Incremented with every incompatible change of a header that plugins include.
 #define PEFT_ABI_NUMBER 2
 
 #if defined(_GLIBCXX_DEBUG)
@@ -24,7 +24,7 @@
 #define PEFT_ABI_SANITIZER ""
 #endif
 
-/// All that must be equal on both sides of the border, where C++ types and libtorch's cross it.
+/// Everything that must be equal in the library and a plugin, which exchange C++ and libtorch objects.
 #define PEFT_ABI                                                                                         \
   "peft ABI " PEFT_STRINGIFY(                                                                            \
       PEFT_ABI_NUMBER) ", libtorch " TORCH_VERSION                                                       \

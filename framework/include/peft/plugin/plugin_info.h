@@ -5,9 +5,9 @@
 
 namespace peft {
 
-struct Registry;
+class Registry;
 
-/// What a plugin exports as the C symbol `peft_plugin_v1`; constant data.
+/// Constant data that a plugin exports as the C symbol `peft_plugin_v1`.
 struct PluginInfo {
   const char* abi;  ///< PEFT_ABI as compiled into the plugin
   const char* name;
@@ -26,8 +26,8 @@ extern "C" PEFT_API const peft::PluginInfo peft_plugin_v1;
 #define PEFT_PLUGIN_SECTION __attribute__((section(".peft_plugin"), used))
 #endif
 
-/// The whole declaration of a plugin, the last line of its source:  PEFT_PLUGIN("lora", "1.0.0", add)
-/// Its name is the file's: peft_<kind>_<name>.so. The record is read from the file before anything in it can run.
+/// Declares a plugin, in the last line of its source:  PEFT_PLUGIN("lora", "1.0.0", add)
+/// The name is that of the file, peft_<kind>_<name>.so. The record is read before any code in the file can run.
 #define PEFT_PLUGIN(name_, version_, add_)                                                                          \
   PEFT_PLUGIN_SECTION static const char peft_plugin_record[] = "peft plugin 1\0" PEFT_ABI "\0" name_ "\0" version_; \
   const peft::PluginInfo peft_plugin_v1 = {PEFT_ABI, name_, version_, add_};

@@ -8,8 +8,8 @@
 
 namespace peft {
 
-/// Maps a Hugging Face folder or a .gguf file. Throws InputError with the file and the reason: nothing in the files is
-/// trusted.
+/// Opens a Hugging Face folder or a .gguf file and maps its weights. The files are not trusted: throws InputError, with
+/// the file and the reason, if one of them is invalid.
 PEFT_API std::shared_ptr<const PretrainedModel> open_pretrained(const std::string& path);
 
 }  // namespace peft

@@ -11,35 +11,34 @@
 
 namespace peft {
 
-/// Vocabulary and special texts other than a checkpoint's own.
+/// Changes to the vocabulary and the special tokens of a pretrained model.
 struct VocabularyOverlay {
-  std::vector<AddedToken> tokens = {};  ///< their ids follow the tokenizer's own
-  int64_t rows = 0;                     ///< of embedding and head; 0: the checkpoint's, or as many as the tokens need
-  /// By tensor, its rows beyond those that the checkpoint has; of one that is not here they are the mean of these.
+  std::vector<AddedToken> tokens = {};  ///< get the ids after those of the tokenizer
+  int64_t rows = 0;  ///< of the embedding and lm_head; 0: as many as the model has or, if that is more, the tokens need
+  /// Added rows by tensor name, row-major. A tensor that is not listed gets the mean of its stored rows.
   std::map<std::string, std::vector<float>> values = {};
-  /// Of tokenizer_config.json: what stands in the place of its `chat_template`, `bos_token`, `eos_token`.
+  /// Replacements for `chat_template`, `bos_token` and `eos_token` of tokenizer_config.json.
   std::map<std::string, std::string> tokenizer_config = {};
 };
 
-/// The checkpoint with tokens added to its tokenizer, and embedding and head of another length: what HF's add_tokens
-/// and resize_token_embeddings make of it, but that these draw new rows around the mean, with a variance of 1e-9 of the
-/// rows' own; and with another chat template, where one is given. Weights are made where they are read; the fingerprint
-/// stays that of the files. Where nothing changes, the checkpoint itself. Throws ConfigError for a token that is in the
-/// vocabulary already, InputError for rows that do not hold the tokens.
+/// A view of `base` with these changes, as HF's add_tokens and resize_token_embeddings make them, except that HF draws
+/// the added rows from a normal distribution around the mean with 1e-9 times the covariance. Changed weights are
+/// computed when they are read; the fingerprint is that of the files. Returns `base` if nothing changes. Throws
+/// ConfigError if an added token is already in the vocabulary, InputError if there are too few rows for the tokens.
 PEFT_API std::shared_ptr<const PretrainedModel> with_vocabulary(std::shared_ptr<const PretrainedModel> base,
-                                                                VocabularyOverlay change);
+                                                                VocabularyOverlay overlay);
 
-/// The tokens of another tokenizer.json whose ids follow the checkpoint's own; none where that has no tokenizer.json,
-/// or not one of BPE. Throws InputError for one that leaves ids out between the two (it is of another vocabulary), or
-/// has a token twice.
+/// The tokens that a tokenizer.json adds to those of `base`, ordered by id. Empty if `base` has no BPE tokenizer.
+/// Throws InputError if their ids do not directly follow those of `base`, or if a token is empty or already in its
+/// vocabulary. `name` is used as the file name in messages.
 PEFT_API std::vector<AddedToken> extra_tokens(const PretrainedModel& base, const std::string& tokenizer_json,
                                               const std::string& name);
 
-/// Writes tokenizer and chat template into a folder that exists: the checkpoint's files as they are, but for what was
-/// changed; of a GGUF the same made of its metadata.
-PEFT_API void write_tokenizer(const PretrainedModel& checkpoint, const std::string& folder);
+/// Writes the tokenizer and the chat template into an existing folder: copies the files of a Hugging Face folder,
+/// except those that an overlay changes; creates them from the metadata of a GGUF file.
+PEFT_API void write_tokenizer(const PretrainedModel& model, const std::string& folder);
 
-/// The names of all files that it may write.
+/// Names of all files that write_tokenizer() can write.
 PEFT_API std::vector<std::string> tokenizer_files();
 
 }  // namespace peft

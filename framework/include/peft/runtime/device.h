@@ -8,7 +8,8 @@
 
 namespace peft {
 
-/// "auto": an accelerator if this libtorch has one, else the CPU. Throws ConfigError for what is not there.
+/// The device of that name, such as "cpu" or "cuda:1". "auto" is the accelerator if there is one, else the CPU. Throws
+/// ConfigError if the device does not exist.
 PEFT_API torch::Device choose_device(const std::string& name);
 
 }  // namespace peft

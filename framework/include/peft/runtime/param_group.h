@@ -9,17 +9,17 @@
 
 namespace peft {
 
-/// Parameters that share their settings (torch's param group).
+/// Parameters with common hyperparameters, as torch.optim's param groups.
 struct ParamGroup {
-  std::string name;                    ///< shown in logs, e.g. "adapter"
-  NamedTensors parameters;             ///< trainable leaves, all of one dtype and device
-  std::optional<double> initial_lr;    ///< absent: the optimizer's own `lr`
-  double lr_scale = 1;                 ///< of the optimizer's own `lr`, where initial_lr is absent
-  std::optional<double> weight_decay;  ///< absent: the optimizer's own `weight_decay`
-  double lr = 0;                       ///< of the coming step; the loop sets it from the scheduler
+  std::string name;                    ///< shown in logs, for example "adapter"
+  NamedTensors parameters;             ///< trainable leaves of the same dtype and device
+  std::optional<double> initial_lr;    ///< default: the optimizer's `lr` times `lr_scale`
+  double lr_scale = 1;                 ///< ignored if initial_lr is set
+  std::optional<double> weight_decay;  ///< default: the optimizer's `weight_decay`
+  double lr = 0;                       ///< learning rate of the next step; the training loop sets it from the scheduler
 };
 
-/// The parameters of all groups, in their order.
+/// The parameters of all groups, in order.
 PEFT_API std::vector<Tensor> parameters_of(const std::vector<ParamGroup>& groups);
 
 }  // namespace peft

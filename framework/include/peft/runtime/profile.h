@@ -10,21 +10,21 @@
 
 namespace peft {
 
-/// Marks the rest of the block as one part of a step's work, for StepProfile and torch's own profilers: the name shows
-/// in both. Costs nothing that can be measured where neither listens.
+/// Attributes the rest of the enclosing block to `name` in StepProfile and in torch's profilers. The cost is not
+/// measurable if neither is active.
 #define PEFT_PROFILE_SCOPE(name) RECORD_USER_SCOPE(name)
 
-/// Seconds of each part that was marked while it lives, on the thread that made it; what runs inside an inner part
-/// counts there alone. One at a time.
+/// Measures the seconds in each PEFT_PROFILE_SCOPE on the thread that created it, excluding nested scopes. One at a
+/// time.
 class PEFT_API StepProfile {
  public:
   StepProfile();
   ~StepProfile();
   StepProfile(const StepProfile&) = delete;
   StepProfile& operator=(const StepProfile&) = delete;
-  /// By part, the longest first.
+  /// Seconds by scope, in descending order.
   std::vector<std::pair<std::string, double>> seconds() const;
-  /// Forgets what was measured so far.
+  /// Sets all times to zero.
   void reset();
 
  private:

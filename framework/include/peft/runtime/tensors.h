@@ -14,11 +14,16 @@ namespace peft {
 using torch::Tensor;
 using NamedTensor = std::pair<std::string, Tensor>;
 using NamedTensors = std::vector<NamedTensor>;
-/// Name → tensor: what a checkpoint keeps of a part, and what an adapter file holds.
+/// Tensors by name, as in a checkpoint or an adapter file.
 using StateDict = std::map<std::string, Tensor>;
 
-/// What keeps `given` from being loaded into `wanted`: missing, unexpected and wrongly shaped tensors and those with
-/// NaN or infinity, a line each ("\n  missing: NAME"); "" if nothing does.
+/// The dtype in which sums over `tensor` are computed: fp64 for fp64, else fp32.
+inline torch::Dtype accumulation_dtype(const Tensor& tensor) {
+  return tensor.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
+}
+
+/// Why `given` cannot be loaded into `wanted`: missing and unexpected tensors, wrong shapes and dtypes, NaN and
+/// infinity. One line each, which starts with a line break ("\n  missing: NAME"); "" if it can be loaded.
 PEFT_API std::string describe_mismatch(const StateDict& wanted, const StateDict& given);
 
 }  // namespace peft

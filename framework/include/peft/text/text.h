@@ -13,26 +13,27 @@ namespace peft {
 
 class PretrainedModel;
 
-/// All a checkpoint says about text.
+/// Tokenizer, chat template and EOS tokens of a pretrained model.
 struct TextPipeline {
   std::shared_ptr<const Tokenizer> tokenizer;
-  std::shared_ptr<const ChatTemplate> chat_template;  ///< null: a base model without one
-  std::vector<int64_t> eos_ids;                       ///< generation stops at any of them; the first ends an example
+  std::shared_ptr<const ChatTemplate> chat_template;  ///< null if the model has none
+  std::vector<int64_t> eos_ids;  ///< any of them ends generation; the first one is appended to training examples
 };
 
-/// Reads tokenizer, template and end tokens (tokenizer_config, generation_config or else config, in this order).
-PEFT_API TextPipeline load_text(const PretrainedModel& checkpoint);
+/// Reads the text pipeline of a pretrained model. The EOS tokens are `eos_token` of tokenizer_config.json, then
+/// `eos_token_id` of generation_config.json or, if that is not set, of config.json. Throws InputError.
+PEFT_API TextPipeline load_text(const PretrainedModel& model);
 
-/// The same, read when it is first asked for: building a tokenizer takes a moment.
+/// A text pipeline that is loaded on the first call of get(), because building a tokenizer takes time. Not thread-safe.
 class PEFT_API LazyText {
  public:
-  explicit LazyText(std::shared_ptr<const PretrainedModel> checkpoint) : checkpoint_(std::move(checkpoint)) {}
+  explicit LazyText(std::shared_ptr<const PretrainedModel> model) : model_(std::move(model)) {}
   const TextPipeline& get() const;
-  /// XXH3-128 over all that load_text() reads.
+  /// XXH3-128 of everything that load_text() reads, as 32 hexadecimal digits. Does not load the pipeline.
   std::string fingerprint() const;
 
  private:
-  std::shared_ptr<const PretrainedModel> checkpoint_;
+  std::shared_ptr<const PretrainedModel> model_;
   mutable std::optional<TextPipeline> text_;
 };
 

@@ -13,7 +13,7 @@ namespace peft {
 
 /// The batches of the run's first epoch and their loss, for methods that compute initial values from data. All
 /// arguments must outlive the result.
-PEFT_API Calibration calibration(const Model& model, Precision& precision, Objective& objective, const Dataset& data,
+PEFT_API Calibration calibration(const CausalLm& model, Precision& precision, Objective& objective, const Dataset& data,
                                  const TrainingOptions& options, bool packing, int64_t max_length);
 
 }  // namespace peft

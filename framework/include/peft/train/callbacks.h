@@ -21,18 +21,18 @@ struct StepReport {
   double seconds_left = 0;
   MemoryStats memory;     ///< now; peaks are those of the run so far
   int64_t skipped = 0;    ///< steps skipped so far because the loss scale was too large
-  int64_t nonfinite = 0;  ///< and because something was not finite
+  int64_t nonfinite = 0;  ///< steps skipped so far because something was not finite
   bool logged = false;    ///< every log_every steps, the first and the last
 };
 
-/// A step that was not taken, because what it computed is not finite.
+/// A step that was skipped because something that it computed is not finite.
 struct NonFiniteStep {
   int64_t step = 0, total_steps = 0;
   double epoch = 0;
   std::string what;       ///< "the loss is nan"
-  StringList examples;    ///< "file:line": of the micro-batch at fault, or of all where that is not known
+  StringList examples;    ///< "file:line": of the micro-batch that caused it, or of all if that is unknown
   int64_t tokens = 0;     ///< of the step
-  int64_t nonfinite = 0;  ///< such steps so far, this one among them
+  int64_t nonfinite = 0;  ///< such steps so far, including this one
 };
 
 struct EvalReport {

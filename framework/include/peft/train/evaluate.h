@@ -5,7 +5,7 @@
 
 #include "peft/base/export.h"
 #include "peft/data/dataset.h"
-#include "peft/models/decoder.h"
+#include "peft/models/causal_lm.h"
 #include "peft/train/objective.h"
 #include "peft/train/precision.h"
 
@@ -19,7 +19,7 @@ struct Evaluation {
   PEFT_API double figure(const std::string& name) const;
 };
 /// Without gradients and dropout. Throws InputError where there is nothing to evaluate.
-PEFT_API Evaluation evaluate(Model& model, Precision& precision, const Objective& objective, const Dataset& data,
+PEFT_API Evaluation evaluate(CausalLm& model, Precision& precision, const Objective& objective, const Dataset& data,
                              int64_t batch_size);
 
 }  // namespace peft

@@ -28,7 +28,7 @@ class PEFT_API Objective : public Stateful {
   ~Objective() override;
   /// Names of the record formats that the objective reads (data/formats.h). [data] format = "auto" chooses among them.
   StringList formats() const;
-  /// Of one batch. `has_virtual_tokens`: virtual tokens stand before each example, so that its first token has a
+  /// Of one batch. `has_virtual_tokens`: virtual tokens precede each example, so that its first token has a
   /// position that predicts it.
   Totals totals(const Batch& batch, bool has_virtual_tokens) const;
   /// The batch's share of the step's loss, a scalar with its gradient: its sums divided by `step`, the totals of all

@@ -4,7 +4,7 @@
 #include <string>
 
 #include "peft/base/export.h"
-#include "peft/models/decoder.h"
+#include "peft/models/model.h"
 
 namespace peft {
 

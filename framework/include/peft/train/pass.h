@@ -6,7 +6,7 @@
 
 #include "peft/base/export.h"
 #include "peft/data/sampler.h"
-#include "peft/models/decoder.h"
+#include "peft/models/causal_lm.h"
 
 namespace peft {
 
@@ -23,16 +23,16 @@ PEFT_API Tensor to_labels(const Batch& batch, torch::Device device);
 /// calls unchanged.
 class PEFT_API Pass {
  public:
-  Pass(const Model& model, const Batch& batch);
+  Pass(const CausalLm& model, const Batch& batch);
   /// labels: [T] int64, ignored_label (−100) at positions that are not targets; not shifted.
-  Pass(const Model& model, PackedTokens input, Tensor labels);
+  Pass(const CausalLm& model, PackedTokens input, Tensor labels);
   Pass(const Pass&) = delete;
   Pass& operator=(const Pass&) = delete;
 
   const PackedTokens& input() const { return input_; }
   const Tensor& labels() const { return labels_; }
   /// Labels that some position predicts, [n] int64. Each is predicted by the position before it in its own example, the
-  /// first one only where virtual tokens stand before it.
+  /// first one only if virtual tokens precede it.
   const Tensor& targets() const;
   /// Sum of the targets' cross-entropy, with its gradient; fp32, or fp64 in an fp64 model. Logits exist in chunks of a
   /// few hundred rows.
@@ -46,11 +46,11 @@ class PEFT_API Pass {
   friend class Objective;
   template <class Work>
   auto in_core(Work&& work) const;
-  const Model::TargetRows& target_rows() const;
-  const Model& model_;
+  const TargetRows& target_rows() const;
+  const CausalLm& model_;
   PackedTokens input_;
   Tensor labels_;
-  mutable std::optional<Model::TargetRows> target_rows_;
+  mutable std::optional<TargetRows> target_rows_;
   mutable bool has_grad_ = false;                 ///< target_rows_ were computed with gradients
   mutable detail::CoreCallback* core_ = nullptr;  ///< while an objective's call runs
 };

@@ -5,8 +5,8 @@
 
 namespace peft {
 
-/// Throws ConfigError, before anything is trained, where a run with `resume` is shorter than what is done, or has
-/// another length on which its rates so far depend.
+/// Throws ConfigError, before any training, if a run with `resume` is shorter than its completed steps, or if its
+/// learning rates so far depend on a length that has changed.
 PEFT_API void require_resumable(const TrainingSession& run);
 
 }  // namespace peft

@@ -14,13 +14,13 @@ namespace peft {
 class PEFT_API StepSampler {
  public:
   struct Step {
-    double epoch = 0;  ///< passes finished when it ends
+    double epoch = 0;  ///< epochs completed after it
     std::vector<std::vector<std::size_t>> batches;
   };
   StepSampler(const Dataset& data, const TrainingOptions& options, bool packing, int64_t max_length);
   int64_t total() const { return total_; }
   Step next();
-  StateDict state_dict() const;  ///< epoch, and batches of it taken
+  StateDict state_dict() const;  ///< the epoch, and its batches used so far
   void load_state_dict(const StateDict& state);
 
  private:

@@ -10,7 +10,7 @@
 #include "peft/base/export.h"
 #include "peft/base/format_count.h"
 #include "peft/data/sampler.h"
-#include "peft/models/decoder.h"
+#include "peft/models/causal_lm.h"
 #include "peft/runtime/device.h"
 #include "peft/runtime/memory.h"
 #include "peft/train/calibration_batches.h"
@@ -29,15 +29,15 @@
 
 namespace peft {
 
-/// All that the loop needs; everything outlives it.
+/// Everything that the training loop uses; all references must outlive it.
 struct TrainingSession {
-  Model& model;
-  Optimizer& optimizer;  ///< with the adapter's groups added
+  CausalLm& model;
+  Optimizer& optimizer;  ///< with the adapters' param groups added
   Scheduler& scheduler;
   GradientClipping& clipping;
   Precision& precision;
   Objective& objective;
-  std::vector<Adapter*> adapters;  ///< told of each step, in order; none where the caller trains parameters of its own
+  std::vector<Adapter*> adapters;  ///< in order, for their training hooks; empty if the caller trains other parameters
   const Dataset& data;
   const Dataset* eval_data = nullptr;
   bool packing = false;
@@ -46,29 +46,30 @@ struct TrainingSession {
   MemoryMeter& memory;
   std::vector<TrainingCallback*> callbacks;
   std::function<void(const Snapshot&)> save = [](const Snapshot&) {
-  };  ///< every save_every steps, at the last, at a stop
-  const RunState* resume = nullptr;  ///< of a snapshot whose adapters the model has; null: from the beginning
+  };  ///< called every save_every steps, at the last step, and at a stop
+  const RunState* resume = nullptr;  ///< of the snapshot whose adapters the model has; null: start from scratch
 };
 
-/// Throws ConfigError where the scheduler follows evaluations, and the run has none before its end.
+/// Throws ConfigError if the scheduler depends on evaluations and the run has none before its end.
 PEFT_API void require_evaluations(const Scheduler& scheduler, const TrainingOptions& options, bool eval_data);
 
 struct TrainingResult {
   int64_t steps = 0, skipped = 0, nonfinite = 0, tokens = 0;
-  double loss = 0;  ///< mean of all steps that were finite
+  double loss = 0;  ///< mean of all finite steps
   double epochs = 0, seconds = 0;
-  double seconds_after_first = 0;                       ///< of the steps alone, but the first
-  std::optional<double> eval_loss;                      ///< the last one
-  std::vector<std::pair<std::string, double>> profile;  ///< seconds by part of all steps but the first, if asked for
-  std::string base_hash;                                ///< XXH3-128 of the frozen base, equal before and after
-  Best best;                                            ///< as in Snapshot
-  bool stopped = false;                                 ///< before the last step, because a callback asked for it
+  double seconds_after_first = 0;   ///< of all steps but the first, without evaluations and checkpoints
+  std::optional<double> eval_loss;  ///< the last one
+  std::vector<std::pair<std::string, double>>
+      profile;            ///< seconds by component of all steps but the first, if options.profile
+  std::string base_hash;  ///< XXH3-128 of the frozen base, equal before and after
+  Best best;              ///< as in Snapshot
+  bool stopped = false;   ///< before the last step, because a callback asked for it
 };
 
-/// Trains, and leaves in the parameters what the optimizer wants saved. Throws DivergedError where more steps than
-/// max_nonfinite_steps are not finite, or what was learned is not; InputError where a step has no supervised token;
-/// ConfigError where nothing trains; std::logic_error where a gradient reaches the base, misses an adapter tensor, or
-/// the base changed.
+/// Trains; afterwards the parameters have the values to save (Optimizer::eval). Throws DivergedError if more than
+/// max_nonfinite_steps steps are not finite or the result is not; InputError if a step has nothing to learn from;
+/// ConfigError if nothing is trainable; std::logic_error if a gradient reaches the base or misses an adapter tensor, or
+/// if the base changed.
 PEFT_API TrainingResult train(TrainingSession& run);
 
 }  // namespace peft

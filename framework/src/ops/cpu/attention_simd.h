@@ -1,7 +1,7 @@
 #pragma once
 
 // Causal attention for one head of one example: products of small matrices in registers, softmax over whole rows,
-// nothing above the diagonal computed but within a block of queries. Internal linkage, as kernels_vector.h.
+// nothing above the diagonal computed but within a block of queries. Internal linkage, as vector.h.
 #include <algorithm>
 
 #include "ops/cpu/vector.h"

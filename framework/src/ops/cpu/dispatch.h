@@ -12,7 +12,7 @@
 
 namespace peft {
 
-/// True where kernels_simd's loops can compute on these.
+/// Whether the kernels of cpu/simd.h take these tensors: fp32 or bf16 on the CPU, all of one dtype.
 template <class... Tensors>
 bool vectorised(const Tensor& first, const Tensors&... others) {
   const auto dtype = first.scalar_type();

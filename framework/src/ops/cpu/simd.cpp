@@ -1,4 +1,4 @@
-// Element-wise kernels. Compiled once for each instruction set; see kernels.cmake.
+// Element-wise kernels. Compiled once for each instruction set; see simd.cmake.
 #include "ops/cpu/simd.h"
 
 #include "ops/cpu/attention_simd.h"

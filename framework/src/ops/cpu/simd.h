@@ -5,7 +5,7 @@
 
 #include "peft/base/export.h"
 
-// The kernels' inner loops, free of torch: kernels_simd*.cpp are compiled once for each instruction set.
+// The kernels' inner loops, free of torch. simd.cpp is compiled once for each instruction set.
 namespace peft::simd {
 
 /// The upper half of a float's bits.

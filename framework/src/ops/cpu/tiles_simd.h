@@ -1,7 +1,7 @@
 #pragma once
 
 // What surrounds the tile products of bf16 attention: operands brought into the order that the products read, softmax
-// and its gradient between them. Widths are multiples of 16. Internal linkage, as kernels_vector.h.
+// and its gradient between them. Widths are multiples of 16. Internal linkage, as vector.h.
 #include "ops/cpu/attention_simd.h"
 
 namespace peft::simd {

@@ -15,8 +15,8 @@ namespace {
 
 using nlohmann::json;
 
-/// Every key `llama.*` that is read here, or known to change nothing.
-constexpr std::string_view known_keys[] = {
+/// All keys `llama.*` that are read here or do not change the computation.
+constexpr std::string_view kKnownKeys[] = {
     "attention.causal",
     "attention.head_count",
     "attention.head_count_kv",
@@ -42,26 +42,28 @@ constexpr std::string_view known_keys[] = {
     "vocab_size",
 };
 
-void check_kind(const GgufMetadata& metadata) {
+void check_architecture(const GgufMetadata& metadata) {
   const std::string type = metadata.text("general.type", "model");
   if (type != "model") metadata.fail("'general.type' is " + printable(type) + ", not model");
   const std::string architecture = metadata.text("general.architecture");
   if (architecture != "llama")
-    metadata.fail("the architecture '" + printable(architecture) + "' is not implemented in GGUF files (llama is)");
+    metadata.fail("the architecture '" + printable(architecture) +
+                  "' is not implemented for GGUF files; supported: llama");
   if (const int64_t parts = metadata.integer("split.count", 0, 1); parts > 1)
-    metadata.fail("the file is one of " + std::to_string(parts) + " parts of a model: join them first");
+    metadata.fail("the file is one of " + std::to_string(parts) +
+                  " parts of a split model; merge them first with llama-gguf-split --merge");
 }
 
 void check_keys(const GgufMetadata& metadata) {
   const std::string_view prefix = "llama.";
-  for (const auto& [key, value] : metadata.values().items()) {
+  for (const auto& [key, value] : metadata.value().items()) {
     const std::string_view view = key;
     if (view.substr(0, prefix.size()) != prefix) continue;
-    if (std::find(std::begin(known_keys), std::end(known_keys), view.substr(prefix.size())) == std::end(known_keys))
+    if (std::find(std::begin(kKnownKeys), std::end(kKnownKeys), view.substr(prefix.size())) == std::end(kKnownKeys))
       metadata.fail("'" + printable(key) + "' is not implemented");
   }
   if (metadata.integer("llama.expert_count", 0, 0) != 0) metadata.fail("mixtures of experts are not implemented");
-  if (metadata.has("llama.attention.causal") && metadata.values()["llama.attention.causal"] != true)
+  if (metadata.has("llama.attention.causal") && metadata.value()["llama.attention.causal"] != true)
     metadata.fail("'llama.attention.causal' other than true is not implemented");
 }
 
@@ -71,7 +73,7 @@ int64_t head_dim(const GgufMetadata& metadata) {
   const int64_t size = metadata.integer("llama.attention.key_length", 1, hidden / heads);
   const int64_t rotated = metadata.integer("llama.rope.dimension_count", 1, size);
   if (rotated != size)
-    metadata.fail("'llama.rope.dimension_count' is " + std::to_string(rotated) + ", but a head has the size " +
+    metadata.fail("'llama.rope.dimension_count' is " + std::to_string(rotated) + ", but the head dimension is " +
                   std::to_string(size) + ": partial rotation is not implemented");
   if (metadata.integer("llama.attention.value_length", 1, size) != size)
     metadata.fail("'llama.attention.value_length' other than 'llama.attention.key_length' is not implemented");
@@ -83,13 +85,13 @@ int64_t vocab_size(const GgufMetadata& metadata) {
   return static_cast<int64_t>(metadata.array("tokenizer.ggml.tokens").size());
 }
 
-bool any_tensor(const GgufFile& gguf, const std::string& part, const std::string& end) {
+bool has_tensor(const GgufFile& gguf, const std::string& infix, const std::string& suffix) {
   return std::any_of(gguf.tensors.begin(), gguf.tensors.end(), [&](const GgufTensor& tensor) {
-    return tensor.name.find(part) != std::string::npos && tensor.name.ends_with(end);
+    return tensor.name.find(infix) != std::string::npos && tensor.name.ends_with(suffix);
   });
 }
 
-/// What the matrices would be in a Hugging Face folder: quantised ones are fp32 when read.
+/// The dtype that the matrices would have in a Hugging Face folder: quantized ones are read as fp32.
 const char* dtype(const GgufFile& gguf) {
   const auto all = [&](StoredType type) {
     return std::all_of(gguf.tensors.begin(), gguf.tensors.end(),
@@ -99,7 +101,7 @@ const char* dtype(const GgufFile& gguf) {
   return all(StoredType::f16) ? "float16" : all(StoredType::bf16) ? "bfloat16" : "float32";
 }
 
-/// Copies the ids of special tokens that the file has.
+/// Copies the ids of the special tokens.
 void add_token_ids(const GgufMetadata& metadata, json& config) {
   for (const auto& [key, field] :
        {std::pair("bos", "bos_token_id"), {"eos", "eos_token_id"}, {"padding", "pad_token_id"}}) {
@@ -112,7 +114,7 @@ void add_token_ids(const GgufMetadata& metadata, json& config) {
 
 json config_of_gguf(const GgufFile& gguf) {
   const GgufMetadata metadata(gguf);
-  check_kind(metadata);
+  check_architecture(metadata);
   check_keys(metadata);
   const int64_t heads = metadata.integer("llama.attention.head_count", 1);
   const double theta = metadata.number("llama.rope.freq_base", 10000);
@@ -132,8 +134,8 @@ json config_of_gguf(const GgufFile& gguf) {
       {"rms_norm_eps", metadata.number("llama.attention.layer_norm_rms_epsilon")},
       {"rope_theta", theta},
       {"tie_word_embeddings", gguf.find("output.weight") == nullptr},
-      {"attention_bias", any_tensor(gguf, ".attn_", ".bias")},
-      {"mlp_bias", any_tensor(gguf, ".ffn_", ".bias")},
+      {"attention_bias", has_tensor(gguf, ".attn_", ".bias")},
+      {"mlp_bias", has_tensor(gguf, ".ffn_", ".bias")},
       {"torch_dtype", dtype(gguf)},
   };
   const json scaling = rope_scaling_of_gguf(gguf, metadata, theta, head_dim(metadata));
@@ -153,8 +155,8 @@ json tokenizer_config_of_gguf(const GgufFile& gguf) {
     const json& tokens = metadata.array("tokenizer.ggml.tokens");
     const auto id = static_cast<std::size_t>(metadata.integer(name, 0));
     if (id >= tokens.size() || !tokens[id].is_string())
-      metadata.fail("'" + name + "' is " + std::to_string(id) + ", which none of the " + std::to_string(tokens.size()) +
-                    " tokens has");
+      metadata.fail("'" + name + "' is " + std::to_string(id) + ", but there are " + std::to_string(tokens.size()) +
+                    " tokens");
     config[field] = tokens[id];
   }
   return config;
@@ -163,7 +165,7 @@ json tokenizer_config_of_gguf(const GgufFile& gguf) {
 json generation_config_of_gguf(const GgufFile& gguf) {
   const GgufMetadata metadata(gguf);
   json ids = json::array();
-  // end of text, of a turn, of a message: llama.cpp stops at each of them
+  // End of text, of turn, of message: llama.cpp stops at each of them.
   for (const char* key : {"eos", "eot", "eom"}) {
     const std::string name = "tokenizer.ggml." + std::string(key) + "_token_id";
     if (!metadata.has(name)) continue;

@@ -12,28 +12,27 @@
 
 namespace peft {
 
-/// A tensor as the file names it.
+/// A tensor of a GGUF file, under its GGUF name.
 struct GgufTensor {
   std::string name;
   StoredType type;
-  std::vector<int64_t> shape;  ///< row-major: the file's order reversed
+  std::vector<int64_t> shape;  ///< row-major: the reverse of the order in the file
   const std::byte* data;
   uint64_t size;
 };
 
-/// What stands in a GGUF file, checked: every tensor lies within the file, aligned, and the tensors fill
-/// its data without a hole.
+/// The contents of a GGUF file, checked: all tensors are within the file, aligned, and cover its data without gaps.
 struct GgufFile {
-  /// Throws InputError naming the file, the place and what is wrong.
+  /// Throws InputError with the file, the location and the reason.
   static GgufFile parse(const std::shared_ptr<const MappedFile>& file);
 
   /// Null if there is no such tensor.
   const GgufTensor* find(const std::string& name) const;
 
   std::shared_ptr<const MappedFile> file;
-  nlohmann::json metadata;  ///< an object of the key/value pairs; strings are UTF-8
+  nlohmann::json metadata;  ///< object of the key/value pairs; strings are UTF-8
   std::vector<GgufTensor> tensors;
-  uint64_t header_bytes;  ///< of all that stands before the tensors' data
+  uint64_t header_bytes;  ///< size of everything before the tensor data
 };
 
 }  // namespace peft

@@ -14,13 +14,13 @@ void add_scaling(const RopeConfig& rope, GgufPairs& pairs) {
                        static_cast<uint32_t>(rope.original_max_position_embeddings));
   };
   if (rope.type == "llama3")
-    add_context();  // llama.cpp takes all from the tensor of divisors; this tells how it was made
+    add_context();  // llama.cpp uses only the tensor of divisors; readers need this to recover the parameters
   if (rope.type != "linear" && rope.type != "yarn") return;
   pairs.emplace_back(prefix + "type", rope.type);
   pairs.emplace_back(prefix + "factor", static_cast<float>(rope.factor));
   if (rope.type == "linear") return;
   if (rope.attention_factor || rope.mscale || rope.mscale_all_dim || !rope.truncate)
-    throw InputError("yarn with 'attention_factor', 'mscale' or 'truncate' has no place in GGUF's metadata");
+    throw InputError("GGUF cannot represent YaRN with 'attention_factor', 'mscale' or 'truncate'");
   add_context();
   pairs.emplace_back(prefix + "yarn_beta_fast", static_cast<float>(rope.beta_fast));
   pairs.emplace_back(prefix + "yarn_beta_slow", static_cast<float>(rope.beta_slow));

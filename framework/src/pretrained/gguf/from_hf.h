@@ -7,12 +7,12 @@
 
 namespace peft {
 
-/// `llama.*` as llama.cpp's convert_hf_to_gguf.py writes it for this model. Throws InputError where llama.cpp's llama
-/// cannot compute what the model does.
+/// The `llama.*` pairs that llama.cpp's convert_hf_to_gguf.py writes for this model. Throws InputError if llama.cpp
+/// cannot compute the same.
 GgufPairs gguf_pairs_of(const DecoderConfig& config);
 
-/// The tensor rope_freqs.weight: the divisor of each frequency under Llama 3's scaling, [head_dim / 2]; empty for a
-/// model without.
+/// The tensor rope_freqs.weight, [head_dim / 2]: the divisor of each frequency for Llama 3's RoPE scaling. Empty for
+/// other models.
 std::vector<float> rope_divisors_of(const RopeConfig& rope, int64_t head_dim);
 
 }  // namespace peft

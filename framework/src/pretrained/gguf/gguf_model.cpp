@@ -20,28 +20,28 @@ namespace {
 
 using nlohmann::json;
 
-/// A thread's share at a time: fewer elements cost more than they save.
-constexpr int64_t elements_a_part = 1 << 18;
+/// Elements per task, so that starting a task is cheap in comparison.
+constexpr int64_t kElementsPerTask = 1 << 18;
 
-/// Calls work(begin, end) for parts of [0, rows) on OpenMP's threads: those torch computes with, since two pools would
-/// wait for each other's cores. The thread sanitizer does not know OpenMP's threads, and gets others.
+/// Calls work(begin, end) for consecutive ranges of [0, rows) in OpenMP's threads. Torch uses them, too; a second pool
+/// would compete for the same cores. ThreadSanitizer does not understand OpenMP, so its build uses std::jthread.
 template <typename Work>
-void in_parallel(int64_t rows, int64_t row_elements, const Work& work) {
-  const int64_t parts = std::clamp<int64_t>(rows * row_elements / elements_a_part, 1, rows);
-  const auto one = [&](int64_t part) { work(rows * part / parts, rows * (part + 1) / parts); };
+void parallel_for_rows(int64_t rows, int64_t row_elements, const Work& work) {
+  const int64_t tasks = std::clamp<int64_t>(rows * row_elements / kElementsPerTask, 1, rows);
+  const auto run_task = [&](int64_t task) { work(rows * task / tasks, rows * (task + 1) / tasks); };
 #ifdef __SANITIZE_THREAD__
   std::vector<std::jthread> threads;
-  for (int64_t part = 1; part < parts; ++part) threads.emplace_back(one, part);
-  one(0);
+  for (int64_t task = 1; task < tasks; ++task) threads.emplace_back(run_task, task);
+  run_task(0);
 #else
-#pragma omp parallel for if (parts > 1)
-  for (int64_t part = 0; part < parts; ++part) one(part);
+#pragma omp parallel for if (tasks > 1)
+  for (int64_t task = 0; task < tasks; ++task) run_task(task);
 #endif
 }
 
-class GgufCheckpoint final : public PretrainedModel {
+class GgufModel final : public PretrainedModel {
  public:
-  explicit GgufCheckpoint(const std::string& path) : gguf_(GgufFile::parse(MappedFile::open(path))) {
+  explicit GgufModel(const std::string& path) : gguf_(GgufFile::parse(MappedFile::open(path))) {
     config_ = config_of_gguf(gguf_);
     tokenizer_config_ = tokenizer_config_of_gguf(gguf_);
     generation_config_ = generation_config_of_gguf(gguf_);
@@ -52,7 +52,7 @@ class GgufCheckpoint final : public PretrainedModel {
   const std::string& path() const override { return gguf_.file->path(); }
   const json& config() const override { return config_; }
   std::string tokenizer_json() const override {
-    return tokenizer_json_from_gguf(gguf_.metadata, printable(path(), 4096));
+    return tokenizer_json_from_gguf(gguf_.metadata, printable_path(path()));
   }
   std::string tokenizer_bytes() const override {
     const auto header = gguf_.file->bytes().first(gguf_.header_bytes);
@@ -67,45 +67,45 @@ class GgufCheckpoint final : public PretrainedModel {
     if (const int64_t heads = permuted_heads(tensor.name); heads != 0)
       read_permuted(tensor, type, heads, out);
     else
-      in_parallel(static_cast<int64_t>(tensor.size) / type.block_bytes, type.block_elements,
-                  [&](int64_t begin, int64_t end) {
-                    dequantise(tensor.type, tensor.data + begin * type.block_bytes, end - begin,
-                               out + begin * type.block_elements);
-                  });
+      parallel_for_rows(static_cast<int64_t>(tensor.size) / type.block_bytes, type.block_elements,
+                        [&](int64_t begin, int64_t end) {
+                          dequantize(tensor.type, tensor.data + begin * type.block_bytes, end - begin,
+                                     out + begin * type.block_elements);
+                        });
   }
 
   bool is_direct(const StoredTensor& tensor) const override {
-    const bool plain =
-        tensor.type == StoredType::f32 || tensor.type == StoredType::f16 || tensor.type == StoredType::bf16;
-    return plain && permuted_heads(tensor.name) == 0;
+    const bool quantized =
+        tensor.type != StoredType::f32 && tensor.type != StoredType::f16 && tensor.type != StoredType::bf16;
+    return !quantized && permuted_heads(tensor.name) == 0;
   }
 
  private:
   void add(const GgufTensor& tensor) {
     const int64_t layers = config_["num_hidden_layers"].get<int64_t>();
     const std::string name = hf_name_of_gguf(tensor.name, layers);
-    if (name.empty()) fail(tensor, "belongs to no llama model of " + std::to_string(layers) + " layers");
+    if (name.empty()) fail(tensor, "is not a tensor of a llama model with " + std::to_string(layers) + " layers");
     if (const int64_t heads = permuted_heads(name); heads != 0) {
       if (tensor.shape[0] % (2 * heads) != 0)
-        fail(tensor, "has " + std::to_string(tensor.shape[0]) + " rows, which are not " + std::to_string(heads) +
-                         " heads of an even size");
+        fail(tensor, "has " + std::to_string(tensor.shape[0]) + " rows, which is not a multiple of " +
+                         std::to_string(2 * heads) + ", twice the number of heads");
       if (tensor.shape.size() == 1 && gguf_type(tensor.type).block_elements != 1)
-        fail(tensor, "is a quantised bias, which is not implemented");
+        fail(tensor, "is a quantized bias, which is not implemented");
     }
     tensors_.push_back({name, tensor.type, tensor.shape, tensor.data, tensor.size});
   }
 
   [[noreturn]] void fail(const GgufTensor& tensor, const std::string& what) const {
-    throw InputError(printable(path(), 4096) + ": tensor '" + printable(tensor.name) + "' " + what);
+    throw InputError(printable_path(path()) + ": tensor '" + printable(tensor.name) + "' " + what);
   }
 
   static void read_permuted(const StoredTensor& tensor, const GgufType& type, int64_t heads, float* out) {
     const int64_t rows = tensor.shape[0], head = rows / heads;
     const int64_t row_bytes = static_cast<int64_t>(tensor.size) / rows, row_blocks = row_bytes / type.block_bytes;
     const int64_t row_elements = row_blocks * type.block_elements;
-    in_parallel(rows, row_elements, [&](int64_t begin, int64_t end) {
+    parallel_for_rows(rows, row_elements, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row)
-        dequantise(tensor.type, tensor.data + unpermuted_row(row, head) * row_bytes, row_blocks,
+        dequantize(tensor.type, tensor.data + unpermuted_row(row, head) * row_bytes, row_blocks,
                    out + row * row_elements);
     });
   }
@@ -122,8 +122,6 @@ class GgufCheckpoint final : public PretrainedModel {
 
 }  // namespace
 
-std::shared_ptr<const PretrainedModel> open_gguf(const std::string& path) {
-  return std::make_shared<GgufCheckpoint>(path);
-}
+std::shared_ptr<const PretrainedModel> open_gguf(const std::string& path) { return std::make_shared<GgufModel>(path); }
 
 }  // namespace peft

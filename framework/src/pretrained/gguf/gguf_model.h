@@ -7,8 +7,8 @@ namespace peft {
 
 class PretrainedModel;
 
-/// A llama-architecture GGUF file (version 2 or 3, little-endian) as a Hugging Face folder. Throws InputError naming
-/// the file and what is wrong in it, what is not implemented included.
+/// Opens a GGUF file (architecture llama, version 2 or 3, little-endian), presented as a Hugging Face folder. Throws
+/// InputError, with the file and the reason, if it is invalid or uses something that is not implemented.
 std::shared_ptr<const PretrainedModel> open_gguf(const std::string& path);
 
 }  // namespace peft

@@ -4,34 +4,19 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
+#include "files/json_object_reader.h"
 #include "pretrained/gguf/file.h"
 
 namespace peft {
 
-/// Typed access to a GGUF's metadata; every wrong value is an InputError that names file and key.
-class GgufMetadata {
+/// Reads a GGUF file's metadata. A missing or invalid value is an InputError with the file and the key.
+class GgufMetadata : public JsonObjectReader {
  public:
-  explicit GgufMetadata(const GgufFile& gguf) : values_(gguf.metadata), path_(gguf.file->path()) {}
+  explicit GgufMetadata(const GgufFile& gguf);
 
-  bool has(const std::string& key) const { return values_.contains(key); }
-  /// From `least` to 2^31 - 1.
-  int64_t integer(const std::string& key, int64_t least) const;
-  int64_t integer(const std::string& key, int64_t least, int64_t otherwise) const;
-  /// Finite.
-  double number(const std::string& key) const;
-  double number(const std::string& key, double otherwise) const;
-  std::string text(const std::string& key) const;
-  std::string text(const std::string& key, const std::string& otherwise) const;
-  const nlohmann::json& array(const std::string& key) const;
-
-  const nlohmann::json& values() const { return values_; }
-  [[noreturn]] void fail(const std::string& message) const;
-
- private:
-  const nlohmann::json& need(const std::string& key) const;
-
-  const nlohmann::json& values_;
-  const std::string& path_;
+  /// An integer from `min` to 2^31 - 1.
+  int64_t integer(const std::string& key, int64_t min) const;
+  int64_t integer(const std::string& key, int64_t min, int64_t default_value) const;
 };
 
 }  // namespace peft

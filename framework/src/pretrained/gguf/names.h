@@ -5,9 +5,9 @@
 
 namespace peft {
 
-/// The Hugging Face name of a llama-architecture GGUF's tensor; "" if it has none.
+/// The Hugging Face name of a GGUF tensor of the architecture llama with `layers` layers; "" if it has none.
 std::string hf_name_of_gguf(const std::string& name, int64_t layers);
-/// The other way. Throws InputError for a tensor that llama.cpp's llama has not.
+/// The GGUF name of a Hugging Face tensor. Throws InputError if llama.cpp has no such tensor.
 std::string gguf_name_of_hf(const std::string& name);
 
 }  // namespace peft

@@ -12,14 +12,14 @@ json split_by(const std::string& expression) {
   return {{"type", "Split"}, {"pattern", {{"Regex", expression}}}, {"behavior", "Isolated"}, {"invert", false}};
 }
 
-/// Llama 3's and Qwen 2's pattern: they differ in how many digits stay together.
+/// The pattern of Llama 3 and Qwen 2, which differ only in how they split digits.
 json modern_split(const std::string& digits) {
   const json split = split_by("(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" + digits +
                               "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+");
   return sequence("pretokenizers", json::array({split, byte_level(false)}));
 }
 
-const std::array<GgufPreTokenizer, 4>& all() {
+const std::array<GgufPreTokenizer, 4>& known_pre_tokenizers() {
   static const std::array<GgufPreTokenizer, 4> known = {{
       {.name = "gpt-2", .normalizer = nullptr, .pre_tokenizer = byte_level(true)},
       {.name = "smollm",
@@ -31,18 +31,18 @@ const std::array<GgufPreTokenizer, 4>& all() {
        .normalizer = nullptr,
        .pre_tokenizer = modern_split("\\p{N}{1,3}"),
        .ignore_merges = true,
-       .begins = true},
+       .adds_bos = true},
   }};
   return known;
 }
 
-/// Without what changes no token, and with what is usually left out.
-json essential(json step) {
+/// Canonical form for comparison: without options that do not affect tokens, and with defaults that are often left out.
+json canonical(json step) {
   if (!step.is_object()) return step;
   step.erase("trim_offsets");
   if (step.value("type", "") == "ByteLevel") step.emplace("use_regex", true);
   if (step.contains("pretokenizers") && step["pretokenizers"].is_array())
-    for (json& inner : step["pretokenizers"]) inner = essential(inner);
+    for (json& inner : step["pretokenizers"]) inner = canonical(inner);
   return step;
 }
 
@@ -56,16 +56,16 @@ json sequence(const char* kind, json steps) { return {{"type", "Sequence"}, {kin
 
 const GgufPreTokenizer* find_gguf_pre_tokenizer(const std::string& name) {
   const std::string known = name == "llama3" || name == "llama-v3" ? "llama-bpe" : name;
-  for (const GgufPreTokenizer& pre : all())
+  for (const GgufPreTokenizer& pre : known_pre_tokenizers())
     if (pre.name == known) return &pre;
   return nullptr;
 }
 
 const GgufPreTokenizer* find_gguf_pre_tokenizer(const json& tokenizer) {
-  const json pre_tokenizer = essential(tokenizer.value("pre_tokenizer", json()));
+  const json pre_tokenizer = canonical(tokenizer.value("pre_tokenizer", json()));
   const json normalizer = tokenizer.value("normalizer", json());
-  for (const GgufPreTokenizer& pre : all())
-    if (essential(pre.pre_tokenizer) == pre_tokenizer && pre.normalizer == normalizer) return &pre;
+  for (const GgufPreTokenizer& pre : known_pre_tokenizers())
+    if (canonical(pre.pre_tokenizer) == pre_tokenizer && pre.normalizer == normalizer) return &pre;
   return nullptr;
 }
 

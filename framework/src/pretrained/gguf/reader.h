@@ -11,12 +11,12 @@
 
 namespace peft {
 
-/// The bytes of a GGUF file from its beginning on; whoever reads past their end gets an InputError with the place.
+/// Reads the bytes of a GGUF file sequentially. Reading past the end is an InputError with the position.
 class GgufReader {
  public:
   GgufReader(std::span<const std::byte> bytes, std::string path) : bytes_(bytes), path_(std::move(path)) {}
 
-  /// The next number, little-endian as the machine; `what` stands in the message if the file ends before.
+  /// Reads a little-endian number. `what` describes it in the message if the file is too short.
   template <typename T>
   T number(const std::string& what) {
     static_assert(std::is_arithmetic_v<T> && !std::is_same_v<T, bool>);
@@ -24,16 +24,14 @@ class GgufReader {
     std::memcpy(&value, take(sizeof value, what), sizeof value);
     return value;
   }
-  /// The next string: its length, then bytes that must be UTF-8.
+  /// Reads a string: its length, then bytes that must be UTF-8.
   std::string text(const std::string& what);
-  /// Where the next `size` bytes are.
+  /// Returns the address of the next `size` bytes and skips them.
   const std::byte* take(uint64_t size, const std::string& what);
 
   std::size_t position() const { return position_; }
-  std::size_t left() const { return bytes_.size() - position_; }
-  [[noreturn]] void fail(const std::string& message) const {
-    throw InputError(printable(path_, 4096) + ": " + message);
-  }
+  std::size_t remaining() const { return bytes_.size() - position_; }
+  [[noreturn]] void fail(const std::string& message) const { throw InputError(printable_path(path_) + ": " + message); }
 
  private:
   std::span<const std::byte> bytes_;

@@ -13,9 +13,9 @@ namespace {
 
 using nlohmann::json;
 
-/// Of every published Llama 3.
-constexpr double low_freq_factor = 1, high_freq_factor = 4;
-constexpr int64_t llama3_context = 8192;
+/// Values of all published Llama 3 models.
+constexpr double kLowFreqFactor = 1, kHighFreqFactor = 4;
+constexpr int64_t kLlama3Context = 8192;
 
 std::vector<float> read_divisors(const GgufTensor& tensor, const GgufMetadata& metadata, int64_t head_dim) {
   if (tensor.type != StoredType::f32 || tensor.shape != std::vector<int64_t>{head_dim / 2})
@@ -29,37 +29,37 @@ std::vector<float> read_divisors(const GgufTensor& tensor, const GgufMetadata& m
 json scaling_of_tensor(const GgufTensor& tensor, const GgufMetadata& metadata, double theta, int64_t head_dim) {
   const std::vector<float> stored = read_divisors(tensor, metadata, head_dim);
   const double factor = stored.empty() ? 1 : stored.back();
-  const int64_t context = metadata.integer("llama.rope.scaling.original_context_length", 1, llama3_context);
+  const int64_t context = metadata.integer("llama.rope.scaling.original_context_length", 1, kLlama3Context);
   RopeConfig rope;
   rope.theta = theta;
   rope.factor = factor;
-  rope.low_freq_factor = low_freq_factor;
-  rope.high_freq_factor = high_freq_factor;
+  rope.low_freq_factor = kLowFreqFactor;
+  rope.high_freq_factor = kHighFreqFactor;
   rope.original_max_position_embeddings = context;
   const std::vector<double> expected = llama3_divisors(rope, head_dim);
-  // 1e-4: the file's divisors were computed in fp32
+  // 1e-4, because the file's divisors were computed in fp32.
   const bool equal = std::equal(stored.begin(), stored.end(), expected.begin(), expected.end(),
                                 [](float a, double b) { return std::abs(a - b) <= 1e-4 * b; });
   if (!equal || factor < 1)
     metadata.fail("the tensor " + std::string(gguf_rope_tensor) +
-                  " holds other factors than Llama 3's (low_freq_factor 1, high_freq_factor 4, original context " +
-                  std::to_string(context) + "), which are not implemented");
+                  " is not Llama 3's scaling (low_freq_factor 1, high_freq_factor 4, original context " +
+                  std::to_string(context) + "); other scalings are not implemented");
   if (factor == 1) return nullptr;
   return {{"rope_type", "llama3"},
           {"factor", factor},
-          {"low_freq_factor", low_freq_factor},
-          {"high_freq_factor", high_freq_factor},
+          {"low_freq_factor", kLowFreqFactor},
+          {"high_freq_factor", kHighFreqFactor},
           {"original_max_position_embeddings", context}};
 }
 
-/// As llama.cpp reads `llama.rope.scaling.*`: linear if no type is given, nothing without a factor.
+/// Reads `llama.rope.scaling.*` as llama.cpp does: the default type is linear; without a factor there is no scaling.
 json scaling_of_metadata(const GgufMetadata& metadata) {
   const std::string prefix = "llama.rope.scaling.";
   const std::string type = metadata.text(prefix + "type", "linear");
   const double factor = metadata.number(prefix + "factor", 0);
   if (factor < 0) metadata.fail("'" + prefix + "factor' must not be negative");
   if (type != "none" && type != "linear" && type != "yarn")
-    metadata.fail("'" + prefix + "type' " + printable(type) + " is not implemented (none, linear, yarn)");
+    metadata.fail("'" + prefix + "type' " + printable(type) + " is not implemented; supported: none, linear, yarn");
   if (type == "none" || factor == 0 || (type == "linear" && factor == 1)) return nullptr;
   if (type == "linear") return {{"rope_type", "linear"}, {"factor", factor}};
   json scaling = {{"rope_type", "yarn"}, {"factor", factor}};
@@ -92,8 +92,8 @@ json rope_scaling_of_gguf(const GgufFile& gguf, const GgufMetadata& metadata, do
   const GgufTensor* tensor = gguf.find(gguf_rope_tensor);
   if (tensor == nullptr) return scaling;
   if (!scaling.is_null())
-    metadata.fail("both 'llama.rope.scaling.factor' and the tensor " + std::string(gguf_rope_tensor) +
-                  ", which is not implemented");
+    metadata.fail("'llama.rope.scaling.factor' together with the tensor " + std::string(gguf_rope_tensor) +
+                  " is not implemented");
   return scaling_of_tensor(*tensor, metadata, theta, head_dim);
 }
 

@@ -5,9 +5,9 @@
 #include <optional>
 #include <unordered_map>
 
+#include "files/json_object_reader.h"
 #include "peft/base/error.h"
 #include "pretrained/gguf/pre_tokenizer.h"
-#include "text/json_fields.h"
 #include "text/tokenizer/bpe.h"
 #include "text/tokenizer/tokenizer_config.h"
 
@@ -16,18 +16,17 @@ namespace peft {
 namespace {
 
 using nlohmann::json;
-using text::Fields;
 using text::GgufPreTokenizer;
 using text::TokenType;
 
 bool is_byte(const std::string& token) { return token.size() == 6 && token.starts_with("<0x") && token.ends_with('>'); }
 
-/// As llama.cpp's converter: what some tokenizers do not mark as special though it is.
+/// Special tokens that some tokenizers do not mark as such, by the rule of llama.cpp's converter.
 bool looks_special(const std::string& token) {
   return (token.starts_with("<|") && token.ends_with("|>")) || (token.starts_with("<｜") && token.ends_with("｜>"));
 }
 
-/// One tokenizer.json being turned into metadata.
+/// Converts a tokenizer.json to metadata.
 class Conversion {
  public:
   Conversion(const json& tokenizer, const json& config, const json& model, int64_t vocab_size, const std::string& name)
@@ -37,7 +36,7 @@ class Conversion {
         name_(name),
         in_(tokenizer, name + ": tokenizer.json"),
         model_(in_.at("model")) {
-    if (model_.text("type", "BPE") != "BPE") in_.fail("only BPE models can be written into GGUF files");
+    if (model_.text("type", "BPE") != "BPE") in_.fail("only BPE models can be written to GGUF files");
     byte_fallback_ = model_.flag("byte_fallback", false);
     read_tokens(vocab_size);
   }
@@ -63,11 +62,11 @@ class Conversion {
     for (const auto& [token, id] : model_.object("vocab").items())
       set(id, token, byte_fallback_ && is_byte(token) ? TokenType::byte : TokenType::normal);
     if (!in_.has("added_tokens")) return;
-    for (const Fields& added : in_.each("added_tokens")) {
+    for (const JsonObjectReader& added : in_.each("added_tokens")) {
       std::string token = added.text("content");
       const bool special = added.flag("special", false) || looks_special(token);
-      if (!special)  // as llama.cpp's converter: such tokens are matched in the text as the user writes it
-        for (std::size_t at = 0; (at = token.find(text::mark, at)) != token.npos;) token.replace(at, 3, " ");
+      if (!special)  // as in llama.cpp's converter: such tokens are matched in the user's text
+        for (std::size_t at = 0; (at = token.find(text::kSpaceMark, at)) != token.npos;) token.replace(at, 3, " ");
       const bool is_unknown = byte_fallback_ && token == model_.text("unk_token", "");
       set(added.integer("id"), token,
           is_unknown ? TokenType::unknown
@@ -77,21 +76,21 @@ class Conversion {
   }
 
   void set(const json& id, const std::string& token, TokenType type) {
-    const int64_t at = id.is_number_integer() ? id.get<int64_t>() : -1;
-    if (at < 0 || at >= static_cast<int64_t>(tokens_.size()))
+    const int64_t index = id.is_number_integer() ? id.get<int64_t>() : -1;
+    if (index < 0 || index >= static_cast<int64_t>(tokens_.size()))
       in_.fail("the token '" + printable(token) + "' has the id " + id.dump() + ", but the model has " +
                std::to_string(tokens_.size()) + " rows");
-    tokens_[static_cast<std::size_t>(at)] = token;
-    types_[static_cast<std::size_t>(at)] = type;
-    ids_[token] = at;
+    tokens_[static_cast<std::size_t>(index)] = token;
+    types_[static_cast<std::size_t>(index)] = type;
+    ids_[token] = index;
   }
 
   void add_byte_level() {
     const GgufPreTokenizer* pre = text::find_gguf_pre_tokenizer(tokenizer_);
     if (pre == nullptr)
       in_.fail(
-          "its normalizer and pre_tokenizer are none that GGUF has a name for here (gpt-2, smollm, qwen2 and "
-          "llama-bpe); convert the merged folder with llama.cpp's convert_hf_to_gguf.py");
+          "there is no GGUF name for its normalizer and pre_tokenizer (supported: gpt-2, smollm, qwen2, llama-bpe); "
+          "convert the merged folder with llama.cpp's convert_hf_to_gguf.py");
     put("ggml.model", std::string("gpt2"));
     put("ggml.pre", pre->name);
     std::vector<std::string> merges;
@@ -99,10 +98,11 @@ class Conversion {
     put("ggml.merges", merges);
   }
 
-  /// llama.cpp joins the pair whose token has the highest score: the earlier its merge stands, the higher.
+  /// llama.cpp merges the pair whose token has the highest score, so the score is the negative rank of the merge.
   void add_sentencepiece() {
     bool prefix = false;
-    if (!only_marks_spaces(prefix)) in_.fail("its normalizer and pre_tokenizer are not SentencePiece's «▁» for spaces");
+    if (!only_marks_spaces(prefix))
+      in_.fail("its normalizer and pre_tokenizer do not replace spaces by '▁' as SentencePiece does");
     put("ggml.model", std::string("llama"));
     put("ggml.pre", std::string("default"));
     put("ggml.add_space_prefix", prefix);
@@ -116,12 +116,12 @@ class Conversion {
 
   bool only_marks_spaces(bool& prefix) const {
     if (in_.has("pre_tokenizer")) {
-      const Fields pre = in_.at("pre_tokenizer");
+      const JsonObjectReader pre = in_.at("pre_tokenizer");
       prefix = pre.text("prepend_scheme", "always") != "never";
       return pre.text("type") == "Metaspace" && !in_.has("normalizer");
     }
-    const json replace = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", text::mark}};
-    const json prepend = {{"type", "Prepend"}, {"prepend", text::mark}};
+    const json replace = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", text::kSpaceMark}};
+    const json prepend = {{"type", "Prepend"}, {"prepend", text::kSpaceMark}};
     const json normalizer = tokenizer_.value("normalizer", json());
     prefix = normalizer == text::sequence("normalizers", json::array({prepend, replace}));
     return prefix || normalizer == replace || normalizer == text::sequence("normalizers", json::array({replace}));
@@ -137,7 +137,7 @@ class Conversion {
     put("ggml.add_eos_token", !single.empty() && special(single.back()));
   }
 
-  /// By tokenizer_config.json, else by the number that config.json gives.
+  /// The id from tokenizer_config.json or, if it has none, from config.json.
   std::optional<int64_t> special_id(const std::string& field) const {
     if (const auto found = ids_.find(text::special_token(config_, field, name_)); found != ids_.end())
       return found->second;
@@ -146,7 +146,7 @@ class Conversion {
     return id.get<int64_t>();
   }
 
-  /// The pieces around a text, "single" of a TemplateProcessing; empty where nothing is put around it.
+  /// `single` of a TemplateProcessing; empty if there is none.
   static json template_of(const json& processor) {
     if (!processor.is_object()) return json::array();
     if (processor.contains("single") && processor["single"].is_array()) return processor["single"];
@@ -160,7 +160,7 @@ class Conversion {
   const json& config_;
   const json& model_config_;
   std::string name_;
-  Fields in_, model_;
+  JsonObjectReader in_, model_;
   bool byte_fallback_ = false;
   std::vector<std::string> tokens_;
   std::vector<TokenType> types_;

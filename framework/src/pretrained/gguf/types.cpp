@@ -6,7 +6,7 @@
 
 namespace peft {
 
-static_assert(std::endian::native == std::endian::little, "files hold little-endian numbers");
+static_assert(std::endian::native == std::endian::little, "the format is little-endian; values are used unconverted");
 
 namespace {
 
@@ -19,7 +19,7 @@ constexpr std::array types = {
     GgufType{14, "Q6_K", StoredType::q6_k, 256, 210},
 };
 
-/// ggml_type; "" where a number was withdrawn.
+/// Names by ggml_type; "" for numbers that are no longer used.
 constexpr std::array names = {
     "F32",   "F16",    "Q4_0",  "Q4_1", "",     "",        "Q5_0",   "Q5_1",    "Q8_0",  "Q8_1",   "Q2_K",
     "Q3_K",  "Q4_K",   "Q5_K",  "Q6_K", "Q8_K", "IQ2_XXS", "IQ2_XS", "IQ3_XXS", "IQ1_S", "IQ4_NL", "IQ3_S",
@@ -27,9 +27,9 @@ constexpr std::array names = {
     "",      "TQ1_0",  "TQ2_0", "",     "",     "",        "MXFP4",  "NVFP4",   "Q1_0",
 };
 
-// A product of a scale and a quant has at most 23 significant bits (11 of the fp16 scale, 6 or 7 of a K-quant's own
-// scale, 4 to 7 of the quant) and is exact in fp32: whether a compiler fuses it with the sum that follows, or in which
-// order it is formed, changes no bit.
+// The product of a scale and a quantized value has at most 23 significant bits (11 of the fp16 scale, 6 or 7 of the
+// group scale of a K-quant, 4 to 7 of the value), so it is exact in fp32. The result is therefore bit-identical whether
+// or not the compiler contracts the product and the following sum into an FMA.
 
 using Byte = const uint8_t*;
 
@@ -65,7 +65,7 @@ void q4_1(Byte in, float* out) {
   }
 }
 
-/// The 32 quants of a Q5_0 or Q5_1 block: their fifth bits stand in `high`, bit i for quant i.
+/// The 32 values of a Q5_0 or Q5_1 block. Bit i of `high` is the fifth bit of value i.
 void five_bits(Byte high, Byte low, int* out) {
   const uint32_t bits = load16(high) | static_cast<uint32_t>(load16(high + 2)) << 16;
   for (int i = 0; i < 16; ++i) {
@@ -93,16 +93,16 @@ void q8_0(Byte in, float* out) {
   for (int i = 0; i < 32; ++i) out[i] = d * static_cast<float>(static_cast<int8_t>(in[i + 2]));
 }
 
-/// Scale and minimum of each of the 8 groups of a Q4_K or Q5_K block, six bits each in 12 bytes.
+/// Scale and minimum of each of the 8 groups of a Q4_K or Q5_K block, stored as six bits each in 12 bytes.
 struct GroupScales {
   explicit GroupScales(Byte in) {
-    const float whole = half_at(in), whole_minimum = half_at(in + 2);
+    const float block_scale = half_at(in), block_minimum = half_at(in + 2);
     const Byte s = in + 4;
     for (int i = 0; i < 4; ++i) {
-      scale[i] = whole * static_cast<float>(s[i] & 63);
-      minimum[i] = whole_minimum * static_cast<float>(s[i + 4] & 63);
-      scale[i + 4] = whole * static_cast<float>((s[i + 8] & 15) | (s[i] >> 2 & 48));
-      minimum[i + 4] = whole_minimum * static_cast<float>(s[i + 8] >> 4 | (s[i + 4] >> 2 & 48));
+      scale[i] = block_scale * static_cast<float>(s[i] & 63);
+      minimum[i] = block_minimum * static_cast<float>(s[i + 4] & 63);
+      scale[i + 4] = block_scale * static_cast<float>((s[i + 8] & 15) | (s[i] >> 2 & 48));
+      minimum[i + 4] = block_minimum * static_cast<float>(s[i + 8] >> 4 | (s[i + 4] >> 2 & 48));
     }
   }
   float scale[8], minimum[8];
@@ -131,13 +131,13 @@ void q5_k(Byte in, float* out) {
 }
 
 void q6_k(Byte in, float* out) {
-  const float whole = half_at(in + 208);
-  for (int g = 0; g < 16; ++g) {  // groups of 16 with a scale of their own
+  const float block_scale = half_at(in + 208);
+  for (int g = 0; g < 16; ++g) {  // groups of 16 values, each with a scale
     const int half_block = g / 8, quarter = g / 2 % 4, at = g % 2 * 16;
     const Byte low = in + half_block * 64 + quarter % 2 * 32 + at;
     const Byte high = in + 128 + half_block * 32 + at;
     const int low_shift = quarter / 2 * 4, high_shift = quarter * 2;
-    const float d = whole * static_cast<float>(static_cast<int8_t>(in[192 + g]));
+    const float d = block_scale * static_cast<float>(static_cast<int8_t>(in[192 + g]));
     for (int i = 0; i < 16; ++i)
       out[g * 16 + i] = d * static_cast<float>(((low[i] >> low_shift & 15) | (high[i] >> high_shift & 3) << 4) - 32);
   }
@@ -174,7 +174,7 @@ uint64_t gguf_bytes(StoredType stored, const std::vector<int64_t>& shape) {
   return elements / type.block_elements * type.block_bytes;
 }
 
-void dequantise(StoredType stored, const std::byte* blocks, int64_t count, float* out) {
+void dequantize(StoredType stored, const std::byte* blocks, int64_t count, float* out) {
   const GgufType& type = gguf_type(stored);
   switch (stored) {
     case StoredType::f32:

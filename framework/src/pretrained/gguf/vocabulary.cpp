@@ -5,9 +5,9 @@
 #include <nlohmann/json.hpp>
 #include <unordered_map>
 
+#include "files/json_object_reader.h"
 #include "peft/base/error.h"
 #include "pretrained/gguf/pre_tokenizer.h"
-#include "text/json_fields.h"
 #include "text/unicode.h"
 
 namespace peft {
@@ -15,17 +15,16 @@ namespace peft {
 namespace {
 
 using nlohmann::json;
-using text::Fields;
 using text::find_gguf_pre_tokenizer;
 using text::GgufPreTokenizer;
-using text::mark;
+using text::kSpaceMark;
 using text::sequence;
 using text::TokenType;
 
-/// merges() tries every cut of a token, which takes the square of its length.
-constexpr std::size_t max_token_bytes = 4096;
+/// merges() tries every split of a token, which takes time quadratic in its length.
+constexpr std::size_t kMaxTokenBytes = 4096;
 
-/// One vocabulary being turned into a tokenizer.json.
+/// Converts a vocabulary to a tokenizer.json.
 class Conversion {
  public:
   Conversion(const json& metadata, const std::string& name) : in_(metadata, name + ": metadata") { read_tokens(); }
@@ -33,29 +32,29 @@ class Conversion {
   json convert() {
     const std::string model = in_.text("tokenizer.ggml.model");
     json out = {{"version", "1.0"}, {"truncation", nullptr}, {"padding", nullptr}, {"added_tokens", added_tokens()}};
-    bool begin = false;
+    bool adds_bos = false;
     if (model == "gpt2")
-      begin = convert_byte_level(out);
+      adds_bos = convert_byte_level(out);
     else if (model == "llama")
-      begin = convert_sentencepiece(out);
+      adds_bos = convert_sentencepiece(out);
     else
-      in_.fail("tokenizer.ggml.model '" + printable(model) + "' is not implemented (gpt2 and llama are)");
-    out["post_processor"] = post_processor(begin);
+      in_.fail("tokenizer.ggml.model '" + printable(model) + "' is not implemented; supported: gpt2, llama");
+    out["post_processor"] = post_processor(adds_bos);
     return out;
   }
 
  private:
   void read_tokens() {
     for (const json& token : in_.array("tokenizer.ggml.tokens")) {
-      if (!token.is_string()) in_.fail("'tokenizer.ggml.tokens' must hold strings");
+      if (!token.is_string()) in_.fail("'tokenizer.ggml.tokens' must contain strings");
       tokens_.push_back(token.get<std::string>());
-      if (tokens_.back().size() > max_token_bytes)
+      if (tokens_.back().size() > kMaxTokenBytes)
         in_.fail("token " + std::to_string(tokens_.size() - 1) + " has " + std::to_string(tokens_.back().size()) +
-                 " bytes, more than the " + std::to_string(max_token_bytes) + " that a token may have");
+                 " bytes; the limit is " + std::to_string(kMaxTokenBytes));
       if (text::find_bad_utf8(tokens_.back()) != std::string::npos)
         in_.fail("token " + std::to_string(tokens_.size() - 1) + " is not UTF-8: '" + printable(tokens_.back()) + "'");
       if (!ids_.emplace(tokens_.back(), tokens_.size() - 1).second)
-        in_.fail("the token '" + printable(tokens_.back()) + "' stands twice");
+        in_.fail("the token '" + printable(tokens_.back()) + "' appears twice");
     }
   }
 
@@ -63,10 +62,10 @@ class Conversion {
     json added = json::array();
     if (!in_.has("tokenizer.ggml.token_type")) return added;
     const json& types = in_.array("tokenizer.ggml.token_type");
-    if (types.size() != tokens_.size()) in_.fail("'tokenizer.ggml.token_type' is not as long as the tokens");
+    if (types.size() != tokens_.size()) in_.fail("'tokenizer.ggml.token_type' must have an element for each token");
     for (std::size_t id = 0; id < tokens_.size(); ++id) {
       const int64_t number = types[id].is_number_integer() ? types[id].get<int64_t>() : -1;
-      if (number < 0 || number > 6) in_.fail("'tokenizer.ggml.token_type' must hold integers from 0 to 6");
+      if (number < 0 || number > 6) in_.fail("'tokenizer.ggml.token_type' must contain integers from 0 to 6");
       const auto type = static_cast<TokenType>(number);
       if (type != TokenType::unknown && type != TokenType::control && type != TokenType::user_defined) continue;
       added.push_back({{"id", id},
@@ -86,13 +85,14 @@ class Conversion {
     return vocabulary;
   }
 
-  /// Returns whether such a vocabulary begins a text with BOS if the file does not say.
+  /// Returns the default of `add_bos_token` for the vocabulary.
   bool convert_byte_level(json& out) const {
     const std::string name = in_.text("tokenizer.ggml.pre", "");
     const GgufPreTokenizer* pre = find_gguf_pre_tokenizer(name);
     if (pre == nullptr)
-      in_.fail("tokenizer.ggml.pre '" + printable(name) +
-               "' is not implemented (gpt-2, smollm, qwen2, llama-bpe are); use the model's tokenizer.json");
+      in_.fail(
+          "tokenizer.ggml.pre '" + printable(name) +
+          "' is not implemented (supported: gpt-2, smollm, qwen2, llama-bpe); use the model's Hugging Face folder");
     out["normalizer"] = pre->normalizer;
     out["pre_tokenizer"] = pre->pre_tokenizer;
     out["decoder"] = text::byte_level(true);
@@ -100,18 +100,18 @@ class Conversion {
                     {"vocab", vocabulary()},
                     {"merges", in_.array("tokenizer.ggml.merges")},
                     {"ignore_merges", pre->ignore_merges}};
-    return pre->begins;
+    return pre->adds_bos;
   }
 
   bool convert_sentencepiece(json& out) const {
     const bool prefix = in_.flag("tokenizer.ggml.add_space_prefix", true);
-    const json spaces = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", mark}};
+    const json spaces = {{"type", "Replace"}, {"pattern", {{"String", " "}}}, {"content", kSpaceMark}};
     json normalizers = json::array();
-    if (prefix) normalizers.push_back({{"type", "Prepend"}, {"prepend", mark}});
+    if (prefix) normalizers.push_back({{"type", "Prepend"}, {"prepend", kSpaceMark}});
     normalizers.push_back(spaces);
     out["normalizer"] = sequence("normalizers", normalizers);
     out["pre_tokenizer"] = nullptr;
-    json decoders = json::array({{{"type", "Replace"}, {"pattern", {{"String", mark}}}, {"content", " "}},
+    json decoders = json::array({{{"type", "Replace"}, {"pattern", {{"String", kSpaceMark}}}, {"content", " "}},
                                  {{"type", "ByteFallback"}},
                                  {{"type", "Fuse"}}});
     if (prefix) decoders.push_back({{"type", "Strip"}, {"content", " "}, {"start", 1}, {"stop", 0}});
@@ -125,7 +125,8 @@ class Conversion {
     return true;
   }
 
-  /// As transformers' GGUFTokenizerSkeleton: every way to cut a token in two is a merge, the best token's first.
+  /// As in transformers' GGUFTokenizerSkeleton, every split of a token into two tokens is a merge, ordered by the score
+  /// of the token.
   json merges() const {
     const std::vector<double> scores = read_scores();
     struct Merge {
@@ -135,17 +136,17 @@ class Conversion {
     std::vector<Merge> all;
     std::size_t bytes = 0;
     for (std::size_t token = 0; token < tokens_.size(); ++token) {
-      const std::string& whole = tokens_[token];
+      const std::string& content = tokens_[token];
       const std::size_t first = all.size();
-      for (std::size_t cut = 0; cut < whole.size();) {
-        cut += text::char_length(whole[cut]);
-        const auto left = ids_.find(whole.substr(0, cut)), right = ids_.find(whole.substr(cut));
-        if (cut < whole.size() && left != ids_.end() && right != ids_.end())
-          all.push_back({scores[token], token, left->second, right->second}), bytes += whole.size();
+      for (std::size_t split = 0; split < content.size();) {
+        split += text::char_length(content[split]);
+        const auto left = ids_.find(content.substr(0, split)), right = ids_.find(content.substr(split));
+        if (split < content.size() && left != ids_.end() && right != ids_.end())
+          all.push_back({scores[token], token, left->second, right->second}), bytes += content.size();
       }
-      // Far beyond any real vocabulary, of which each token can be cut in a few ways.
+      // Far more than in any real vocabulary, in which a token has only a few splits.
       if (all.size() > std::size_t{1} << 22 || bytes > std::size_t{64} << 20)
-        in_.fail("the tokens can be put together in more ways than can be held");
+        in_.fail("the tokens have too many possible merges");
       std::stable_sort(all.begin() + static_cast<std::ptrdiff_t>(first), all.end(),
                        [&](const Merge& a, const Merge& b) {
                          return std::pair(scores[a.left], scores[a.right]) > std::pair(scores[b.left], scores[b.right]);
@@ -161,35 +162,35 @@ class Conversion {
     std::vector<double> scores;
     for (const json& score : in_.array("tokenizer.ggml.scores")) {
       if (!score.is_number() || !std::isfinite(score.get<double>()))
-        in_.fail("'tokenizer.ggml.scores' must hold finite numbers");
+        in_.fail("'tokenizer.ggml.scores' must contain finite numbers");
       scores.push_back(score.get<double>());
     }
-    if (scores.size() != tokens_.size()) in_.fail("'tokenizer.ggml.scores' is not as long as the tokens");
+    if (scores.size() != tokens_.size()) in_.fail("'tokenizer.ggml.scores' must have an element for each token");
     return scores;
   }
 
-  std::string token_of(const char* key, int64_t otherwise) const {
-    const int64_t id = in_.has(key) ? in_.integer(key) : otherwise;
+  std::string token_of(const char* key, int64_t default_id) const {
+    const int64_t id = in_.has(key) ? in_.integer(key) : default_id;
     if (id < 0 || id >= static_cast<int64_t>(tokens_.size()))
       in_.fail("'" + std::string(key) + "' is " + std::to_string(id) + ", but there are " +
                std::to_string(tokens_.size()) + " tokens");
     return tokens_[static_cast<std::size_t>(id)];
   }
 
-  json post_processor(bool begin) const {
+  json post_processor(bool adds_bos) const {
     json single = json::array(), specials = json::object();
     const auto special = [&](const char* key) {
       const std::string token = token_of(key, -1);
       specials[token] = {{"id", token}, {"ids", json::array({ids_.at(token)})}, {"tokens", json::array({token})}};
       single.push_back({{"SpecialToken", {{"id", token}, {"type_id", 0}}}});
     };
-    if (in_.flag("tokenizer.ggml.add_bos_token", begin)) special("tokenizer.ggml.bos_token_id");
+    if (in_.flag("tokenizer.ggml.add_bos_token", adds_bos)) special("tokenizer.ggml.bos_token_id");
     single.push_back({{"Sequence", {{"id", "A"}, {"type_id", 0}}}});
     if (in_.flag("tokenizer.ggml.add_eos_token", false)) special("tokenizer.ggml.eos_token_id");
     return {{"type", "TemplateProcessing"}, {"single", single}, {"pair", single}, {"special_tokens", specials}};
   }
 
-  Fields in_;
+  JsonObjectReader in_;
   std::vector<std::string> tokens_;
   std::unordered_map<std::string, std::size_t> ids_;
 };

@@ -15,7 +15,7 @@ constexpr uint64_t alignment = 32;
 
 uint64_t padding(uint64_t size) { return (alignment - size % alignment) % alignment; }
 
-/// The numbers of the format's value types.
+/// Numbers of the format's value types.
 template <class T>
 constexpr uint32_t type_number = 0;
 template <>
@@ -30,7 +30,7 @@ template <>
 constexpr uint32_t type_number<std::string> = 8;
 constexpr uint32_t array_number = 9;
 
-/// What stands before the tensors' data.
+/// Everything before the tensor data.
 class Header {
  public:
   template <class T>
@@ -61,8 +61,8 @@ class Header {
   std::string bytes_ = "GGUF";
 };
 
-/// A tensor's rows in the order in which llama.cpp wants them; `buffer` holds them where they had to be moved.
-const void* in_stored_order(const void* data, const GgufTensorInfo& tensor, std::vector<std::byte>& buffer) {
+/// A tensor's rows in llama.cpp's order; stored in `buffer` if they had to be permuted.
+const void* in_gguf_order(const void* data, const GgufTensorInfo& tensor, std::vector<std::byte>& buffer) {
   if (tensor.heads == 0) return data;
   const uint64_t bytes = gguf_bytes(tensor.type, tensor.shape);
   const int64_t rows = tensor.shape.front(), row_bytes = static_cast<int64_t>(bytes) / rows;
@@ -104,12 +104,12 @@ void GgufWriter::write(const void* data) {
   const uint64_t size = gguf_bytes(tensor.type, tensor.shape);
   constexpr char zeros[alignment] = {};
   std::vector<std::byte> buffer;
-  file_.write(in_stored_order(data, tensor, buffer), size);
+  file_.write(in_gguf_order(data, tensor, buffer), size);
   file_.write(zeros, padding(size));
 }
 
 void GgufWriter::commit() {
-  if (next_ != tensors_.size()) throw std::logic_error("a GGUF file lacks tensors that its header names");
+  if (next_ != tensors_.size()) throw std::logic_error("not all tensors of the GGUF file were written");
   file_.commit();
 }
 

@@ -11,23 +11,24 @@
 
 namespace peft {
 
-/// A value of a GGUF file's metadata, by the type it is stored in.
+/// A value of a GGUF file's metadata. The alternatives are the types in which it can be stored.
 using GgufValue = std::variant<uint32_t, float, bool, std::string, std::vector<std::string>, std::vector<int32_t>,
                                std::vector<float>>;
 using GgufPairs = std::vector<std::pair<std::string, GgufValue>>;
 
-/// A tensor that a GGUF file is to hold, by GGUF's name.
+/// GGUF name, type and shape of a tensor to be written.
 struct GgufTensorInfo : TensorInfo {
-  int64_t heads = 0;  ///< whose rows are to stand as llama.cpp wants them; 0: as they are given
+  int64_t heads = 0;  ///< heads whose rows are permuted to llama.cpp's order; 0: not permuted
 };
 
-/// Writes a GGUF file (version 3, little-endian), a tensor at a time, whole or not at all.
+/// Writes a GGUF file (version 3, little-endian) one tensor at a time. The file appears under its name on commit().
+/// Throws ResourceError.
 class GgufWriter {
  public:
   GgufWriter(const std::string& path, const GgufPairs& pairs, std::vector<GgufTensorInfo> tensors);
-  /// The bytes of the next tensor, in Hugging Face's order.
+  /// Writes the next tensor, given in Hugging Face's order of rows.
   void write(const void* data);
-  /// Throws std::logic_error before the last tensor is written.
+  /// Throws std::logic_error if not all tensors are written.
   void commit();
 
  private:

@@ -9,19 +9,19 @@ namespace peft::text {
 
 namespace {
 
-/// Where the character before `at` begins.
-std::size_t before(std::string_view text, std::size_t at) {
+/// Offset of the character before `at`.
+std::size_t previous(std::string_view text, std::size_t at) {
   do --at;
   while ((static_cast<unsigned char>(text[at]) & 0xC0) == 0x80);
   return at;
 }
 
-bool word_ends(std::string_view text, std::size_t at) { return at > 0 && is_word(char_at(text, before(text, at))); }
+bool word_ends(std::string_view text, std::size_t at) { return at > 0 && is_word(char_at(text, previous(text, at))); }
 bool word_starts(std::string_view text, std::size_t at) { return at < text.size() && is_word(char_at(text, at)); }
 
-/// Where the blanks before `at` begin, not before `from`.
+/// Offset of the spaces before `at`, but not before `from`.
 std::size_t skip_spaces_back(std::string_view text, std::size_t at, std::size_t from) {
-  while (at > from && is_space(char_at(text, before(text, at)))) at = before(text, at);
+  while (at > from && is_space(char_at(text, previous(text, at)))) at = previous(text, at);
   return at;
 }
 
@@ -30,8 +30,8 @@ std::size_t skip_spaces(std::string_view text, std::size_t at) {
   return at;
 }
 
-/// As in a GGUF. A text is searched for a token from each of its bytes on.
-constexpr std::size_t longest = 4096;
+/// The limit for GGUF tokens, too. Each byte of a text can start a search for tokens of this length.
+constexpr std::size_t kMaxTokenBytes = 4096;
 
 uint64_t edge(uint32_t node, char c) { return uint64_t{node} << 8 | static_cast<unsigned char>(c); }
 
@@ -40,8 +40,8 @@ uint64_t edge(uint32_t node, char c) { return uint64_t{node} << 8 | static_cast<
 void AddedTokens::Trie::add(std::string_view text, std::size_t token) {
   uint32_t node = 0;
   for (const char c : text) {
-    const auto [found, fresh] = next_.try_emplace(edge(node, c), nodes_);
-    if (fresh) ++nodes_;
+    const auto [found, added] = next_.try_emplace(edge(node, c), nodes_);
+    if (added) ++nodes_;
     node = found->second;
   }
   tokens_.emplace(node, token);
@@ -49,8 +49,8 @@ void AddedTokens::Trie::add(std::string_view text, std::size_t token) {
 }
 
 std::size_t AddedTokens::Trie::find(std::string_view text, std::size_t at, std::size_t& length) const {
-  std::size_t best = std::string_view::npos;
-  if (!starts_[static_cast<unsigned char>(text[at])]) return best;
+  std::size_t longest = std::string_view::npos;
+  if (!starts_[static_cast<unsigned char>(text[at])]) return longest;
   uint32_t node = 0;
   for (std::size_t i = at; i < text.size(); ++i) {
     const auto step = next_.find(edge(node, text[i]));
@@ -58,15 +58,15 @@ std::size_t AddedTokens::Trie::find(std::string_view text, std::size_t at, std::
     node = step->second;
     const auto token = tokens_.find(node);
     if (token == tokens_.end()) continue;
-    best = token->second;
+    longest = token->second;
     length = i + 1 - at;
   }
-  return best;
+  return longest;
 }
 
-AddedTokens::AddedTokens(const std::vector<Fields>& tokens, const Bpe& model, const Normalizer& normalizer) {
-  for (const Fields& in : tokens) {
-    in.only({"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
+AddedTokens::AddedTokens(const std::vector<JsonObjectReader>& tokens, const Bpe& model, const Normalizer& normalizer) {
+  for (const JsonObjectReader& in : tokens) {
+    in.allow_only({"id", "content", "single_word", "lstrip", "rstrip", "normalized", "special"});
     Token token{in.integer("id"),
                 in.text("content"),
                 in.flag("special", false),
@@ -76,28 +76,30 @@ AddedTokens::AddedTokens(const std::vector<Fields>& tokens, const Bpe& model, co
                 false};
     token.normalized = in.flag("normalized", !token.special);
     if (token.content.empty()) in.fail("'content' is empty");
-    if (token.content.size() > longest) in.fail("'content' is longer than " + std::to_string(longest) + " bytes");
-    const auto known = model.id(token.content);
-    const int64_t expected = known ? *known : std::max(size_, model.count());
+    if (token.content.size() > kMaxTokenBytes)
+      in.fail("'content' is longer than " + std::to_string(kMaxTokenBytes) + " bytes");
+    const auto model_id = model.id(token.content);
+    const int64_t expected = model_id ? *model_id : std::max(size_, model.count());
     if (token.id != expected)
-      in.fail("the id " + std::to_string(token.id) + " of '" + printable(token.content) +
-              "' does not fit its place: " + std::to_string(expected) + " would");
+      in.fail("'" + printable(token.content) + "' has the id " + std::to_string(token.id) + ", expected " +
+              std::to_string(expected));
     if (!by_content_.emplace(token.content, tokens_.size()).second)
-      in.fail("the token '" + printable(token.content) + "' stands twice");
+      in.fail("the token '" + printable(token.content) + "' appears twice");
     by_id_.emplace(token.id, tokens_.size());
     size_ = std::max(size_, token.id + 1);
-    TextBudget budget(token.content.size(), in.where());
+    TextBudget budget(token.content.size(), in.location());
     const std::string content = token.normalized && normalizer ? normalizer(token.content, budget) : token.content;
     if (!content.empty()) (token.normalized ? normalized_ : raw_).add(content, tokens_.size());
     tokens_.push_back(std::move(token));
   }
 }
 
-void AddedTokens::cut(const Part& part, const Trie& trie, std::vector<Part>& out) const {
-  const std::string_view text = part.text;
-  std::size_t done = 0, blanks = 0;  // up to which all behind the last token are blanks
-  const auto rest = [&](std::size_t end) {
-    if (done < end) out.push_back({std::nullopt, part.text.substr(done, end - done), part.first && done == 0});
+void AddedTokens::split(const TextPiece& piece, const Trie& trie, std::vector<TextPiece>& out) const {
+  const std::string_view text = piece.text;
+  std::size_t done = 0;
+  std::size_t spaces_end = 0;  // end of the spaces after the last token with rstrip, so that they are scanned only once
+  const auto add_text = [&](std::size_t end) {
+    if (done < end) out.push_back({std::nullopt, piece.text.substr(done, end - done), piece.first && done == 0});
   };
   for (std::size_t at = 0, length = 0; at < text.size();) {
     const std::size_t index = trie.find(text, at, length);
@@ -110,26 +112,26 @@ void AddedTokens::cut(const Part& part, const Trie& trie, std::vector<Part>& out
     at = end;
     if (token.single_word && (word_ends(text, begin) || word_starts(text, end))) continue;
     if (token.lstrip) begin = std::max(skip_spaces_back(text, begin, done), done);
-    if (token.rstrip) end = blanks = end <= blanks ? blanks : skip_spaces(text, end);
-    rest(begin);
-    out.push_back({token.id, {}, part.first && done == 0});
-    done = end;  // a token among the spaces that rstrip took is found all the same, as the Python library does
+    if (token.rstrip) end = spaces_end = end <= spaces_end ? spaces_end : skip_spaces(text, end);
+    add_text(begin);
+    out.push_back({token.id, {}, piece.first && done == 0});
+    done = end;  // `at` stays: HF tokenizers also finds tokens among the spaces that rstrip removed
   }
-  rest(text.size());
+  add_text(text.size());
 }
 
-std::vector<Part> AddedTokens::extract(const std::string& text, const Normalizer& normalizer,
-                                       TextBudget& budget) const {
-  std::vector<Part> raw, out;
-  cut({std::nullopt, text, true}, raw_, raw);
-  for (Part& part : raw) {
-    if (part.id) {
-      out.push_back(std::move(part));
+std::vector<TextPiece> AddedTokens::extract(const std::string& text, const Normalizer& normalizer,
+                                            TextBudget& budget) const {
+  std::vector<TextPiece> raw, out;
+  split({std::nullopt, text, true}, raw_, raw);
+  for (TextPiece& piece : raw) {
+    if (piece.id) {
+      out.push_back(std::move(piece));
       continue;
     }
-    if (normalizer) part.text = normalizer(std::move(part.text), budget);
-    budget.spend(part.text.size());
-    cut(part, normalized_, out);
+    if (normalizer) piece.text = normalizer(std::move(piece.text), budget);
+    budget.spend(piece.text.size());
+    split(piece, normalized_, out);
   }
   return out;
 }

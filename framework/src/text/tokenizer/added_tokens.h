@@ -9,27 +9,28 @@
 #include <unordered_map>
 #include <vector>
 
-#include "text/json_fields.h"
+#include "files/json_object_reader.h"
 #include "text/tokenizer/bpe.h"
 #include "text/tokenizer/normalizer.h"
 
 namespace peft::text {
 
-/// A part of the input: a token found as it stands, or text that is still to be tokenized.
-struct Part {
+/// A piece of the input: an added token, or text that is not tokenized yet.
+struct TextPiece {
   std::optional<int64_t> id;
   std::string text;
-  bool first;  ///< begins where the whole input begins
+  bool first;  ///< starts at the beginning of the input
 };
 
-/// The added tokens of a tokenizer.json, found in the text before the model sees it.
+/// The added tokens of a tokenizer.json, which are found in the text before the model tokenizes the rest.
 class AddedTokens {
  public:
-  /// The array `added_tokens`. Throws InputError where HF tokenizers would give another id than the file.
-  AddedTokens(const std::vector<Fields>& tokens, const Bpe& model, const Normalizer& normalizer);
+  /// Reads the array `added_tokens`. Throws InputError if HF tokenizers would assign an id that differs from the file.
+  AddedTokens(const std::vector<JsonObjectReader>& tokens, const Bpe& model, const Normalizer& normalizer);
 
-  /// Cuts the tokens out of the raw text, normalizes the rest, and cuts out those that are matched after normalization.
-  std::vector<Part> extract(const std::string& text, const Normalizer& normalizer, TextBudget& budget) const;
+  /// Splits the raw text at added tokens, normalizes the text between them, and splits that at the added tokens that
+  /// are matched after normalization.
+  std::vector<TextPiece> extract(const std::string& text, const Normalizer& normalizer, TextBudget& budget) const;
 
   std::optional<int64_t> id(const std::string& token) const;
   const std::string* token(int64_t id) const;
@@ -42,11 +43,11 @@ class AddedTokens {
     std::string content;
     bool special, single_word, lstrip, rstrip, normalized;
   };
-  /// Longest match at a place, over the bytes.
+  /// Finds the longest token that starts at a given byte.
   class Trie {
    public:
     void add(std::string_view text, std::size_t token);
-    /// Nothing matches: npos.
+    /// Index of the token and its length in bytes; npos if there is none.
     std::size_t find(std::string_view text, std::size_t at, std::size_t& length) const;
 
    private:
@@ -56,7 +57,7 @@ class AddedTokens {
     uint32_t nodes_ = 1;
   };
 
-  void cut(const Part& part, const Trie& trie, std::vector<Part>& out) const;
+  void split(const TextPiece& piece, const Trie& trie, std::vector<TextPiece>& out) const;
 
   std::vector<Token> tokens_;
   std::unordered_map<std::string, std::size_t> by_content_;

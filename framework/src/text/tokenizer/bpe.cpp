@@ -12,21 +12,21 @@ namespace peft::text {
 
 namespace {
 
-constexpr std::size_t cached_words = 20000, cached_length = 256;
+constexpr std::size_t kMaxCachedWords = 20000, kMaxCachedWordBytes = 256;
 
 uint64_t pair_key(uint32_t left, uint32_t right) { return uint64_t{left} << 32 | right; }
 
-void refuse_affix(const Fields& in, const char* key) {
+void refuse_affix(const JsonObjectReader& in, const char* key) {
   if (!in.text(key, "").empty()) in.fail("option '" + std::string(key) + "' is not implemented");
 }
 
 }  // namespace
 
-Bpe::Bpe(const Fields& in) : where_(in.where()) {
+Bpe::Bpe(const JsonObjectReader& in) : location_(in.location()) {
   if (in.text("type", "BPE") != "BPE")
-    in.fail("model '" + printable(in.text("type")) + "' is not implemented (only BPE is)");
-  in.only({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
-           "byte_fallback", "ignore_merges", "vocab", "merges"});
+    in.fail("model '" + printable(in.text("type")) + "' is not implemented; supported: BPE");
+  in.allow_only({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
+                 "byte_fallback", "ignore_merges", "vocab", "merges"});
   if (in.has("dropout") && in.number("dropout") != 0) in.fail("option 'dropout' is not implemented");
   refuse_affix(in, "continuing_subword_prefix");
   refuse_affix(in, "end_of_word_suffix");
@@ -39,17 +39,17 @@ Bpe::Bpe(const Fields& in) : where_(in.where()) {
   read_merges(in);
 }
 
-void Bpe::read_vocabulary(const Fields& in) {
+void Bpe::read_vocabulary(const JsonObjectReader& in) {
   const auto& vocabulary = in.object("vocab").get_ref<const nlohmann::json::object_t&>();
-  uint32_t last = 0;
+  uint32_t max_id = 0;
   for (const auto& [token, value] : vocabulary) {
-    if (!value.is_number_unsigned() || value.get<uint64_t>() >= max_vocabulary)
+    if (!value.is_number_unsigned() || value.get<uint64_t>() >= kMaxVocabulary)
       in.fail("vocab: the id of '" + printable(token) + "' must be an integer from 0 to " +
-              std::to_string(max_vocabulary - 1));
-    last = std::max(last, value.get<uint32_t>());
+              std::to_string(kMaxVocabulary - 1));
+    max_id = std::max(max_id, value.get<uint32_t>());
   }
   ids_.reserve(vocabulary.size());
-  tokens_.resize(vocabulary.empty() ? 0 : last + 1);
+  tokens_.resize(vocabulary.empty() ? 0 : max_id + 1);
   for (const auto& [token, value] : vocabulary) {
     const auto id = value.get<uint32_t>();
     if (tokens_[id] != nullptr)
@@ -59,14 +59,14 @@ void Bpe::read_vocabulary(const Fields& in) {
   }
 }
 
-uint32_t Bpe::need(const std::string& token, const Fields& in, std::size_t merge) const {
+uint32_t Bpe::require_id(const std::string& token, const JsonObjectReader& in, std::size_t merge) const {
   const auto found = ids_.find(token);
   if (found == ids_.end())
     in.fail("merges[" + std::to_string(merge) + "]: '" + printable(token) + "' is not in the vocabulary");
   return found->second;
 }
 
-std::vector<std::pair<std::string, std::string>> merge_pairs(const Fields& in) {
+std::vector<std::pair<std::string, std::string>> merge_pairs(const JsonObjectReader& in) {
   std::vector<std::pair<std::string, std::string>> pairs;
   for (const nlohmann::json& merge : in.array("merges")) {
     std::string left, right;
@@ -82,19 +82,19 @@ std::vector<std::pair<std::string, std::string>> merge_pairs(const Fields& in) {
       }
     }
     if (left.empty() || right.empty())
-      in.fail("merges[" + std::to_string(pairs.size()) + "] must be two tokens, as \"a b\" or [\"a\", \"b\"]");
+      in.fail("merges[" + std::to_string(pairs.size()) + "] must be two tokens: \"a b\" or [\"a\", \"b\"]");
     pairs.emplace_back(std::move(left), std::move(right));
   }
   return pairs;
 }
 
-void Bpe::read_merges(const Fields& in) {
+void Bpe::read_merges(const JsonObjectReader& in) {
   const auto pairs = merge_pairs(in);
   merges_.reserve(pairs.size());
   for (std::size_t index = 0; index < pairs.size(); ++index) {
     const auto& [left, right] = pairs[index];
-    const Merge value{static_cast<uint32_t>(index), need(left + right, in, index)};
-    merges_[pair_key(need(left, in, index), need(right, in, index))] = value;
+    const Merge value{static_cast<uint32_t>(index), require_id(left + right, in, index)};
+    merges_[pair_key(require_id(left, in, index), require_id(right, in, index))] = value;
   }
 }
 
@@ -128,14 +128,14 @@ bool Bpe::add_bytes(std::string_view c, std::vector<Symbol>& out) const {
 
 std::vector<Bpe::Symbol> Bpe::symbols(const std::string& word) const {
   if (word.size() > static_cast<std::size_t>(std::numeric_limits<int32_t>::max()))
-    throw InputError(where_ + ": a word of more than 2 GiB");
+    throw InputError(location_ + ": a word is longer than 2 GiB");
   std::vector<Symbol> out;
   out.reserve(word.size());
-  bool pending = false;  // an unknown token not written yet: HF writes it only before the next known character
+  bool pending = false;  // an unknown token that is not written yet: HF writes it only before the next known character
   const auto write_unknown = [&] {
     const auto found = ids_.find(unknown_);
     if (found == ids_.end())
-      throw InputError(where_ + ": a character has no token and unk_token '" + printable(unknown_) +
+      throw InputError(location_ + ": a character has no token and unk_token '" + printable(unknown_) +
                        "' is not in the vocabulary");
     out.push_back({found->second, 0, 0, false});
   };
@@ -172,12 +172,12 @@ std::vector<uint32_t> Bpe::merge(const std::string& word) const {
     const auto [rank, at, id] = queue.top();
     queue.pop();
     Symbol& left = all[at];
-    if (left.gone || left.next < 0) continue;
+    if (left.merged || left.next < 0) continue;
     Symbol& right = all[left.next];
-    const Merge* now = find(left.id, right.id);
-    if (now == nullptr || now->id != id) continue;  // one of the two has been merged since
+    const Merge* current = find(left.id, right.id);
+    if (current == nullptr || current->id != id) continue;  // one of the two has been merged since
     left.id = id;
-    right.gone = true;
+    right.merged = true;
     left.next = right.next;
     if (left.next >= 0) all[left.next].previous = at;
     offer(left.previous);
@@ -185,34 +185,34 @@ std::vector<uint32_t> Bpe::merge(const std::string& word) const {
   }
   std::vector<uint32_t> ids;
   for (const Symbol& symbol : all)
-    if (!symbol.gone) ids.push_back(symbol.id);
+    if (!symbol.merged) ids.push_back(symbol.id);
   return ids;
 }
 
 void Bpe::encode(const std::string& word, std::vector<int64_t>& ids) const {
   if (ignore_merges_) {
-    const auto whole = ids_.find(word);
-    if (whole != ids_.end()) {
-      ids.push_back(whole->second);
+    const auto token = ids_.find(word);
+    if (token != ids_.end()) {
+      ids.push_back(token->second);
       return;
     }
   }
-  if (word.size() > cached_length) {
+  if (word.size() > kMaxCachedWordBytes) {
     for (const uint32_t id : merge(word)) ids.push_back(id);
     return;
   }
   {
-    const std::shared_lock hold(lock_);
+    const std::shared_lock lock(mutex_);
     const auto found = cache_.find(word);
     if (found != cache_.end()) {
       ids.insert(ids.end(), found->second.begin(), found->second.end());
       return;
     }
   }
-  std::vector<uint32_t> fresh = merge(word);
-  ids.insert(ids.end(), fresh.begin(), fresh.end());
-  const std::unique_lock hold(lock_);
-  if (cache_.size() < cached_words) cache_.emplace(word, std::move(fresh));
+  std::vector<uint32_t> merged = merge(word);
+  ids.insert(ids.end(), merged.begin(), merged.end());
+  const std::unique_lock lock(mutex_);
+  if (cache_.size() < kMaxCachedWords) cache_.emplace(word, std::move(merged));
 }
 
 }  // namespace peft::text

@@ -7,20 +7,21 @@
 
 namespace peft::text {
 
-/// The bytes that all steps of a tokenizer together may make of one text: a tokenizer.json of a few lines could double
-/// the text over and over.
+/// Limits the bytes that all steps of a tokenizer together produce from one text: a short tokenizer.json could double
+/// the text many times.
 class TextBudget {
  public:
-  TextBudget(std::size_t text_bytes, const std::string& where) : left_(text_bytes * 256 + (1 << 20)), where_(where) {}
-  /// Throws InputError, with the place, when they are used up.
+  TextBudget(std::size_t text_bytes, const std::string& location)
+      : remaining_(text_bytes * 256 + (1 << 20)), location_(location) {}
+  /// Throws InputError, with the location, if the budget is exhausted.
   void spend(std::size_t bytes) {
-    if (bytes > left_) throw InputError(where_ + ": makes a text more than 256 times longer");
-    left_ -= bytes;
+    if (bytes > remaining_) throw InputError(location_ + ": makes a text more than 256 times longer");
+    remaining_ -= bytes;
   }
 
  private:
-  std::size_t left_;
-  const std::string& where_;
+  std::size_t remaining_;
+  const std::string& location_;
 };
 
 }  // namespace peft::text

@@ -6,23 +6,22 @@
 
 namespace peft::text {
 
-const char* const gpt2_expression =
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+const char* const kGpt2Pattern = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 namespace {
 
 struct Alphabet {
-  std::array<std::string, 256> of_byte;
-  std::array<int, 512> of_char;
+  std::array<std::string, 256> char_of_byte;
+  std::array<int, 512> byte_of_char;
 
   Alphabet() {
-    of_char.fill(-1);
-    char32_t spare = 256;
+    byte_of_char.fill(-1);
+    char32_t next_free = 256;
     for (unsigned b = 0; b < 256; ++b) {
       const bool printable = (b >= '!' && b <= '~') || (b >= 0xA1 && b <= 0xAC) || b >= 0xAE;
-      const char32_t c = printable ? b : spare++;
-      append_char(of_byte[b], c);
-      of_char[c] = static_cast<int>(b);
+      const char32_t c = printable ? b : next_free++;
+      append_char(char_of_byte[b], c);
+      byte_of_char[c] = static_cast<int>(b);
     }
   }
 };
@@ -37,7 +36,7 @@ const Alphabet& alphabet() {
 std::string bytes_to_alphabet(std::string_view bytes) {
   std::string out;
   out.reserve(bytes.size() * 2);
-  for (const char c : bytes) out += alphabet().of_byte[static_cast<unsigned char>(c)];
+  for (const char c : bytes) out += alphabet().char_of_byte[static_cast<unsigned char>(c)];
   return out;
 }
 
@@ -45,8 +44,8 @@ std::optional<std::string> alphabet_to_bytes(std::string_view text) {
   std::string out;
   for (std::size_t at = 0; at < text.size(); at += char_length(text[at])) {
     const char32_t c = char_at(text, at);
-    if (c >= alphabet().of_char.size() || alphabet().of_char[c] < 0) return std::nullopt;
-    out += static_cast<char>(alphabet().of_char[c]);
+    if (c >= alphabet().byte_of_char.size() || alphabet().byte_of_char[c] < 0) return std::nullopt;
+    out += static_cast<char>(alphabet().byte_of_char[c]);
   }
   return out;
 }

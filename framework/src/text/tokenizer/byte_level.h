@@ -6,12 +6,12 @@
 
 namespace peft::text {
 
-/// GPT-2's byte-level alphabet: every byte is one printable character.
+/// Encodes bytes in GPT-2's byte-level alphabet, which has a printable character for each byte.
 std::string bytes_to_alphabet(std::string_view bytes);
-/// The bytes; nothing if a character is not of the alphabet.
+/// Decodes them; nullopt if a character is not in the alphabet.
 std::optional<std::string> alphabet_to_bytes(std::string_view text);
 
-/// GPT-2's pattern, used by ByteLevel with use_regex.
-extern const char* const gpt2_expression;
+/// GPT-2's regular expression, which ByteLevel uses if `use_regex` is true.
+extern const char* const kGpt2Pattern;
 
 }  // namespace peft::text

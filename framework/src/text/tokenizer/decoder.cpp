@@ -12,7 +12,7 @@ namespace {
 
 using Strings = std::vector<std::string>;
 
-/// A decoder that treats every token by itself.
+/// A decoder that changes each token independently.
 template <typename F>
 Decoder each(F change) {
   return [change](Strings tokens, TextBudget& budget) {
@@ -34,14 +34,14 @@ int hex_digit(char c) {
   return -1;
 }
 
-/// The byte of «<0xE2>», else -1.
+/// The byte of a token such as "<0xE2>"; -1 for other tokens.
 int byte_of(const std::string& token) {
   if (token.size() != 6 || token.rfind("<0x", 0) != 0 || token[5] != '>') return -1;
   const int high = hex_digit(token[3]), low = hex_digit(token[4]);
   return high < 0 || low < 0 ? -1 : high * 16 + low;
 }
 
-Strings fall_back(const Strings& tokens, TextBudget&) {
+Strings decode_byte_fallback(const Strings& tokens, TextBudget&) {
   Strings out;
   std::string bytes;
   const auto flush = [&] {
@@ -78,8 +78,8 @@ std::string strip(const std::string& token, const std::string& content, int64_t 
   return std::string(rest);
 }
 
-Decoder read_strip(const Fields& in) {
-  in.only({"type", "content", "start", "stop"});
+Decoder read_strip(const JsonObjectReader& in) {
+  in.allow_only({"type", "content", "start", "stop"});
   const std::string content = in.text("content");
   if (content.empty() || char_length(content[0]) != content.size()) in.fail("'content' must be one character");
   return each([content, start = in.integer("start"), stop = in.integer("stop")](const std::string& token, TextBudget&) {
@@ -87,8 +87,8 @@ Decoder read_strip(const Fields& in) {
   });
 }
 
-Decoder read_replace(const Fields& in) {
-  in.only({"type", "pattern", "content"});
+Decoder read_replace(const JsonObjectReader& in) {
+  in.allow_only({"type", "pattern", "content"});
   return each([pattern = read_pattern(in), content = in.text("content")](const std::string& token, TextBudget& budget) {
     return replace(token, *pattern, content, budget);
   });
@@ -103,10 +103,10 @@ Decoder make_metaspace(const Metaspace& options) {
   };
 }
 
-Decoder read_sequence(const Fields& in) {
-  in.only({"type", "decoders"});
+Decoder read_sequence(const JsonObjectReader& in) {
+  in.allow_only({"type", "decoders"});
   std::vector<Decoder> steps;
-  for (const Fields& step : in.each("decoders")) steps.push_back(read_decoder(step));
+  for (const JsonObjectReader& step : in.each("decoders")) steps.push_back(read_decoder(step));
   return [steps](Strings tokens, TextBudget& budget) {
     for (const Decoder& step : steps) tokens = step(std::move(tokens), budget);
     return tokens;
@@ -115,19 +115,19 @@ Decoder read_sequence(const Fields& in) {
 
 }  // namespace
 
-Decoder read_decoder(const Fields& in) {
+Decoder read_decoder(const JsonObjectReader& in) {
   const std::string type = in.text("type");
   if (type == "Sequence") return read_sequence(in);
   if (type == "Replace") return read_replace(in);
   if (type == "Strip") return read_strip(in);
   if (type == "Metaspace") return make_metaspace(read_metaspace(in));
   if (type == "ByteLevel") {
-    in.only({"type", "add_prefix_space", "trim_offsets", "use_regex"});
+    in.allow_only({"type", "add_prefix_space", "trim_offsets", "use_regex"});
     return decode_bytes;
   }
   if (type == "ByteFallback" || type == "Fuse") {
-    in.only({"type"});
-    return type == "Fuse" ? fuse : fall_back;
+    in.allow_only({"type"});
+    return type == "Fuse" ? fuse : decode_byte_fallback;
   }
   in.fail("decoder '" + printable(type) + "' is not implemented");
 }

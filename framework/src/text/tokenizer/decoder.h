@@ -4,15 +4,15 @@
 #include <string>
 #include <vector>
 
-#include "text/json_fields.h"
+#include "files/json_object_reader.h"
 #include "text/tokenizer/budget.h"
 
 namespace peft::text {
 
-/// Tokens as in the vocabulary to pieces of text; the text is all of them joined.
+/// Converts tokens as written in the vocabulary to pieces of text, which are then concatenated.
 using Decoder = std::function<std::vector<std::string>(std::vector<std::string>, TextBudget&)>;
 
-/// Throws InputError, with place, for a type or option that is not implemented.
-Decoder read_decoder(const Fields& in);
+/// Throws InputError, with the location, for a type or option that is not implemented.
+Decoder read_decoder(const JsonObjectReader& in);
 
 }  // namespace peft::text

@@ -11,18 +11,18 @@ namespace peft::text {
 
 namespace {
 
-Normalizer read_form(const Fields& in, NormalForm form) {
-  in.only({"type"});
+Normalizer read_normal_form(const JsonObjectReader& in, NormalForm form) {
+  in.allow_only({"type"});
   return [form](std::string text, TextBudget&) { return normalize(std::move(text), form); };
 }
 
-Normalizer read_prepend(const Fields& in) {
-  in.only({"type", "prepend"});
+Normalizer read_prepend(const JsonObjectReader& in) {
+  in.allow_only({"type", "prepend"});
   return [prefix = in.text("prepend")](std::string text, TextBudget&) { return text.empty() ? text : prefix + text; };
 }
 
-Normalizer read_replace(const Fields& in) {
-  in.only({"type", "pattern", "content"});
+Normalizer read_replace(const JsonObjectReader& in) {
+  in.allow_only({"type", "pattern", "content"});
   return [pattern = read_pattern(in), content = in.text("content")](std::string text, TextBudget& budget) {
     return replace(text, *pattern, content, budget);
   };
@@ -40,17 +40,17 @@ std::string strip(const std::string& text, bool left, bool right) {
   return begin < end ? text.substr(begin, end - begin) : "";
 }
 
-Normalizer read_strip(const Fields& in) {
-  in.only({"type", "strip_left", "strip_right"});
+Normalizer read_strip(const JsonObjectReader& in) {
+  in.allow_only({"type", "strip_left", "strip_right"});
   return [left = in.flag("strip_left", true), right = in.flag("strip_right", true)](std::string text, TextBudget&) {
     return strip(text, left, right);
   };
 }
 
-Normalizer read_sequence(const Fields& in) {
-  in.only({"type", "normalizers"});
+Normalizer read_sequence(const JsonObjectReader& in) {
+  in.allow_only({"type", "normalizers"});
   std::vector<Normalizer> steps;
-  for (const Fields& step : in.each("normalizers")) steps.push_back(read_normalizer(step));
+  for (const JsonObjectReader& step : in.each("normalizers")) steps.push_back(read_normalizer(step));
   return [steps](std::string text, TextBudget& budget) {
     for (const Normalizer& step : steps) {
       text = step(std::move(text), budget);
@@ -62,22 +62,22 @@ Normalizer read_sequence(const Fields& in) {
 
 }  // namespace
 
-Normalizer read_normalizer(const Fields& in) {
+Normalizer read_normalizer(const JsonObjectReader& in) {
   const std::string type = in.text("type");
   if (type == "Sequence") return read_sequence(in);
-  if (type == "NFC") return read_form(in, NormalForm::nfc);
-  if (type == "NFD") return read_form(in, NormalForm::nfd);
-  if (type == "NFKC") return read_form(in, NormalForm::nfkc);
-  if (type == "NFKD") return read_form(in, NormalForm::nfkd);
+  if (type == "NFC") return read_normal_form(in, NormalForm::nfc);
+  if (type == "NFD") return read_normal_form(in, NormalForm::nfd);
+  if (type == "NFKC") return read_normal_form(in, NormalForm::nfkc);
+  if (type == "NFKD") return read_normal_form(in, NormalForm::nfkd);
   if (type == "Prepend") return read_prepend(in);
   if (type == "Replace") return read_replace(in);
   if (type == "Strip") return read_strip(in);
   if (type == "Lowercase") {
-    in.only({"type"});
+    in.allow_only({"type"});
     return [](std::string text, TextBudget&) { return lowercase(text); };
   }
   if (type == "ByteLevel") {
-    in.only({"type"});
+    in.allow_only({"type"});
     return [](std::string text, TextBudget&) { return bytes_to_alphabet(text); };
   }
   in.fail("normalizer '" + printable(type) + "' is not implemented");

@@ -3,15 +3,15 @@
 #include <functional>
 #include <string>
 
-#include "text/json_fields.h"
+#include "files/json_object_reader.h"
 #include "text/tokenizer/budget.h"
 
 namespace peft::text {
 
-/// Text (well-formed UTF-8) to the text that is tokenized.
+/// Converts text (well-formed UTF-8) to the text that is tokenized.
 using Normalizer = std::function<std::string(std::string, TextBudget&)>;
 
-/// Throws InputError, with place, for a type or option that is not implemented.
-Normalizer read_normalizer(const Fields& in);
+/// Throws InputError, with the location, for a type or option that is not implemented.
+Normalizer read_normalizer(const JsonObjectReader& in);
 
 }  // namespace peft::text

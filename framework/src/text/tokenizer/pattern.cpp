@@ -10,13 +10,14 @@ namespace peft::text {
 
 namespace {
 
-void cover(std::vector<Span>& spans, std::size_t& done, std::size_t begin, std::size_t end) {
+/// Appends the match [begin, end) and the text between the end of the previous span, `done`, and the match.
+void add_match(std::vector<Span>& spans, std::size_t& done, std::size_t begin, std::size_t end) {
   if (done < begin) spans.push_back({done, begin, false});
   spans.push_back({begin, end, true});
   done = end;
 }
 
-void finish(std::vector<Span>& spans, std::size_t done, std::size_t size) {
+void add_rest(std::vector<Span>& spans, std::size_t done, std::size_t size) {
   if (done < size) spans.push_back({done, size, false});
 }
 
@@ -28,8 +29,8 @@ class Literal : public Pattern {
     std::size_t done = 0;
     if (!text_.empty())
       for (auto at = text.find(text_); at != text.npos; at = text.find(text_, done))
-        cover(all, done, at, at + text_.size());
-    finish(all, done, text.size());
+        add_match(all, done, at, at + text_.size());
+    add_rest(all, done, text.size());
     return all;
   }
 
@@ -44,8 +45,8 @@ class Characters : public Pattern {
     std::vector<Span> all;
     std::size_t done = 0;
     for (std::size_t at = 0; at < text.size(); at += char_length(text[at]))
-      if (belongs_(char_at(text, at))) cover(all, done, at, at + char_length(text[at]));
-    finish(all, done, text.size());
+      if (belongs_(char_at(text, at))) add_match(all, done, at, at + char_length(text[at]));
+    add_rest(all, done, text.size());
     return all;
   }
 
@@ -55,10 +56,10 @@ class Characters : public Pattern {
 
 class Expression : public Pattern {
  public:
-  Expression(const std::string& expression, const std::string& where) try
-      : regex_(expression, Regex::Syntax::oniguruma), where_(where) {
+  Expression(const std::string& expression, const std::string& location) try
+      : regex_(expression, Regex::Syntax::oniguruma), location_(location) {
   } catch (const RegexError& error) {
-    throw InputError(where + ": the regular expression '" + printable(expression) + "' " + error.what());
+    throw InputError(location + ": the regular expression '" + printable(expression) + "' " + error.what());
   }
 
   std::vector<Span> spans(std::string_view text) const override {
@@ -68,11 +69,11 @@ class Expression : public Pattern {
     for (std::size_t from = 0; from <= text.size();) {
       const auto found = next(text, from, steps);
       if (!found) break;
-      if (found->begin < found->end) cover(all, done, found->begin, found->end);  // empty matches split nothing
+      if (found->begin < found->end) add_match(all, done, found->begin, found->end);  // empty matches do not split
       const std::size_t end = found->end;
       from = found->begin < end ? end : end < text.size() ? end + char_length(text[end]) : end + 1;
     }
-    finish(all, done, text.size());
+    add_rest(all, done, text.size());
     return all;
   }
 
@@ -80,13 +81,13 @@ class Expression : public Pattern {
   std::optional<Regex::Match> next(std::string_view text, std::size_t from, RegexSteps& steps) const try {
     return regex_.search(text, from, steps);
   } catch (const RegexError& error) {
-    throw InputError(where_ + ": the regular expression " + error.what());
+    throw InputError(location_ + ": the regular expression " + error.what());
   }
   Regex regex_;
-  std::string where_;
+  std::string location_;
 };
 
-/// Joins a match to its neighbour in the order of the list, once: «a--» gives «a-», «-».
+/// Appends each match to the span before it in the list, unless that is a match: "a--" gives "a-", "-".
 std::vector<Span> merge_matches(const std::vector<Span>& spans) {
   std::vector<Span> out;
   bool previous = false;
@@ -117,15 +118,15 @@ std::vector<Span> merge_runs(const std::vector<Span>& spans) {
 
 std::shared_ptr<const Pattern> literal(std::string text) { return std::make_shared<Literal>(std::move(text)); }
 
-std::shared_ptr<const Pattern> regex(const std::string& expression, const std::string& where) {
-  return std::make_shared<Expression>(expression, where);
+std::shared_ptr<const Pattern> regex(const std::string& expression, const std::string& location) {
+  return std::make_shared<Expression>(expression, location);
 }
 
 std::shared_ptr<const Pattern> characters(bool (*belongs)(char32_t)) { return std::make_shared<Characters>(belongs); }
 
-std::shared_ptr<const Pattern> read_pattern(const Fields& in) {
-  const Fields pattern = in.at("pattern");
-  pattern.only({"String", "Regex"});
+std::shared_ptr<const Pattern> read_pattern(const JsonObjectReader& in) {
+  const JsonObjectReader pattern = in.at("pattern");
+  pattern.allow_only({"String", "Regex"});
   if (pattern.has("String")) {
     const std::string text = pattern.text("String");
     if (text.empty()) pattern.fail("'String' is empty");
@@ -133,11 +134,11 @@ std::shared_ptr<const Pattern> read_pattern(const Fields& in) {
   }
   const std::string expression = pattern.text("Regex");
   if (expression.size() > 10'000) pattern.fail("'Regex' is longer than 10000 bytes");
-  return regex(expression, pattern.where());
+  return regex(expression, pattern.location());
 }
 
-Behavior read_behavior(const Fields& in, const std::string& otherwise) {
-  const std::string name = in.text("behavior", otherwise);
+Behavior read_behavior(const JsonObjectReader& in, const std::string& default_value) {
+  const std::string name = in.text("behavior", default_value);
   if (name == "Removed") return Behavior::removed;
   if (name == "Isolated") return Behavior::isolated;
   if (name == "MergedWithPrevious") return Behavior::merged_with_previous;
@@ -173,9 +174,9 @@ std::string replace(std::string_view text, const Pattern& pattern, const std::st
   std::string out;
   out.reserve(text.size());
   for (const Span& span : pattern.spans(text)) {
-    const std::string_view part = span.match ? content : text.substr(span.begin, span.end - span.begin);
-    budget.spend(part.size());
-    out += part;
+    const std::string_view piece = span.match ? content : text.substr(span.begin, span.end - span.begin);
+    budget.spend(piece.size());
+    out += piece;
   }
   return out;
 }

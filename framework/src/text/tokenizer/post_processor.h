@@ -4,14 +4,14 @@
 #include <functional>
 #include <vector>
 
-#include "text/json_fields.h"
+#include "files/json_object_reader.h"
 
 namespace peft::text {
 
-/// Puts the special tokens around the ids of one text.
+/// Adds special tokens before and after the ids of one text.
 using PostProcessor = std::function<std::vector<int64_t>(std::vector<int64_t>)>;
 
-/// Throws InputError, with place, for a type or option that is not implemented.
-PostProcessor read_post_processor(const Fields& in);
+/// Throws InputError, with the location, for a type or option that is not implemented.
+PostProcessor read_post_processor(const JsonObjectReader& in);
 
 }  // namespace peft::text

@@ -24,9 +24,9 @@ PreTokenizer splitter(PatternPtr pattern, Behavior behavior, bool invert) {
   };
 }
 
-PreTokenizer read_byte_level(const Fields& in) {
-  in.only({"type", "add_prefix_space", "trim_offsets", "use_regex"});
-  const PatternPtr pattern = in.flag("use_regex", true) ? regex(gpt2_expression, in.where()) : nullptr;
+PreTokenizer read_byte_level(const JsonObjectReader& in) {
+  in.allow_only({"type", "add_prefix_space", "trim_offsets", "use_regex"});
+  const PatternPtr pattern = in.flag("use_regex", true) ? regex(kGpt2Pattern, in.location()) : nullptr;
   return [pattern, prefix = in.flag("add_prefix_space", true)](std::vector<Piece> pieces, TextBudget&) {
     std::vector<Piece> out;
     for (Piece& piece : pieces) {
@@ -47,9 +47,9 @@ PreTokenizer make_metaspace(const Metaspace& options) {
     std::vector<Piece> out;
     for (Piece& piece : pieces) {
       piece.text = replace(piece.text, *space, options.replacement, budget);
-      const bool wanted =
+      const bool prepends =
           options.scheme == PrependScheme::always || (options.scheme == PrependScheme::first && piece.first);
-      if (wanted && piece.text.rfind(options.replacement, 0) != 0) piece.text.insert(0, options.replacement);
+      if (prepends && piece.text.rfind(options.replacement, 0) != 0) piece.text.insert(0, options.replacement);
       if (options.split)
         split_into(out, piece, *mark, Behavior::merged_with_next, false);
       else
@@ -59,21 +59,21 @@ PreTokenizer make_metaspace(const Metaspace& options) {
   };
 }
 
-PreTokenizer read_split(const Fields& in) {
-  in.only({"type", "pattern", "behavior", "invert"});
+PreTokenizer read_split(const JsonObjectReader& in) {
+  in.allow_only({"type", "pattern", "behavior", "invert"});
   return splitter(read_pattern(in), read_behavior(in, ""), in.flag("invert", false));
 }
 
-PreTokenizer read_digits(const Fields& in) {
-  in.only({"type", "individual_digits"});
+PreTokenizer read_digits(const JsonObjectReader& in) {
+  in.allow_only({"type", "individual_digits"});
   const bool single = in.flag("individual_digits", false);
   return splitter(characters(is_numeric), single ? Behavior::isolated : Behavior::contiguous, false);
 }
 
-PreTokenizer read_sequence(const Fields& in) {
-  in.only({"type", "pretokenizers"});
+PreTokenizer read_sequence(const JsonObjectReader& in) {
+  in.allow_only({"type", "pretokenizers"});
   std::vector<PreTokenizer> steps;
-  for (const Fields& step : in.each("pretokenizers")) steps.push_back(read_pre_tokenizer(step));
+  for (const JsonObjectReader& step : in.each("pretokenizers")) steps.push_back(read_pre_tokenizer(step));
   return [steps](std::vector<Piece> pieces, TextBudget& budget) {
     for (const PreTokenizer& step : steps) {
       pieces = step(std::move(pieces), budget);
@@ -85,8 +85,8 @@ PreTokenizer read_sequence(const Fields& in) {
 
 }  // namespace
 
-Metaspace read_metaspace(const Fields& in) {
-  in.only({"type", "replacement", "str_rep", "add_prefix_space", "prepend_scheme", "split"});
+Metaspace read_metaspace(const JsonObjectReader& in) {
+  in.allow_only({"type", "replacement", "str_rep", "add_prefix_space", "prepend_scheme", "split"});
   Metaspace options{in.text("replacement", "\xE2\x96\x81"), PrependScheme::always, in.flag("split", true)};
   if (options.replacement.empty() || char_length(options.replacement[0]) != options.replacement.size())
     in.fail("'replacement' must be one character");
@@ -102,7 +102,7 @@ Metaspace read_metaspace(const Fields& in) {
   return options;
 }
 
-PreTokenizer read_pre_tokenizer(const Fields& in) {
+PreTokenizer read_pre_tokenizer(const JsonObjectReader& in) {
   const std::string type = in.text("type");
   if (type == "Sequence") return read_sequence(in);
   if (type == "ByteLevel") return read_byte_level(in);
@@ -110,15 +110,15 @@ PreTokenizer read_pre_tokenizer(const Fields& in) {
   if (type == "Digits") return read_digits(in);
   if (type == "Metaspace") return make_metaspace(read_metaspace(in));
   if (type == "Punctuation") {
-    in.only({"type", "behavior"});
+    in.allow_only({"type", "behavior"});
     return splitter(characters(is_punctuation), read_behavior(in, "Isolated"), false);
   }
   if (type == "Whitespace") {
-    in.only({"type"});
-    return splitter(regex("\\w+|[^\\w\\s]+", in.where()), Behavior::removed, true);
+    in.allow_only({"type"});
+    return splitter(regex("\\w+|[^\\w\\s]+", in.location()), Behavior::removed, true);
   }
   if (type == "WhitespaceSplit") {
-    in.only({"type"});
+    in.allow_only({"type"});
     return splitter(characters(is_space), Behavior::removed, false);
   }
   in.fail("pre-tokenizer '" + printable(type) + "' is not implemented");

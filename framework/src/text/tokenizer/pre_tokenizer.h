@@ -4,30 +4,30 @@
 #include <string>
 #include <vector>
 
-#include "text/json_fields.h"
+#include "files/json_object_reader.h"
 #include "text/tokenizer/budget.h"
 
 namespace peft::text {
 
-/// A stretch of normalized text that no token may cross.
+/// A piece of normalized text. Tokens do not cross its boundaries.
 struct Piece {
   std::string text;
-  bool first;  ///< begins where the whole input begins
+  bool first;  ///< starts at the beginning of the input
 };
 
 using PreTokenizer = std::function<std::vector<Piece>(std::vector<Piece>, TextBudget&)>;
 
-/// Throws InputError, with place, for a type or option that is not implemented.
-PreTokenizer read_pre_tokenizer(const Fields& in);
+/// Throws InputError, with the location, for a type or option that is not implemented.
+PreTokenizer read_pre_tokenizer(const JsonObjectReader& in);
 
-/// When a word gets a «▁» before it.
+/// Whether the pre-tokenizer prepends "▁" to pieces.
 enum class PrependScheme { always, first, never };
-/// The options that Metaspace has both as pre-tokenizer and as decoder.
+/// Options that Metaspace has both as a pre-tokenizer and as a decoder.
 struct Metaspace {
   std::string replacement;
   PrependScheme scheme;
   bool split;
 };
-Metaspace read_metaspace(const Fields& in);
+Metaspace read_metaspace(const JsonObjectReader& in);
 
 }  // namespace peft::text

@@ -2,14 +2,15 @@
 
 #include <algorithm>
 
+#include "files/json_object_reader.h"
 #include "peft/base/error.h"
-#include "text/json_fields.h"
 #include "text/tokenizer/added_tokens.h"
 #include "text/tokenizer/bpe.h"
 #include "text/tokenizer/decoder.h"
 #include "text/tokenizer/normalizer.h"
 #include "text/tokenizer/post_processor.h"
 #include "text/tokenizer/pre_tokenizer.h"
+#include "text/tokenizer/tokenizer_json.h"
 #include "text/unicode.h"
 
 namespace peft {
@@ -20,34 +21,35 @@ namespace {
 
 using namespace text;
 
-/// The parts of a tokenizer.json in their order: added tokens, normalizer, pre-tokenizer, model, post-processor.
+/// The steps of a tokenizer.json, in order: added tokens, normalizer, pre-tokenizer, model, post-processor.
 class JsonTokenizer : public Tokenizer {
  public:
-  explicit JsonTokenizer(const Fields& in)
-      : name_(in.where()),
+  explicit JsonTokenizer(const JsonObjectReader& in)
+      : name_(in.location()),
         normalizer_(in.has("normalizer") ? read_normalizer(in.at("normalizer")) : nullptr),
         pre_tokenizer_(in.has("pre_tokenizer") ? read_pre_tokenizer(in.at("pre_tokenizer")) : nullptr),
         post_processor_(in.has("post_processor") ? read_post_processor(in.at("post_processor")) : nullptr),
         decoder_(in.has("decoder") ? read_decoder(in.at("decoder")) : nullptr),
         model_(in.at("model")),
-        added_(in.has("added_tokens") ? in.each("added_tokens") : std::vector<Fields>(), model_, normalizer_) {
-    // HF's truncation and padding of a batch are the trainer's business here
-    in.only({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
-             "decoder", "model"});
+        added_(in.has("added_tokens") ? in.each("added_tokens") : std::vector<JsonObjectReader>(), model_,
+               normalizer_) {
+    // Truncation and padding are ignored: the data loader decides how to batch.
+    in.allow_only({"version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer", "post_processor",
+                   "decoder", "model"});
   }
 
   std::vector<int64_t> encode(const std::string& text, bool add_special_tokens) const override {
-    const std::size_t bad = find_bad_utf8(text);
-    if (bad != std::string::npos)
-      throw InputError("the text is not UTF-8 at byte " + std::to_string(bad) + ": '" +
-                       printable(text.substr(bad, 16)) + "'");
+    const std::size_t error = find_bad_utf8(text);
+    if (error != std::string::npos)
+      throw InputError("the text is not UTF-8 at byte " + std::to_string(error) + ": '" +
+                       printable(text.substr(error, 16)) + "'");
     TextBudget budget(text.size(), name_);
     std::vector<int64_t> ids;
-    for (Part& part : added_.extract(text, normalizer_, budget)) {
-      if (part.id)
-        ids.push_back(*part.id);
+    for (TextPiece& piece : added_.extract(text, normalizer_, budget)) {
+      if (piece.id)
+        ids.push_back(*piece.id);
       else
-        encode_part(std::move(part), budget, ids);
+        encode_text(std::move(piece), budget, ids);
     }
     return add_special_tokens && post_processor_ ? post_processor_(std::move(ids)) : ids;
   }
@@ -88,8 +90,8 @@ class JsonTokenizer : public Tokenizer {
     return found ? found : model_.token(id);
   }
 
-  void encode_part(Part part, TextBudget& budget, std::vector<int64_t>& ids) const {
-    std::vector<Piece> pieces{{std::move(part.text), part.first}};
+  void encode_text(TextPiece text, TextBudget& budget, std::vector<int64_t>& ids) const {
+    std::vector<Piece> pieces{{std::move(text.text), text.first}};
     if (pre_tokenizer_) pieces = pre_tokenizer_(std::move(pieces), budget);
     for (const Piece& piece : pieces) model_.encode(piece.text, ids);
   }
@@ -106,8 +108,8 @@ class JsonTokenizer : public Tokenizer {
 }  // namespace
 
 std::shared_ptr<const Tokenizer> Tokenizer::from_json(const std::string& json, const std::string& name) {
-  const nlohmann::json document = parse_json(json, name);
-  return std::make_shared<JsonTokenizer>(Fields(document, name));
+  const nlohmann::json document = parse_tokenizer_json(json, name);
+  return std::make_shared<JsonTokenizer>(JsonObjectReader(document, name));
 }
 
 }  // namespace peft

@@ -2,7 +2,7 @@
 
 #include <nlohmann/json.hpp>
 
-/// A byte-level-free tokenizer.json of a few letters that the tests bend: a b c ab abc, «▁», <unk> and <s>.
+/// A tokenizer.json without byte level that tests modify: a b c ab abc bc, "▁", <unk> and <s>.
 inline nlohmann::json small_tokenizer() {
   return nlohmann::json::parse(R"({
     "version": "1.0", "truncation": null, "padding": null,

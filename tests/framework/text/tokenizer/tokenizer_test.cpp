@@ -1,5 +1,5 @@
-// Promises that a tokenizer.json gives what HF tokenizers gives (in small, by hand; the real files are compared in
-// tests/parity), and that whatever is malformed or not implemented is an InputError that names the place.
+// Shows that a small tokenizer.json gives the ids of HF tokenizers (tests/parity compares real ones), and that whatever
+// is malformed or not implemented is an InputError with its location.
 #include "peft/text/tokenizer/tokenizer.h"
 
 #include <thread>
@@ -17,7 +17,7 @@ std::shared_ptr<const peft::Tokenizer> make(const json& document) {
   return peft::Tokenizer::from_json(document.dump(), "t.json");
 }
 
-/// The message of the error that this tokenizer.json gives.
+/// The error message for this tokenizer.json.
 std::string error_of(const std::string& text) {
   try {
     peft::Tokenizer::from_json(text, "t.json");
@@ -44,7 +44,7 @@ json added(int id, const char* content, const char* option = nullptr) {
 
 }  // namespace
 
-TEST_CASE("merges are applied by rank, and added tokens found as they stand") {
+TEST_CASE("merges are applied by rank, and added tokens are found in the text") {
   const auto tokenizer = make(small_tokenizer());
   CHECK(tokenizer->encode("abc", true) == Ids{5});
   CHECK(tokenizer->encode("bcab", true) == Ids{7, 4});
@@ -60,7 +60,7 @@ TEST_CASE("merges are applied by rank, and added tokens found as they stand") {
   CHECK(tokenizer->token(9).empty());
 }
 
-TEST_CASE("characters without a token become unk_token, one each or one for all") {
+TEST_CASE("characters without a token become unk_token, each one or fused") {
   json document = small_tokenizer();
   CHECK(make(document)->encode("xya", true) == Ids{0, 0, 1});
   document["model"]["fuse_unk"] = true;
@@ -69,7 +69,7 @@ TEST_CASE("characters without a token become unk_token, one each or one for all"
   CHECK_THROWS_WITH(make(document)->encode("x", true), Catch::Contains("unk_token 'gone' is not in the vocabulary"));
 }
 
-TEST_CASE("added tokens obey lstrip, rstrip, single_word and normalized") {
+TEST_CASE("added tokens respect lstrip, rstrip, single_word and normalized") {
   json document = small_tokenizer();
   document["normalizer"] = {{"type", "Lowercase"}};
   document["added_tokens"].push_back(added(9, "[L]", "lstrip"));
@@ -86,7 +86,7 @@ TEST_CASE("added tokens obey lstrip, rstrip, single_word and normalized") {
   CHECK(tokenizer->encode("B[l]", true) == Ids{2, 0, 0, 0});
 }
 
-TEST_CASE("a long word is not quadratic, and threads may share a tokenizer") {
+TEST_CASE("a long word does not take quadratic time, and threads can share a tokenizer") {
   const auto tokenizer = make(small_tokenizer());
   std::string word;
   for (int i = 0; i < 300000; ++i) word += "abc";
@@ -97,16 +97,16 @@ TEST_CASE("a long word is not quadratic, and threads may share a tokenizer") {
   CHECK(sizes == std::vector<std::size_t>(4, 300000));
 }
 
-TEST_CASE("blanks around added tokens are walked once, not for each token among them") {
-  const std::string blanks(300000, ' ');
+TEST_CASE("spaces around added tokens are scanned once, not for each token among them") {
+  const std::string spaces(300000, ' ');
   for (const char* side : {"lstrip", "rstrip"}) {
     json document = small_tokenizer();
     document["added_tokens"].push_back(added(9, " ", side));
-    CHECK(make(document)->encode(blanks + "a", true).size() == blanks.size() + 1);
+    CHECK(make(document)->encode(spaces + "a", true).size() == spaces.size() + 1);
   }
 }
 
-TEST_CASE("a post-processor adds its tokens only when asked") {
+TEST_CASE("a post-processor adds its tokens only if add_special_tokens is set") {
   json document = small_tokenizer();
   document["post_processor"] = json::parse(R"({"type": "TemplateProcessing",
     "single": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
@@ -116,7 +116,7 @@ TEST_CASE("a post-processor adds its tokens only when asked") {
   CHECK(tokenizer->encode("a", false) == Ids{1});
 }
 
-TEST_CASE("pre-tokenizers cut where HF's do") {
+TEST_CASE("pre-tokenizers split as HF tokenizers does") {
   const auto encode = [](const json& pre, const std::string& text) {
     json document = small_tokenizer();
     document["pre_tokenizer"] = pre;
@@ -137,12 +137,12 @@ TEST_CASE("pre-tokenizers cut where HF's do") {
   CHECK(split("MergedWithNext") == Ids{1, 7});
 }
 
-TEST_CASE("what is not implemented is named, with its place") {
+TEST_CASE("a type or option that is not implemented is refused with its name and location") {
   CHECK(error_with("/normalizer", {{"type", "Nmt"}}) == "t.json.normalizer: normalizer 'Nmt' is not implemented");
   CHECK(contains(error_with("/pre_tokenizer", {{"type", "Bert\n"}}), "pre-tokenizer 'Bert\\x0a' is not implemented"));
   CHECK(contains(error_with("/decoder", {{"type", "CTC"}}), "decoder 'CTC' is not implemented"));
   CHECK(contains(error_with("/post_processor", {{"type", "X"}}), "post-processor 'X' is not implemented"));
-  CHECK(contains(error_with("/model/type", "Unigram"), "model 'Unigram' is not implemented (only BPE is)"));
+  CHECK(contains(error_with("/model/type", "Unigram"), "model 'Unigram' is not implemented; supported: BPE"));
   CHECK(contains(error_with("/model/dropout", 0.1), "option 'dropout' is not implemented"));
   CHECK(error_with("/model/dropout", 0.0) == "no error");
   CHECK(
@@ -153,7 +153,7 @@ TEST_CASE("what is not implemented is named, with its place") {
                  "t.json.normalizer.normalizers[1]: normalizer 'Q'"));
 }
 
-TEST_CASE("neither a text nor a search grows without end") {
+TEST_CASE("neither the text nor a search can grow without limit") {
   const auto refused = [](const json& document) {
     try {
       make(document)->encode("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", true);
@@ -182,35 +182,35 @@ TEST_CASE("neither a text nor a search grows without end") {
   document["pre_tokenizer"] = {
       {"type", "Split"}, {"pattern", {{"Regex", "(a+)+b"}}}, {"behavior", "Isolated"}, {"invert", false}};
   CHECK(contains(refused(document), "t.json.pre_tokenizer.pattern: the regular expression gave up"));
-  // Each search is short enough, but not all of them.
+  // Each search is short, but all of them together exceed the budget.
   document["pre_tokenizer"]["pattern"]["Regex"] = "(?:a|b)*[cd]|a";
   CHECK(refused(document).empty());
   CHECK_THROWS_WITH(make(document)->encode(std::string(100'000, 'a'), true),
                     Catch::Contains("t.json.pre_tokenizer.pattern: the regular expression gave up: too many steps"));
 }
 
-TEST_CASE("names from the file are escaped wherever they stand") {
+TEST_CASE("names from the file are escaped in every message") {
   json processor = json::parse(R"({"type": "TemplateProcessing", "special_tokens": {},
     "single": [{"SpecialToken": {"id": "x\u001b[31m", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]})");
   CHECK(contains(error_with("/post_processor", processor), "special_tokens: 'x\\x1b[31m' is missing"));
   processor["special_tokens"]["x\x1b[31m"] = {{"ids", json::array({uint64_t{1} << 63})}};
-  CHECK(
-      contains(error_with("/post_processor", processor), "special_tokens.x\\x1b[31m: 'ids' must hold integers from 0"));
+  CHECK(contains(error_with("/post_processor", processor),
+                 "special_tokens.x\\x1b[31m: 'ids' must contain integers from 0"));
 }
 
-TEST_CASE("what is malformed is refused, with its place") {
-  CHECK(contains(error_of("{\"model\": "), "t.json: not valid JSON at byte"));
-  CHECK(contains(error_of("{\"a\": 1, \"a\": 2}"), "the key 'a' stands twice"));
+TEST_CASE("malformed files are refused with the location of the error") {
+  CHECK(contains(error_of("{\"model\": "), "t.json:1:11: not JSON"));
+  CHECK(contains(error_of("{\"a\": 1, \"a\": 2}"), "the key 'a' appears twice"));
   CHECK(contains(error_of(std::string(100000, '[')), "nested deeper than 64"));
-  CHECK(contains(error_of("[]"), "t.json must be an object"));
+  CHECK(contains(error_of("[]"), "t.json: must be an object"));
   CHECK(contains(error_of("{}"), "'model' is missing"));
-  CHECK(contains(error_of("{\"a\": \"\xff\"}"), "not valid JSON"));
+  CHECK(contains(error_of("{\"a\": \"\xff\"}"), "t.json:1:8: not JSON"));
   CHECK(contains(error_with("/model/vocab/d", 7), "have the same id 7"));
   CHECK(contains(error_with("/model/vocab/d", -1), "the id of 'd' must be an integer"));
   CHECK(contains(error_with("/model/vocab/d", 1LL << 40), "the id of 'd' must be an integer"));
   CHECK(contains(error_with("/model/merges", {"a q"}), "merges[0]: 'aq' is not in the vocabulary"));
   CHECK(contains(error_with("/model/merges", {"a b c"}), "merges[0] must be two tokens"));
-  CHECK(contains(error_with("/added_tokens/1/id", 20), "the id 20 of '<s>' does not fit its place: 8 would"));
+  CHECK(contains(error_with("/added_tokens/1/id", 20), "'<s>' has the id 20, expected 8"));
   CHECK(contains(error_with("/added_tokens/1/content", ""), "t.json.added_tokens[1]: 'content' is empty"));
   const json broken = {{"type", "Split"}, {"pattern", {{"Regex", "a(b"}}}, {"behavior", "Isolated"}, {"invert", false}};
   CHECK(

@@ -7,11 +7,11 @@
 
 namespace peft {
 
-/// The text of a tokenizer.json equivalent to the vocabulary inside a GGUF file, with the ids of the model's original
-/// tokenizer. (transformers' reading of the same file differs where it ignores `tokenizer.ggml.pre`: two spaces before
-/// a digit in SmolLM2.) `metadata`: an object of the file's key/value pairs (arrays as JSON arrays, numbers as
-/// numbers), of which only `tokenizer.ggml.*` is read. `name` stands in messages for the file. Throws InputError for
-/// what is missing or malformed, and names a model or pre-tokenizer that is not implemented.
+/// Converts the vocabulary of a GGUF file to the text of an equivalent tokenizer.json, with the ids of the model's
+/// original tokenizer. (transformers ignores `tokenizer.ggml.pre` and so gives other ids for two spaces before a digit
+/// in SmolLM2.) `metadata` is an object of the file's key/value pairs, of which only `tokenizer.ggml.*` is read; `name`
+/// is used as the file name in messages. Throws InputError for missing or malformed values, and for a model or
+/// pre-tokenizer that is not implemented.
 PEFT_API std::string tokenizer_json_from_gguf(const nlohmann::json& metadata, const std::string& name);
 
 }  // namespace peft

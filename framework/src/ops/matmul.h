@@ -1,0 +1,19 @@
+#pragma once
+
+#include "peft/base/export.h"
+#include "peft/runtime/tensors.h"
+
+namespace peft {
+
+// Matrix products. bf16 on a CPU without bf16 instructions is multiplied in fp32, a part of the larger matrix at a
+// time, and rounded once: several times faster than torch's emulation.
+
+/// a [m, k] · b [k, n], without a gradient.
+PEFT_API Tensor gemm(const Tensor& a, const Tensor& b);
+/// sum += a · b, without a gradient.
+void add_gemm(Tensor& sum, const Tensor& a, const Tensor& b);
+
+/// x·Wᵀ + b, x: [..., in]. Is at::linear, except where weight and bias are frozen and gemm() gains.
+PEFT_API Tensor frozen_linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
+
+}  // namespace peft

@@ -1,0 +1,200 @@
+"""The pages agree with the tree: links resolve, and the keys of experiments that they name exist."""
+
+import pathlib
+import re
+import tempfile
+import unittest
+
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    tomllib = None
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "plugins").rglob("*.md")])
+TUTORIALS = ["README.md", "docs/quickstart.md", "docs/migrate.md", "docs/guide.md"]
+
+FENCE = re.compile(r"^(?P<mark>```+|~~~+)(?P<language>\w*)[^\n]*\n(?P<text>.*?)^(?P=mark)[ \t]*$", re.DOTALL | re.MULTILINE)
+CODE = re.compile(r"(?P<ticks>`+)(?P<text>.+?)(?P=ticks)")
+LINK = re.compile(r"!?\[[^\]\[]*\]\((?P<target>[^()\s]+)(?:\s+\"[^\"]*\")?\)")
+HEADING = re.compile(r"^#{1,6}\s+(?P<text>.+?)\s*#*$", re.MULTILINE)
+KEY = re.compile(r"(?P<table>[a-z_]+)\.(?P<key>\w+(?:\.\w+)*)(?: = (?P<value>.+))?")
+COLUMN = "peft.cpp"
+
+
+def anchors(page):
+    """The anchors that GitHub makes of a page's headings."""
+    seen, found = {}, set()
+    for match in HEADING.finditer(FENCE.sub("", page.read_text())):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", match["text"]).replace("`", "")
+        anchor = re.sub(r"[^\w\- ]", "", text.strip().lower()).replace(" ", "-")
+        count = seen.get(anchor, 0)
+        seen[anchor] = count + 1
+        found.add(f"{anchor}-{count}" if count else anchor)
+    return found
+
+
+def broken_links(page):
+    text = CODE.sub("", FENCE.sub("", page.read_text()))
+    for match in LINK.finditer(text):
+        target, _, anchor = match["target"].partition("#")
+        if re.match(r"[a-z]+:", target):
+            continue
+        file = page.parent / target if target else page
+        if not file.exists():
+            yield f"{match['target']}: there is no such file"
+        elif anchor and file.suffix == ".md" and anchor not in anchors(file):
+            yield f"{match['target']}: there is no such heading"
+
+
+def experiment_keys(text):
+    """What docs/experiment.md, written by tools/docs, says: {table: keys} and {kind: {plugin: keys}}."""
+    tables, plugins, keys = {}, {}, None
+    for line in text.splitlines():
+        if match := re.fullmatch(r"## `\[(\w+)\]`(: plugins)?", line):
+            keys = tables.setdefault(match[1], set())
+        elif match := re.fullmatch(r"### `(\w+)/(\w+)`", line):
+            keys = plugins.setdefault(match[1], {}).setdefault(match[2], {"name"})
+        elif match := re.match(r"\| `([\w.]+)` \|", line):
+            keys.add(match[1])
+    return tables, plugins
+
+
+class Experiment:
+    def __init__(self, text):
+        self.tables, self.plugins = experiment_keys(text)
+
+    def problem(self, table, key, name=None):
+        """Why `table.key` is not a key, for the plugin `name` or, without one, for any plugin of the table's kind; or None."""
+        if table not in self.tables:
+            return f"[{table}] is not a table of docs/experiment.md"
+        plugins = self.plugins.get(table, {})
+        if name is not None and name not in plugins:
+            return f"{table}/{name} is not a plugin of docs/experiment.md"
+        known = set(self.tables[table])
+        for plugin, keys in plugins.items():
+            if name in (None, plugin):
+                known |= keys
+        return None if key in known else f"{table}.{key} is not a key of docs/experiment.md"
+
+
+def column_spans(text, heading):
+    """Each piece of code in the columns of that heading, with its line's number."""
+    column = None
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.startswith("|"):
+            column = None
+            continue
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if column is None:
+            column = cells.index(heading) if heading in cells else -1
+        elif column >= 0 and column < len(cells):
+            yield from ((number, match["text"]) for match in CODE.finditer(cells[column]))
+
+
+def key_problems(text, experiment):
+    """What is wrong with the keys in the 'peft.cpp' columns of a page; commands and tables in brackets are left out."""
+    for number, span in column_spans(text, COLUMN):
+        if span.startswith(("peft-run", "[[")):
+            continue
+        match = KEY.fullmatch(span)
+        if not match:
+            yield f"line {number}: `{span}` is not table.key or table.key = value"
+            continue
+        named = match["value"].strip('"') if match["key"] == "name" and match["value"] else None
+        if problem := experiment.problem(match["table"], match["key"], named):
+            yield f"line {number}: {problem}"
+
+
+def example_problems(text, experiment):
+    """What is wrong with the keys in a page's TOML blocks."""
+
+    def check(table, content, name, prefix=""):
+        for key, value in content.items():
+            problem = experiment.problem(table, prefix + key, name)
+            if problem and isinstance(value, dict):
+                yield from check(table, value, name, prefix + key + ".")
+            elif problem:
+                yield problem
+
+    for block in FENCE.finditer(text):
+        if block["language"] == "toml":
+            for table, content in tomllib.loads(block["text"]).items():
+                for one in content if isinstance(content, list) else [content]:
+                    yield from check(table, one, one.get("name") if table in experiment.plugins else None)
+
+
+class Docs(unittest.TestCase):
+    maxDiff = None
+
+    def setUp(self):
+        self.experiment = Experiment((ROOT / "docs" / "experiment.md").read_text())
+
+    def test_links(self):
+        self.assertEqual([f"{page.relative_to(ROOT)}: {link}" for page in PAGES for link in broken_links(page)], [])
+
+    def test_keys_of_the_migration_page(self):
+        text = (ROOT / "docs" / "migrate.md").read_text()
+        self.assertGreater(len(list(column_spans(text, COLUMN))), 100)
+        self.assertEqual(list(key_problems(text, self.experiment)), [])
+
+    @unittest.skipIf(tomllib is None, "needs Python 3.11")
+    def test_keys_of_the_examples(self):
+        for name in TUTORIALS:
+            with self.subTest(page=name):
+                self.assertEqual(list(example_problems((ROOT / name).read_text(), self.experiment)), [])
+
+    def test_versions_agree(self):
+        version = re.search(r"^project\(peft VERSION ([\d.]+)", (ROOT / "CMakeLists.txt").read_text(), re.MULTILINE)[1]
+        self.assertIn(f"\nversion: {version}\n", (ROOT / "CITATION.cff").read_text())
+        self.assertIn(f"[{version}]", (ROOT / "CHANGELOG.md").read_text())
+
+
+class Checks(unittest.TestCase):
+    """What the checks above would notice."""
+
+    def setUp(self):
+        self.experiment = Experiment(
+            "## `[training]`\n| `epochs` | number | `1.0` | … |\n## `[adapter]`\n| `name` | string | | … |\n"
+            "## `[adapter]`: plugins\n### `adapter/lora`\n| `r` | integer | `8` | … |\n| `eva_config.rho` | number | `2` | … |\n"
+            "| `rank_pattern` | table of integers | `{}` | … |\n### `adapter/ia3`\nNo options.\n")
+
+    def page(self, *cells):
+        return "| theirs | peft.cpp | note |\n|---|---|---|\n" + "".join(f"| `x` | {cell} | `not.checked` |\n" for cell in cells)
+
+    def test_keys(self):
+        good = self.page("`adapter.r`, `training.epochs = 3`", '`adapter.name = "ia3"`', "`peft-run merge`; one `[[adapter]]` each",
+                         "`adapter.eva_config.rho`, …", "–")
+        self.assertEqual(list(key_problems(good, self.experiment)), [])
+        bad = self.page("`adapter.rank`", "`run.epochs`", '`adapter.name = "dora"`', "`r`")
+        self.assertEqual(list(key_problems(bad, self.experiment)), [
+            "line 3: adapter.rank is not a key of docs/experiment.md",
+            "line 4: [run] is not a table of docs/experiment.md",
+            "line 5: adapter/dora is not a plugin of docs/experiment.md",
+            "line 6: `r` is not table.key or table.key = value",
+        ])
+
+    @unittest.skipIf(tomllib is None, "needs Python 3.11")
+    def test_examples(self):
+        def problems(text):
+            return list(example_problems(f"```toml\n{text}\n```\n", self.experiment))
+
+        self.assertEqual(problems("[adapter]\nname = 'lora'\nr = 8\neva_config = { rho = 1 }\nrank_pattern = { q_proj = 4 }"), [])
+        self.assertEqual(problems("[[adapter]]\nname = 'ia3'\n[[adapter]]\nname = 'lora'\nr = 8"), [])
+        self.assertEqual(problems("[adapter]\nname = 'ia3'\nr = 8"), ["adapter.r is not a key of docs/experiment.md"])
+        self.assertEqual(problems("[adapter]\neva_config = { roh = 1 }"), ["adapter.eva_config.roh is not a key of docs/experiment.md"])
+        self.assertEqual(problems("[train]\nepochs = 1"), ["[train] is not a table of docs/experiment.md"])
+
+    def test_links(self):
+        with tempfile.TemporaryDirectory() as folder:
+            page = pathlib.Path(folder) / "page.md"
+            page.write_text("# One `two`, three\n## Again\n## Again\n[a](page.md) [b](#one-two-three) [c](page.md#again-1) "
+                            "[d](https://x.y/#z)\n`[e](no.md)`\n```\n[f](no.md)\n```\n")
+            self.assertEqual(list(broken_links(page)), [])
+            page.write_text("# One\n[a](no.md) ![b](no.svg) [c](#two) [d](page.md#one-1)\n")
+            self.assertEqual(list(broken_links(page)), ["no.md: there is no such file", "no.svg: there is no such file",
+                                                        "#two: there is no such heading", "page.md#one-1: there is no such heading"])
+
+
+if __name__ == "__main__":
+    unittest.main()
