@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 #include <sstream>
+#include <utility>
 
 #include "peft/architecture/config_fields.h"
 #include "peft/base/error.h"
@@ -166,7 +167,7 @@ void check_same_settings(const TrainingCheckpoint& checkpoint, const Experiment&
   // Runs of versions without objectives minimized what is now the default one.
   before.try_emplace("objective.name", std::string("\"") + Kind<Objective>::default_plugin + "\"");
   std::set<std::string> keys;
-  for (const auto* side : {&before, &now})
+  for (const auto* side : {&std::as_const(before), &now})
     for (const auto& [key, value] : *side) keys.insert(key);
   std::string changed;
   for (const std::string& key : keys) {
