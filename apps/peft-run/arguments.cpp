@@ -1,5 +1,6 @@
 #include "arguments.h"
 
+#include <algorithm>
 #include <boost/program_options.hpp>
 #include <filesystem>
 #include <iostream>
@@ -18,17 +19,23 @@ struct Arguments::Parser {
   po::variables_map values;
   std::string optional_value, not_ending_with;  ///< of optional_value(): the option, as "--name"
 
-  /// An option with an optional value takes it in the same word only: `--resume DIR` becomes `--resume=DIR`.
+  /// Boost gives an option with an optional value whatever word follows it. So `--resume DIR` becomes `--resume=DIR`,
+  /// and
+  /// `--resume` without a value moves to the end.
   StringList joined(const StringList& words) const {
     StringList all;
-    for (const std::string& word : words) {
-      const bool is_value = !optional_value.empty() && !all.empty() && all.back() == optional_value &&
-                            !word.starts_with('-') && !word.ends_with(not_ending_with);
-      if (is_value)
-        all.back() += "=" + word;
+    bool is_alone = false;
+    for (std::size_t i = 0; i < words.size(); ++i) {
+      const bool has_value =
+          i + 1 < words.size() && !words[i + 1].starts_with('-') && !words[i + 1].ends_with(not_ending_with);
+      if (optional_value.empty() || words[i] != optional_value)
+        all.push_back(words[i]);
+      else if (has_value)
+        all.push_back(optional_value + "=" + words[++i]);
       else
-        all.push_back(word);
+        is_alone = true;
     }
+    if (is_alone) all.insert(std::find(all.begin(), all.end(), "--"), optional_value);
     return all;
   }
 };

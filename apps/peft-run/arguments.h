@@ -42,7 +42,8 @@ class Arguments {
   /// Must be given.
   void required(const char* name, std::string& value, const char* placeholder, const std::string& help);
   void required(const char* name, peft::StringList& values, const char* placeholder, const std::string& help);
-  /// `--name` alone sets ""; with a value, it may follow as the next word unless it starts with '-' or ends with `not`.
+  /// `--name` alone gives ""; otherwise the next word is the value, unless it starts with '-' or ends with
+  /// `not_ending_with`.
   void optional_value(const char* name, std::optional<std::string>& value, const char* placeholder,
                       const std::string& help, const std::string& not_ending_with);
   /// The one argument without a name; "" if it is absent.

@@ -22,7 +22,7 @@ const std::vector<Command>& commands() {
 }
 
 std::string overview() {
-  constexpr std::size_t width = 52;  // of a line before its help
+  constexpr std::size_t width = 46;  // of a line before its help
   std::string text = "usage: ";
   const auto row = [&](std::string line, const std::string& help) {
     line.resize(std::max(line.size() + 2, width), ' ');

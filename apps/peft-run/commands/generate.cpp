@@ -19,7 +19,7 @@ struct GenerateArguments {
   DeviceArguments device;
   std::string prompt;
   std::optional<std::string> system;
-  Sampling sampling{.max_new_tokens = 128};
+  Sampling sampling;
   bool raw = false;  ///< the prompt as it is, without the chat template
   StringList plugin_paths;
 };

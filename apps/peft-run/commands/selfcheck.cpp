@@ -24,9 +24,9 @@ Outcome selfcheck_command(const peft::StringList& words) {
   for (const std::string& line : sets) options += line + "\n";
   bool all_passed = true;
   for (const CheckResult& check : selfcheck_adapter(plugins, what.substr(kind.size()), options)) {
-    std::cout << (check.kept ? "ok      " : "BROKEN  ") << check.promise << ": " << printable(check.detail, 2000)
+    std::cout << (check.passed ? "ok      " : "BROKEN  ") << check.name << ": " << printable(check.detail, 2000)
               << "\n";
-    all_passed &= check.kept;
+    all_passed &= check.passed;
   }
   if (!all_passed) throw PluginError(printable(what) + " fails a check that every adapter must pass");
   return {};

@@ -37,7 +37,7 @@ std::unique_ptr<Interface> make(Document& document, Plugins& plugins) {
   std::string name = Kind<Interface>::default_plugin;
   Options table = document.table(Kind<Interface>::name);
   table.get("name", name, "the plugin; 'peft-run list' shows the installed ones")
-      .require(!name.empty(), "must be given: it chooses the plugin");
+      .require(!name.empty(), "must be given: it selects the plugin");
   return name.empty() ? nullptr : plugins.make<Interface>(name, table);
 }
 
