@@ -108,5 +108,5 @@ def test_it_cannot_be_merged(run, tmp_path):
     save_llama(tmp_path / "model")
     ours, _, _ = train(run, tmp_path, "bottleneck", {})
     told = run("peft-run", "merge", "--model", tmp_path / "model", "--adapter", ours, "--output", tmp_path / "out", code=3).stderr
-    assert "'model.layers.0.mlp' has no weights that its adapter could be merged into" in told
+    assert "'model.layers.0.mlp' has no weights into which its adapter could be merged" in told
     assert not (tmp_path / "out").exists()
