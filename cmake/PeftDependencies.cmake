@@ -1,9 +1,9 @@
-# Everything the project is built from, found in one place.
+# Finds all dependencies of the project.
 find_package(Torch 2.11 REQUIRED)
 find_package(Boost 1.74 REQUIRED COMPONENTS program_options)
 find_package(tomlplusplus REQUIRED)
-# Its headers alone: the library that distributions build reads numbers by a stream, which takes missing memory for a bad
-# number. framework/src/options/toml.cpp has it read them otherwise.
+# Only its headers are used: the library in distributions reads numbers from a stream, which reports a failed allocation as an
+# invalid number. framework/src/options/toml.cpp configures another way.
 add_library(peft_toml INTERFACE)
 target_include_directories(peft_toml SYSTEM INTERFACE
                            $<TARGET_PROPERTY:tomlplusplus::tomlplusplus,INTERFACE_INCLUDE_DIRECTORIES>)

@@ -1,10 +1,10 @@
-# cmake --install: libpeft, its headers, the plugins, peft-run, and what find_package(peft) needs to build plugins.
+# Installs libpeft, its headers, the plugins, peft-run, and the files with which find_package(peft) can build plugins.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/peft)
 
-# libtorch stays where it is: its folder goes into the run paths. By name, since CMake's own way leaves out folders
-# inside the source tree, where the private venv is.
+# libtorch is not installed: the run paths contain its folder. They are set explicitly, because
+# CMAKE_INSTALL_RPATH_USE_LINK_PATH leaves out folders in the source tree, where the private venv is.
 cmake_path(GET TORCH_LIBRARY PARENT_PATH torch_folder)
 set_target_properties(peft PROPERTIES INSTALL_RPATH "$ORIGIN;${torch_folder}")
 set_target_properties(peft-run PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR};${torch_folder}")

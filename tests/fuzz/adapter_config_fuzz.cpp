@@ -1,4 +1,4 @@
-// Promises that an adapter_config.json that is taken means the same when its options are written out and read again.
+// Checks that the options of an accepted adapter_config.json are equal after they are written as TOML and read back.
 #include <nlohmann/json.hpp>
 
 #include "json_tree.h"
@@ -11,7 +11,7 @@ namespace peft::fuzz {
 
 namespace {
 
-/// An option of each type, by names that LoRA has.
+/// Reads an option of each type, under names of LoRA.
 void read(Options in) {
   int64_t r = 8;
   double alpha = 8;
@@ -48,7 +48,7 @@ void run(const std::string& bytes) {
   Document again = Document::from_text(written, "INPUT");
   read(again.table("adapter"));
   again.finish();
-  promise(again.resolved() == written, "options that read back otherwise");
+  expect(again.resolved() == written, "options that read back differently");
 }
 
 }  // namespace

@@ -82,9 +82,9 @@ std::string nasty_text(Random& random) {
   return random.one_in(4) ? text + random.pick(texts) : text;
 }
 
-Piece any_piece(const std::string& bytes, std::size_t longest, Random& random) {
+Piece any_piece(const std::string& bytes, std::size_t max_size, Random& random) {
   const std::size_t at = random.below(bytes.size());
-  return {at, std::min(bytes.size() - at, 1 + random.below(longest))};
+  return {at, std::min(bytes.size() - at, 1 + random.below(max_size))};
 }
 
 namespace {

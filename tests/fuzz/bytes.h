@@ -7,20 +7,21 @@
 
 namespace peft::fuzz {
 
-/// A number that breaks sums, products and casts, or one near `size`.
+/// A number at which sums, products and casts overflow, or one near `size`.
 uint64_t nasty_number(Random& random, uint64_t size);
-/// Its digits, or a number that is no integer.
+/// The digits of such a number, or a number that is not an integer.
 std::string nasty_digits(Random& random, uint64_t size);
-/// A text with what is awkward in texts and names: controls, no UTF-8, long runs, paths.
+/// A text that is unusual as a text or name: control characters, invalid UTF-8, long repetitions, paths.
 std::string nasty_text(Random& random);
 
-/// One change that knows no format: bits, numbers, pieces gone, doubled or taken from `other`.
+/// One mutation without knowledge of the format: flips bits, changes numbers, deletes, repeats or inserts bytes.
 std::string mutate_bytes(const std::string& bytes, const std::string& other, Random& random);
 
-/// The piece [at, at + size) of the bytes; `size` at most `longest`.
+/// The bytes [at, at + size).
 struct Piece {
   std::size_t at, size;
 };
-Piece any_piece(const std::string& bytes, std::size_t longest, Random& random);
+/// A random piece of at most `max_size` bytes.
+Piece any_piece(const std::string& bytes, std::size_t max_size, Random& random);
 
 }  // namespace peft::fuzz

@@ -1,5 +1,5 @@
-// GCC calls __sanitizer_cov_trace_pc at each branch of what is built with -fsanitize-coverage=trace-pc; this file is
-// not.
+// GCC calls __sanitizer_cov_trace_pc at each branch of sources compiled with -fsanitize-coverage=trace-pc, which this
+// one is not.
 #include "coverage.h"
 
 #include <array>
@@ -10,7 +10,7 @@ extern "C" void __sanitizer_cov_trace_pc();
 
 namespace {
 
-std::array<uint64_t, 1 << 13> reached, known;  // a byte for each hash of two places that follow each other
+std::array<uint64_t, 1 << 13> reached, known;  // a byte for each hash of two consecutive branches
 uint64_t last_place = 0;
 
 }  // namespace
@@ -30,13 +30,13 @@ void begin_coverage() {
 }
 
 bool is_new_coverage() {
-  bool more = false;
+  bool is_new = false;
   for (std::size_t i = 0; i < reached.size(); ++i) {
     if ((reached[i] & ~known[i]) == 0) continue;
     known[i] |= reached[i];
-    more = true;
+    is_new = true;
   }
-  return more;
+  return is_new;
 }
 
 std::size_t coverage() {

@@ -4,9 +4,9 @@
 
 namespace peft::fuzz {
 
-/// Forgets what the last input reached.
+/// Call it before each input.
 void begin_coverage();
-/// Whether the input reached a branch that none before it had.
+/// Whether the input reached a branch that no earlier input reached.
 bool is_new_coverage();
 /// Branches reached so far.
 std::size_t coverage();

@@ -1,9 +1,9 @@
 // A fuzz program without libFuzzer:
 //   fuzz_NAME [--executions N] [--seed S] [--current FILE] [--found FOLDER] FILE-OR-FOLDER...
-// First every given file is read as it is, then N mutations of them and of those mutations that reached new branches.
-// An input must be accepted, with what was promised, or end in an InputError or ConfigError that names the file and has
-// no control character; within 5 s, 256 MiB, and without a word from the sanitizers. The input being read is in FILE,
-// behind its length.
+// Reads each given file, then N mutations of them and of those mutations that reached new branches. An input must be
+// accepted and pass the target's checks, or be refused with an InputError or ConfigError that names the file and has no
+// control characters, within 5 s and 256 MiB and without a report from the sanitizers. FILE contains the length of the
+// current input and the input.
 #include <fcntl.h>
 #include <sys/resource.h>
 #include <sys/time.h>
@@ -23,7 +23,7 @@
 #include "peft/base/error.h"
 #include "target.h"
 
-// One allocation of 256 MiB ends the program; what was freed is kept apart only for a while.
+// A single allocation of 256 MiB aborts the program. A small quarantine keeps memory use low.
 extern "C" const char* __asan_default_options();
 const char* __asan_default_options() {
   return "max_allocation_size_mb=256:quarantine_size_mb=16:hard_rss_limit_mb=1024:exitcode=77";
@@ -37,8 +37,8 @@ namespace fs = std::filesystem;
 using namespace peft;
 using fuzz::target;
 
-constexpr std::size_t largest_input = 1 << 16, largest_corpus = 16 << 20, longest_message = 1 << 18;  // bytes
-constexpr long most_kilobytes = 256 << 10;
+constexpr std::size_t kMaxInput = 1 << 16, kMaxCorpus = 16 << 20, kMaxMessage = 1 << 18;  // bytes
+constexpr long kMaxKilobytes = 256 << 10;
 
 struct Settings {
   std::size_t executions = 200'000;
@@ -47,7 +47,7 @@ struct Settings {
   std::vector<std::string> inputs;
 };
 
-/// Ends the program where an input takes 5 s of the processor, or 60 s without (it waits for something).
+/// Ends the program if an input takes 5 s of CPU time, or 60 s of wall time, as it does if it waits for something.
 void stop_hang(int) {
   constexpr char text[] = "finding: the input takes more than 5 s\n";
   [[maybe_unused]] const auto written = ::write(STDERR_FILENO, text, sizeof text - 1);
@@ -60,14 +60,14 @@ void set_timer(time_t processor, time_t wall) {
   ::setitimer(ITIMER_REAL, &by_wall, nullptr);
 }
 
-/// What is wrong with a refusal's message, or "".
-std::string fault_of(const std::string& message) {
+/// What is wrong with an error message; "" if nothing is.
+std::string message_fault(const std::string& message) {
   if (message.find(target.file) == message.npos) return "the message does not name the file";
-  if (message.size() > longest_message) return "the message has " + std::to_string(message.size()) + " bytes";
+  if (message.size() > kMaxMessage) return "the message has " + std::to_string(message.size()) + " bytes";
   std::string lines;
   std::istringstream stream(message);
   for (std::string line; std::getline(stream, line);)
-    if (printable(line, line.size() + 1) != line) return "the message holds a control character";
+    if (printable(line, line.size() + 1) != line) return "the message contains a control character";
   return "";
 }
 
@@ -80,10 +80,11 @@ class Runner {
   }
 
   struct Outcome {
-    bool accepted, is_new;  ///< the latter: it reached a branch that none before it had
+    bool accepted;
+    bool is_new;  ///< reached a branch that no earlier input reached
   };
   Outcome run(const std::string& bytes) {
-    keep(bytes);
+    save_current(bytes);
     fuzz::begin_coverage();
     set_timer(5, 60);
     std::string fault;
@@ -92,9 +93,9 @@ class Runner {
       target.run(bytes);
       accepted = true;
     } catch (const InputError& error) {
-      fault = fault_of(error.what());
+      fault = message_fault(error.what());
     } catch (const ConfigError& error) {
-      fault = fault_of(error.what());
+      fault = message_fault(error.what());
     } catch (const std::exception& error) {
       fault = std::string("thrown: ") + error.what();
     }
@@ -103,20 +104,20 @@ class Runner {
     accepted_ += accepted;
     rusage usage{};
     ::getrusage(RUSAGE_SELF, &usage);
-    most_ = usage.ru_maxrss;
-    if (most_ > most_kilobytes) fault = std::to_string(most_ >> 10) + " MiB of memory";
+    peak_kilobytes_ = usage.ru_maxrss;
+    if (peak_kilobytes_ > kMaxKilobytes) fault = std::to_string(peak_kilobytes_ >> 10) + " MiB of memory";
     if (!fault.empty()) stop(bytes, fault);
     return {accepted, fuzz::is_new_coverage()};
   }
 
-  void tell(std::size_t corpus) const {
+  void print_summary(std::size_t corpus) const {
     std::cout << target.name << ": " << runs_ << " executions, seed " << settings_.seed << ", "
               << accepted_ * 100 / runs_ << " % accepted, " << fuzz::coverage() << " branches, " << corpus
-              << " inputs kept, " << (most_ >> 10) << " MiB at most, no finding" << std::endl;
+              << " inputs in the corpus, peak " << (peak_kilobytes_ >> 10) << " MiB, no findings" << std::endl;
   }
 
  private:
-  void keep(const std::string& bytes) const {
+  void save_current(const std::string& bytes) const {
     if (current_ < 0) return;
     uint64_t size = bytes.size();
     const iovec parts[] = {{&size, sizeof size}, {const_cast<char*>(bytes.data()), bytes.size()}};
@@ -134,7 +135,7 @@ class Runner {
   const Settings& settings_;
   int current_ = -1;
   std::size_t runs_ = 0, accepted_ = 0;
-  long most_ = 0;
+  long peak_kilobytes_ = 0;
 };
 
 Settings read_arguments(int count, char** arguments) {
@@ -164,27 +165,27 @@ std::string read_file(const fs::path& path) {
   return {std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
 }
 
-/// In the order of their names.
-std::vector<std::string> read_inputs(const std::vector<std::string>& places) {
+/// Reads files, and the files in folders in the order of their names.
+std::vector<std::string> read_inputs(const std::vector<std::string>& paths) {
   std::vector<std::string> inputs;
-  for (const std::string& place : places) {
-    if (!fs::is_directory(place)) {
-      inputs.push_back(read_file(place));
+  for (const std::string& path : paths) {
+    if (!fs::is_directory(path)) {
+      inputs.push_back(read_file(path));
       continue;
     }
-    std::vector<fs::path> files(fs::directory_iterator(place), fs::directory_iterator{});
+    std::vector<fs::path> files(fs::directory_iterator(path), fs::directory_iterator{});
     std::sort(files.begin(), files.end());
     for (const fs::path& file : files) inputs.push_back(read_file(file));
   }
-  if (inputs.empty()) throw std::runtime_error("no inputs to begin with");
+  if (inputs.empty()) throw std::runtime_error("no inputs to start with");
   return inputs;
 }
 
-/// What mutations start from. Three times of four from what was accepted: else nearly all would be refused at once.
+/// Inputs to mutate. Three of four are accepted ones, because most mutations of refused ones are refused at once.
 class Corpus {
  public:
   void add(std::string input, bool accepted) {
-    if ((bytes_ += input.size()) <= largest_corpus) (accepted ? accepted_ : refused_).push_back(std::move(input));
+    if ((bytes_ += input.size()) <= kMaxCorpus) (accepted ? accepted_ : refused_).push_back(std::move(input));
   }
   const std::string& pick(fuzz::Random& random) const {
     const bool from_refused = accepted_.empty() || (!refused_.empty() && random.one_in(4));
@@ -206,11 +207,11 @@ void fuzz_all(const Settings& settings) {
     std::string input = corpus.pick(random);
     for (std::size_t changes = 1 + random.below(random.one_in(2) ? 1 : 5); changes > 0; --changes)
       input = target.mutate(input, corpus.pick(random), random);
-    if (input.size() > largest_input) input.resize(largest_input);
+    if (input.size() > kMaxInput) input.resize(kMaxInput);
     const Runner::Outcome outcome = runner.run(input);
     if (outcome.is_new) corpus.add(std::move(input), outcome.accepted);
   }
-  runner.tell(corpus.size());
+  runner.print_summary(corpus.size());
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Promises that a GGUF file is taken only where it is a whole llama: each tensor's bytes lie in the file and can be
-// read as fp32, its config.json makes a model, its vocabulary a tokenizer; or an InputError tells why not.
+// Checks that an accepted GGUF file is a complete llama: the bytes of each tensor are in the file and can be read as
+// fp32, its config.json describes a model, and its vocabulary gives a tokenizer.
 #include <nlohmann/json.hpp>
 
 #include "bytes.h"
@@ -18,29 +18,29 @@ namespace {
 using Pair = GgufImage::Pair;
 using Tensor = GgufImage::Tensor;
 
-void check_tensor(const PretrainedModel& checkpoint, const StoredTensor& tensor, std::size_t file_size) {
+void check_tensor(const PretrainedModel& model, const StoredTensor& tensor, std::size_t file_size) {
   uint64_t elements = 1;
   for (const int64_t size : tensor.shape) {
-    promise(size > 0, "a size that is not positive");
-    promise(!__builtin_mul_overflow(elements, static_cast<uint64_t>(size), &elements), "a shape that overflows");
+    expect(size > 0, "a size that is not positive");
+    expect(!__builtin_mul_overflow(elements, static_cast<uint64_t>(size), &elements), "a shape that overflows");
   }
-  promise(tensor.size == gguf_bytes(tensor.type, tensor.shape), "shape and bytes differ");
-  promise(tensor.size <= file_size && elements <= 8 * file_size, "a tensor larger than the file");
+  expect(tensor.size == gguf_bytes(tensor.type, tensor.shape), "shape and bytes differ");
+  expect(tensor.size <= file_size && elements <= 8 * file_size, "a tensor larger than the file");
   std::vector<float> values(elements);
-  checkpoint.read(tensor, values.data());
+  model.read(tensor, values.data());
 }
 
 void run(const std::string& bytes) {
   set_file(bytes);
-  const auto checkpoint = open_gguf("INPUT");
-  for (const StoredTensor& tensor : checkpoint->tensors()) check_tensor(*checkpoint, tensor, bytes.size());
-  const DecoderConfig config = decoder_config(checkpoint->config(), "INPUT");
-  promise(config.head_dim > 0 && config.vocab_size > 0, "a model without size");
-  promise(checkpoint->tokenizer_bytes().size() <= bytes.size(), "a header larger than the file");
-  const auto tokenizer = Tokenizer::from_json(checkpoint->tokenizer_json(), "INPUT");
+  const auto model = open_gguf("INPUT");
+  for (const StoredTensor& tensor : model->tensors()) check_tensor(*model, tensor, bytes.size());
+  const DecoderConfig config = decoder_config(model->config(), "INPUT");
+  expect(config.head_dim > 0 && config.vocab_size > 0, "a model without size");
+  expect(model->tokenizer_bytes().size() <= bytes.size(), "a header larger than the file");
+  const auto tokenizer = Tokenizer::from_json(model->tokenizer_json(), "INPUT");
   for (const char* text : {"", "ab a <e>", "naïve \xE4\xBD\xA0 12  "})
     for (const int64_t id : tokenizer->encode(text, true))
-      promise(id >= 0 && id < tokenizer->size(), "an id out of range");
+      expect(id >= 0 && id < tokenizer->size(), "an id out of range");
 }
 
 std::string any_number(Random& random) {
@@ -140,8 +140,8 @@ std::string mutate(const std::string& bytes, const std::string& other, Random& r
     default:
       change_pair(*image, donor, random);
   }
-  const bool lie = random.one_in(20);
-  return image->write(lie ? nasty_number(random, 0) : 0, lie ? nasty_number(random, 0) : 0);
+  const bool wrong_counts = random.one_in(20);
+  return image->write(wrong_counts ? nasty_number(random, 0) : 0, wrong_counts ? nasty_number(random, 0) : 0);
 }
 
 }  // namespace

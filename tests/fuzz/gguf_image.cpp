@@ -8,13 +8,13 @@ namespace peft::fuzz {
 
 namespace {
 
-/// Bytes of a number of each type; 0 for strings, arrays and what there is not.
+/// Size in bytes of a number of each type; 0 for strings, arrays and unknown types.
 std::size_t width(uint32_t type) {
   constexpr std::size_t widths[] = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
   return type < std::size(widths) ? widths[type] : 0;
 }
 
-/// Reads until something does not fit; then every further piece is empty.
+/// Reads until a value does not fit; all further values are empty.
 class Reader {
  public:
   explicit Reader(const std::string& bytes) : bytes_(bytes) {}

@@ -7,12 +7,12 @@
 
 namespace peft::fuzz {
 
-/// A GGUF file taken to pieces, each of which may be wrong.
+/// The values of a GGUF file, each of which can be invalid.
 struct GgufImage {
   struct Pair {
     std::string key;
-    uint32_t type = 0, element_type = 0;  ///< the latter of an array
-    std::vector<std::string> values;      ///< one, or an array's: a number's bytes, a string's text
+    uint32_t type = 0, element_type = 0;  ///< element_type: of an array
+    std::vector<std::string> values;      ///< one, or all of an array: the bytes of a number or the text of a string
   };
   struct Tensor {
     std::string name;
@@ -21,11 +21,11 @@ struct GgufImage {
     uint64_t offset = 0;
   };
 
-  /// Nothing for what is cut off within the header.
+  /// Returns nullopt if the header is truncated.
   static std::optional<GgufImage> parse(const std::string& bytes);
-  /// `more_pairs` and `more_tensors`: how many more are announced than there are.
+  /// The header declares `more_pairs` and `more_tensors` in addition to the existing ones.
   std::string write(uint64_t more_pairs, uint64_t more_tensors) const;
-  /// Gives each tensor the place behind the one before, and the data the size that all need.
+  /// Sets the offsets so that the tensors follow each other, and resizes the data accordingly.
   void lay_out();
 
   static constexpr uint32_t string_type = 8, array_type = 9, alignment = 32;

@@ -1,5 +1,5 @@
-// Stands in for files/mapped_file.cpp: see set_file(). A mapping goes on to the end of its last page, where the address
-// sanitizer sees nothing.
+// Replaces files/mapped_file.cpp: see set_file(). A mapping extends to the end of its last page, so AddressSanitizer
+// does not detect reads past the end of the file.
 #include <cstring>
 
 #include "files/mapped_file.h"
@@ -19,7 +19,7 @@ MappedFile::MappedFile(std::string path, std::span<const std::byte> bytes) : pat
 MappedFile::~MappedFile() { delete[] bytes_.data(); }
 
 std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
-  if (current->empty()) throw InputError(printable(path, 4096) + " is empty");
+  if (current->empty()) throw InputError(printable_path(path) + " is empty");
   auto* data = new std::byte[current->size()];
   std::memcpy(data, current->data(), current->size());
   return std::shared_ptr<const MappedFile>(new MappedFile(path, {data, current->size()}));

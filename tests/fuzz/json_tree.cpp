@@ -10,7 +10,7 @@ namespace {
 
 using Kind = JsonNode::Kind;
 
-/// Reads what is nearly JSON: a scalar is whatever stands before the next comma or bracket.
+/// Reads text that resembles JSON: a scalar is everything before the next comma or bracket.
 class Parser {
  public:
   explicit Parser(const std::string& text) : text_(text) {}
@@ -103,13 +103,13 @@ JsonNode any_scalar(Random& random) {
   return node;
 }
 
-/// Puts another value in the place of this one; the key stays.
+/// Replaces the value of a node. Its key is unchanged.
 void set(JsonNode& node, JsonNode value) {
   value.key = node.key;
   node = std::move(value);
 }
 
-/// `levels` arrays or objects around the node.
+/// Wraps the node in `levels` arrays or objects.
 void wrap(JsonNode& node, std::size_t levels, Random& random) {
   for (; levels > 0; --levels) {
     JsonNode outer;
@@ -128,7 +128,7 @@ void change_scalar(JsonNode& node, Random& random) {
   node.text = quoted(inside);
 }
 
-/// Drops, doubles, repeats or renames a child.
+/// Deletes, duplicates, repeats or renames a child.
 void change_children(JsonNode& node, JsonNode& donor, Random& random) {
   if (node.children.empty()) {
     node.children.push_back(any_scalar(random));
@@ -136,19 +136,19 @@ void change_children(JsonNode& node, JsonNode& donor, Random& random) {
     return;
   }
   const std::size_t at = random.below(node.children.size());
-  const auto place = node.children.begin() + static_cast<std::ptrdiff_t>(at);
+  const auto child = node.children.begin() + static_cast<std::ptrdiff_t>(at);
   switch (random.below(4)) {
     case 0:
-      node.children.erase(place);
+      node.children.erase(child);
       break;
     case 1: {
-      JsonNode copy = *place;
+      JsonNode copy = *child;
       node.children.insert(node.children.begin() + static_cast<std::ptrdiff_t>(random.below(node.children.size())),
                            copy);
       break;
     }
     case 2: {
-      const JsonNode copy = *place;
+      const JsonNode copy = *child;
       for (std::size_t copies = random.below(60); copies > 0; --copies) {
         node.children.push_back(copy);
         if (copy.key.size() > 1) node.children.back().key.insert(1, std::to_string(copies));
@@ -158,7 +158,7 @@ void change_children(JsonNode& node, JsonNode& donor, Random& random) {
     default: {
       const auto names = all_nodes(donor);
       const std::string& name = random.pick(names)->key;
-      place->key = name.empty() || random.one_in(4) ? quoted(nasty_text(random)) : name;
+      child->key = name.empty() || random.one_in(4) ? quoted(nasty_text(random)) : name;
     }
   }
 }

@@ -1,5 +1,5 @@
-// Promises that of a data file each record is an object that stands where its line says, and that a format is found in
-// it or an InputError names the line.
+// Checks that each record of an accepted data file is an object, that the line numbers are in order and in the file,
+// and that a format is detected.
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,7 +18,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A data file that goes when the program does.
+/// A data file that is deleted at the end of the program.
 class File {
  public:
   File() : path_(fs::temp_directory_path() / ("INPUT_" + std::to_string(::getpid()) + ".jsonl")) {}
@@ -40,18 +40,18 @@ class File {
 void run(const std::string& bytes) {
   static const File file;
   const data::RecordFile records(file.write(bytes));
-  promise(records.size() > 0, "a file without records");
+  expect(records.size() > 0, "a file without records");
   const int64_t lines = 1 + std::count(bytes.begin(), bytes.end(), '\n');
   std::string format;
   int64_t line = 1;
   for (std::size_t i = 0; i < records.size(); ++i) {
-    promise(records.line(i) >= line && records.line(i) <= lines, "a line out of order");
+    expect(records.line(i) >= line && records.line(i) <= lines, "a line out of order");
     line = records.line(i);
     const nlohmann::json record = records.parse(i);
-    promise(record.is_object(), "a record that is no object");
+    expect(record.is_object(), "a record that is not an object");
     if (format.empty()) format = data::detect_format(record, {}, records.where(i));
     const data::Item item = data::read_record(record, format, {}, i % 2 == 0, records.where(i));
-    promise(item.turns.empty() || i % 2 == 0, "a conversation without a template");
+    expect(item.turns.empty() || i % 2 == 0, "a conversation without a template");
   }
 }
 

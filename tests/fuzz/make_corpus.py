@@ -1,4 +1,4 @@
-"""Writes corpus/NAME/*: small sound files of each kind, most by the libraries that define the kind. make_corpus.py"""
+"""Writes corpus/NAME/*: small valid files of each format, most of them with the library that defines it. make_corpus.py"""
 
 import hashlib
 import json
@@ -177,10 +177,10 @@ def adapter_files():
 
 
 def manifest_files():
-    """Of the two files that manifest_fuzz.cpp makes."""
+    """A manifest of the two files that manifest_fuzz.cpp creates."""
     contents = {"a.bin": b"0123456789", "part/b.bin": b""}
     sums = {name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)} for name, data in contents.items()}
-    put("manifest", "sound", json.dumps({"version": 1, "files": sums}))
+    put("manifest", "valid", json.dumps({"version": 1, "files": sums}))
 
 
 MESSAGES = [{"role": "system", "content": "s"}, {"role": "user", "content": "é"}, {"role": "assistant", "content": "\n", "weight": 1}]

@@ -1,5 +1,5 @@
-// Promises that a folder passes for whole only with a manifest that names just its files, each with its own size and
-// SHA-256 (of which the corpus has those that another program computed).
+// Checks that a folder is accepted only with a manifest that lists exactly its files, with their sizes and SHA-256
+// digests. Those in the corpus were computed by another program.
 #include <unistd.h>
 
 #include <filesystem>
@@ -16,7 +16,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// A folder with two small files, that goes when the program does.
+/// A folder with two small files that is deleted at the end of the program.
 class Folder {
  public:
   Folder() : path_(fs::temp_directory_path() / ("INPUT_" + std::to_string(::getpid()))) {
@@ -41,10 +41,10 @@ void run(const std::string& bytes) {
   std::ofstream(folder.path() / "manifest.json", std::ios::binary) << bytes;
   verify_manifest(folder.path().string());
   const auto files = nlohmann::json::parse(bytes).at("files");
-  promise(files.size() == 2, "files more or less than there are");
-  promise(files.at("a.bin").at("size") == 10 && files.at("part/b.bin").at("size") == 0, "another size");
-  promise(files.at("a.bin").at("sha256") == "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882",
-          "another sum");
+  expect(files.size() == 2, "missing or additional files");
+  expect(files.at("a.bin").at("size") == 10 && files.at("part/b.bin").at("size") == 0, "a wrong size");
+  expect(files.at("a.bin").at("sha256") == "84d89877f0d4041efb6bf91a16f0248f2fd573e6af05c19f96bedb9f882f7882",
+         "a wrong digest");
 }
 
 }  // namespace

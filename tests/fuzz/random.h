@@ -6,7 +6,7 @@
 
 namespace peft::fuzz {
 
-/// SplitMix64 (Steele, Lea, Flood 2014): the same inputs on every machine.
+/// SplitMix64 (Steele, Lea, Flood 2014): gives the same inputs on every machine.
 class Random {
  public:
   explicit Random(uint64_t seed) : state_(seed) {}
@@ -16,7 +16,7 @@ class Random {
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
     return z ^ (z >> 31);
   }
-  /// Below `limit`; 0 for a limit of 0.
+  /// A number from 0 to limit - 1; 0 if the limit is 0.
   std::size_t below(std::size_t limit) { return limit == 0 ? 0 : static_cast<std::size_t>(next() % limit); }
   bool one_in(std::size_t chances) { return below(chances) == 0; }
   template <class List>

@@ -1,5 +1,5 @@
-// Promises that a safetensors file is taken only where its tensors tile it: what the reader gives lies in the file, has
-// the size that type and shape ask for, and leaves no byte over.
+// Checks that the tensors of an accepted safetensors file cover its data exactly: they are in the file, have the size
+// that dtype and shape require, and leave no gap.
 #include <cstring>
 
 #include "bytes.h"
@@ -13,12 +13,12 @@ namespace {
 
 void check_tensor(const StoredTensor& tensor) {
   uint64_t size = element_size(tensor.type), elements = 1;
-  promise(size > 0, "a type the format has not");
+  expect(size > 0, "a type that is not in the format");
   for (const int64_t extent : tensor.shape) {
-    promise(extent >= 0, "a negative size");
-    promise(!__builtin_mul_overflow(elements, static_cast<uint64_t>(extent), &elements), "a shape that overflows");
+    expect(extent >= 0, "a negative size");
+    expect(!__builtin_mul_overflow(elements, static_cast<uint64_t>(extent), &elements), "a shape that overflows");
   }
-  promise(elements * size == tensor.size, "shape and bytes differ");
+  expect(elements * size == tensor.size, "shape and bytes differ");
   if (tensor.type > StoredType::bf16 || elements > 1 << 16) return;
   std::vector<float> values(elements);
   to_float(tensor, values.data());
@@ -32,14 +32,14 @@ void run(const std::string& bytes) {
   const std::byte* next = nullptr;
   std::string read;
   for (const StoredTensor& tensor : file->tensors()) {
-    promise(next == nullptr || tensor.data == next, "a hole or an overlap");
+    expect(next == nullptr || tensor.data == next, "a gap or an overlap");
     next = tensor.data + tensor.size;
     data += tensor.size;
     check_tensor(tensor);
     read.append(reinterpret_cast<const char*>(tensor.data), tensor.size);
   }
-  promise(sizeof header + header + data == bytes.size(), "bytes that belong to no tensor");
-  promise(bytes.ends_with(read), "other bytes than the file's");
+  expect(sizeof header + header + data == bytes.size(), "bytes that do not belong to a tensor");
+  expect(bytes.ends_with(read), "bytes that differ from the file");
 }
 
 struct Parts {
@@ -63,7 +63,7 @@ std::string join(const Parts& parts, Random& random) {
 
 JsonNode scalar(const std::string& text) { return {JsonNode::Kind::scalar, text, "", {}}; }
 
-/// A number of a tensor's shape or range becomes another, or its type one of another width.
+/// Changes a number in a tensor's shape or range, or its dtype.
 void change_entry(JsonNode& header, std::size_t data, Random& random) {
   if (header.children.empty()) return;
   JsonNode& entry = random.pick(header.children);
@@ -78,7 +78,7 @@ void change_entry(JsonNode& header, std::size_t data, Random& random) {
     random.pick(field.children).text = nasty_digits(random, data);
 }
 
-/// A tensor more, whose bytes come behind the others: as a writer would.
+/// Adds a tensor, whose bytes are appended as a writer would do.
 void add_tensor(JsonNode& header, std::string& data, Random& random) {
   const std::size_t begin = data.size(), rows = random.below(4), columns = random.below(5);
   data.append(rows * columns * 4, static_cast<char>(random.next()));

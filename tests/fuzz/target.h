@@ -1,5 +1,5 @@
 #pragma once
-// What a fuzz program is made of: each *_fuzz.cpp defines the one `target`, driver.cpp runs it.
+// The interface of a fuzz program: each *_fuzz.cpp defines `target`, which driver.cpp runs.
 
 #include <stdexcept>
 #include <string>
@@ -10,27 +10,28 @@ namespace peft::fuzz {
 
 struct Target {
   const char* name;
-  /// Stands in messages for the input: each refusal must hold it.
+  /// The input's file name, which each error message must contain.
   const char* file;
-  /// Reads the bytes as the program would. Returns where they are accepted; throws InputError or ConfigError where they
-  /// are refused, Broken where what was accepted is not as promised. Whatever else happens is a finding, too.
+  /// Reads the bytes as the program does. Returns if they are accepted; throws InputError or ConfigError if they are
+  /// refused, and FailedCheck if they are accepted but a check fails. Everything else is a finding, too.
   void (*run)(const std::string& bytes);
-  /// An input near `bytes`, maybe with parts of `other`.
+  /// A mutation of `bytes`, which can include parts of `other`.
   std::string (*mutate)(const std::string& bytes, const std::string& other, Random& random);
 };
 
 extern const Target target;
 
-/// An accepted input that breaks a promise.
-struct Broken : std::logic_error {
+/// An input was accepted although a check fails.
+struct FailedCheck : std::logic_error {
   using std::logic_error::logic_error;
 };
-inline void promise(bool kept, const char* what) {
-  if (!kept) throw Broken(what);
+/// `finding` describes what is wrong if not `ok`.
+inline void expect(bool ok, const char* finding) {
+  if (!ok) throw FailedCheck(finding);
 }
 
-/// Makes every MappedFile::open() give these bytes, on the heap in a block of just their size: a read past the end is
-/// then seen.
+/// Makes MappedFile::open() return these bytes in a heap block of exactly their size, so that AddressSanitizer detects
+/// reads past the end.
 void set_file(const std::string& bytes);
 
 }  // namespace peft::fuzz

@@ -1,5 +1,5 @@
-// Promises that a tokenizer.json that is taken can be used: any text gives ids within bounds, and they a text, or an
-// InputError tells why not; within the time and memory of every input.
+// Checks that an accepted tokenizer.json can be used: each text gives ids in range, which give UTF-8 text, or an
+// InputError.
 #include "json_tree.h"
 #include "peft/text/tokenizer/tokenizer.h"
 #include "target.h"
@@ -21,19 +21,19 @@ const std::string texts[] = {
 void check(const Tokenizer& tokenizer, const std::string& text) {
   for (const bool special : {false, true}) {
     const std::vector<int64_t> ids = tokenizer.encode(text, special);
-    for (const int64_t id : ids) promise(id >= 0 && id < text::max_vocabulary, "an id out of range");
+    for (const int64_t id : ids) expect(id >= 0 && id < text::kMaxVocabulary, "an id out of range");
     for (const bool skip : {false, true})
-      promise(text::find_bad_utf8(tokenizer.decode(ids, skip)) == std::string::npos, "a text that is not UTF-8");
+      expect(text::find_bad_utf8(tokenizer.decode(ids, skip)) == std::string::npos, "a text that is not UTF-8");
   }
 }
 
 void run(const std::string& bytes) {
   const auto tokenizer = Tokenizer::from_json(bytes, "INPUT");
-  promise(tokenizer->size() >= 0 && tokenizer->size() <= 2 * text::max_vocabulary, "a vocabulary out of range");
+  expect(tokenizer->size() >= 0 && tokenizer->size() <= 2 * text::kMaxVocabulary, "a vocabulary out of range");
   for (const std::string& text : texts) check(*tokenizer, text);
   for (int64_t id = -1; id <= std::min<int64_t>(tokenizer->size(), 300); ++id) {
     const std::string token = tokenizer->token(id);
-    promise(token.empty() || tokenizer->id(token).has_value(), "a token without an id");
+    expect(token.empty() || tokenizer->id(token).has_value(), "a token without an id");
   }
 }
 

@@ -1,6 +1,7 @@
-// Promises that an experiment that is taken means the same when it is written out (resolved.toml) and read again, and
-// that what --set lays over it does too. A remark `#set X` in the input stands for --set X (with INPUT in its
-// beginning, since messages name the assignment, not the file).
+// Checks that an accepted experiment, also with --set, is equal after it is written as resolved.toml and read back. A
+// comment
+// `#set X` in the input means --set X. INPUT must be near its start, because messages contain the assignment instead of
+// the file name.
 #include <vector>
 
 #include "bytes.h"
@@ -12,7 +13,7 @@ namespace peft::fuzz {
 
 namespace {
 
-/// An option of each type.
+/// Reads an option of each type.
 void read_table(Options in) {
   bool flag = false;
   int64_t count = 1;
@@ -46,7 +47,7 @@ void read_table(Options in) {
 
 std::string resolve(Document& document) {
   read_table(document.table("t"));
-  for (Options& one : document.tables("u")) read_table(std::move(one));
+  for (Options& table : document.tables("u")) read_table(std::move(table));
   document.finish();
   return document.resolved();
 }
@@ -56,11 +57,11 @@ void run(const std::string& bytes) {
   for (std::size_t at = 0; (at = bytes.find("#set ", at)) != bytes.npos;) {
     at += 5;
     const std::string assignment = bytes.substr(at, bytes.find('\n', at) - at);
-    if (assignment.find("INPUT") < 40) document.set(assignment);  // else it may be cut from the message
+    if (assignment.find("INPUT") < 40) document.set(assignment);  // else messages may truncate it
   }
   const std::string written = resolve(document);
   Document again = Document::from_text(written, "INPUT");
-  promise(resolve(again) == written, "options that read back otherwise");
+  expect(resolve(again) == written, "options that read back differently");
 }
 
 constexpr const char* keys[] = {"flag",    "count", "rate",        "text",       "names",         "layers",
@@ -127,7 +128,7 @@ std::string any_line(Random& random) {
   return key + " = " + value;
 }
 
-/// Lines are dropped, doubled, moved, taken from `other` or made anew.
+/// Deletes, duplicates or moves a line, takes one from `other` or creates one.
 std::string mutate(const std::string& bytes, const std::string& other, Random& random) {
   if (random.one_in(4)) return mutate_bytes(bytes, other, random);
   const auto line_at = [&](const std::string& text) {

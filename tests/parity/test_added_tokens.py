@@ -218,7 +218,7 @@ def test_export_as_lora_keeps_added_tokens(run, tmp_path):
         within("logits", apart(peer_answer(loaded(tmp_path / "out").eval(), examples)[0], expected), 2e-5)
     printed = run("peft-run", "export", "--as", "gguf-adapter", "--model", tmp_path / "model", "--adapter", ours, "--output",
                tmp_path / "gguf", code=3).stderr
-    assert "another vocabulary" in printed and not (tmp_path / "gguf").exists()
+    assert "change the base's vocabulary" in printed and not (tmp_path / "gguf").exists()
 
 
 def test_overwrite_removes_old_tokenizer_files(run, tmp_path):

@@ -108,5 +108,5 @@ def test_merge_is_refused(run, tmp_path):
     save_llama(tmp_path / "model")
     ours, _, _ = train(run, tmp_path, "bottleneck", {})
     printed = run("peft-run", "merge", "--model", tmp_path / "model", "--adapter", ours, "--output", tmp_path / "out", code=3).stderr
-    assert "'model.layers.0.mlp' has no weights that its adapter could be merged into" in printed
+    assert "'model.layers.0.mlp' has no weights into which its adapter could be merged" in printed
     assert not (tmp_path / "out").exists()

@@ -300,19 +300,19 @@ def test_export_refuses(run, tmp_path):
     def adapter(*names):
         return [word for name in names for word in ("--adapter", tmp_path / name)]
 
-    assert "its own weights were trained" in refused(3, "--as", "lora", *adapter("bias"))
-    assert "no low-rank update" in refused(3, "--as", "gguf-adapter", *adapter("lora_bias"))
+    assert "its weights were trained in full" in refused(3, "--as", "lora", *adapter("bias"))
+    assert "is not a low-rank update" in refused(3, "--as", "gguf-adapter", *adapter("lora_bias"))
     assert "shares the embedding's weight" in refused(3, "--as", "gguf-adapter", *adapter("head"))
     pair = adapter("small", "large")
-    assert "needs adapters of one rank" in refused(2, "--as", "lora", "--combine", "linear", *pair)
+    assert "needs adapters of the same rank" in refused(2, "--as", "lora", "--combine", "linear", *pair)
     for weight in ("nan", "inf", "1e39"):
         assert "must be a finite number" in refused(2, "--as", "lora", f"--weight={weight}", *adapter("small"))
     assert "1 weights for 2 adapters" in refused(2, "--as", "lora", "--weight", "1", *pair)
-    assert "no combination 'best'" in refused(2, "--as", "lora", "--combine", "best", *pair)
+    assert "unknown combination 'best'" in refused(2, "--as", "lora", "--combine", "best", *pair)
     assert "density" in refused(2, "--as", "lora", "--combine", "ties", "--density", "0", *pair)
     assert "--as must be" in refused(2, "--as", "onnx", *pair)
     assert "--as lora first" in refused(2, "--as", "gguf", "--weight", "1", *adapter("small"))
-    assert "is no type to export" in refused(2, "--as", "gguf", "--type", "q4_0", *adapter("small"))
+    assert "unsupported export type" in refused(2, "--as", "gguf", "--type", "q4_0", *adapter("small"))
     tokenizer = tmp_path / "model" / "tokenizer.json"
     changed = json.loads(tokenizer.read_text())
     changed["normalizer"] = {"type": "NFKC"}

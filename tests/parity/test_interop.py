@@ -199,7 +199,7 @@ def test_merge_report(run, tmp_path):
 def merged_again(run, folder):
     """Into a folder that is there: refused; elsewhere in fp32."""
     words = ["merge", "--model", folder / "model", "--adapter", folder / "adapter", "--dtype", "float32", "--output"]
-    assert "is there already" in run("peft-run", *words, folder / "merged", code=2).stderr
+    assert "already exists" in run("peft-run", *words, folder / "merged", code=2).stderr
     done = run("peft-run", *words, folder / "wide")
     assert "warning" not in done.stderr
     return transformers.AutoModelForCausalLM.from_pretrained(folder / "wide"), done

@@ -149,9 +149,9 @@ def test_selfcheck(run, method, config, options):
 
 
 @pytest.mark.parametrize("method,config,options,printed", [
-    (*CASES[0], "'model.embed_tokens': no weights express what its adapter does, so it cannot be merged"),
-    (*CASES[4], "'model.layers.0.self_attn' has no weights that its adapter could be merged into"),
-    (*CASES[8], "'model.layers.1.self_attn' has no weights that its adapter could be merged into"),
+    (*CASES[0], "'model.embed_tokens': its adapter cannot be expressed as weights, so it cannot be merged"),
+    (*CASES[4], "'model.layers.0.self_attn' has no weights into which its adapter could be merged"),
+    (*CASES[8], "'model.layers.1.self_attn' has no weights into which its adapter could be merged"),
 ], ids=["prompt_tuning", "prefix_tuning", "adaption_prompt"])
 def test_merge_is_refused(run, tmp_path, method, config, options, printed):
     tiny(tmp_path)

@@ -1,7 +1,8 @@
-// What tests/parity asks of the data part. One JSON line in:
+// Prepares data for tests/parity. Reads one line of JSON from stdin:
 //   {"model": PATH, "files": [PATH, ...], "format": NAME, "max_length": N}
-// One out: [{"ids": [...], "labels": [...], "source": "file:line"}, ...]
-// With "batch_size" and "seed" (tests/benchmark): {"examples": as above, "epoch": the first one's batches, as indices}
+// Writes one line: [{"ids": [...], "labels": [...], "source": "file:line"}, ...]
+// With "batch_size" and "seed" (for tests/benchmark): {"examples": as above, "epoch": batches of the first epoch, as
+// indices}
 #include <iostream>
 #include <nlohmann/json.hpp>
 

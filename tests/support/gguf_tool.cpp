@@ -1,6 +1,6 @@
-// Lets tests/parity/test_gguf.py compare with Python: `gguf_tool FILE` opens a GGUF file and writes one line of JSON
-// (what the PretrainedModel says, load_text included), then every tensor as fp32, one after the other.
-// `gguf_tool FILE --time` writes the seconds that opening and reading all tensors took instead.
+// Reads GGUF files for tests/parity/test_gguf.py. `gguf_tool FILE` writes one line of JSON with the configs, the
+// tensors and the result of load_text(), then all tensors as fp32. `gguf_tool FILE --time` writes the seconds for
+// opening the file and for reading all tensors instead.
 #include <chrono>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -21,28 +21,28 @@ int64_t elements(const peft::StoredTensor& tensor) {
   return product;
 }
 
-json describe(const peft::PretrainedModel& checkpoint) {
+json describe(const peft::PretrainedModel& model) {
   json tensors = json::array();
-  for (const peft::StoredTensor& tensor : checkpoint.tensors())
-    tensors.push_back({{"name", tensor.name}, {"shape", tensor.shape}, {"direct", checkpoint.is_direct(tensor)}});
-  json out = {{"config", checkpoint.config()},
-              {"tokenizer_config", checkpoint.tokenizer_config()},
-              {"generation_config", checkpoint.generation_config()},
+  for (const peft::StoredTensor& tensor : model.tensors())
+    tensors.push_back({{"name", tensor.name}, {"shape", tensor.shape}, {"direct", model.is_direct(tensor)}});
+  json out = {{"config", model.config()},
+              {"tokenizer_config", model.tokenizer_config()},
+              {"generation_config", model.generation_config()},
               {"tensors", tensors}};
-  if (!checkpoint.tokenizer_config().contains("chat_template")) return out;
-  const peft::TextPipeline text = peft::load_text(checkpoint);
+  if (!model.tokenizer_config().contains("chat_template")) return out;
+  const peft::TextPipeline text = peft::load_text(model);
   out["eos_ids"] = text.eos_ids;
   out["rendered"] = text.chat_template->render({{"user", "Hello, 1 2!"}}, true);
   out["ids"] = text.tokenizer->encode(out["rendered"].get<std::string>(), false);
   return out;
 }
 
-void write_all(const peft::PretrainedModel& checkpoint) {
-  std::cout << describe(checkpoint).dump() << "\n";
+void write_all(const peft::PretrainedModel& model) {
+  std::cout << describe(model).dump() << "\n";
   std::vector<float> values;
-  for (const peft::StoredTensor& tensor : checkpoint.tensors()) {
+  for (const peft::StoredTensor& tensor : model.tensors()) {
     values.resize(static_cast<std::size_t>(elements(tensor)));
-    checkpoint.read(tensor, values.data());
+    model.read(tensor, values.data());
     std::cout.write(reinterpret_cast<const char*>(values.data()),
                     static_cast<std::streamsize>(values.size() * sizeof values[0]));
   }
@@ -51,12 +51,12 @@ void write_all(const peft::PretrainedModel& checkpoint) {
 void time_all(const std::string& path) {
   const auto begin = std::chrono::steady_clock::now();
   const auto seconds = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
-  const auto checkpoint = peft::open_pretrained(path);
+  const auto model = peft::open_pretrained(path);
   const double opened = seconds();
   int64_t total = 0;
-  for (const peft::StoredTensor& tensor : checkpoint->tensors()) {
+  for (const peft::StoredTensor& tensor : model->tensors()) {
     const std::unique_ptr<float[]> values(new float[static_cast<std::size_t>(elements(tensor))]);
-    checkpoint->read(tensor, values.get());
+    model->read(tensor, values.get());
     total += elements(tensor);
   }
   std::cout << json{{"open", opened}, {"read", seconds() - opened}, {"elements", total}}.dump() << "\n";

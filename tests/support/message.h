@@ -4,7 +4,7 @@
 
 namespace peft::test {
 
-/// What the Error that `work` ends in says, or "" where it ends well.
+/// The message of the Error that `work` throws; "" if it does not throw.
 template <class Error, class Work>
 std::string message_of(Work work) {
   try {

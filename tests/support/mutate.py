@@ -1,4 +1,4 @@
-"""Mutated inputs for the tests that compare readers: bytes, and the tokens of JSON and TOML."""
+"""Mutates inputs for the tests that compare readers: bytes, and tokens of JSON and TOML."""
 
 import re
 
@@ -35,7 +35,7 @@ TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|[A-Za-z0-9_+.-]+|\s+|.', re.DOTALL)
 
 
 def mutate_bytes(data, source):
-    """Some bytes changed, gone, doubled or put in."""
+    """Changes, deletes, repeats or inserts some bytes."""
     data = bytearray(data)
     for _ in range(source.choice((1, 1, 2, 3))):
         at = source.randrange(len(data) + 1)
@@ -53,7 +53,7 @@ def mutate_bytes(data, source):
 
 
 def mutate_tokens(text, source):
-    """Some tokens changed for awkward ones, gone, doubled, moved or put in."""
+    """Replaces some tokens by unusual ones; deletes, repeats, moves or inserts some."""
     tokens = TOKEN.findall(text)
     for _ in range(source.choice((1, 1, 2, 3))):
         at, other = source.randrange(len(tokens) + 1), source.randrange(len(tokens) + 1)
@@ -71,7 +71,7 @@ def mutate_tokens(text, source):
 
 
 def mutated(data, source):
-    """Bytes near `data`, which is text of tokens for the most part."""
+    """A mutation of `data`, mostly of its tokens."""
     if source.random() < 0.25:
         return mutate_bytes(data, source)
     out = mutate_tokens(data.decode("utf-8", "replace"), source).encode("utf-8", "surrogatepass")

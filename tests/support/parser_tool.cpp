@@ -1,11 +1,11 @@
-// Lets tests/parity/test_readers_agree.py compare the readers of files with Python's: reads one JSON request a line
-// from stdin, writes one JSON answer a line, {"value": …} or {"error": message}.
+// Runs the file readers for tests/parity/test_readers_agree.py. Reads one JSON request per line from stdin and writes
+// one JSON answer per line, {"value": …} or {"error": message}.
 //   {"json": TEXT}                             the value
 //   {"toml": TEXT}                             the tables
 //   {"safetensors": PATH}                      {"metadata": {…}, "tensors": {NAME: [StoredType, shape, begin, bytes in
 //   hex]}}
-//   {"tokenizer": TEXT, "texts": [TEXT, …]}    the ids of each text; null for a text that is refused
-// Texts are given as hexadecimal digits, since not all of them are UTF-8.
+//   {"tokenizer": TEXT, "texts": [TEXT, …]}    the ids of each text; null if it is refused
+// The contents of a file (json, toml, tokenizer) are given in hexadecimal digits, because they may not be UTF-8.
 #include <cmath>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -35,16 +35,16 @@ std::string to_hex(const std::byte* data, uint64_t size) {
   return digits;
 }
 
-/// Numbers that JSON has not go as texts.
+/// NaN and infinities, which JSON does not have, become strings.
 json value_of(const detail::Value& value) {
   if (const auto* entries = std::get_if<detail::Entries>(&value.data)) {
     json out = json::object();
     for (const detail::Entry& entry : *entries) out[entry.key] = value_of(entry.value);
     return out;
   }
-  if (const auto* values = std::get_if<detail::Values>(&value.data)) {
+  if (const auto* values = std::get_if<detail::ValueList>(&value.data)) {
     json out = json::array();
-    for (const detail::Value& one : *values) out.push_back(value_of(one));
+    for (const detail::Value& element : *values) out.push_back(value_of(element));
     return out;
   }
   if (const auto* number = std::get_if<double>(&value.data)) {
@@ -77,8 +77,8 @@ json read_safetensors(const std::string& path) {
 json read_tokenizer(const std::string& text, const json& texts) {
   const auto tokenizer = Tokenizer::from_json(text, "INPUT");
   json out = json::array();
-  for (const std::string one : texts) try {
-      out.push_back(tokenizer->encode(one, true));
+  for (const std::string sample : texts) try {
+      out.push_back(tokenizer->encode(sample, true));
     } catch (const InputError&) {
       out.push_back(nullptr);
     }
@@ -99,7 +99,7 @@ int main() {
     json out;
     try {
       out["value"] = answer(json::parse(line));
-    } catch (const Error& error) {  // whatever else is thrown ends the program, and with it the test
+    } catch (const Error& error) {  // any other exception ends the program and fails the test
       out = {{"error", error.what()}};
     }
     std::cout << out.dump() << "\n" << std::flush;

@@ -1,6 +1,6 @@
 #pragma once
-// The only way to Catch2 in this project. torch (c10) defines CHECK too: whoever includes torch must do it before
-// this header, which then hands the name to Catch2. Takes Catch2 2 and 3.
+// Includes Catch2, version 2 or 3. torch (c10) defines CHECK, too: include torch before this header, which gives the
+// name to Catch2.
 #undef CHECK
 #if __has_include(<catch2/catch_all.hpp>)
 #include <catch2/catch_all.hpp>

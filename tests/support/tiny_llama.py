@@ -1,4 +1,4 @@
-"""A random Llama with a tokenizer of single bytes, as a Hugging Face folder: tiny_llama.py FOLDER"""
+"""Writes a random Llama with a byte tokenizer as a Hugging Face folder: tiny_llama.py FOLDER"""
 
 import sys
 
@@ -21,7 +21,7 @@ def save_tokenizer(folder):
 
 
 def save_llama(folder, dtype=torch.float32, shard=None, **options):
-    """`options` are LlamaConfig's, over two small layers. Biases and norms are random too."""
+    """`options` override LlamaConfig's for a model with two small layers. Biases and norms are random, too."""
     torch.manual_seed(0)
     sizes = {
         "vocab_size": save_tokenizer(folder),

@@ -1,6 +1,7 @@
-// Lets tests/parity/test_tokenizer.py and test_chat_template.py compare with Python: reads one JSON request a line from
-// stdin and writes one JSON answer a line. The first line chooses: {"tokenizer": path} or {"gguf_metadata": path} or
-// {"template": …, "bos": …, "eos": …}.
+// Tokenizes and renders for tests/parity/test_tokenizer.py and test_chat_template.py. Reads one JSON request per line
+// from stdin and writes one JSON answer per line. The first line selects the tokenizer or template: {"tokenizer":
+// path},
+// {"gguf_metadata": path} or {"template": …, "bos": …, "eos": …}.
 #include <fstream>
 #include <iostream>
 #include <iterator>

@@ -19,7 +19,7 @@ AdaptedBase load_adapted_base(const std::string& path, const StringList& adapter
   AdaptedBase base;
   const auto files = open_pretrained(path);
   base.checkpoint = base_with_vocabulary(files, adapter_tokenizer_changes(*files, adapters), adapters);
-  // Held so while its adapters are read; the weights that are written come from the file itself.
+  // Only to attach the adapters: the weights that are written are read from the file.
   const auto config = decoder_config(base.checkpoint->config(), base.checkpoint->path());
   const auto as_stored = fs::is_directory(path) ? named_type(config.torch_dtype) : std::nullopt;
   base.model = load_model(base.checkpoint, as_stored.value_or(torch::kBFloat16), torch::kCPU);
@@ -36,7 +36,7 @@ std::string require_absent(const std::string& output) {
   fs::path path = fs::path(output).lexically_normal();
   if (!path.has_filename()) path = path.parent_path();
   std::error_code error;
-  if (fs::exists(path, error)) throw ConfigError(printable_path(output) + " is there already; name another output");
+  if (fs::exists(path, error)) throw ConfigError(printable_path(output) + " already exists; choose another output");
   return path.string();
 }
 

@@ -11,16 +11,16 @@
 
 namespace peft {
 
-/// A base with its adapters attached, one over the other, to be written in another form.
+/// A base with its adapters attached in order, to be merged or exported.
 struct AdaptedBase {
   std::shared_ptr<const PretrainedModel> checkpoint;
   std::shared_ptr<CausalLm> model;
   std::vector<std::unique_ptr<Adapter>> adapters;
-  StringList unknown_bases;  ///< folders that do not say which base they were trained on
+  StringList unknown_bases;  ///< adapters that do not record which base they were trained on
 };
 AdaptedBase load_adapted_base(const std::string& model, const StringList& adapters, bool any_base, Plugins& plugins);
 
-/// `output` without a slash at its end. Throws ConfigError where something is there.
+/// `output` without a trailing slash. Throws ConfigError if it exists.
 std::string require_absent(const std::string& output);
 
 }  // namespace peft

@@ -14,8 +14,8 @@ namespace peft {
 
 namespace {
 
-/// One adapter's update of a site, and its weight.
-struct Part {
+/// An adapter's update of a site, and its weight.
+struct WeightedUpdate {
   LowRank update;
   double weight;
 };
@@ -25,32 +25,33 @@ void check(const CombineOptions& options) {
   const auto& methods = combination_methods();
   if (options.adapters.empty()) throw ConfigError("no adapter to export");
   if (std::find(methods.begin(), methods.end(), how.method) == methods.end())
-    throw ConfigError("no combination '" + printable(how.method) + "'; there are " +
-                      std::accumulate(methods.begin() + 1, methods.end(), methods.front(),
-                                      [](const std::string& all, const std::string& one) { return all + ", " + one; }));
+    throw ConfigError(
+        "unknown combination '" + printable(how.method) + "'; use " +
+        std::accumulate(methods.begin() + 1, methods.end(), methods.front(),
+                        [](const std::string& list, const std::string& method) { return list + ", " + method; }));
   if (!how.weights.empty() && how.weights.size() != options.adapters.size())
     throw ConfigError(std::to_string(how.weights.size()) + " weights for " + std::to_string(options.adapters.size()) +
-                      " adapters; give one for each, or none");
+                      " adapters; give one weight per adapter, or none");
   for (const double weight : how.weights)
     if (!std::isfinite(static_cast<float>(weight))) throw ConfigError("a weight must be a finite number");
   if (!(how.density > 0 && how.density <= 1)) throw ConfigError("the density must be above 0 and at most 1");
   if (how.rank < 0) throw ConfigError("the rank must be positive");
   if (how.majority_sign != "total" && how.majority_sign != "frequency")
-    throw ConfigError("the majority's sign is \"total\" or \"frequency\"");
+    throw ConfigError("the majority sign must be \"total\" or \"frequency\"");
 }
 
-/// PEFT's prune() over one tensor.
+/// HF PEFT's prune() for one tensor.
 Tensor pruned(const Tensor& tensor, const std::string& method, double density) {
   if (density >= 1 || method == "linear") return tensor;
   if (method.starts_with("dare")) return tensor * torch::bernoulli(torch::full_like(tensor, density)) / density;
   const Tensor flat = tensor.reshape(-1);
-  const auto kept = static_cast<int64_t>(density * static_cast<double>(flat.numel()));
+  const auto retained = static_cast<int64_t>(density * static_cast<double>(flat.numel()));
   const Tensor mask = torch::zeros_like(flat);
-  mask.index_fill_(0, std::get<1>(flat.abs().topk(kept)), 1);
+  mask.index_fill_(0, std::get<1>(flat.abs().topk(retained)), 1);
   return tensor * mask.view_as(tensor);
 }
 
-/// PEFT's task_arithmetic, magnitude_prune, ties, dare_linear and dare_ties.
+/// HF PEFT's task_arithmetic, magnitude_prune, ties, dare_linear and dare_ties.
 Tensor mixed(std::vector<Tensor> tensors, const std::vector<double>& weights, const std::string& method,
              const Combination& how) {
   for (Tensor& tensor : tensors) tensor = pruned(tensor, method, how.density);
@@ -63,15 +64,15 @@ Tensor mixed(std::vector<Tensor> tensors, const std::vector<double>& weights, co
   return (all * weight * agrees).sum(0) / agrees.sum(0).clamp_min(1);
 }
 
-/// The nearest product of rank r to B·A: Eckart-Young, with the singular values in B.
+/// The best approximation of B·A with rank r (Eckart-Young). B contains the singular values.
 LowRank truncated(const Tensor& B, const Tensor& A, int64_t r) {
   const auto [u, s, vh] = at::linalg_svd(B.mm(A), /*full_matrices=*/false);
-  const int64_t kept = std::min(r, s.size(0));
-  const Tensor left = u.slice(1, 0, kept) * s.slice(0, 0, kept), right = vh.slice(0, 0, kept);
+  const int64_t rank = std::min(r, s.size(0));
+  const Tensor left = u.slice(1, 0, rank) * s.slice(0, 0, rank), right = vh.slice(0, 0, rank);
   return {right, left, 1};
 }
 
-/// As truncated(), of factors much narrower than their product, which is never formed.
+/// As truncated(), for factors that are much smaller than their product, which is never computed.
 LowRank truncated_sum(const Tensor& B, const Tensor& A, int64_t r) {
   const auto [left, left_rest] = at::linalg_qr(B.to(torch::kDouble));
   const auto [right, right_rest] = at::linalg_qr(A.t().to(torch::kDouble));
@@ -79,22 +80,22 @@ LowRank truncated_sum(const Tensor& B, const Tensor& A, int64_t r) {
   return {core.A.mm(right.t()), left.mm(core.B), 1};
 }
 
-std::pair<Tensor, Tensor> concatenated(const std::vector<Part>& parts) {
+std::pair<Tensor, Tensor> concatenated(const std::vector<WeightedUpdate>& updates) {
   std::vector<Tensor> A, B;
-  for (const auto& [update, weight] : parts) {
+  for (const auto& [update, weight] : updates) {
     A.push_back(update.A * (weight * update.scale));
     B.push_back(update.B);
   }
   return {torch::cat(A, 0), torch::cat(B, 1)};
 }
 
-/// A and B by themselves: the square roots of a part's weight go to both, its sign to A.
-LowRank factors_mixed(const std::vector<Part>& parts, const Combination& how) {
+/// Combines the factors A and B separately. The weight's square root is applied to both, its sign to A.
+LowRank factors_mixed(const std::vector<WeightedUpdate>& updates, const Combination& how) {
   std::vector<Tensor> A, B;
   std::vector<double> weights_A, weights_B;
-  for (const auto& [update, weight] : parts) {
-    const double whole = weight * update.scale, root = std::sqrt(std::abs(whole));
-    weights_A.push_back(whole >= 0 ? root : -root);
+  for (const auto& [update, weight] : updates) {
+    const double factor = weight * update.scale, root = std::sqrt(std::abs(factor));
+    weights_A.push_back(factor >= 0 ? root : -root);
     weights_B.push_back(root);
     A.push_back(update.A);
     B.push_back(update.B);
@@ -103,54 +104,55 @@ LowRank factors_mixed(const std::vector<Part>& parts, const Combination& how) {
   return {a, mixed(B, weights_B, how.method, how), 1};
 }
 
-LowRank combined(const std::vector<Part>& parts, const Combination& how, int64_t rank, const std::string& path) {
+LowRank combined(const std::vector<WeightedUpdate>& updates, const Combination& how, int64_t rank,
+                 const std::string& path) {
   if (how.method == "cat" || how.method == "svd") {
-    const auto [A, B] = concatenated(parts);
+    const auto [A, B] = concatenated(updates);
     return how.method == "cat" ? LowRank{A, B, 1} : truncated_sum(B, A, rank);
   }
   if (how.method.ends_with("_svd")) {
     std::vector<Tensor> changes;
     std::vector<double> weights;
-    for (const auto& [update, weight] : parts) {
+    for (const auto& [update, weight] : updates) {
       changes.push_back(update.B.mm(update.A) * update.scale);
       weights.push_back(weight);
     }
     const Tensor change = mixed(changes, weights, how.method.substr(0, how.method.size() - 4), how);
     return truncated(change, torch::eye(change.size(1)), rank);
   }
-  for (const Part& part : parts)
-    if (part.update.A.size(0) != parts.front().update.A.size(0))
-      throw ConfigError("'" + path + "': " + how.method + " needs adapters of one rank; cat and svd take any");
-  return factors_mixed(parts, how);
+  for (const auto& [update, weight] : updates)
+    if (update.A.size(0) != updates.front().update.A.size(0))
+      throw ConfigError("'" + path + "': " + how.method + " needs adapters of the same rank; use cat or svd");
+  return factors_mixed(updates, how);
 }
 
-/// With rows of zeros up to rank r, contiguous, fp32.
+/// Pads the update with zeros to rank r. Contiguous, fp32.
 LowRank padded(const LowRank& update, int64_t r) {
   const int64_t more = r - update.A.size(0);
   return {torch::constant_pad_nd(update.A.to(torch::kFloat), {0, 0, 0, more}).contiguous(),
           torch::constant_pad_nd(update.B.to(torch::kFloat), {0, more}).contiguous(), update.scale};
 }
 
-/// The low-rank update that a site's layer is.
+/// The low-rank update of a layer on a site. Throws if it is not one.
 LowRank only_update(const Site& site, const AdapterLayer& layer) {
   const auto update = low_rank_of(site, layer);
   if (!update)
     throw InputError("'" + site.path() +
-                     "': what its adapter does is no low-rank update B·A, which is all that one "
-                     "LoRA can hold; 'peft-run merge' folds it into the weights");
+                     "': its adapter is not a low-rank update B·A and cannot be written as a LoRA; "
+                     "use 'peft-run merge'");
   return {update->A.detach().to(torch::kFloat), update->B.detach().to(torch::kFloat), update->scale};
 }
 
-std::vector<Part> parts_on(const Site& site, const AdaptedBase& base, const Combination& how) {
+std::vector<WeightedUpdate> updates_on(const Site& site, const AdaptedBase& base, const Combination& how) {
   if (!site.copies().empty())
     throw InputError("'" + site.path() +
-                     "': its own weights were trained (modules_to_save, bias), which no LoRA "
-                     "can hold; 'peft-run merge' folds them in");
-  std::vector<Part> parts;
+                     "': its weights were trained in full (modules_to_save, bias) and cannot be written as a LoRA; "
+                     "use 'peft-run merge'");
+  std::vector<WeightedUpdate> updates;
   for (std::size_t i = 0; i < base.adapters.size(); ++i)
     for (const auto& layer : base.adapters[i]->layers_on(site))
-      parts.push_back({only_update(site, *layer), how.weights.empty() ? 1 : how.weights[i]});
-  return parts;
+      updates.push_back({only_update(site, *layer), how.weights.empty() ? 1 : how.weights[i]});
+  return updates;
 }
 
 }  // namespace
@@ -182,25 +184,26 @@ CombinedAdapters combine(const CombineOptions& options, Plugins& plugins) {
   CombinedAdapters out{load_adapted_base(options.model, options.adapters, options.any_base, plugins), {}};
   if (out.base.model->replicated())
     throw InputError(
-        "an adapter makes copies of the base's layers (layer_replication), which another one's file cannot tell; "
-        "'peft-run merge' and 'peft-run export --as gguf' write the deeper model");
+        "an adapter replicates layers of the base (layer_replication), which a LoRA file cannot represent; use "
+        "'peft-run "
+        "merge' or 'peft-run export --as gguf' to write the deeper model");
   const Combination& how = options.combination;
-  std::vector<std::pair<Site*, std::vector<Part>>> sites;
-  int64_t widest = 1;
+  std::vector<std::pair<Site*, std::vector<WeightedUpdate>>> sites;
+  int64_t max_rank = 1;
   for (Site* site : out.base.model->sites()) {
-    std::vector<Part> parts = parts_on(*site, out.base, how);
-    for (const Part& part : parts) widest = std::max(widest, part.update.A.size(0));
-    if (!parts.empty()) sites.emplace_back(site, std::move(parts));
+    std::vector<WeightedUpdate> updates = updates_on(*site, out.base, how);
+    for (const auto& [update, weight] : updates) max_rank = std::max(max_rank, update.A.size(0));
+    if (!updates.empty()) sites.emplace_back(site, std::move(updates));
   }
-  if (sites.empty()) throw InputError("the adapters change no module");
-  const bool as_it_is =
+  if (sites.empty()) throw InputError("the adapters do not change any module");
+  const bool unchanged =
       options.adapters.size() == 1 && how.method == "cat" && (how.weights.empty() || how.weights[0] == 1);
   torch::manual_seed(how.seed);
-  for (auto& [site, parts] : sites)
-    out.updates.push_back({site, as_it_is && parts.size() == 1
-                                     ? parts.front().update
-                                     : combined(parts, how, how.rank > 0 ? how.rank : widest, site->path())});
-  if (as_it_is) return out;
+  for (auto& [site, updates] : sites)
+    out.updates.push_back({site, unchanged && updates.size() == 1
+                                     ? updates.front().update
+                                     : combined(updates, how, how.rank > 0 ? how.rank : max_rank, site->path())});
+  if (unchanged) return out;
   const int64_t r = largest_rank(out.updates);
   for (SiteUpdate& update : out.updates) update.update = padded(update.update, r);
   return out;

@@ -7,19 +7,19 @@
 
 namespace peft {
 
-/// What is added to one site's weight: scale · B·A.
+/// The update of a site's weight: scale · B·A.
 struct SiteUpdate {
   Site* site;
   LowRank update;
 };
 
-/// A base whose adapters have become one low-rank update a site, in the model's order.
+/// A base whose adapters are combined into one low-rank update per site, in the model's order.
 struct CombinedAdapters {
   AdaptedBase base;
   std::vector<SiteUpdate> updates;
 };
-/// A single adapter of weight 1 stays as it is, scale and ranks; any other combination has scale 1 and one rank.
-/// Throws InputError where they change no module.
+/// A single adapter with weight 1 is unchanged, including scales and ranks; other combinations have scale 1 and one
+/// rank. Throws InputError if they do not change any module.
 CombinedAdapters combine(const CombineOptions& options, Plugins& plugins);
 int64_t largest_rank(const std::vector<SiteUpdate>& updates);
 

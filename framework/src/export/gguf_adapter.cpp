@@ -16,43 +16,43 @@ namespace peft {
 namespace {
 
 struct NamedUpdate {
-  std::string name;  ///< the weight's, in GGUF
-  Tensor a, b;       ///< as llama.cpp multiplies them
-  int64_t heads;     ///< of b's rows, GgufTensorInfo's
+  std::string name;  ///< GGUF name of the weight
+  Tensor a, b;       ///< in llama.cpp's layout
+  int64_t heads;     ///< GgufTensorInfo::heads of b
 };
 
 NamedUpdate named(const SiteUpdate& given, const CausalLm& model, double alpha) {
   const auto& [site, update] = given;
   if (site == &model.lm_head() && model.config().tie_word_embeddings)
     throw InputError("'" + site->path() +
-                     "' shares the embedding's weight, which llama.cpp cannot adapt by itself; "
-                     "'peft-run export --as gguf' merges it");
+                     "' shares the embedding's weight, which llama.cpp cannot adapt separately; "
+                     "use 'peft-run export --as gguf'");
   const std::string weight = site->path() + ".weight";
   // llama.cpp multiplies by alpha / r.
-  const double rest = update.scale * static_cast<double>(update.A.size(0)) / alpha;
-  const Tensor B = rest == 1 ? update.B : update.B * rest;
+  const double ratio = update.scale * static_cast<double>(update.A.size(0)) / alpha;
+  const Tensor B = ratio == 1 ? update.B : update.B * ratio;
   const int64_t heads = permuted_heads(weight, model.config().num_attention_heads, model.config().num_key_value_heads);
-  // Of an embedding llama.cpp takes rows of a.
+  // For an embedding, llama.cpp looks up rows of a.
   const bool rows = site == &model.embedding();
   return {gguf_name_of_hf(weight), rows ? update.A.t().contiguous() : update.A, B, heads};
 }
 
 void write_updates(const std::string& path, const GgufPairs& pairs, const std::vector<NamedUpdate>& updates,
                    StoredType type) {
-  std::vector<GgufTensorInfo> forms;
+  std::vector<GgufTensorInfo> infos;
   std::vector<Tensor> tensors;
   const auto add = [&](const std::string& name, const Tensor& tensor, int64_t heads) {
     const auto shape = tensor.sizes().vec();
-    forms.push_back({{name, gguf_type_for(type, shape), shape}, heads});
+    infos.push_back({{name, gguf_type_for(type, shape), shape}, heads});
     tensors.push_back(tensor);
   };
   for (const NamedUpdate& update : updates) {
     add(update.name + ".lora_a", update.a, 0);
     add(update.name + ".lora_b", update.b, update.heads);
   }
-  GgufWriter writer(path, pairs, forms);
+  GgufWriter writer(path, pairs, infos);
   for (std::size_t i = 0; i < tensors.size(); ++i)
-    writer.write(encode_finite(tensors[i].contiguous(), forms[i].type, forms[i].name).data_ptr());
+    writer.write(encode_finite(tensors[i].contiguous(), infos[i].type, infos[i].name).data_ptr());
   writer.commit();
 }
 
@@ -66,8 +66,9 @@ StringList export_gguf_adapter(const GgufAdapterOptions& options, Plugins& plugi
   const AddedVocabulary* added = combined.base.checkpoint->added();
   if (added != nullptr && added->other_tokens())
     throw InputError(
-        "the adapters have another vocabulary than the base (tokens or rows besides), which an adapter for llama.cpp "
-        "cannot hold; 'peft-run export --as gguf' writes it");
+        "the adapters change the base's vocabulary (added tokens or rows), which an adapter for llama.cpp cannot "
+        "contain; "
+        "use 'peft-run export --as gguf'");
   const LowRank& first = combined.updates.front().update;
   const double alpha = first.scale * static_cast<double>(first.A.size(0));
   std::vector<NamedUpdate> updates;

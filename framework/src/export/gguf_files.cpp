@@ -15,7 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 
 struct ExportType {
-  const char* word;
+  const char* name;
   StoredType type;
   uint32_t file_type;  ///< llama.cpp's LLAMA_FTYPE
 };
@@ -26,10 +26,10 @@ constexpr ExportType kTypes[] = {{"f32", StoredType::f32, 0},
 
 }  // namespace
 
-StoredType gguf_export_type(const std::string& word) {
+StoredType gguf_export_type(const std::string& name) {
   for (const ExportType& known : kTypes)
-    if (word == known.word) return known.type;
-  throw ConfigError("'" + printable(word) + "' is no type to export; f32, f16, bf16 and q8_0 are");
+    if (name == known.name) return known.type;
+  throw ConfigError("unsupported export type '" + printable(name) + "'; use f32, f16, bf16 or q8_0");
 }
 
 StoredType gguf_type_for(StoredType wanted, const std::vector<int64_t>& shape) {
@@ -47,12 +47,12 @@ GgufPairs gguf_general(const std::string& kind, const std::string& name) {
 uint32_t gguf_file_type(StoredType type) {
   for (const ExportType& known : kTypes)
     if (known.type == type) return known.file_type;
-  throw std::logic_error("no file type for this export");
+  throw std::logic_error("no file type for this export type");
 }
 
 std::string model_name(const std::string& path) {
-  const fs::path whole = fs::absolute(path).lexically_normal();
-  const fs::path last = whole.has_filename() ? whole.filename() : whole.parent_path().filename();
+  const fs::path absolute = fs::absolute(path).lexically_normal();
+  const fs::path last = absolute.has_filename() ? absolute.filename() : absolute.parent_path().filename();
   return last.extension() == ".gguf" ? last.stem().string() : last.string();
 }
 

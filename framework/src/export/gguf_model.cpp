@@ -21,7 +21,7 @@ void append(GgufPairs& pairs, GgufPairs more) {
   for (auto& pair : more) pairs.push_back(std::move(pair));
 }
 
-/// All metadata, the tokenizer included.
+/// All metadata, including the tokenizer.
 GgufPairs metadata(const PretrainedModel& checkpoint, const DecoderConfig& config, StoredType type) {
   GgufPairs pairs = gguf_general("model", model_name(checkpoint.path()));
   pairs.emplace_back("general.file_type", gguf_file_type(type));
@@ -35,16 +35,16 @@ GgufPairs metadata(const PretrainedModel& checkpoint, const DecoderConfig& confi
 
 void write_weights(const std::string& path, const GgufPairs& pairs, MergedWeights& weights,
                    const DecoderConfig& config) {
-  std::vector<GgufTensorInfo> forms;
+  std::vector<GgufTensorInfo> infos;
   const std::vector<float> divisors = rope_divisors_of(config.rope, config.head_dim);
   if (!divisors.empty())
-    forms.push_back({{gguf_rope_tensor, StoredType::f32, {static_cast<int64_t>(divisors.size())}}});
-  for (const TensorInfo& form : weights.tensors())
-    forms.push_back({{gguf_name_of_hf(form.name), form.type, form.shape},
-                     permuted_heads(form.name, config.num_attention_heads, config.num_key_value_heads)});
-  GgufWriter writer(path, pairs, std::move(forms));
+    infos.push_back({{gguf_rope_tensor, StoredType::f32, {static_cast<int64_t>(divisors.size())}}});
+  for (const TensorInfo& tensor : weights.tensors())
+    infos.push_back({{gguf_name_of_hf(tensor.name), tensor.type, tensor.shape},
+                     permuted_heads(tensor.name, config.num_attention_heads, config.num_key_value_heads)});
+  GgufWriter writer(path, pairs, std::move(infos));
   if (!divisors.empty()) writer.write(divisors.data());
-  for (const TensorInfo& form : weights.tensors()) writer.write(weights.data(form));
+  for (const TensorInfo& tensor : weights.tensors()) writer.write(weights.data(tensor));
   writer.commit();
 }
 

@@ -17,7 +17,7 @@ namespace {
 
 std::string last_name(const Site& site) { return site.path().substr(site.path().rfind('.') + 1); }
 
-/// Names that choose just the updated sites: their last parts where these choose no other, else whole paths.
+/// Names that select exactly the updated sites: their last components if these select no others, else full paths.
 StringList target_modules(const Model& model, const std::vector<SiteUpdate>& updates) {
   std::set<std::string> names, paths;
   for (const SiteUpdate& update : updates) {
@@ -47,11 +47,11 @@ StringList export_lora(const CombineOptions& options, const std::string& output,
   lora->attach(model, torch::kFloat);
   for (const auto& [site, update] : combined.updates) {
     const auto layers = lora->layers_on(*site);
-    const auto own = layers.size() == 1 ? low_rank_of(*site, *layers.front()) : std::nullopt;
-    TORCH_CHECK(own && own->A.size(0) >= update.A.size(0), "adapter/lora did not take ", site->path());
-    own->A.zero_().slice(0, 0, update.A.size(0)).copy_(update.A * (update.scale / own->scale));
-    own->B.zero_().slice(1, 0, update.B.size(1)).copy_(update.B);
-    if (!all_finite(own->A) || !all_finite(own->B))
+    const auto exported = layers.size() == 1 ? low_rank_of(*site, *layers.front()) : std::nullopt;
+    TORCH_CHECK(exported && exported->A.size(0) >= update.A.size(0), "adapter/lora did not adapt ", site->path());
+    exported->A.zero_().slice(0, 0, update.A.size(0)).copy_(update.A * (update.scale / exported->scale));
+    exported->B.zero_().slice(1, 0, update.B.size(1)).copy_(update.B);
+    if (!all_finite(exported->A) || !all_finite(exported->B))
       throw InputError("'" + site->path() + "': the combined update is not finite in fp32");
   }
   save_adapter(draft.path(), *lora, model);

@@ -21,12 +21,12 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
-/// Consecutive tensors of at most `most` bytes (a larger one alone).
-std::vector<std::vector<TensorInfo>> shards_of(const std::vector<TensorInfo>& tensors, uint64_t most) {
+/// Splits the tensors into shards of at most `max_size` bytes. A larger tensor has its own shard.
+std::vector<std::vector<TensorInfo>> shards_of(const std::vector<TensorInfo>& tensors, uint64_t max_size) {
   std::vector<std::vector<TensorInfo>> shards;
   uint64_t size = 0;
   for (const TensorInfo& tensor : tensors) {
-    if (shards.empty() || size + tensor.bytes() > most) {
+    if (shards.empty() || size + tensor.bytes() > max_size) {
       shards.emplace_back();
       size = 0;
     }
@@ -43,8 +43,8 @@ std::string shard_name(std::size_t shard, std::size_t count) {
   return name;
 }
 
-std::vector<std::string> write_weights(MergedWeights& weights, const AtomicDirectory& draft, uint64_t most) {
-  const auto shards = shards_of(weights.tensors(), most);
+std::vector<std::string> write_weights(MergedWeights& weights, const AtomicDirectory& draft, uint64_t max_size) {
+  const auto shards = shards_of(weights.tensors(), max_size);
   json map = json::object();
   uint64_t total = 0;
   std::vector<std::string> files;
@@ -76,13 +76,13 @@ void write_config(const AdaptedBase& base, const MergedWeights& weights, const s
 void write_text(const PretrainedModel& checkpoint, const AtomicDirectory& draft) {
   write_tokenizer(checkpoint, draft.path());
   const char* name = "generation_config.json";
-  const fs::path own = fs::path(checkpoint.path()) / name;
-  if (checkpoint.added() != nullptr && checkpoint.added()->own_config) {  // perhaps with an end token of its own
+  const fs::path source = fs::path(checkpoint.path()) / name;
+  if (checkpoint.added() != nullptr && checkpoint.added()->own_config) {  // which can change the EOS token
     json generation = checkpoint.generation_config();
     if (const auto ids = load_text(checkpoint).eos_ids; !ids.empty()) generation["eos_token_id"] = ids;
     write_file(draft.file(name), generation.dump(2) + "\n");
   } else if (fs::is_directory(checkpoint.path())) {
-    if (fs::exists(own)) write_file(draft.file(name), read_text(own.string()));
+    if (fs::exists(source)) write_file(draft.file(name), read_text(source.string()));
   } else if (!checkpoint.generation_config().empty()) {
     write_file(draft.file(name), checkpoint.generation_config().dump(2) + "\n");
   }
@@ -103,11 +103,11 @@ void write_receipt(const MergeReport& receipt, const MergeOptions& options, cons
 MergeReport merge(const MergeOptions& options, Plugins& plugins) {
   auto wanted = named_type(options.dtype);
   if (!wanted && !options.dtype.empty())
-    throw ConfigError("'" + printable(options.dtype) + "' is no dtype to merge in; float32, bfloat16 and float16 are");
+    throw ConfigError("unsupported dtype '" + printable(options.dtype) + "'; use float32, bfloat16 or float16");
   AtomicDirectory draft(require_absent(options.output));
   const AdaptedBase base = load_adapted_base(options.model, options.adapters, options.any_base, plugins);
   const PretrainedModel& checkpoint = *base.checkpoint;
-  if (!wanted && !fs::is_directory(options.model)) wanted = torch::kFloat;  // a GGUF is of many types
+  if (!wanted && !fs::is_directory(options.model)) wanted = torch::kFloat;  // a GGUF file has tensors of several types
 
   MergedWeights weights(checkpoint, *base.model,
                         [wanted](const StoredTensor& stored) { return wanted ? stored_type(*wanted) : stored.type; });

@@ -12,11 +12,11 @@ namespace peft {
 
 namespace {
 
-/// Whether what adapters did to an embedding and to the head that shares its weight is the same.
+/// Whether adapters changed an embedding and an lm_head that shares its weight in the same way.
 bool stay_tied(const Site& embedding, const Site& head) {
   if (!head.copies().empty() || (!embedding.copies().empty() && !head.has_tied_weight())) return false;
   return std::ranges::equal(embedding.layers(), head.layers(),
-                            [](const auto& own, const auto& other) { return other->tied_to() == own.get(); });
+                            [](const auto& layer, const auto& tied) { return tied->tied_to() == layer.get(); });
 }
 
 }  // namespace
@@ -32,7 +32,7 @@ void MergedWeights::add(const Site& site) {
   if (head && model_.config().tie_word_embeddings && !unties_) return;
   const std::vector<std::string> parameters = site.parameter_names();
   if (parameters.empty() && site.has_adapter())
-    throw InputError("'" + site.path() + "' has no weights that its adapter could be merged into");
+    throw InputError("'" + site.path() + "' has no weights into which its adapter could be merged");
   for (const std::string& parameter : parameters) {
     const std::string name = site.path() + "." + parameter;
     // A tied head is stored as the embedding.
@@ -47,9 +47,9 @@ WeightAndBias MergedWeights::base_of(const Site& site) const {
   const auto read = [&](const std::string& parameter) {
     const auto it = sources_.find(site.path() + "." + parameter);
     if (it == sources_.end()) return Tensor();
-    Tensor wide = torch::empty(it->second.stored->shape, torch::kFloat);
-    checkpoint_.read(*it->second.stored, wide.data_ptr<float>());
-    return wide;
+    Tensor values = torch::empty(it->second.stored->shape, torch::kFloat);
+    checkpoint_.read(*it->second.stored, values.data_ptr<float>());
+    return values;
   };
   return {read("weight"), read("bias")};
 }
@@ -57,24 +57,24 @@ WeightAndBias MergedWeights::base_of(const Site& site) const {
 const WeightAndBias& MergedWeights::merged(const Site& site) {
   if (current_ == &site) return weights_;
   const WeightAndBias base = base_of(site);
-  auto folded = site.merged_weight(base);
-  if (!folded)
-    throw InputError("'" + site.path() + "': no weights express what its adapter does, so it cannot be merged");
-  if (folded->bias.defined() && !base.bias.defined())
-    throw InputError("'" + site.path() + "': its adapter has a bias, for which this model's layer has no place");
+  auto merged = site.merged_weight(base);
+  if (!merged)
+    throw InputError("'" + site.path() + "': its adapter cannot be expressed as weights, so it cannot be merged");
+  if (merged->bias.defined() && !base.bias.defined())
+    throw InputError("'" + site.path() + "': its adapter has a bias, but this module of the model has none");
   current_ = &site;
-  weights_ = std::move(*folded);
+  weights_ = std::move(*merged);
   base_ = base.weight;
   return weights_;
 }
 
-/// `stored`: the merged weight as it is written.
+/// `stored` is the merged weight in the type in which it is written.
 void MergedWeights::record(const Site& site, const Tensor& stored, StoredType type) {
-  const Tensor &merged = weights_.weight, kept = decode(stored, merged.sizes(), type);
+  const Tensor &merged = weights_.weight, written = decode(stored, merged.sizes(), type);
   const double change = (merged - base_).norm().item<double>();
   MergedModule module{.path = site.path(), .weights = merged.numel()};
-  module.unchanged = (kept == rounded(base_, type)).sum().item<int64_t>();
-  module.error = change > 0 ? (kept - merged).norm().item<double>() / change : 0;
+  module.unchanged = (written == rounded(base_, type)).sum().item<int64_t>();
+  module.error = change > 0 ? (written - merged).norm().item<double>() / change : 0;
   modules_.push_back(std::move(module));
 }
 

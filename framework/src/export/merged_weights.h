@@ -12,17 +12,17 @@
 
 namespace peft {
 
-/// The tensors of a model with its adapters folded in, made one by one.
+/// The tensors of a model with merged adapters, computed one at a time.
 class MergedWeights {
  public:
-  /// What a tensor of the checkpoint is to be stored as.
+  /// The type in which a tensor of the pretrained model is written.
   using TypeOf = std::function<StoredType(const StoredTensor&)>;
   MergedWeights(const PretrainedModel& checkpoint, const CausalLm& model, TypeOf type_of);
   /// Names, types and shapes, in model order.
   const std::vector<TensorInfo>& tensors() const { return forms_; }
-  /// The head has got weights of its own, which the base shared with its embedding.
+  /// True if the merged lm_head no longer shares the embedding's weight.
   bool unties() const { return unties_; }
-  /// Bytes of a tensor, valid until the next call.
+  /// The bytes of a tensor, valid until the next call.
   const void* data(const TensorInfo& form);
   const std::vector<MergedModule>& modules() const { return modules_; }
 
@@ -42,9 +42,9 @@ class MergedWeights {
   bool unties_ = false;
   std::vector<TensorInfo> forms_;
   std::map<std::string, Source> sources_;
-  const Site* current_ = nullptr;  ///< whose weights `affine_` holds
-  WeightAndBias weights_;
-  Tensor base_;  ///< the weight before
+  const Site* current_ = nullptr;  ///< the site of `weights_`
+  WeightAndBias weights_;          ///< merged
+  Tensor base_;                    ///< the weight before merging
   Tensor out_;
   std::vector<MergedModule> modules_;
 };

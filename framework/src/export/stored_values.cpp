@@ -11,14 +11,14 @@ namespace peft {
 
 namespace {
 
-/// Halves go away from zero, exactly.
+/// Rounds halves away from zero, exactly.
 Tensor round_half_away(const Tensor& values) {
-  const Tensor size = values.abs(), whole = size.floor();
-  return (whole + (2 * (size - whole)).floor()) * values.sign();
+  const Tensor magnitude = values.abs(), floor = magnitude.floor();
+  return (floor + (2 * (magnitude - floor)).floor()) * values.sign();
 }
 
-Tensor encode_q8_0(const Tensor& wide) {
-  const Tensor blocks = wide.reshape({-1, 32});
+Tensor encode_q8_0(const Tensor& values) {
+  const Tensor blocks = values.reshape({-1, 32});
   const Tensor scale = blocks.abs().amax(1, /*keepdim=*/true) / 127;
   const Tensor inverse = torch::where(scale == 0, torch::zeros_like(scale), scale.reciprocal());
   const Tensor quants = round_half_away(blocks * inverse).to(torch::kChar);
@@ -27,18 +27,18 @@ Tensor encode_q8_0(const Tensor& wide) {
 
 }  // namespace
 
-Tensor encode(const Tensor& wide, StoredType type) {
-  if (type == StoredType::q8_0) return encode_q8_0(wide);
-  return wide.to(torch_type(type).value()).contiguous();
+Tensor encode(const Tensor& values, StoredType type) {
+  if (type == StoredType::q8_0) return encode_q8_0(values);
+  return values.to(torch_type(type).value()).contiguous();
 }
 
-Tensor encode_finite(const Tensor& wide, StoredType type, const std::string& name) {
-  Tensor stored = encode(wide, type);
-  // Of blocks in 8 bits, each begins with its scale.
+Tensor encode_finite(const Tensor& values, StoredType type, const std::string& name) {
+  Tensor stored = encode(values, type);
+  // A block of Q8_0 starts with its scale, the only value that can be non-finite.
   const bool blocks = type == StoredType::q8_0;
   if (!all_finite(blocks ? stored.narrow(1, 0, 2).contiguous().view(torch::kHalf) : stored))
     throw InputError("'" + printable(name) + "' is not finite in " + type_name(type) +
-                     "; fp32 and bf16 have a wider range");
+                     "; use fp32 or bf16, which have a larger range");
   return stored;
 }
 
@@ -49,11 +49,11 @@ Tensor decode(const Tensor& stored, at::IntArrayRef shape, StoredType type) {
   return out;
 }
 
-Tensor rounded(const Tensor& wide, StoredType type) { return decode(encode(wide, type), wide.sizes(), type); }
+Tensor rounded(const Tensor& values, StoredType type) { return decode(encode(values, type), values.sizes(), type); }
 
 std::string type_name(StoredType type) {
-  const auto own = torch_type(type);
-  return own ? c10::toString(*own) : gguf_type(type).name;
+  const auto dtype = torch_type(type);
+  return dtype ? c10::toString(*dtype) : gguf_type(type).name;
 }
 
 }  // namespace peft

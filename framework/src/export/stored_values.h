@@ -5,17 +5,17 @@
 
 namespace peft {
 
-/// fp32 values as they are stored: a tensor of `type`, or for Q8_0 the bytes of its blocks, bit for bit as ggml's
-/// reference (a block: the largest of 32 values by 127 in fp16, and 32 quants of 8 bits). A row of Q8_0 is a multiple
-/// of 32.
-Tensor encode(const Tensor& wide, StoredType type);
-/// The same; throws InputError, naming `name`, where `type` cannot hold the values.
-Tensor encode_finite(const Tensor& wide, StoredType type, const std::string& name);
-/// The fp32 values that encode() left, in the shape they had.
+/// Converts fp32 values to `type`. For Q8_0 the result is the bytes of the blocks [blocks, 34], bit-identical to ggml's
+/// reference: an fp16 scale, the largest magnitude of 32 values divided by 127, and 32 integers of 8 bits. Rows must be
+/// a multiple of 32.
+Tensor encode(const Tensor& values, StoredType type);
+/// The same. Throws InputError, with the tensor's `name`, if a value is out of the range of `type`.
+Tensor encode_finite(const Tensor& values, StoredType type, const std::string& name);
+/// Converts the result of encode() to fp32. `shape` is the shape of the original values.
 Tensor decode(const Tensor& stored, at::IntArrayRef shape, StoredType type);
-/// What is left of fp32 values once they are stored.
-Tensor rounded(const Tensor& wide, StoredType type);
-/// "Half", "Q8_0", for messages.
+/// The fp32 values after a conversion to `type` and back.
+Tensor rounded(const Tensor& values, StoredType type);
+/// Name of a type in messages: "Half", "Q8_0".
 std::string type_name(StoredType type);
 
 }  // namespace peft

@@ -5,7 +5,7 @@
 
 namespace peft {
 
-/// Whether a file name is that of an AtomicFile's temporary file, which a killed process leaves behind.
+/// Whether a file name is that of an AtomicFile's temporary file, which a killed process can leave.
 bool is_file_draft(const std::string& name);
 
 /// File written under a temporary name and renamed on commit(). The destructor deletes it if commit() was not called.

@@ -13,7 +13,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-/// Stands in for /sys/fs/cgroup and /proc/self/cgroup.
+/// A temporary copy of /sys/fs/cgroup and /proc/self/cgroup.
 class System {
  public:
   System() {

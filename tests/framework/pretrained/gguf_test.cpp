@@ -230,42 +230,43 @@ TEST_CASE("metadata that changes the computation in ways that are not implemente
 }
 
 TEST_CASE("malformed tensors are refused") {
-  const auto one = [](const std::string& name, const std::vector<uint64_t>& sizes, uint32_t type, uint64_t offset = 0) {
+  const auto single = [](const std::string& name, const std::vector<uint64_t>& sizes, uint32_t type,
+                         uint64_t offset = 0) {
     std::size_t data = 4;  // the size in F32, if it is small
     for (const uint64_t size : sizes) data *= std::min<uint64_t>(size, 64);
     return with_tensors(1, GgufBytes().tensor(name, sizes, type, offset), std::min<std::size_t>(data, 4096));
   };
   const std::string embedding = "token_embd.weight";
-  CHECK(refusal(one(embedding, {8, 4}, 0)).empty());
+  CHECK(refusal(single(embedding, {8, 4}, 0)).empty());
   CHECK(refusal(with_tensors(1, GgufBytes().tensor(embedding, {9, 1}, 0, 0), 36)).empty());
   CHECK(refusal(with_tensors(1, GgufBytes().tensor(embedding, {9, 1}, 0, 0), 64)).empty());
   check_refused(with_tensors(1, GgufBytes().tensor(embedding, {9, 1}, 0, 0), 65), "1 bytes after the last tensor");
   check_refused(with_tensors(1, GgufBytes().tensor(embedding, {8, 4}, 0, 32), 160), "there is a gap before it");
-  check_refused(one(embedding, {8, 4}, 10), "has the type Q2_K (10), which is not implemented");
-  check_refused(one(embedding, {8, 4}, 28), "has the type F64 (28)");
-  check_refused(one(embedding, {8, 4}, 99), "has the type unknown (99)");
-  check_refused(one(embedding, {8, 4}, 8), "not a multiple of the block size of Q8_0");
-  check_refused(one(embedding, {}, 0), "has 0 dimensions");
-  check_refused(one(embedding, {1, 1, 1, 1, 1}, 0), "has 5 dimensions");
-  check_refused(one(embedding, {8, 0}, 0), "of size 0");
-  check_refused(one(embedding, {1ULL << 32, 1ULL << 32}, 0), "larger than the file");
-  check_refused(one(embedding, {UINT64_MAX, 2}, 0), "larger than the file");
-  check_refused(one(embedding, {8, 129}, 0), "does not fit in the file");
-  check_refused(one(embedding, {8, 4}, 0, 4096), "does not fit in the file");
-  check_refused(one(embedding, {8, 4}, 0, UINT64_MAX - 31), "does not fit in the file");
-  check_refused(one(embedding, {8, 4}, 0, 8), "not a multiple of the alignment 32");
-  check_refused(one(std::string(65, 'a'), {8, 4}, 0), "has 65 bytes");
-  check_refused(one("blk.1.attn_q.weight", {8, 8}, 0), "is not a tensor of a llama model with 1 layers");
+  check_refused(single(embedding, {8, 4}, 10), "has the type Q2_K (10), which is not implemented");
+  check_refused(single(embedding, {8, 4}, 28), "has the type F64 (28)");
+  check_refused(single(embedding, {8, 4}, 99), "has the type unknown (99)");
+  check_refused(single(embedding, {8, 4}, 8), "not a multiple of the block size of Q8_0");
+  check_refused(single(embedding, {}, 0), "has 0 dimensions");
+  check_refused(single(embedding, {1, 1, 1, 1, 1}, 0), "has 5 dimensions");
+  check_refused(single(embedding, {8, 0}, 0), "of size 0");
+  check_refused(single(embedding, {1ULL << 32, 1ULL << 32}, 0), "larger than the file");
+  check_refused(single(embedding, {UINT64_MAX, 2}, 0), "larger than the file");
+  check_refused(single(embedding, {8, 129}, 0), "does not fit in the file");
+  check_refused(single(embedding, {8, 4}, 0, 4096), "does not fit in the file");
+  check_refused(single(embedding, {8, 4}, 0, UINT64_MAX - 31), "does not fit in the file");
+  check_refused(single(embedding, {8, 4}, 0, 8), "not a multiple of the alignment 32");
+  check_refused(single(std::string(65, 'a'), {8, 4}, 0), "has 65 bytes");
+  check_refused(single("blk.1.attn_q.weight", {8, 8}, 0), "is not a tensor of a llama model with 1 layers");
   for (const char* name : {"blk.00.attn_q.weight", "blk..attn_q.weight", "blk.-1.attn_q.weight", "blk.0", "blk.", "",
                            "blk.4294967296.attn_q.weight", "blk.0.attn_q.weight.weight", "blk.0.attn_norm.bias",
                            "blk.0.attn_sinks.weight", "output.bias", "blk.0.ffn_gate_exps.weight"}) {
     INFO(name);
-    CHECK_FALSE(refusal(one(name, {8, 8}, 0)).empty());
+    CHECK_FALSE(refusal(single(name, {8, 8}, 0)).empty());
   }
-  check_refused(one("blk.0.attn_q.weight", {8, 6}, 0), "not a multiple of 4, twice the number of heads");
+  check_refused(single("blk.0.attn_q.weight", {8, 6}, 0), "not a multiple of 4, twice the number of heads");
   check_refused(with_tensors(1, GgufBytes().tensor("blk.0.attn_q.bias", {32}, 8, 0), 34), "a quantized bias");
-  check_refused(one("rope_freqs.weight", {3}, 0), "one element for each of the 2 frequencies");
-  check_refused(one("rope_freqs.weight", {2}, 0), "is not Llama 3's scaling");
+  check_refused(single("rope_freqs.weight", {3}, 0), "one element for each of the 2 frequencies");
+  check_refused(single("rope_freqs.weight", {2}, 0), "is not Llama 3's scaling");
   const auto two = [](uint64_t offset, const std::string& name) {
     GgufBytes tensors;
     tensors.tensor("token_embd.weight", {8, 4}, 0, 0).tensor(name, {8}, 0, offset);

@@ -10,24 +10,24 @@
 
 namespace peft {
 
-/// How several low-rank adapters become one: HF PEFT's add_weighted_adapter, its names and its results. Where ΔWᵢ =
-/// sᵢ·Bᵢ·Aᵢ is what adapter i adds to a weight and wᵢ its weight:
-///   cat              Σ wᵢ·ΔWᵢ exactly, of the sum of the ranks
-///   svd              the best approximation of that sum of rank `rank`
-///   linear           Σ √(wᵢsᵢ)·Aᵢ and Σ √(wᵢsᵢ)·Bᵢ: rough, since products of different adapters come in
-///   ties             the same of pruned tensors, of each element the majority's sign (Yadav et al. 2023)
-///   magnitude_prune  linear, of each tensor only the largest `density`
-///   dare_linear, dare_ties  pruned at random and scaled up by 1 / density (Yu et al. 2023)
-///   …_svd            of the last five: of the ΔWᵢ themselves, then as svd
+/// How several low-rank adapters are combined into one, with the names and results of HF PEFT's add_weighted_adapter.
+/// With ΔWᵢ = sᵢ·Bᵢ·Aᵢ, the update of adapter i, and its weight wᵢ:
+///   cat              Σ wᵢ·ΔWᵢ exactly; the rank is the sum of the ranks
+///   svd              the best approximation of that sum with rank `rank`
+///   linear           Σ √(wᵢsᵢ)·Aᵢ and Σ √(wᵢsᵢ)·Bᵢ; an approximation that contains products of different adapters
+///   ties             linear after pruning, for elements with the sign of the majority (Yadav et al. 2023)
+///   magnitude_prune  linear after pruning all but the largest `density` of each tensor
+///   dare_linear, dare_ties  linear and ties after random pruning and scaling by 1 / density (Yu et al. 2023)
+///   …_svd            the last five applied to the ΔWᵢ instead of their factors, followed by svd
 struct Combination {
   std::string method = "cat";
-  std::vector<double> weights;          ///< one for each adapter, negative too; empty: 1 each
-  double density = 1;                   ///< of what is pruned: the share that stays, 0 to 1
-  int64_t rank = 0;                     ///< of svd; 0: the largest of the adapters' ranks
-  std::string majority_sign = "total";  ///< of ties: "total" (of the values' sum) or "frequency" (of the signs)
-  uint64_t seed = 0;                    ///< of dare
+  std::vector<double> weights;          ///< one per adapter, may be negative; empty: all 1
+  double density = 1;                   ///< share of the elements that pruning retains; above 0, at most 1
+  int64_t rank = 0;                     ///< for svd; 0: the largest rank of the adapters
+  std::string majority_sign = "total";  ///< for ties: "total" (sign of the sum) or "frequency" (most frequent sign)
+  uint64_t seed = 0;                    ///< for dare
 };
-/// The methods' names.
+/// Names of all methods.
 PEFT_API const StringList& combination_methods();
 
 struct CombineOptions {
@@ -37,9 +37,9 @@ struct CombineOptions {
   Combination combination;
 };
 
-/// Writes the adapters as one LoRA in HF PEFT's form, of one rank, scale 1, into a folder that does not exist yet.
-/// Throws ConfigError for a combination that cannot be, InputError for an adapter that is no low-rank update, naming
-/// the module. Returns adapters that do not say which base they were trained on.
+/// Writes the adapters as one LoRA in HF PEFT's format, with one rank and scale 1, to a folder that does not exist yet.
+/// Returns the adapters that do not record which base they were trained on. Throws ConfigError for an invalid
+/// combination, InputError, with the module, for an adapter that is not a low-rank update.
 PEFT_API StringList export_lora(const CombineOptions& options, const std::string& output, Plugins& plugins);
 
 }  // namespace peft

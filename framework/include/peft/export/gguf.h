@@ -9,19 +9,19 @@
 
 namespace peft {
 
-/// What a GGUF file keeps weights in: "f32", "f16", "bf16" or "q8_0". Vectors and norms stay in f32; rows that Q8_0
-/// cannot cut into blocks of 32 become f16: as llama.cpp's own converters do it.
+/// Options of a GGUF file. The type of its weights is "f32", "f16", "bf16" or "q8_0". As in llama.cpp's converters,
+/// vectors and norms are f32, and rows that are not a multiple of Q8_0's block size, 32, are f16.
 struct GgufModelOptions {
   std::string model;    ///< Hugging Face folder, or .gguf file
-  StringList adapters;  ///< folders; all are merged, in this order; may be empty
+  StringList adapters;  ///< folders, merged in this order; may be empty
   std::string output;   ///< folder that does not exist yet
   bool any_base = false;
   std::string type = "f16";
 };
 
-/// Writes `model.gguf`, the model with its adapters folded in, for llama.cpp, and a `Modelfile` for Ollama. Each
-/// merged weight is summed in fp32 and rounded once; the receipt tells what rounding left of the change. Throws as
-/// merge(), and InputError for a tokenizer or a scaling that GGUF cannot express.
+/// Writes `model.gguf`, the model with merged adapters, for llama.cpp, and a `Modelfile` for Ollama. Merged weights are
+/// computed in fp32 and rounded once; the report contains the rounding error. Throws as merge() does, and InputError
+/// for a tokenizer or RoPE scaling that GGUF cannot represent.
 PEFT_API MergeReport export_gguf_model(const GgufModelOptions& options, Plugins& plugins);
 
 struct GgufAdapterOptions {
@@ -30,10 +30,10 @@ struct GgufAdapterOptions {
   std::string type = "f32";
 };
 
-/// Writes `adapter.gguf`, one LoRA for llama.cpp's --lora, and a `Modelfile` for Ollama. llama.cpp scales every
-/// update by alpha / r: where a module's true scale differs (use_rslora, rank_pattern, alpha_pattern), the difference
-/// is folded into its B. Throws InputError for an adapter that is no low-rank update, naming the module. Returns
-/// adapters that do not say which base they were trained on.
+/// Writes `adapter.gguf`, a LoRA for llama.cpp's --lora, and a `Modelfile` for Ollama. llama.cpp scales all updates by
+/// alpha / r. If the scale of a module differs (use_rslora, rank_pattern, alpha_pattern), B is multiplied by the ratio.
+/// Returns the adapters that do not record which base they were trained on. Throws InputError, with the module, for an
+/// adapter that is not a low-rank update.
 PEFT_API StringList export_gguf_adapter(const GgufAdapterOptions& options, Plugins& plugins);
 
 }  // namespace peft

@@ -12,32 +12,32 @@ namespace peft {
 
 struct MergeOptions {
   std::string model;    ///< Hugging Face folder, or .gguf file
-  StringList adapters;  ///< folders; all are merged, in this order
+  StringList adapters;  ///< folders, merged in this order
   std::string output;   ///< folder that does not exist yet
   bool any_base = false;
-  std::string dtype;  ///< of the merged weights: "float32", "bfloat16", "float16"; "": as stored, a GGUF's fp32
+  std::string dtype;  ///< of the merged weights: "float32", "bfloat16", "float16"; "": as stored (a GGUF file: fp32)
   uint64_t max_shard_size = 5'000'000'000;  ///< bytes of one safetensors file
 };
 
-/// What rounding the merged weight of one module to its dtype has left of the adapter's change.
+/// How much of an adapter's change of one module remains after the merged weight is rounded to its dtype.
 struct MergedModule {
   std::string path;
   int64_t weights = 0;
-  int64_t unchanged = 0;  ///< weights that are the base's after rounding
+  int64_t unchanged = 0;  ///< weights that equal the base's after rounding
   double error = 0;       ///< ‖rounded − exact‖ / ‖exact − base‖
 };
 
 struct MergeReport {
   std::vector<MergedModule> modules;
-  std::vector<std::string> files;  ///< files of weights written
+  std::vector<std::string> files;  ///< names of the written weight files
   std::string dtype;               ///< of most merged weights
-  StringList unknown_bases;        ///< adapters that do not say which base they were trained on
+  StringList unknown_bases;        ///< adapters that do not record which base they were trained on
 };
 
-/// Writes the model with its adapters folded in as a Hugging Face folder: weights, config, tokenizer, chat template,
-/// generation config, merge_receipt.json. Each weight is summed in fp32 and rounded once; one module at a time is in
-/// memory; what no adapter touches is copied bit for bit. The folder appears whole or not at all. Throws InputError for
-/// an adapter that no weights express, naming the module; ConfigError for an output that is there.
+/// Merges adapters into a model and writes it as a Hugging Face folder: weights, config, tokenizer, chat template,
+/// generation config, merge_receipt.json. Merged weights are computed in fp32 and rounded once, one module at a time;
+/// weights without an adapter are copied bit-identically. The folder appears complete or not at all. Throws InputError,
+/// with the module, for an adapter that cannot be merged, ConfigError if the output exists.
 PEFT_API MergeReport merge(const MergeOptions& options, Plugins& plugins);
 
 }  // namespace peft
