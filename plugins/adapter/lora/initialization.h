@@ -1,6 +1,6 @@
 #pragma once
 
-#include <peft/nn/site.h>
+#include <peft/nn/linear.h>
 
 #include "options.h"
 

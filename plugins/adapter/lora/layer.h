@@ -1,6 +1,7 @@
 #pragma once
 
-#include <peft/nn/site.h>
+#include <peft/nn/embedding.h>
+#include <peft/nn/linear.h>
 
 #include "initialization.h"
 

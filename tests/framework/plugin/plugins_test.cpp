@@ -17,7 +17,7 @@
 #include <sstream>
 
 #include "peft/base/error.h"
-#include "peft/nn/site.h"
+#include "peft/nn/linear.h"
 #include "support/message.h"
 #include "support/test.h"
 
