@@ -243,7 +243,7 @@ def test_other_frequency_factors_are_refused(tmp_path):
     scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     divisors = llama3_divisors(scaling | {"original_max_position_embeddings": 4096})
     path = write_model(tmp_path / "a.gguf", QuantType.F32, np.random.default_rng(6), rope_freqs=divisors)
-    with pytest.raises(ValueError, match="rope_freqs.weight holds other factors than Llama 3's"):
+    with pytest.raises(ValueError, match="the tensor rope_freqs.weight is not Llama 3's scaling"):
         read(path)
 
 

@@ -424,7 +424,7 @@ cases(
         "data_behind_nul": ("train.jsonl:1", ["not JSON"], data('{"text": "a"}\0{"text": "b"}\n')),
         "data_mark_within": ("train.jsonl:2", ["byte order mark"], data('{"text": "a"}\n\ufeff{"text": "b"}\n')),
         "data_deep": ("train.jsonl:1", ["nested deeper"], data('{"text": ' + "[" * 100_000 + "\n")),
-        "data_array_open": ("train.jsonl:2", ["does not end"], data('[{"text": "a"},\n{"text": "b"}')),
+        "data_array_open": ("train.jsonl:2", ["the array is not closed"], data('[{"text": "a"},\n{"text": "b"}')),
         "data_half_character": ("train.jsonl:1", ["not JSON"], data('{"text": "\\ud800"}\n')),
         "data_number": ("train.jsonl:1", ["must be an object"], data("5\n")),
         "data_commas": ("train.jsonl:1", ["not JSON"], data("[" + "," * 60_000_000 + "]")),

@@ -261,7 +261,7 @@ def test_address_space(folder, bin_dir, threads, steps):
         assert done.returncode in (0, 5), f"{limit} MiB: {done.returncode}\n{done.stdout}\n{done.stderr}"
         assert (folder / "bounded" / "adapter_model.safetensors").exists() == (done.returncode == 0)
         if done.returncode == 5:
-            assert re.search("memory|allocate|hold this run|weights need|threads", done.stderr), done.stderr
+            assert re.search("memory|allocate|this run needs|weights need|threads", done.stderr), done.stderr
             printed += done.stderr
     assert codes[0] == 5 and codes[-1] == 0
     assert "during load" in printed or "its weights need" in printed, printed

@@ -234,10 +234,10 @@ DAMAGES = {
 
 
 FORGERIES = [
-    ("resolved.toml", "[x\n", "resolved.toml: is not as a run writes it"),
+    ("resolved.toml", "[x\n", "resolved.toml: not a file that a run has written"),
     ("trainer_state.json", '{"log_history": ' + "[" * 100_000, "trainer_state.json: JSON nested deeper"),
-    ("trainer_state.json", '{"log_history": [], "epoch": "x", "max_steps": 6}', "trainer_state.json: is no log of a run"),
-    ("trainer_state.json", '{"log_history": [7], "epoch": 1, "max_steps": 6}', "holds something else than objects"),
+    ("trainer_state.json", '{"log_history": [], "epoch": "x", "max_steps": 6}', "trainer_state.json: not the log of a run"),
+    ("trainer_state.json", '{"log_history": [7], "epoch": 1, "max_steps": 6}', "'log_history' must contain objects only"),
 ]
 
 
@@ -321,7 +321,7 @@ def test_settings_that_may_change_on_resume(run, folder):
                           "training": {"eval_every": 4}}
     run("peft-run", write(folder, "plateau", plateau))
     plateau["training"]["max_steps"] = STEPS + 5
-    assert "has followed the evaluation of the end" in run("peft-run", write(folder, "plateau", plateau), "--resume", code=2).stderr
+    assert "the schedule used the final evaluation at step" in run("peft-run", write(folder, "plateau", plateau), "--resume", code=2).stderr
     run("peft-run", write(folder, "plateau", plateau), "--resume", folder / "plateau" / "checkpoint-5")
     # A run that is finished is written again, not trained.
     assert run("peft-run", write(folder, "long", long), "--resume").returncode == 0
@@ -481,7 +481,7 @@ def test_resumed_run_diverges_like_uninterrupted(run, folder):
         run("peft-run", path, "--resume", code=6)
         assert checkpoints(output) == [1] and not (output / "adapter_model.safetensors").exists()
     short = run("peft-run", path, "--resume", "--set", "training.max_steps=1", code=2).stderr
-    assert "the run had 2 steps and now has 1, where the checkpoint is" in short
+    assert "the run had 2 steps and now has 1, which is the checkpoint's step" in short
 
 
 def test_overflowed_steps_do_not_validate_a_checkpoint(run, folder):

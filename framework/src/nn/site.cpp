@@ -23,7 +23,7 @@ void require_none_innermost(const Site& site) {
   for (const auto& layer : site.layers())
     if (layer->innermost())
       throw ConfigError("[adapter] '" + printable(site.path()) +
-                        "': another adapter on it computes with the frozen weights, so none can be between them; "
+                        "': an adapter around it computes with the frozen weights, so no other adapter may be inside it; "
                         "declare that one last");
 }
 
