@@ -33,7 +33,7 @@ SETUPS = {
     "dropout": ['adapter.target_modules="all-linear"', "adapter.lora_dropout=0.05"],
     "dropout, full checkpointing": ["adapter.lora_dropout=0.05", "memory.activation_checkpointing=full"],
     "magnitudes": ['adapter.target_modules="all-linear"', "adapter.use_dora=true", "adapter.lora_dropout=0.05"],
-    "whole updates": ["adapter.name=hira", 'adapter.target_modules="all-linear"'],
+    "full updates": ["adapter.name=hira", 'adapter.target_modules="all-linear"'],
     "an adapter around the layer": ["adapter.name=bottleneck"],
     # Sixteen bytes of gradients and moments for each of many weights, where SGD would keep four.
     "more state": ["adapter.name=full", 'adapter.target_modules=["down_proj"]', "data.max_length=64"],

@@ -46,7 +46,7 @@ class Words(unittest.TestCase):
         self.assertEqual(self.found("intellect retold wholesale standard believer unfolded"), [])
 
     def test_phrases_that_are_allowed(self):
-        for text in ["a whole number", "there is no adapter", "is no longer used", "if there is none", "x is None",
+        for text in ["a whole number", "there is no adapter", "is no longer used", "if there is none", "x is None", "{{ x is none }}",
                      "does not have", "has not been read", "stands for", "aside from that", "optimistic", "promise otherwise",
                      "lies between 0 and 1"]:
             self.assertEqual(self.found(text), [], text)
