@@ -1,5 +1,5 @@
 """A user of the installed package: installs peft.cpp into an empty folder, makes a plugin of each kind with tools/new-plugin
-outside the tree, builds them and the programs of docs/examples with find_package(peft), trains with all five plugins at once by
+outside the tree, builds them and the programs of docs/examples with find_package(peft), trains with all six plugins at once by
 the installed peft-run, and runs the same experiment from C++.
 
     run.py BUILD [-D CMAKE_DEFINITION]...

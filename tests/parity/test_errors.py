@@ -131,7 +131,7 @@ def test_patterns_without_match(run, folder):
     refused(run, folder, 2, "target_modules", "quack_proj", "q_proj", sets=['adapter.target_modules=["quack_proj"]'])
 
 
-@pytest.mark.parametrize("kind", ["adapter", "optimizer", "scheduler", "clipping", "precision"])
+@pytest.mark.parametrize("kind", ["adapter", "optimizer", "scheduler", "clipping", "precision", "objective"])
 def test_unknown_plugin(run, folder, kind):
     refused(run, folder, 4, kind, "nonesuch", sets=[f'{kind}.name="nonesuch"'])
 

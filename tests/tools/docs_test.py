@@ -1,4 +1,5 @@
-"""The pages agree with the tree: links resolve, and the keys of experiments that they name exist."""
+"""The pages agree with the tree: links resolve; files, tests and keys of experiments that they name exist; the messages that
+docs/troubleshooting.md quotes are those of the sources."""
 
 import pathlib
 import re
@@ -20,6 +21,13 @@ LINK = re.compile(r"!?\[[^\]\[]*\]\((?P<target>[^()\s]+)(?:\s+\"[^\"]*\")?\)")
 HEADING = re.compile(r"^#{1,6}\s+(?P<text>.+?)\s*#*$", re.MULTILINE)
 KEY = re.compile(r"(?P<table>[a-z_]+)\.(?P<key>\w+(?:\.\w+)*)(?: = (?P<value>.+))?")
 COLUMN = "peft.cpp"
+FOLDERS = ("framework/", "plugins/", "apps/", "tests/", "tools/", "cmake/", "docs/", ".ci/")
+SOURCE = re.compile(r"[\w.-]+(?:/[\w.-]+)+\.(?:h|cpp|c|cmake|def|py|patch)")
+TEST = re.compile(r"test_\w+…?")
+CPP_LEXEME = re.compile(r"""//[^\n]*|/\*.*?\*/|R"(?P<end>\w*)\((?P<raw>.*?)\)(?P=end)"|"(?P<text>(?:\\.|[^"\\\n])*)"|'(?:\\.|[^'\\\n])+'"""
+                        r"""|\w+(?:'\w+)*|\S""", re.DOTALL)
+SCRIPT_STRING = re.compile(r'"(?P<text>(?:\\.|[^"\\])*)"', re.DOTALL)
+MIN_FIXED = 12  # a shorter part of a message is not looked up
 
 
 def anchors(page):
@@ -124,6 +132,77 @@ def example_problems(text, experiment):
                     yield from check(table, one, one.get("name") if table in experiment.plugins else None)
 
 
+def missing_files(page):
+    """Each file or folder of the tree that a piece of code starts with, but that does not exist. A path is relative to the
+    tree, framework/src, framework/include or the page; one with a placeholder (`<name>`, `NAME`, `*`) is left out."""
+    for match in CODE.finditer(FENCE.sub("", page.read_text())):
+        path = re.split(r"[ :,]", match["text"])[0]
+        in_tree = path.startswith(FOLDERS) and re.fullmatch(r"[\w./-]+", path) and not re.search(r"/[A-Z]+(?:/|$)", path)
+        if not in_tree and not SOURCE.fullmatch(path) or path.startswith("torch/"):
+            continue
+        if not any((folder / path).exists() for folder in (ROOT, ROOT / "framework/src", ROOT / "framework/include", page.parent)):
+            yield f"`{path}`: there is no such file"
+
+
+def missing_tests(page, names):
+    """Each test that a piece of code names, but that is not among `names`; `test_a…` stands for all that start so."""
+    for match in CODE.finditer(FENCE.sub("", page.read_text())):
+        if TEST.fullmatch(match["text"]):
+            stem = match["text"].removesuffix("…")
+            if stem not in names and not (stem != match["text"] and any(name.startswith(stem) for name in names)):
+                yield f"`{match['text']}`: there is no such test"
+
+
+def names_of_tests():
+    files = list((ROOT / "tests").rglob("*.py"))
+    return {file.stem for file in files} | {name for file in files for name in re.findall(r"def (test_\w+)", file.read_text())}
+
+
+def cpp_strings(text):
+    """The string literals of a C++ source, adjacent ones joined."""
+    joined = []
+    for match in CPP_LEXEME.finditer(text):
+        if match[0].startswith(("//", "/*")):
+            continue
+        if match["raw"] is not None:
+            joined.append(match["raw"])
+        elif match["text"] is not None:
+            joined.append(re.sub(r"\\([\"\\n])", lambda escape: {"n": "\n"}.get(escape[1], escape[1]), match["text"]))
+        elif joined:
+            yield "".join(joined)
+            joined = []
+
+
+def all_strings():
+    """What the program and the scripts that build it can print, in one text."""
+    found = []
+    for folder in ("framework", "plugins", "apps"):
+        for suffix in ("*.h", "*.cpp"):
+            for file in sorted((ROOT / folder).rglob(suffix)):
+                found += cpp_strings(file.read_text())
+    for file in [ROOT / "tools/setup", ROOT / "tools/demo", ROOT / "tools/lib/common.sh", *sorted((ROOT / "cmake").glob("*.cmake"))]:
+        found += (" ".join(match["text"].split()) for match in SCRIPT_STRING.finditer(file.read_text()))
+    return "\0".join(found)
+
+
+def quoted_messages(text):
+    """Each line of a page's `text` blocks."""
+    for block in FENCE.finditer(text):
+        if block["language"] == "text":
+            yield from (line.strip() for line in block["text"].splitlines() if line.strip())
+
+
+def message_problems(text, strings):
+    """What is wrong with the quoted messages: `…` stands for what varies, and each longer fixed part must be in a string."""
+    for line in quoted_messages(text):
+        parts = [part for part in line.split("…") if len(part.strip()) >= MIN_FIXED]
+        if not parts:
+            yield f"{line}: too short to be looked up"
+        for part in parts:
+            if part.strip() not in strings:
+                yield f"{line}: no source has '{part}'"
+
+
 class Docs(unittest.TestCase):
     maxDiff = None
 
@@ -143,6 +222,18 @@ class Docs(unittest.TestCase):
         for name in TUTORIALS:
             with self.subTest(page=name):
                 self.assertEqual(list(example_problems((ROOT / name).read_text(), self.experiment)), [])
+
+    def test_files_and_tests(self):
+        """The page on other programs and the changelog name what is not in the tree."""
+        names = names_of_tests()
+        problems = [f"{page.relative_to(ROOT)}: {problem}" for page in PAGES if page.name not in ("migrate.md", "CHANGELOG.md")
+                    for problem in (*missing_files(page), *missing_tests(page, names))]
+        self.assertEqual(problems, [])
+
+    def test_messages(self):
+        text = (ROOT / "docs" / "troubleshooting.md").read_text()
+        self.assertGreater(len(list(quoted_messages(text))), 50)
+        self.assertEqual(list(message_problems(text, all_strings())), [])
 
     def test_versions_agree(self):
         version = re.search(r"^project\(peft VERSION ([\d.]+)", (ROOT / "CMakeLists.txt").read_text(), re.MULTILINE)[1]
@@ -194,6 +285,30 @@ class Checks(unittest.TestCase):
             page.write_text("# One\n[a](no.md) ![b](no.svg) [c](#two) [d](page.md#one-1)\n")
             self.assertEqual(list(broken_links(page)), ["no.md: there is no such file", "no.svg: there is no such file",
                                                         "#two: there is no such heading", "page.md#one-1: there is no such heading"])
+
+    def test_files(self):
+        with tempfile.TemporaryDirectory() as folder:
+            page = pathlib.Path(folder) / "page.md"
+            page.write_text("`tests/tools/docs_test.py -v` `peft/plugin.h` `train/train.cpp` `plugins/<kind>/<name>/` `a/b.json` "
+                            "`tools/new-plugin KIND NAME` `plugins/KIND/NAME`\n```\ntests/no.py\n```\n")
+            self.assertEqual(list(missing_files(page)), [])
+            page.write_text("`tests/no.py` `peft/no.h` `framework/src/no` `train/no.cpp`\n")
+            self.assertEqual(list(missing_files(page)), [f"`{path}`: there is no such file" for path in (
+                "tests/no.py", "peft/no.h", "framework/src/no", "train/no.cpp")])
+            page.write_text("`test_a` `test_a…` `test_b…` `test_c`\n")
+            self.assertEqual(list(missing_tests(page, {"test_a", "test_bc"})), ["`test_c`: there is no such test"])
+
+    def test_messages(self):
+        strings = "\0".join(cpp_strings('f("must be \\"x\\", " // "not this one"\n  "not y"); c = \'"\'; g(R"(a raw one, longer)" + "end");'))
+        self.assertEqual(strings, 'must be "x", not y\0a raw one, longer\0end')
+
+        def problems(line):
+            return list(message_problems(f"```text\n{line}\n```\n```\nnot a message\n```\n", strings))
+
+        self.assertEqual(problems('…: must be "x", not y'), ['…: must be "x", not y: no source has \': must be "x", not y\''])
+        self.assertEqual(problems('…must be "x", not y…a raw one, longer'), [])
+        self.assertEqual(problems("not this one, …"), ["not this one, …: no source has 'not this one, '"])
+        self.assertEqual(problems("end"), ["end: too short to be looked up"])
 
 
 if __name__ == "__main__":

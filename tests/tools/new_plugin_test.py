@@ -54,6 +54,14 @@ class NewPlugin(unittest.TestCase):
         self.assertNotIn("[plugins]", (made / "example.toml").read_text())
         self.assertIn('name = "mine"', (made / "example.toml").read_text())
 
+    def test_kind_without_a_template(self):
+        header = self.tree / "framework" / "include" / "peft" / "plugin" / "kinds.h"
+        text = header.read_text()
+        header.write_text(text.replace('  X(Objective, "objective"', '  X(Extra, "extra", "") \\\n  X(Objective, "objective"'))
+        self.assertNotEqual(header.read_text(), text)
+        self.assertIn("create tools/templates/extra", self.make("extra", "mine", code=2))
+        self.assertIn("expected one of adapter, optimizer, scheduler, clipping, precision, extra", self.make("extras", "mine", code=2))
+
     def test_refusals_leave_nothing(self):
         (self.folder / "there").mkdir()
         (self.folder / "there" / "kept").write_text("mine")

@@ -1,8 +1,8 @@
 #pragma once
-// The list of plugin kinds. An entry makes a kind known to the registry, the loader, `describe`, `list`, CMake (which
-// reads this file) and tools/new-plugin; an experiment may then have a table [<name>].
+// The list of plugin kinds. An entry makes a kind known to the registry, the loader, `describe`, `list`, CMake and
+// tools/new-plugin, the last two of which read this file. For the rest see CONTRIBUTING.md.
 
-/// X(interface, name in TOML and file names, plugin that an experiment without the table uses; "": none)
+/// X(interface, name in TOML and file names (a-z), plugin that an experiment without the table uses; "": none)
 #define PEFT_PLUGIN_KINDS(X)              \
   X(Adapter, "adapter", "")               \
   X(Optimizer, "optimizer", "adamw")      \
