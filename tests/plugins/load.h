@@ -3,6 +3,8 @@
 #include <memory>
 #include <string>
 
+#include "peft/options/document.h"
+#include "peft/plugin.h"
 #include "peft/plugin/plugins.h"
 
 namespace peft::test {

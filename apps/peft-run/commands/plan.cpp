@@ -87,10 +87,10 @@ void print_sample(const PreparedRun& run) {
   std::cout << "first example (" << run.data.source(example) << "), target tokens in ⟦ ⟧:\n";
   for (std::size_t at = 0; at < example.ids.size();) {
     const bool is_target = example.labels[at] != ignored_label;
-    std::vector<int64_t> piece;
+    std::vector<int64_t> segment;
     for (; at < example.ids.size() && (example.labels[at] != ignored_label) == is_target; ++at)
-      piece.push_back(example.ids[at]);
-    const std::string text = run.text.get().tokenizer->decode(piece, false);
+      segment.push_back(example.ids[at]);
+    const std::string text = run.text.get().tokenizer->decode(segment, false);
     std::cout << (is_target ? "⟦" + text + "⟧" : text);
   }
   std::cout << "\n";

@@ -104,14 +104,14 @@ Dataset TokenCache::load(const StringList& files, const DataOptions& options, co
   Dataset set = load_dataset(files, options, text.get());
   // A file may have changed in the meantime; then the key does not match what was read.
   if (key_of(files, options, fingerprint) == key) try {
-      keep(path, key, set);
+      store(path, key, set);
     } catch (const ResourceError& error) {
       set.cache_error = error.what();
     }
   return set;
 }
 
-void TokenCache::keep(const std::string& path, const std::string& key, const Dataset& set) const {
+void TokenCache::store(const std::string& path, const std::string& key, const Dataset& set) const {
   std::error_code error;
   fs::create_directories(folder_, error);
   if (error) throw ResourceError(printable(folder_, 4096) + ": cannot be made: " + error.message());

@@ -18,14 +18,15 @@ struct Bound {
   std::string name;  ///< for the message
 };
 
-/// What is left already includes the pages of the mapped base, which the system may drop; but not its addresses, which
+/// The available memory includes the pages of the mapped base, which the system may evict, but not its addresses, which
 /// count against ulimit -v.
 Bound bound_of(const MemoryOptions& options, const MemoryEstimate& estimate) {
   if (options.limit > 0) return {options.limit, "[memory] limit"};
-  const AvailableMemory left = available_memory();
-  const bool of_addresses = std::string_view(left.bound) == "ulimit -v";
+  const AvailableMemory available = available_memory();
+  const bool of_addresses = std::string_view(available.bound) == "ulimit -v";
   const uint64_t now = estimate.program + estimate.reserved + (of_addresses ? estimate.mapped : 0);
-  return {left.bytes > UINT64_MAX - now ? UINT64_MAX : left.bytes + now, std::string("what ") + left.bound + " leaves"};
+  return {available.bytes > UINT64_MAX - now ? UINT64_MAX : available.bytes + now,
+          std::string("what ") + available.bound + " leaves"};
 }
 
 /// Searches for changes with which the run fits.

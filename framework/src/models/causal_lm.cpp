@@ -48,10 +48,10 @@ KeyValueCache CausalLm::make_cache(int64_t capacity) const {
   for (const auto& layer : layers()) {
     const Attention* attention = layer->attention();
     TORCH_CHECK(attention != nullptr, "a layer without attention has no keys and values to cache");
-    const int64_t room = attention->num_prefix_keys() + virtual_tokens() + capacity;
+    const int64_t length = attention->num_prefix_keys() + virtual_tokens() + capacity;
     const auto& shape = attention->shape();
     for (auto* side : {&cache.keys, &cache.values})
-      side->push_back(torch::empty({shape.kv_heads, room, shape.head_dim}, options));
+      side->push_back(torch::empty({shape.kv_heads, length, shape.head_dim}, options));
   }
   return cache;
 }

@@ -23,27 +23,28 @@ std::string shape_text(const std::vector<int64_t>& shape) {
   return text + "]";
 }
 
-/// Whether the file's own pages hold just what is wanted.
-bool lies_as_wanted(const PretrainedModel& checkpoint, const StoredTensor& stored, torch::Dtype dtype) {
+/// True if the mapped file holds the tensor as the model needs it: in its dtype, aligned, neither quantized nor
+/// permuted.
+bool can_map(const PretrainedModel& pretrained, const StoredTensor& stored, torch::Dtype dtype) {
   const bool aligned = reinterpret_cast<uintptr_t>(stored.data) % c10::elementSize(dtype) == 0;
-  return torch_type(stored.type) == dtype && checkpoint.is_direct(stored) && aligned;
+  return torch_type(stored.type) == dtype && pretrained.is_direct(stored) && aligned;
 }
 
-/// Those pages, else a converted copy.
-Tensor load_tensor(const std::shared_ptr<const PretrainedModel>& checkpoint, const StoredTensor& stored,
+/// Returns the tensor as mapped, or a converted copy if it cannot be mapped.
+Tensor load_tensor(const std::shared_ptr<const PretrainedModel>& pretrained, const StoredTensor& stored,
                    torch::Dtype dtype, torch::Device device) {
-  if (lies_as_wanted(*checkpoint, stored, dtype)) {
+  if (can_map(*pretrained, stored, dtype)) {
     auto* data = const_cast<std::byte*>(stored.data);
-    const Tensor mapped = torch::from_blob(data, stored.shape, [checkpoint](void*) {}, torch::dtype(dtype));
+    const Tensor mapped = torch::from_blob(data, stored.shape, [pretrained](void*) {}, torch::dtype(dtype));
     return mapped.to(device);
   }
   Tensor wide = torch::empty(stored.shape, torch::kFloat);
-  checkpoint->read(stored, wide.data_ptr<float>());
+  pretrained->read(stored, wide.data_ptr<float>());
   return wide.to(device, dtype);
 }
 
-/// Every parameter the model has, by checkpoint name.
-struct Wanted {
+/// A frozen parameter of the model.
+struct Parameter {
   Site* site;
   std::string parameter;
   std::vector<int64_t> shape;
@@ -57,8 +58,9 @@ std::vector<int64_t> parameter_shape(const Site& site, const std::string& parame
   return {dynamic_cast<const Norm&>(site).hidden()};
 }
 
-std::map<std::string, Wanted> wanted(const CausalLm& model) {
-  std::map<std::string, Wanted> all;
+/// All parameters by their names in the pretrained model's files.
+std::map<std::string, Parameter> frozen_parameters(const CausalLm& model) {
+  std::map<std::string, Parameter> all;
   for (Site* site : model.sites()) {
     if (site == &model.lm_head() && model.config().tie_word_embeddings) continue;
     for (const std::string& parameter : site->parameter_names())
@@ -71,72 +73,72 @@ std::string listed(const std::set<std::string>& names) {
   std::string text;
   int shown = 0;
   for (const std::string& name : names) {
-    if (++shown > 8) return text + ", … (" + std::to_string(names.size()) + " in all)";
+    if (++shown > 8) return text + ", … (" + std::to_string(names.size()) + " in total)";
     text += (text.empty() ? "" : ", ") + printable(name);
   }
   return text;
 }
 
-/// Tensors that transformers too passes over: buffers that older versions saved.
-bool is_known_surplus(const std::string& name, const DecoderConfig& config) {
+/// True for tensors that transformers ignores, too: buffers that its older versions saved, and the copy of a tied head.
+bool is_ignored(const std::string& name, const DecoderConfig& config) {
   return name.ends_with(".rotary_emb.inv_freq") || (config.tie_word_embeddings && name == "lm_head.weight");
 }
 
-void check_names(const PretrainedModel& checkpoint, const DecoderConfig& config,
-                 const std::map<std::string, Wanted>& parameters) {
+void check_names(const PretrainedModel& pretrained, const DecoderConfig& config,
+                 const std::map<std::string, Parameter>& parameters) {
   std::set<std::string> missing, unexpected;
   for (const auto& [name, parameter] : parameters) missing.insert(name);
-  for (const StoredTensor& stored : checkpoint.tensors())
-    if (missing.erase(stored.name) == 0 && !is_known_surplus(stored.name, config)) unexpected.insert(stored.name);
+  for (const StoredTensor& stored : pretrained.tensors())
+    if (missing.erase(stored.name) == 0 && !is_ignored(stored.name, config)) unexpected.insert(stored.name);
   if (missing.empty() && unexpected.empty()) return;
-  throw InputError(printable(checkpoint.path(), 4096) + ": the tensors are not those of this " +
+  throw InputError(printable_path(pretrained.path()) + ": the tensors do not match the config of this " +
                    printable(config.model_type) + " model; missing: " + (missing.empty() ? "none" : listed(missing)) +
                    "; unexpected: " + (unexpected.empty() ? "none" : listed(unexpected)));
 }
 
-/// Before minutes are spent on what will not fit.
-void require_room(const PretrainedModel& checkpoint, const std::map<std::string, Wanted>& parameters,
-                  torch::Dtype dtype) {
+/// Throws ResourceError if the weights do not fit into memory, because loading them can take minutes.
+void check_fits_in_memory(const PretrainedModel& pretrained, const std::map<std::string, Parameter>& parameters,
+                          torch::Dtype dtype) {
   uint64_t bytes = 0;
-  for (const StoredTensor& stored : checkpoint.tensors()) {
-    if (!parameters.contains(stored.name) || lies_as_wanted(checkpoint, stored, dtype)) continue;
-    uint64_t own = c10::elementSize(dtype);
-    for (const int64_t size : stored.shape) own *= static_cast<uint64_t>(size);
-    bytes += own;
+  for (const StoredTensor& stored : pretrained.tensors()) {
+    if (!parameters.contains(stored.name) || can_map(pretrained, stored, dtype)) continue;
+    uint64_t tensor_bytes = c10::elementSize(dtype);
+    for (const int64_t size : stored.shape) tensor_bytes *= static_cast<uint64_t>(size);
+    bytes += tensor_bytes;
   }
-  const AvailableMemory room = available_memory();
-  if (bytes > room.bytes)
-    throw ResourceError(printable(checkpoint.path(), 4096) + ": its weights need " + std::to_string(bytes >> 20) +
-                        " MiB in " + c10::toString(dtype) + ", but " + room.bound + " leaves " +
-                        std::to_string(room.bytes >> 20) + " MiB; a narrower precision or a smaller model needs less");
+  const AvailableMemory available = available_memory();
+  if (bytes > available.bytes)
+    throw ResourceError(printable_path(pretrained.path()) + ": its weights need " + std::to_string(bytes >> 20) +
+                        " MiB in " + c10::toString(dtype) + ", but " + available.bound + " leaves " +
+                        std::to_string(available.bytes >> 20) + " MiB; use a narrower precision or a smaller model");
 }
 
 }  // namespace
 
-std::shared_ptr<CausalLm> load_model(std::shared_ptr<const PretrainedModel> checkpoint, torch::Dtype dtype,
+std::shared_ptr<CausalLm> load_model(std::shared_ptr<const PretrainedModel> pretrained, torch::Dtype dtype,
                                      torch::Device device) {
   const torch::NoGradGuard no_grad;
   const MemoryScope scope(MemoryComponent::base);
-  auto model = std::make_shared<CausalLm>(decoder_config(checkpoint->config(), checkpoint->path()));
-  const auto parameters = wanted(*model);
-  check_names(*checkpoint, model->config(), parameters);
-  if (device.is_cpu()) require_room(*checkpoint, parameters, dtype);
+  auto model = std::make_shared<CausalLm>(decoder_config(pretrained->config(), pretrained->path()));
+  const auto parameters = frozen_parameters(*model);
+  check_names(*pretrained, model->config(), parameters);
+  if (device.is_cpu()) check_fits_in_memory(*pretrained, parameters, dtype);
 
   std::map<Site*, WeightAndBias> loaded;
   for (const auto& [name, parameter] : parameters) {
-    const StoredTensor& stored = *checkpoint->find(name);
+    const StoredTensor& stored = *pretrained->find(name);
     if (stored.shape != parameter.shape || !is_number(stored.type))
-      throw InputError(printable(checkpoint->path(), 4096) + ": tensor '" + printable(name) + "' has shape " +
+      throw InputError(printable_path(pretrained->path()) + ": tensor '" + printable(name) + "' has shape " +
                        shape_text(stored.shape) + (is_number(stored.type) ? "" : " of integers") +
                        ", expected floating point " + shape_text(parameter.shape));
-    const Tensor tensor = load_tensor(checkpoint, stored, dtype, device);
+    const Tensor tensor = load_tensor(pretrained, stored, dtype, device);
     if (!all_finite(tensor))
-      throw InputError(printable(checkpoint->path(), 4096) + ": tensor '" + printable(name) +
-                       "' holds NaN or infinity (in the precision asked for)");
+      throw InputError(printable_path(pretrained->path()) + ": tensor '" + printable(name) +
+                       "' holds NaN or infinity in " + c10::toString(dtype));
     (parameter.parameter == "bias" ? loaded[parameter.site].bias : loaded[parameter.site].weight) = tensor;
   }
   for (const auto& [site, weights] : loaded) site->load_base_weight(weights);
-  model->set_origin({checkpoint->path(), checkpoint->fingerprint(), checkpoint});
+  model->set_origin({pretrained->path(), pretrained->fingerprint(), pretrained});
   if (model->config().tie_word_embeddings) model->lm_head().load_base_weight(model->embedding().base_weight());
   return model;
 }

@@ -46,14 +46,14 @@ Tensor Attention::attend(const Tensor& queries, const Tensor& keys, const Tensor
 
 namespace {
 
-void check_room(const Tensor& cache, int64_t tokens) {
+void check_capacity(const Tensor& cache, int64_t tokens) {
   TORCH_CHECK(tokens <= cache.size(1), "the cache has room for ", cache.size(1), " tokens, not for ", tokens);
 }
 
 /// Writes `prefix`, which may be undefined, and the rows after it to an empty cache.
 void fill_cache(const Tensor& cache, const Tensor& prefix, const Tensor& rows) {
   const int64_t n = prefix.defined() ? prefix.size(0) : 0;
-  check_room(cache, n + rows.size(0));
+  check_capacity(cache, n + rows.size(0));
   if (n > 0) cache.narrow(1, 0, n).copy_(prefix.transpose(0, 1));
   cache.narrow(1, n, rows.size(0)).copy_(rows.transpose(0, 1));
 }
@@ -75,7 +75,7 @@ Tensor Attention::mix_cached(const Tensor& q, const Tensor& k, const Tensor& v, 
   const int64_t cached = num_prefix_keys() + context.cached_tokens, tokens = q.size(0), all = cached + tokens;
   const auto index = static_cast<std::size_t>(layer().value());
   const Tensor &keys = context.cache->keys[index], &values = context.cache->values[index];
-  check_room(keys, all);
+  check_capacity(keys, all);
   keys.narrow(1, cached, tokens).copy_(k.transpose(0, 1));
   values.narrow(1, cached, tokens).copy_(v.transpose(0, 1));
   std::optional<Tensor> mask;
@@ -102,9 +102,9 @@ std::vector<const VirtualKeys*> Attention::prefixes(bool gated) const {
 KeysAndValues Attention::joined_prefix() const {
   std::vector<Tensor> keys, values;
   for (const VirtualKeys* prefix : prefixes(/*gated=*/false)) {
-    const KeysAndValues own = prefix->keys_and_values();
-    keys.push_back(own.keys);
-    values.push_back(own.values);
+    const KeysAndValues tensors = prefix->keys_and_values();
+    keys.push_back(tensors.keys);
+    values.push_back(tensors.values);
   }
   return {concatenated(keys), concatenated(values)};
 }

@@ -26,9 +26,9 @@ Tensor strip_from_each(int64_t n, const Tensor& rows, const std::vector<int64_t>
     lengths.push_back(cu_seqlens[i] - cu_seqlens[i - 1]);
   }
   const std::vector<Tensor> parts = rows.split_with_sizes(lengths);
-  std::vector<Tensor> own;
-  for (std::size_t i = 1; i < parts.size(); i += 2) own.push_back(parts[i]);
-  return at::cat(own);
+  std::vector<Tensor> examples;
+  for (std::size_t i = 1; i < parts.size(); i += 2) examples.push_back(parts[i]);
+  return at::cat(examples);
 }
 
 std::vector<int64_t> shift_cu_seqlens(int64_t n, const std::vector<int64_t>& cu_seqlens) {

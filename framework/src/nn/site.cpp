@@ -131,7 +131,7 @@ Tensor Site::active_bias() const {
 
 namespace {
 
-/// Runs layers[first] around those behind it and `base`.
+/// Runs layers[first] around the layers after it and `base`.
 Tensor run_layers(const std::vector<std::shared_ptr<AdapterLayer>>& layers, std::size_t first, const Tensor& x,
                   const Next& base) {
   if (first == layers.size()) return base(x);

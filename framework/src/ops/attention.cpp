@@ -43,8 +43,8 @@ void run(std::vector<simd::AttentionHead<T>>& heads, int64_t scratch_floats,
   parallel_for_tasks(
       heads, [](const auto& head) { return head.tokens; },
       [&](int64_t thread, const auto& next) {
-        float* room = data<float>(scratch) + thread * scratch_floats;
-        while (const auto* head = next()) kernel(*head, room);
+        float* buffer = data<float>(scratch) + thread * scratch_floats;
+        while (const auto* head = next()) kernel(*head, buffer);
       });
 }
 
@@ -134,7 +134,7 @@ Tensor attention(const Tensor& q, const Tensor& k, const Tensor& v, const std::v
   TORCH_CHECK(!cu_seqlens.empty() && cu_seqlens.front() == 0 && cu_seqlens.back() == q.size(0) &&
                   std::is_sorted(cu_seqlens.begin(), cu_seqlens.end()),
               "attention: cu_seqlens must rise from 0 to ", q.size(0));
-  if (!vectorised(q, k, v)) return attention_by_torch(q, k, v, cu_seqlens, scale);
+  if (!has_kernels(q, k, v)) return attention_by_torch(q, k, v, cu_seqlens, scale);
   return Attention::apply(q, k, v, cu_seqlens, scale);
 }
 

@@ -34,7 +34,7 @@ Tensor loss_by_torch(Tensor& logits, const Tensor& targets, bool gradient) {
 }
 
 Tensor loss_of(Tensor& logits, const Tensor& targets, bool gradient) {
-  if (!vectorised(logits)) return loss_by_torch(logits, targets, gradient);
+  if (!has_kernels(logits)) return loss_by_torch(logits, targets, gradient);
   const int64_t width = logits.size(1);
   const Tensor losses = at::empty({logits.size(0)}, logits.options().dtype(torch::kFloat));
   with_kernels(logits.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {

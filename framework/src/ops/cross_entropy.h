@@ -7,8 +7,8 @@
 
 namespace peft {
 
-/// Rows whose logits exist at a time: few enough that they are small beside the activations, enough that reading the
-/// head's weight once for each chunk is cheap.
+/// Rows whose logits exist at a time: few enough that they are small compared to the activations, enough that reading
+/// the head's weight once for each chunk is cheap.
 inline constexpr int64_t kLogitRows = 256;
 
 /// Sum over rows of the cross-entropy of hidden·Wᵀ with `targets` [N] int64, in fp32 (fp64 for fp64). hidden: [N, H],

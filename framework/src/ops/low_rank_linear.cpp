@@ -40,7 +40,7 @@ Tensor update_gradient(const AdaptedLinear& linear, const Tensor& dy) {
   return gemm(dy, linear.update->B.to(dy.scalar_type())).mul_(linear.update->scale);
 }
 
-/// Adds the gradient of rows into `drows`, made where it is undefined.
+/// Adds the gradient of rows into `drows`, which is created if it is undefined.
 void add_row_gradient(const AdaptedLinear& linear, const Tensor& dy, const Tensor& d_down, Tensor& drows) {
   {
     PEFT_PROFILE_SCOPE("products with the base");
@@ -65,7 +65,8 @@ void append_update_gradients(const AdaptedLinear& linear, const Tensor& rows, co
   grads.push_back(gemm(down.t(), dy).mul_(scale).t().to(B.scalar_type(), false, false, at::MemoryFormat::Contiguous));
 }
 
-/// What the backward pass needs besides the saved tensors: gradients reach A and B through the function's inputs.
+/// What the backward pass needs in addition to the saved tensors: gradients reach A and B through the function's
+/// inputs.
 struct SavedContext : torch::CustomClassHolder {
   std::vector<AdaptedLinear> linears;
   Tensor norm;
@@ -120,7 +121,7 @@ struct LowRankLinear : Function<LowRankLinear> {
 };
 
 struct NormedLinears : Function<NormedLinears> {
-  /// x itself comes first: what is added to it later sends its gradient back through here, to be summed in passing.
+  /// Returns x first: the gradient of the residual connection then arrives here and is added in place.
   static variable_list forward(AutogradContext* ctx, const Variable& x, at::TensorList,
                                const c10::intrusive_ptr<SavedContext>& context) {
     Tensor rstd;

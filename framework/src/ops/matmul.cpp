@@ -13,7 +13,7 @@ using torch::autograd::AutogradContext;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-// Floats of one part in fp32: small beside the activations, large enough for the full speed of the product.
+// Floats of one part in fp32: small compared to the activations, large enough for the full speed of the product.
 constexpr int64_t kPart = int64_t{4} << 20;
 // With fewer rows, converting the other matrix costs more than it gains.
 constexpr int64_t kRows = 4;

@@ -13,7 +13,7 @@ PEFT_API Tensor gemm(const Tensor& a, const Tensor& b);
 /// sum += a · b, without a gradient.
 void add_gemm(Tensor& sum, const Tensor& a, const Tensor& b);
 
-/// x·Wᵀ + b, x: [..., in]. Is at::linear, except where weight and bias are frozen and gemm() gains.
+/// x·Wᵀ + b, x: [..., in]. Is at::linear, except if weight and bias are frozen and gemm() is faster.
 PEFT_API Tensor frozen_linear(const Tensor& x, const Tensor& weight, const Tensor& bias = {});
 
 }  // namespace peft

@@ -16,7 +16,7 @@ using torch::autograd::Function;
 using torch::autograd::Variable;
 using torch::autograd::variable_list;
 
-/// What the second run needs to be the first one again.
+/// State that the second run needs to repeat the first one.
 struct Again : torch::CustomClassHolder {
   std::function<Tensor(const Tensor&)> body;
   Tensor random;
@@ -24,7 +24,7 @@ struct Again : torch::CustomClassHolder {
   at::ScalarType autocast_dtype = at::kFloat;
 };
 
-/// Sets the random numbers and the autocast of the first run for as long as it lives.
+/// Sets the random numbers and the autocast of the first run during its lifetime.
 class AsBefore {
  public:
   AsBefore(const Again& again, torch::Device device)
@@ -51,7 +51,7 @@ class AsBefore {
 };
 
 struct Recompute : Function<Recompute> {
-  /// `anchor` wants a gradient, so that there is a backward pass where x wants none.
+  /// `anchor` requires a gradient, so that there is a backward pass even if x requires none.
   static Variable forward(AutogradContext* ctx, const Variable& x, const Variable&,
                           const c10::intrusive_ptr<Again>& again) {
     ctx->save_for_backward({x});

@@ -10,7 +10,7 @@ namespace peft {
 
 Tensor rms_norm_forward(const Tensor& x, const Tensor& weight, double eps, Tensor& rstd) {
   PEFT_PROFILE_SCOPE("norms");
-  if (!vectorised(x, weight)) {
+  if (!has_kernels(x, weight)) {
     const Tensor wide = x.to(accumulation_dtype(x));
     rstd = wide.square().mean(-1, true).add_(eps).rsqrt_();
     return weight * (wide * rstd).to(x.scalar_type());
@@ -30,7 +30,7 @@ Tensor rms_norm_forward(const Tensor& x, const Tensor& weight, double eps, Tenso
 Tensor rms_norm_backward(const Tensor& dy, const Tensor& x, const Tensor& weight, const Tensor& rstd,
                          const Tensor& residual, Tensor* y) {
   PEFT_PROFILE_SCOPE("norms");
-  if (!vectorised(x, weight, dy)) {
+  if (!has_kernels(x, weight, dy)) {
     const Tensor normal = x.to(rstd.scalar_type()) * rstd;
     const Tensor g = (dy * weight).to(rstd.scalar_type());
     const Tensor dx = (rstd * (g - normal * (g * normal).mean(-1, true))).to(x.scalar_type());

@@ -19,7 +19,7 @@ Tensor position_frequencies(double theta, int64_t dim) {
   return at::pow(torch::Scalar(theta), exponents);
 }
 
-/// Long waves are stretched by the factor, short ones stay, those between are blended.
+/// Divides low frequencies by the factor, leaves high ones unchanged, and interpolates those between.
 Tensor llama3(const RopeConfig& rope, const Tensor& inv_freq) {
   const auto old_length = static_cast<double>(rope.original_max_position_embeddings);
   const double low_wave = old_length / rope.low_freq_factor, high_wave = old_length / rope.high_freq_factor;
@@ -66,8 +66,8 @@ RopeFrequencies rope_frequencies(const RopeConfig& rope, int64_t head_dim) {
 }
 
 Rotation rotate(const RopeFrequencies& frequencies, const Tensor& positions) {
-  // The angles are fp32 as transformers'; their cosines are rounded to it from fp64. torch's fp32 cosines differ in the
-  // last bit by where in memory an element lies, so that equal inputs would not give equal results.
+  // The angles are fp32 as in transformers; the cosines are computed in fp64 and rounded. The last bit of torch's fp32
+  // cosines depends on an element's address, so that equal inputs would not give equal results.
   const Tensor fp32 = positions.to(torch::kFloat).cpu().unsqueeze(1) * frequencies.inv_freq;
   const Tensor angles = fp32.to(torch::kDouble);
   const auto scaled = [&](const Tensor& wide) {

@@ -7,7 +7,7 @@ namespace peft {
 
 /// Frequencies of the rotary embedding, and the factor on its cosines and sines.
 struct RopeFrequencies {
-  Tensor inv_freq;  ///< [rotary dimensions / 2], fp32 on the CPU, as transformers keeps them
+  Tensor inv_freq;  ///< [rotary dimensions / 2], fp32 on the CPU, as in transformers
   double attention_scaling = 1;
 };
 

@@ -20,7 +20,7 @@ Tensor rotated(const Tensor& x, const Tensor& cos, const Tensor& sin, double dir
   PEFT_PROFILE_SCOPE("rotary embedding");
   const int64_t half = x.size(-1) / 2;
   const auto angles = [&](const Tensor& t) { return t.narrow(-1, 0, half).to(x.scalar_type()); };
-  if (!vectorised(x)) {
+  if (!has_kernels(x)) {
     const auto halves = x.chunk(2, -1);
     const Tensor c = angles(cos).unsqueeze(1), s = angles(sin).unsqueeze(1) * direction;
     return at::cat({halves[0] * c - halves[1] * s, halves[1] * c + halves[0] * s}, -1);

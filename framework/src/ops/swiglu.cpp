@@ -11,7 +11,7 @@ namespace peft {
 Tensor swiglu_forward(const Tensor& gate, const Tensor& up) {
   PEFT_PROFILE_SCOPE("activation");
   const Tensor g = gate.contiguous(), u = up.contiguous();
-  if (!vectorised(g, u)) return at::silu(g).mul_(u);
+  if (!has_kernels(g, u)) return at::silu(g).mul_(u);
   const Tensor y = at::empty_like(g);
   with_kernels(g.scalar_type(), [&]<class T>(const simd::Kernels<T>& kernels, T*) {
     in_parallel(g.numel(), 1,
@@ -23,7 +23,7 @@ Tensor swiglu_forward(const Tensor& gate, const Tensor& up) {
 std::pair<Tensor, Tensor> swiglu_backward(const Tensor& gradient, const Tensor& gate, const Tensor& up, Tensor* y) {
   PEFT_PROFILE_SCOPE("activation");
   const Tensor g = gate.contiguous(), u = up.contiguous(), dy = gradient.contiguous();
-  if (!vectorised(g, u, dy)) {
+  if (!has_kernels(g, u, dy)) {
     const Tensor active = at::silu(g);
     if (y != nullptr) *y = active * u;
     return {at::silu_backward(dy * u, g), active * dy};

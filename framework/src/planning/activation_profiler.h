@@ -7,9 +7,9 @@
 
 namespace peft {
 
-/// Measures what adapters on a site save for the backward pass, because plugins are not asked what they need: runs
+/// Measures what adapters on a site save for the backward pass, because plugins do not declare it: runs
 /// passes of a few rows through the site alone. Leaves the random state as it was. If tensors are not counted on the
-/// device (see memory_stats), the input is all that it finds.
+/// device (see memory_stats), it finds only the input.
 class ActivationProfiler {
  public:
   explicit ActivationProfiler(const Model& model);
@@ -22,7 +22,7 @@ class ActivationProfiler {
  private:
   const Model& model_;
   Tensor random_;
-  std::map<std::string, SiteActivations> known_;  ///< by what sites have in common that differ only in their layer
+  std::map<std::string, SiteActivations> known_;  ///< by a text that is equal for sites that differ only in their layer
 };
 
 }  // namespace peft

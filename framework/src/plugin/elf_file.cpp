@@ -86,7 +86,7 @@ std::vector<T> ElfFile::read_table(uint64_t offset, uint64_t count) const {
 }
 
 bool ElfFile::names(const Elf64_Shdr& table, uint64_t offset, const std::string& name) const {
-  const uint64_t size = name.size() + 1;  // with its zero
+  const uint64_t size = name.size() + 1;  // with its terminating zero
   if (offset > table.sh_size || table.sh_size - offset < size) return false;
   if (!holds(table.sh_offset, table.sh_size)) refuse("the file is truncated");
   std::string found(size, '\0');
@@ -94,26 +94,26 @@ bool ElfFile::names(const Elf64_Shdr& table, uint64_t offset, const std::string&
   return std::memcmp(found.data(), name.c_str(), size) == 0;
 }
 
-std::optional<std::string> ElfFile::section(const std::string& name, uint64_t most) const {
-  for (const Elf64_Shdr& one : sections_) {
-    if (!names(section_names_, one.sh_name, name)) continue;
-    if (one.sh_type != SHT_PROGBITS || one.sh_size == 0 || one.sh_size > most)
+std::optional<std::string> ElfFile::section(const std::string& name, uint64_t max_size) const {
+  for (const Elf64_Shdr& header : sections_) {
+    if (!names(section_names_, header.sh_name, name)) continue;
+    if (header.sh_type != SHT_PROGBITS || header.sh_size == 0 || header.sh_size > max_size)
       refuse("its section " + name + " is malformed");
-    std::string bytes(one.sh_size, '\0');
-    read(one.sh_offset, bytes.data(), bytes.size());
+    std::string bytes(header.sh_size, '\0');
+    read(header.sh_offset, bytes.data(), bytes.size());
     return bytes;
   }
   return std::nullopt;
 }
 
 std::optional<uint64_t> ElfFile::exported_bytes(const std::string& name) const {
-  for (const Elf64_Shdr& one : sections_) {
-    if (one.sh_type != SHT_DYNSYM) continue;
-    if (one.sh_link >= sections_.size()) refuse("a malformed shared library");
-    for (const auto& symbol : read_table<Elf64_Sym>(one.sh_offset, one.sh_size / sizeof(Elf64_Sym))) {
+  for (const Elf64_Shdr& header : sections_) {
+    if (header.sh_type != SHT_DYNSYM) continue;
+    if (header.sh_link >= sections_.size()) refuse("a malformed shared library");
+    for (const auto& symbol : read_table<Elf64_Sym>(header.sh_offset, header.sh_size / sizeof(Elf64_Sym))) {
       const bool exported = symbol.st_shndx != SHN_UNDEF && ELF64_ST_BIND(symbol.st_info) != STB_LOCAL &&
                             ELF64_ST_TYPE(symbol.st_info) == STT_OBJECT;
-      if (exported && names(sections_[one.sh_link], symbol.st_name, name)) return symbol.st_size;
+      if (exported && names(sections_[header.sh_link], symbol.st_name, name)) return symbol.st_size;
     }
   }
   return std::nullopt;

@@ -22,8 +22,8 @@ class ElfFile {
   ElfFile(const ElfFile&) = delete;
   ElfFile& operator=(const ElfFile&) = delete;
 
-  /// The bytes of the section of that name, or nothing. Throws PluginError if it is empty or larger than `most`.
-  std::optional<std::string> section(const std::string& name, uint64_t most) const;
+  /// The bytes of the section of that name, or nothing. Throws PluginError if it is empty or larger than `max_size`.
+  std::optional<std::string> section(const std::string& name, uint64_t max_size) const;
   /// Bytes of the variable that it exports under that name, or nothing.
   std::optional<uint64_t> exported_bytes(const std::string& name) const;
 

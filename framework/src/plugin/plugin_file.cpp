@@ -8,12 +8,12 @@
 namespace peft::detail {
 
 PluginRecord read_plugin_record(const std::string& path) {
-  constexpr uint64_t most = 4096;
+  constexpr uint64_t max_record = 4096;
   const auto refuse = [&](const std::string& why) {
     throw PluginError(printable(path, 4096) + ": not a peft plugin" + why);
   };
   const ElfFile file(path);
-  const auto bytes = file.section(".peft_plugin", most);
+  const auto bytes = file.section(".peft_plugin", max_record);
   if (!bytes) refuse(": it has no record of PEFT_PLUGIN");
   std::vector<std::string> fields(1);
   for (const char c : *bytes) {
@@ -22,7 +22,7 @@ PluginRecord read_plugin_record(const std::string& path) {
     else
       fields.back() += c;
   }
-  // Four texts, each closed by a zero.
+  // Four zero-terminated strings.
   if (fields.size() != 5 || !fields.back().empty() || fields[0] != "peft plugin 1")
     refuse(" that this peft knows: its record is '" + printable(fields[0]) + "', not 'peft plugin 1'");
   const auto info_bytes = file.exported_bytes("peft_plugin_v1");

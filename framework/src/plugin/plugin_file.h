@@ -12,7 +12,7 @@ struct PluginRecord {
   uint64_t info_bytes;  ///< size of its peft_plugin_v1
 };
 
-/// Throws PluginError for a file that ElfFile refuses, and for one without a record or a peft_plugin_v1.
+/// Throws PluginError for a file that ElfFile rejects, and for one without a record or a peft_plugin_v1.
 PluginRecord read_plugin_record(const std::string& file);
 
 }  // namespace peft::detail

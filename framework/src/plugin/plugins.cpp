@@ -35,7 +35,7 @@ bool is_plugin_name(const std::string& name) {
          name.find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789_") == std::string::npos;
 }
 
-/// What a file name says; an empty kind: not a plugin's name.
+/// Kind and name in a file name; an empty kind if it is not a plugin's name.
 std::pair<std::string, std::string> kind_and_name(const std::string& file) {
   if (!file.starts_with("peft_") || !file.ends_with(".so")) return {};
   const std::string middle = file.substr(5, file.size() - 8);
@@ -44,7 +44,7 @@ std::pair<std::string, std::string> kind_and_name(const std::string& file) {
   return {middle.substr(0, bar), middle.substr(bar + 1)};
 }
 
-/// Entries of a folder that are named like plugins, sorted. A folder that is not there has none.
+/// Entries of a folder that are named like plugins, sorted; none if it does not exist.
 std::vector<fs::path> plugin_files(const std::string& folder) {
   std::vector<fs::path> files;
   std::error_code error;
@@ -54,7 +54,7 @@ std::vector<fs::path> plugin_files(const std::string& folder) {
   return files;
 }
 
-/// "" for the name of a kind; else what is wrong with it.
+/// "" if a kind has that name, else an error message.
 std::string kind_problem(const std::string& kind) {
   const StringList kinds = plugin_kind_names();
   if (std::find(kinds.begin(), kinds.end(), kind) != kinds.end()) return "";
@@ -136,18 +136,18 @@ const Plugins::Loaded& Plugins::load_file(const std::string& kind, const std::st
   if (info.abi == nullptr || record.abi != info.abi || info.name == nullptr || record.name != info.name ||
       info.version == nullptr || record.version != info.version || info.add == nullptr)
     refuse("its record and its symbol peft_plugin_v1 disagree");
-  auto made = std::make_unique<Loaded>();
-  made->status = {kind, name, printable(record.version), file, ""};
+  auto plugin = std::make_unique<Loaded>();
+  plugin->status = {kind, name, printable(record.version), file, ""};
   try {
-    info.add(made->registry);
+    info.add(plugin->registry);
   } catch (...) {
     detail::rethrow_missing_memory();
     refuse("could not register: " + detail::current_exception_text());
   }
-  const StringList all = made->registry.names();
+  const StringList all = plugin->registry.names();
   if (all != StringList{kind + "/" + name})
     refuse("must register " + kind + "/" + name + " and nothing else, but registered: " + joined(all));
-  return *loaded_.emplace(file, std::move(made)).first->second;
+  return *loaded_.emplace(file, std::move(plugin)).first->second;
 }
 
 void Plugins::rethrow(const std::string& kind, const std::string& name) const {

@@ -58,8 +58,8 @@ class PathWalk {
     const std::string named = next == fs::path(folder_) ? "it" : printable(next.string(), 4096);
     check_user(folder_, named, status);
     if (S_ISLNK(status.st_mode)) {
-      constexpr int most_links = 40;  // as the system's
-      if (++links_ > most_links) refuse(folder_, "it goes through too many symbolic links");
+      constexpr int max_links = 40;  // Linux's limit
+      if (++links_ > max_links) refuse(folder_, "it goes through too many symbolic links");
       return follow(fs::read_symlink(next));
     }
     if (!S_ISDIR(status.st_mode)) refuse(folder_, named + " is not a folder");

@@ -12,7 +12,7 @@ namespace peft {
 
 namespace {
 
-/// All at once, as OpenMP will: none ends before the last has started.
+/// Starts all threads at the same time, as OpenMP does: none ends before the last one has started.
 void check_threads_can_start(int count) {
   std::latch all_started(1);
   std::vector<std::jthread> threads;

@@ -13,16 +13,16 @@ namespace {
 
 CalibrationBatch calibration_batch(const Batch& batch, const CausalLm& model, const Objective& objective) {
   const int64_t n = model.virtual_tokens();
-  CalibrationBatch made{.input = to_packed_tokens(batch, model.device()),
-                        .labels = to_labels(batch, model.device()),
-                        .num_target_tokens = batch.num_target_tokens(n > 0),
-                        .row_cu_seqlens = shift_cu_seqlens(n, batch.cu_seqlens),
-                        .row_labels = {},
-                        .totals = objective.totals(batch, n > 0)};
-  const Tensor ignored = at::full({n}, ignored_label, made.labels.options());
-  made.row_labels = n > 0 ? prepend_to_each(ignored, made.labels, batch.cu_seqlens) : made.labels;
-  for (double& total : made.totals) total = std::max(total, 1.0);  // a batch may have nothing to learn from
-  return made;
+  CalibrationBatch result{.input = to_packed_tokens(batch, model.device()),
+                          .labels = to_labels(batch, model.device()),
+                          .num_target_tokens = batch.num_target_tokens(n > 0),
+                          .row_cu_seqlens = shift_cu_seqlens(n, batch.cu_seqlens),
+                          .row_labels = {},
+                          .totals = objective.totals(batch, n > 0)};
+  const Tensor ignored = at::full({n}, ignored_label, result.labels.options());
+  result.row_labels = n > 0 ? prepend_to_each(ignored, result.labels, batch.cu_seqlens) : result.labels;
+  for (double& total : result.totals) total = std::max(total, 1.0);  // a batch may have nothing to learn from
+  return result;
 }
 
 }  // namespace

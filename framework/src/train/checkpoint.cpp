@@ -26,8 +26,8 @@ using json = nlohmann::ordered_json;
 constexpr const char* kPrefix = "checkpoint-";
 constexpr const char* kAbout = "checkpoint.json";
 constexpr const char* kAside = ".aside";  // words: ok
-/// Headers, texts and the file system's own blocks.
-constexpr uint64_t kBeside = uint64_t{1} << 20;
+/// For headers, texts and the file system's metadata.
+constexpr uint64_t kOverhead = uint64_t{1} << 20;
 
 /// The step of "checkpoint-12"; nothing for another name.
 std::optional<int64_t> step_of(const std::string& name) {
@@ -84,8 +84,8 @@ void require_space(const std::string& folder, uint64_t bytes, const std::string&
 std::string write_checkpoint(const std::string& output_dir, const Snapshot& snapshot, const AdapterStack& adapters,
                              const Model& model, const json& about, const std::map<std::string, std::string>& files) {
   const std::string path = checkpoint_folder(output_dir, snapshot.step);
-  uint64_t bytes = kBeside;
-  for (const NamedAdapter& one : adapters) bytes += checkpoint_bytes(*one.adapter, model);
+  uint64_t bytes = kOverhead;
+  for (const NamedAdapter& adapter : adapters) bytes += checkpoint_bytes(*adapter.adapter, model);
   for (const auto& [part, state] : snapshot.states)
     for (const auto& [name, tensor] : state) bytes += tensor.nbytes();
   for (const auto& [name, text] : files) bytes += text.size();
@@ -93,7 +93,8 @@ std::string write_checkpoint(const std::string& output_dir, const Snapshot& snap
 
   AtomicDirectory draft(path, /*replace_existing=*/true);
   save_adapters(draft.path(), adapters, model);
-  for (const NamedAdapter& one : adapters) save_adapter_state(folder_of(one, draft.path()), *one.adapter, model);
+  for (const NamedAdapter& adapter : adapters)
+    save_adapter_state(folder_of(adapter, draft.path()), *adapter.adapter, model);
   json parts = json::array();
   for (const auto& [name, state] : snapshot.states) {
     if (!state.empty()) write_state(draft.file(name + ".safetensors"), state, {});
@@ -178,21 +179,21 @@ std::vector<std::string> archive_checkpoints_after(const std::string& output_dir
 }
 
 void clean_output(const std::string& output_dir, const AdapterStack& adapters) {
-  std::vector<fs::path> left;
+  std::vector<fs::path> partial;
   for (const fs::path& path : list_directory(output_dir)) {
     const std::string name = path.filename().string();
     for (const std::string& ending :
          {std::string(AtomicDirectory::kStagingSuffix), std::string(AtomicDirectory::kTrashSuffix)})
-      if (name.ends_with(ending) && step_of(name.substr(0, name.size() - ending.size()))) left.push_back(path);
-    if (is_file_draft(name)) left.push_back(path);
+      if (name.ends_with(ending) && step_of(name.substr(0, name.size() - ending.size()))) partial.push_back(path);
+    if (is_file_draft(name)) partial.push_back(path);
   }
-  for (const NamedAdapter& one : adapters) {
-    const std::string folder = folder_of(one, output_dir);
+  for (const NamedAdapter& adapter : adapters) {
+    const std::string folder = folder_of(adapter, output_dir);
     if (folder == output_dir) continue;
     for (const fs::path& path : list_directory(folder))
-      if (is_file_draft(path.filename().string())) left.push_back(path);
+      if (is_file_draft(path.filename().string())) partial.push_back(path);
   }
-  for (const fs::path& path : left) remove_all_or_throw(path);
+  for (const fs::path& path : partial) remove_all_or_throw(path);
 }
 
 }  // namespace peft

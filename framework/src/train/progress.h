@@ -41,7 +41,7 @@ class Progress {
   double loss_since_ = 0, loss_sum_ = 0;
   int64_t steps_since_ = 0, tokens_since_ = 0;
   int64_t evaluated_at_ = 0;  ///< step of result_.eval_loss
-  int64_t first_fault_ = 0;   ///< step
+  int64_t first_fault_ = 0;   ///< first non-finite step
   std::optional<std::size_t> learned_;
   bool due_ = false;
   bool begun_ = false;  ///< a step was taken in this process

@@ -55,7 +55,8 @@ void run_sampled_label_pass(TrainingSession& run, const std::vector<Batch>& batc
   for (const Batch& batch : batches) {
     run.memory.phase(MemoryPhase::forward);
     const Tensor micro_loss = run.precision.forward([&] { return sampled_loss(run, batch, totals); });
-    if (!std::isfinite(micro_loss.item<double>())) return run.optimizer.zero_grad();  // as the step's own loss will be
+    if (!std::isfinite(micro_loss.item<double>()))
+      return run.optimizer.zero_grad();  // the step's own loss will not be finite, either
     run.memory.phase(MemoryPhase::backward);
     run.precision.backward(micro_loss);
     attribute(gradients(parameters), MemoryComponent::gradients);

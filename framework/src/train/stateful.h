@@ -27,9 +27,9 @@ StatefulComponent component(const std::string& name, Component& object) {
 /// As component(), for one that checkpoints of earlier versions do not have.
 template <class Component>
 StatefulComponent optional_component(const std::string& name, Component& object) {
-  StatefulComponent made = component(name, object);
-  made.optional = true;
-  return made;
+  StatefulComponent result = component(name, object);
+  result.optional = true;
+  return result;
 }
 /// The random number generators of the CPU and of `device`.
 StatefulComponent random_component(torch::Device device);

@@ -68,7 +68,7 @@ void use_gradients(TrainingSession& run, const std::vector<Tensor>& parameters, 
     if (TrainingHooks* hooks = adapter->training_hooks()) hooks->after_step(position);
 }
 
-/// Also for a step that will be skipped, because its log shows the rate.
+/// Also called for a step that will be skipped, because its log line shows the learning rate.
 void set_rates(TrainingSession& run, const TrainStep& position) {
   for (ParamGroup& group : run.optimizer.groups())
     group.lr = run.scheduler.lr(position.step - 1, position.total_steps, *group.initial_lr);

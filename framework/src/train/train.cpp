@@ -78,13 +78,13 @@ void require_finite(const TrainingSession& run, const StateDict& state, int64_t 
 void check_final_step(TrainingSession& run, std::optional<std::size_t> learned, int64_t step) {
   require_finite(run, {}, step);
   if (!learned) return;
-  Dataset one;
-  one.examples.push_back(run.data.examples[*learned]);
-  const double loss = evaluate(run.model, run.precision, run.objective, one, 1).loss;
+  Dataset example;
+  example.examples.push_back(run.data.examples[*learned]);
+  const double loss = evaluate(run.model, run.precision, run.objective, example, 1).loss;
   run.model.train();
   if (!std::isfinite(loss))
-    throw DivergedError("after step " + std::to_string(step) + " the loss of " + run.data.source(one.examples.front()) +
-                        " is " + text_of(loss) + kAdvice);
+    throw DivergedError("after step " + std::to_string(step) + " the loss of " +
+                        run.data.source(example.examples.front()) + " is " + text_of(loss) + kAdvice);
 }
 
 /// While it lives, the parameters have the values to evaluate and save.

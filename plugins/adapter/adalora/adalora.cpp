@@ -211,10 +211,10 @@ peft::StateDict AdaLora::do_to_hf(const peft::Model& model) const {
   peft::StateDict state = TargetedAdapter::do_to_hf(model);
   if (!budget_ || budget_->masks().empty()) return state;
   for (std::size_t i = 0; i < paths_.size(); ++i) {
-    const Tensor kept = budget_->masks()[i].nonzero().flatten();
+    const Tensor retained = budget_->masks()[i].nonzero().flatten();
     for (const auto& [name, dim] : {std::pair("lora_A", 0), std::pair("lora_B", 1), std::pair("lora_E", 0)}) {
       Tensor& tensor = state.at(peft::hf_key(paths_[i], name));
-      tensor = tensor.index_select(dim, kept);
+      tensor = tensor.index_select(dim, retained);
     }
   }
   return state;

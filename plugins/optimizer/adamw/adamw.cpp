@@ -93,10 +93,10 @@ peft::StateDict AdamW::do_state_dict() const {
 void AdamW::do_load_state_dict(const peft::StateDict& state) {
   const torch::NoGradGuard no_grad;
   if (moments_.empty()) make_moments();
-  const peft::StateDict own = do_state_dict();
-  const std::string problems = peft::describe_mismatch(own, state);
+  const peft::StateDict current = do_state_dict();
+  const std::string problems = peft::describe_mismatch(current, state);
   if (!problems.empty()) throw peft::InputError("adamw: the saved state is not of these parameters:" + problems);
-  for (const auto& [name, tensor] : own) Tensor(tensor).copy_(state.at(name));
+  for (const auto& [name, tensor] : current) Tensor(tensor).copy_(state.at(name));
 }
 
 std::unique_ptr<peft::Optimizer> make(peft::Options& in) {

@@ -6,6 +6,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "peft/options/document.h"
 #include "selfcheck/tiny_model.h"
 #include "support/message.h"
 #include "support/test.h"

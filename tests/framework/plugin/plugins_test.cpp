@@ -18,6 +18,11 @@
 
 #include "peft/base/error.h"
 #include "peft/nn/linear.h"
+#include "peft/options/document.h"
+#include "peft/plugin/plugin_info.h"
+#include "peft/train/clipping.h"
+#include "peft/train/optimizer.h"
+#include "peft/train/scheduler.h"
 #include "support/message.h"
 #include "support/test.h"
 

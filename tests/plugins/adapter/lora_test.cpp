@@ -10,6 +10,7 @@
 #include <set>
 
 #include "peft/adapters/adapter.h"
+#include "peft/adapters/hf_format.h"
 #include "peft/adapters/targets.h"
 #include "plugins/load.h"
 #include "selfcheck/tiny_model.h"

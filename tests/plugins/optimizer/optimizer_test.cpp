@@ -66,7 +66,7 @@ struct Bench {
     auto generator = at::detail::createCPUGenerator(static_cast<uint64_t>(100 * step + salt));
     for (const ParamGroup* group : {&first, &second})
       for (const auto& [name, tensor] : group->parameters) {
-        const Tensor gradient = torch::randn(tensor.in_size_limit(), generator);
+        const Tensor gradient = torch::randn(tensor.sizes(), generator);
         if (name != "idle" && !(name == "c" && step % 3 == 0)) Tensor(tensor).mutable_grad() = gradient;
       }
   }

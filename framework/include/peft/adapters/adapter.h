@@ -55,7 +55,7 @@ class PEFT_API Adapter : public Stateful {
   /// Call before attach if weights will be loaded after it: costly initial values can then be skipped.
   void skip_init() { will_be_loaded_ = true; }
 
-  /// What this adapter put on `site` (layers, virtual tokens, prefixes), in the order in which it was added.
+  /// This adapter's modules on `site` (layers, virtual tokens, prefixes), in the order in which they were added.
   std::vector<std::shared_ptr<AdapterModule>> modules_on(const Site& site) const;
   /// The layers among modules_on(); the outermost first.
   std::vector<std::shared_ptr<AdapterLayer>> layers_on(const Site& site) const;

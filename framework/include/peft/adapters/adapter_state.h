@@ -8,7 +8,7 @@
 namespace peft {
 
 /// Writes `adapter_state.safetensors` next to the files of save_adapter(): what a resumed run needs that is not in
-/// them, or is in them in another form than it trains in. Writes no file if there is nothing.
+/// them, or that they store in another form than the trainable parameters. Writes no file if there is nothing.
 PEFT_API void save_adapter_state(const std::string& folder, const Adapter& adapter, const Model& model);
 /// Bytes of the tensors that save_adapter() and save_adapter_state() write.
 PEFT_API uint64_t checkpoint_bytes(const Adapter& adapter, const Model& model);

@@ -26,8 +26,9 @@ using AdapterStack = std::vector<NamedAdapter>;
 
 /// Reads the keys of an [adapter] table that every method has. The adapter is not made yet.
 PEFT_API NamedAdapter read_adapter_keys(Options& table);
-/// Makes the adapters of the tables [[adapter]], or of the one table [adapter]. Errors are added to the document; the
-/// adapter of an entry that could not be made is null. Throws InputError if an init_from is not an adapter's folder.
+/// Makes the adapters of the tables [[adapter]], or of the single table [adapter]. Errors are added to the document;
+/// the adapter of an entry that could not be made is null. Throws InputError if an init_from is not an adapter's
+/// folder.
 PEFT_API AdapterStack read_adapters(Document& document, Plugins& plugins);
 
 /// Attaches the adapters in order. One with init_from loads its weights; the others calibrate before they attach.

@@ -9,23 +9,23 @@
 namespace peft {
 
 /// Tokenized data sets in a folder, each a file named by the digest of everything that determines it: the data's bytes,
-/// the text pipeline, and the options. A corrupt, truncated or foreign file is ignored and written again. Several
-/// processes can use one folder.
+/// the text pipeline, and the options. A corrupt or truncated file, or one with another key, is ignored and replaced.
+/// Several processes can use one folder.
 class PEFT_API TokenCache {
  public:
   static constexpr uint64_t default_limit = uint64_t{1} << 30;
   /// `folder` as in [data] cache: "auto" is $PEFT_CACHE/tokens, $XDG_CACHE_HOME/peft/tokens or ~/.cache/peft/tokens,
-  /// "" no cache. Beyond `limit` bytes in total, the least recently used files are removed.
+  /// "" no cache. If the files exceed `limit` bytes in total, the least recently used ones are removed.
   explicit TokenCache(const std::string& folder, uint64_t limit = default_limit);
 
-  /// As load_dataset(), which is called on a miss; only then is the tokenizer built. Dataset::cached and cache_error
-  /// tell a hit and a failed write. Throws what load_dataset() throws.
+  /// Reads the data set from the cache, or calls load_dataset() and stores the result. The tokenizer is built only on a
+  /// miss. Sets Dataset::cached on a hit and cache_error if storing failed. Throws what load_dataset() throws.
   Dataset load(const StringList& files, const DataOptions& options, const LazyText& text) const;
 
   const std::string& folder() const { return folder_; }  ///< "": no cache
 
  private:
-  void keep(const std::string& path, const std::string& key, const Dataset& set) const;
+  void store(const std::string& path, const std::string& key, const Dataset& set) const;
 
   std::string folder_;
   uint64_t limit_;

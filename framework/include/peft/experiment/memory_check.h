@@ -1,6 +1,6 @@
 #pragma once
-// Whether a run fits into the memory it may use: [memory] limit, or what the machine, the control group and ulimit
-// leave.
+// Checks whether a run fits into the memory that it may use: [memory] limit, or what the machine, the control group and
+// ulimit allow.
 
 #include <string>
 
@@ -10,7 +10,7 @@
 
 namespace peft {
 
-/// Of a training step or an evaluation, whichever needs more.
+/// The estimate of a training step or an evaluation, whichever needs more.
 PEFT_API MemoryEstimate expected_memory(const Experiment& experiment, const PreparedRun& run, const PeakBatches& peak);
 
 /// The components as text: "base 513.0 MiB, adapter 90.0 KiB, …".

@@ -33,7 +33,7 @@ struct PEFT_API PreparedRun {
 struct PeakBatches {
   PeakBatch training, evaluation;
 };
-/// With these training options. Looks at the first ten epochs only, because a run may be endless.
+/// With these training options. Considers the first ten epochs only, because a run may be endless.
 PEFT_API PeakBatches peak_batches(const Experiment& experiment, const PreparedRun& run, const TrainingOptions& options);
 
 /// Totals of all steps.

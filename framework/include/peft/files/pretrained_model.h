@@ -25,7 +25,7 @@ struct AddedVocabulary {
   std::vector<AddedToken> tokens;  ///< in the order of their ids
   int64_t first_id = 0;
   int64_t stored_rows = 0, rows = 0;  ///< rows of the embedding and lm_head: in the files, and after the change
-  bool own_config = false;            ///< tokenizer_config() differs from the files
+  bool own_config = false;            ///< tokenizer_config() differs from that of the files
   /// True if tokens or rows differ.
   bool other_tokens() const { return !tokens.empty() || rows != stored_rows; }
 };

@@ -26,7 +26,7 @@ class PEFT_API CausalLm : public Model {
   /// predicted by the row before it in its example; the first one of an example by the last virtual token, if there is
   /// one.
   TargetRows target_rows(const PackedTokens& input, const Tensor& labels) const;
-  /// An empty cache with room for `capacity` tokens and for the adapters' virtual ones.
+  /// An empty cache for `capacity` tokens and the adapters' virtual tokens.
   KeyValueCache make_cache(int64_t capacity) const;
 
  private:

@@ -9,10 +9,10 @@
 
 namespace peft {
 
-/// Builds the model and hands it the checkpoint's weights in `dtype` on `device`, without a copy where the file
-/// already holds that dtype. Throws InputError with both lists where tensors are missing or unexpected, and for a
-/// wrong shape or a value that is not finite; ResourceError before anything is read where they do not fit into memory.
-PEFT_API std::shared_ptr<CausalLm> load_model(std::shared_ptr<const PretrainedModel> checkpoint, torch::Dtype dtype,
+/// Builds the model and loads its weights in `dtype` on `device`. Weights that the file stores in that dtype are
+/// mapped, not copied. Throws InputError if tensors are missing or unexpected (all are listed), if a shape is wrong, or
+/// if a value is not finite; ResourceError, before anything is read, if the weights do not fit into memory.
+PEFT_API std::shared_ptr<CausalLm> load_model(std::shared_ptr<const PretrainedModel> pretrained, torch::Dtype dtype,
                                               torch::Device device);
 
 }  // namespace peft

@@ -40,7 +40,7 @@ class PEFT_API Model : public torch::nn::Module {
   };
   const Origin& origin() const { return origin_; }
   void set_origin(Origin origin) { origin_ = std::move(origin); }
-  /// Whether embedding and head have another number of rows than in the pretrained model's files; see
+  /// True if embedding and head have a different number of rows than in the pretrained model's files; see
   /// with_vocabulary().
   bool vocabulary_resized() const;
 
@@ -54,13 +54,13 @@ class PEFT_API Model : public torch::nn::Module {
 
   /// Final hidden states, after the last norm: [T, hidden]. With a cache: of one sequence, which is appended to it.
   Tensor hidden_states(const PackedTokens& input, KeyValueCache* cache = nullptr) const;
-  /// Number of virtual tokens that adapters put before each example, and of positions that these and prefix keys take.
+  /// Number of virtual tokens that adapters add before each example, and of positions that these and prefix keys take.
   int64_t virtual_tokens() const;
   int64_t virtual_positions() const;
 
   /// All sites, in the order of the forward pass.
   const std::vector<Site*>& sites() const { return sites_; }
-  Site* find(const std::string& path) const;  ///< null if there is none
+  Site* find(const std::string& path) const;  ///< null if it does not exist
   const std::vector<std::shared_ptr<Block>>& layers() const { return layers_; }
   /// One for each layer, in order. Layers without one are left out.
   std::vector<Attention*> attentions() const;
@@ -68,11 +68,11 @@ class PEFT_API Model : public torch::nn::Module {
   Embedding& embedding() const { return *embedding_; }
   /// The head from hidden states to the vocabulary; null for a model without one.
   virtual Linear* output_embedding() const { return nullptr; }
-  /// All tensors that adapters put on sites, as "site path.name" → tensor, in model order.
+  /// All tensors that adapters add to sites, as "site path.name" → tensor, in model order.
   NamedTensors adapter_tensors() const;
   /// The trainable ones of these.
   NamedTensors trainable() const;
-  /// The frozen base, as name in the pretrained model's files → tensor, each once: a tied head is left out.
+  /// Tensors of the frozen base by their names in the pretrained model's files. A tied head is left out.
   NamedTensors frozen() const;
   void enable_adapters(bool on);
   void enable_fusion(bool on);

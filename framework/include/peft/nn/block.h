@@ -42,9 +42,9 @@ struct SublayerCost {
   int64_t saved_per_row = 0;      ///< saved for the backward pass, with the input
   int64_t saved_per_example = 0;  ///< the same for each example: an attention's prefix
   SiteActivations adapters = {};  ///< bytes that adapters save that are not low-rank
-  int64_t backward_per_row = 0;   ///< gradients that exist at a time in the backward pass
-  int64_t forward_per_row = 0;    ///< activations that exist at a time in a forward pass that saves nothing
-  /// Elements saved for so many rows of so many examples; `element_size` in bytes.
+  int64_t backward_per_row = 0;   ///< gradients that exist at the same time in the backward pass
+  int64_t forward_per_row = 0;    ///< activations that exist at the same time in a forward pass that saves nothing
+  /// Elements saved for `rows` rows of `examples` examples; `element_size` in bytes.
   int64_t saved(int64_t rows, int64_t examples, int64_t element_size) const;
 };
 
@@ -66,7 +66,7 @@ class PEFT_API Sublayer {
   virtual Site* mlp() const { return nullptr; }
   /// Whether ActivationCheckpointing::selective recomputes it.
   virtual bool recomputed_by_selective() const { return mlp() != nullptr; }
-  /// Disabled: computes site by site, which checks one path against the other.
+  /// Disabled: computes site by site, to check the fused path.
   void enable_fusion(bool on) { fused_ = on; }
 
  protected:
@@ -83,8 +83,8 @@ class PEFT_API Block {
   virtual ~Block();
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
-  /// x: [T, hidden] → [T, hidden]. Sublayers run one after the other; the backward pass runs those again that
-  /// `checkpointing` says.
+  /// x: [T, hidden] → [T, hidden]. Runs the sublayers one after the other; the backward pass recomputes those that
+  /// `checkpointing` selects.
   virtual Tensor forward(const Tensor& x, const ForwardContext& context, ActivationCheckpointing checkpointing) const;
   /// In the order of the forward pass.
   const std::vector<std::shared_ptr<Sublayer>>& sublayers() const { return sublayers_; }
@@ -101,7 +101,7 @@ class PEFT_API Block {
 /// Which decoder layer a block is, and which layer of the pretrained model's files has its weights.
 struct LayerPosition {
   int64_t index, source;
-  /// `name`: the site's path behind the layer's.
+  /// `name`: the part of the site's path after the layer's path.
   SiteInfo site(const std::string& name, const std::string& role) const;
 };
 

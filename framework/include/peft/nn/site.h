@@ -25,7 +25,7 @@ struct WeightAndBias {
 /// The next inner adapter layer, or the frozen module.
 using Next = std::function<Tensor(const Tensor&)>;
 
-/// What an adapter puts on a site. Its parameters are trainable; the path of the site and their names make the keys of
+/// What an adapter adds to a site. Its parameters are trainable; the path of the site and their names make the keys of
 /// the adapter file (`lora_A.weight`: a child module `lora_A` with a parameter `weight`).
 class PEFT_API AdapterModule : public torch::nn::Module {
  public:
@@ -44,10 +44,10 @@ class PEFT_API AdapterLayer : public AdapterModule {
   /// The layer's update as scale · B·A, if it has exactly that form (no active dropout, no bias). forward() remains the
   /// definition; this only permits fusing and conversion to LoRA.
   virtual std::optional<LowRank> as_lora() const;
-  /// Whether forward() computes with the site's frozen weights, so that no other adapter may be between it and them.
+  /// True if forward() computes with the site's frozen weights, so that no other layer may be between it and them.
   virtual bool innermost() const { return false; }
   /// For a layer on an lm_head that shares its weight with the embedding: the layer on the embedding whose update this
-  /// one repeats, so that the two stay one weight. Null: none.
+  /// one repeats, so that the two remain one weight; null if it is not such a layer.
   virtual const AdapterLayer* tied_to() const { return nullptr; }
 };
 
@@ -70,7 +70,7 @@ class PEFT_API Site : public torch::nn::Module {
   /// "input_layernorm", "post_attention_layernorm", "attention", "mlp"; outside of the layers "embedding", "norm",
   /// "lm_head". The set is open: layers of another family bring their own roles.
   const std::string& role() const { return info_.role; }
-  /// Index of the decoder layer that the site is in; none for sites outside of the layers.
+  /// Index of the decoder layer that the site is in; nullopt outside of the layers.
   std::optional<int64_t> layer() const { return info_.layer; }
   /// Path of the site's weights in the pretrained model's files. Replicated layers share one.
   const std::string& checkpoint_path() const { return info_.checkpoint_path; }
@@ -106,8 +106,8 @@ class PEFT_API Site : public torch::nn::Module {
   const std::vector<std::shared_ptr<AdapterLayer>>& layers() const { return layers_; }
   /// Layers, prefixes and virtual tokens, in the order in which they were attached.
   const std::vector<std::shared_ptr<AdapterModule>>& adapter_modules() const { return modules_; }
-  /// Makes one of the site's own parameters ("weight", "bias") trainable: a copy in `dtype` takes its place, and the
-  /// frozen one remains untouched. Returns the copy; the existing one if there is one. A missing bias starts as zeros.
+  /// Makes one of the site's own parameters ("weight", "bias") trainable: a copy in `dtype` replaces it, and the
+  /// frozen one does not change. Returns the copy; the existing one if there is one. A missing bias starts as zeros.
   /// Adapters call their own Adapter::make_trainable.
   Tensor make_trainable(const std::string& parameter, torch::Dtype dtype);
   /// Trainable copies by parameter name.
@@ -116,25 +116,25 @@ class PEFT_API Site : public torch::nn::Module {
   /// The copy belongs to the embedding.
   void tie_weight_to(const Site& embedding) { tied_to_ = &embedding; }
   bool has_tied_weight() const { return tied_to_ != nullptr; }
-  /// Whether trainable copies replace frozen parameters here.
+  /// True if trainable copies replace frozen parameters of this site.
   bool uses_copies() const { return !copies_.empty() || (has_tied_weight() && tied_to_->copies_.contains("weight")); }
-  /// All tensors that adapters put here, by the name that follows the site's path: copies, then those of the modules.
+  /// All tensors of adapters on this site, by the name that follows the site's path: copies, then those of the modules.
   NamedTensors adapter_tensors() const;
   /// Disabled: the site computes as if no adapter were attached.
   void enable_adapters(bool on) { enabled_ = on; }
   bool adapted() const { return enabled_ && !modules_.empty(); }
-  /// Whether an adapter put anything here, module or copy, enabled or not.
+  /// True if the site has an adapter's module or copy, enabled or not.
   bool has_adapter() const { return !modules_.empty() || !copies_.empty(); }
-  /// `base` (the site's own weights, in any dtype) with the copies in their place and every layer merged, as new
-  /// tensors. Nothing if a layer cannot be merged, or if the site has no weights to merge it into.
+  /// `base` (the site's own weights, in any dtype) with copies replacing frozen parameters and every layer merged, as
+  /// new tensors; nullopt if a layer cannot be merged or the site has no weights.
   std::optional<WeightAndBias> merged_weight(const WeightAndBias& base) const;
-  /// Disabled: layers that could be fused run their own forward(), which checks one against the other.
+  /// Disabled: layers that could be fused run their own forward(), to check the fused path.
   void enable_fusion(bool on) { fused_ = on; }
   /// Runs the attached layers around `base`. The only place that calls AdapterLayer::forward.
   Tensor apply_layers(const Tensor& x, const Next& base) const;
 
  protected:
-  /// Registers what is no layer, for the derived class to use. Throws ConfigError like attach().
+  /// Registers a module that is not a layer; the derived class runs it. Throws ConfigError like attach().
   void add_adapter_module(const std::string& adapter, std::shared_ptr<AdapterModule> module);
   /// The trainable copy that replaces the base weight or bias, in the base's dtype; undefined if there is none.
   Tensor active_copy(const std::string& parameter) const;

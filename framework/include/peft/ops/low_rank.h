@@ -4,8 +4,8 @@
 
 namespace peft {
 
-/// An update that is scale · B(A(x)), with nothing else between: what the framework may fuse, and what a LoRA file can
-/// hold. An Embedding's x is its id as a one-hot row.
+/// An update scale · B(A(x)), without anything between A and B: the framework may fuse it, and a LoRA file can store
+/// it. An Embedding's x is its id as a one-hot row.
 struct LowRank {
   Tensor A;  ///< [r, in]
   Tensor B;  ///< [out, r]

@@ -30,8 +30,8 @@ class PEFT_API Plugins {
   /// Absolute folders; the first one with the file wins. Throws PluginError for a relative path.
   explicit Plugins(StringList search_path);
   ~Plugins();
-  /// `from_toml`, then $PEFT_PLUGIN_PATH (separated by colons), then `peft/plugins` next to libpeft; never the current
-  /// folder.
+  /// `from_toml`, then $PEFT_PLUGIN_PATH (separated by colons), then `peft/plugins` next to libpeft; never the working
+  /// directory.
   static StringList search_path(const StringList& from_toml);
 
   /// Loads the plugin and creates its object from its options. Throws PluginError if the plugin is missing, untrusted,

@@ -25,7 +25,7 @@ class PEFT_API Registry {
     const auto describe = [](AnyFactory any, Options& options) { call<Interface>(any, options); };
     insert({Kind<Interface>::name, name, reinterpret_cast<AnyFactory>(factory), describe});
   }
-  /// Creates an object. Throws PluginError for an unknown name, and where the factory returns nullptr.
+  /// Creates an object. Throws PluginError for an unknown name, and if the factory returns nullptr.
   template <class Interface>
   std::unique_ptr<Interface> make(const std::string& name, Options& options) const {
     std::unique_ptr<Interface> made = call<Interface>(find(Kind<Interface>::name, name).factory, options);

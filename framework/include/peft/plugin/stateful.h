@@ -5,19 +5,20 @@
 
 namespace peft {
 
-/// State that a checkpoint stores and a resumed run restores. The public calls may be made on any plugin's object: what
-/// it throws that is not a peft::Error is reported as a PluginError with the plugin's file.
+/// State that a checkpoint stores and a resumed run restores. The public calls guard the plugin: an exception that is
+/// not a peft::Error becomes a PluginError with the plugin's file.
 class PEFT_API Stateful {
  public:
   virtual ~Stateful();
   /// Everything needed to continue bit-identically, except the parameters themselves.
   StateDict state_dict() const;
-  /// Continues from `state`. Throws InputError where it does not fit.
+  /// Continues from `state`. Throws InputError if it does not fit.
   void load_state_dict(const StateDict& state);
 
  protected:
-  virtual StateDict do_state_dict() const;                  ///< default: empty
-  virtual void do_load_state_dict(const StateDict& state);  ///< default: refuses a state that is not empty
+  virtual StateDict do_state_dict() const;  ///< default: empty
+  virtual void do_load_state_dict(
+      const StateDict& state);  ///< default: throws InputError for a state that is not empty
 };
 
 }  // namespace peft

@@ -15,7 +15,7 @@ class PEFT_API ScalarState {
   explicit ScalarState(StateDict state) : state_(std::move(state)) {}
   void put(const std::string& name, double value);
   bool has(const std::string& name) const { return state_.contains(name); }
-  /// Throws InputError where there is no such number.
+  /// Throws InputError if it does not exist.
   double at(const std::string& name) const;
   /// An integer >= 0. Throws InputError for any other value.
   int64_t count(const std::string& name) const;

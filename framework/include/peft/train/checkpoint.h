@@ -27,7 +27,7 @@ using Best = std::optional<BestSnapshot>;
 /// The state of a run between two steps.
 struct Snapshot {
   int64_t step = 0;  ///< steps done
-  RunState states;   ///< tensors of the run itself: use them before the next step
+  RunState states;   ///< the run's own tensors, not copies: use them before the next step
   Best best;
   bool finite = true;  ///< the last step was finite, which shows that earlier checkpoints can be resumed from
 };
@@ -39,7 +39,7 @@ struct CheckpointDirectory {
 };
 /// The path of a step's checkpoint in `output_dir`.
 PEFT_API std::string checkpoint_folder(const std::string& output_dir, int64_t step);
-/// Those in `output_dir`, newest first. Their contents are not read.
+/// The checkpoints in `output_dir`, newest first. Does not read their contents.
 PEFT_API std::vector<CheckpointDirectory> checkpoints_in(const std::string& output_dir);
 
 /// Writes `checkpoint-<step>` into `output_dir`: the adapters in the formats of HF PEFT and of resume_adapters(), a
@@ -61,17 +61,17 @@ struct TrainingCheckpoint {
 /// Throws InputError if a file does not match the manifest or is invalid.
 PEFT_API TrainingCheckpoint read_checkpoint(const std::string& path);
 
-/// Deletes the oldest of `output_dir` beyond `limit` (0: all) except that of `keep_step` and the newest, as HF's
+/// Deletes the oldest checkpoints beyond `limit` (0: all), except that of `keep_step` and the newest one, as HF's
 /// Trainer does with save_total_limit. A folder is renamed before it is deleted, so that no partial checkpoint is ever
 /// found.
 PEFT_API void rotate_checkpoints(const std::string& output_dir, int64_t limit, std::optional<int64_t> keep_step);
-/// Renames those later than `step`, intact or not, to `checkpoint-<step>.aside` or the first free `….aside-<n>`,
-/// because a resumed run may differ from there. Returns their new paths.
+/// Renames checkpoints later than `step`, intact or not, to `checkpoint-<step>.aside` or the first free `….aside-<n>`,
+/// // words: ok because a resumed run may differ from there. Returns their new paths.
 PEFT_API std::vector<std::string> archive_checkpoints_after(const std::string& output_dir, int64_t step);
-/// Removes what killed runs left partly written or partly deleted, in the folder and in those of its adapters.
+/// Removes partly written and partly deleted files of killed runs, in the folder and in those of its adapters.
 PEFT_API void clean_output(const std::string& output_dir, const AdapterStack& adapters);
 
-/// Throws ResourceError if the disk of `folder` has less than `bytes` for `what`.
+/// Throws ResourceError, which names `what`, if the disk of `folder` has less than `bytes` of free space.
 PEFT_API void require_space(const std::string& folder, uint64_t bytes, const std::string& what);
 
 }  // namespace peft

@@ -11,14 +11,14 @@
 
 namespace peft {
 
-/// Of a data set.
+/// Results of an evaluation of a data set.
 struct Evaluation {
   double loss = 0;  ///< the first of the figures; lower is better
   Figures figures;
-  /// A figure by its name. Throws std::out_of_range for one that the objective does not have.
+  /// A figure by its name. Throws std::out_of_range if the objective does not have it.
   PEFT_API double figure(const std::string& name) const;
 };
-/// Without gradients and dropout. Throws InputError where there is nothing to evaluate.
+/// Evaluates without gradients and dropout. Throws InputError if the data set has no targets.
 PEFT_API Evaluation evaluate(CausalLm& model, Precision& precision, const Objective& objective, const Dataset& data,
                              int64_t batch_size);
 

@@ -13,8 +13,8 @@
 
 namespace peft {
 
-/// What a loss is divided by, from the data alone (tokens, pairs, records): additive over batches. The first is 0 where
-/// a batch has nothing to learn from.
+/// What a loss is divided by, from the data alone (tokens, pairs, records): additive over batches. The first is 0 if
+/// a batch has no targets.
 using Totals = std::vector<double>;
 /// Named sums of an evaluation, additive over batches.
 using Sums = std::map<std::string, double>;
@@ -22,13 +22,13 @@ using Sums = std::map<std::string, double>;
 using Figures = std::vector<std::pair<std::string, double>>;
 
 /// What a run minimizes: the loss, the records it is made from, and the figures of an evaluation. A plugin overrides
-/// the protected do_… methods, and the state methods where later steps depend on earlier ones.
+/// the protected do_… methods, and the state methods if later steps depend on earlier ones.
 class PEFT_API Objective : public Stateful {
  public:
   ~Objective() override;
   /// Names of the record formats that the objective reads (data/formats.h). [data] format = "auto" chooses among them.
   StringList formats() const;
-  /// Of one batch. `has_virtual_tokens`: virtual tokens precede each example, so that its first token has a
+  /// The totals of one batch. `has_virtual_tokens`: virtual tokens precede each example, so that its first token has a
   /// position that predicts it.
   Totals totals(const Batch& batch, bool has_virtual_tokens) const;
   /// The batch's share of the step's loss, a scalar with its gradient: its sums divided by `step`, the totals of all
@@ -36,7 +36,7 @@ class PEFT_API Objective : public Stateful {
   Tensor loss(const Pass& pass, const Totals& step);
   /// Adds what figures() needs of one batch to `sums`. Runs without gradients and dropout.
   void evaluate(const Pass& pass, Sums& sums) const;
-  /// Of the sums of all batches of a data set.
+  /// The figures of a data set, from the sums of all its batches.
   Figures figures(const Sums& sums) const;
   /// True: the loss is the negative log-likelihood of the labels, divided by totals. Optimizers that sample labels from
   /// the model (Sophia) work only then.

@@ -10,11 +10,11 @@
 
 namespace peft {
 
-/// Turns gradients into parameter updates. A plugin overrides the protected do_… methods. Whatever leaves one of them
+/// Turns gradients into parameter updates. A plugin overrides the protected do_… methods. An exception of one of them
 /// that is not a peft::Error is reported as a PluginError with the plugin's file.
 ///
 /// Its state is stored by parameter name, and is valid between eval() and train() as well. Loading may set the
-/// parameters, where the trained values are not the saved ones. InputError: the state belongs to other parameters.
+/// parameters, if the trained values are not the saved ones. It throws InputError if the state is of other parameters.
 class PEFT_API Optimizer : public Stateful {
  public:
   ~Optimizer() override;
@@ -28,8 +28,8 @@ class PEFT_API Optimizer : public Stateful {
   void zero_grad();
   /// Bytes of state for this parameter (AdamW in fp32: 8 per element), without step counters. `plan` uses it.
   uint64_t state_bytes(const Tensor& parameter) const;
-  /// Puts the values to evaluate and save into the parameters, where they differ from the trained ones (the average of
-  /// schedule-free methods); train() restores the trained values bit for bit. Both are idempotent.
+  /// Sets the parameters to the values to evaluate and save if these differ from the trained ones (the average of
+  /// schedule-free methods); train() restores the trained values bit-identically. Both are idempotent.
   void eval();
   void train();
   /// True: before the next step the optimizer needs the gradients of a loss whose labels are sampled from the model's

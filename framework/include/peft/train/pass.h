@@ -18,9 +18,9 @@ class CoreCallback;
 PEFT_API PackedTokens to_packed_tokens(const Batch& batch, torch::Device device);
 PEFT_API Tensor to_labels(const Batch& batch, torch::Device device);
 
-/// One batch on its way through a model, as an objective sees it. What is asked for is computed then, and the model's
-/// layers run once (twice if gradients are wanted only later). Exceptions of the model pass through an objective's
-/// calls unchanged.
+/// A forward pass of one batch, as an objective sees it. Results are computed when they are first needed, and the
+/// model's layers run once (twice if gradients are needed only later). Exceptions of the model pass through an
+/// objective's calls unchanged.
 class PEFT_API Pass {
  public:
   Pass(const CausalLm& model, const Batch& batch);
@@ -31,7 +31,7 @@ class PEFT_API Pass {
 
   const PackedTokens& input() const { return input_; }
   const Tensor& labels() const { return labels_; }
-  /// Labels that some position predicts, [n] int64. Each is predicted by the position before it in its own example, the
+  /// Labels that a position predicts, [n] int64. Each is predicted by the position before it in its own example, the
   /// first one only if virtual tokens precede it.
   const Tensor& targets() const;
   /// Sum of the targets' cross-entropy, with its gradient; fp32, or fp64 in an fp64 model. Logits exist in chunks of a

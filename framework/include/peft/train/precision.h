@@ -10,13 +10,13 @@
 namespace peft {
 
 /// The dtypes of base and adapters, and how the backward pass is made safe in them. A plugin overrides the protected
-/// do_… methods, and the state methods where later steps depend on earlier ones.
+/// do_… methods, and the state methods if later steps depend on earlier ones.
 class PEFT_API Precision : public Stateful {
  public:
   ~Precision() override;
-  /// Of the frozen base and the activations.
+  /// Dtype of the frozen base and the activations.
   torch::Dtype base_dtype() const;
-  /// Of trainable parameters, their gradients and the optimizer's state.
+  /// Dtype of trainable parameters, their gradients and the optimizer's state.
   torch::Dtype adapter_dtype() const;
   /// Runs a forward pass; the place for autocast. Exceptions of `loss` itself pass unchanged.
   Tensor forward(const std::function<Tensor()>& loss);

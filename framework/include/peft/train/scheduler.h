@@ -7,14 +7,14 @@
 
 namespace peft {
 
-/// The learning rate as a function of the step and, for the few that need them, of the evaluations so far. A plugin
+/// The learning rate as a function of the step and, for some schedulers, of the evaluations so far. A plugin
 /// overrides the protected do_… methods; one that depends on evaluations also stores what it observed as its state.
 class PEFT_API Scheduler : public Stateful {
  public:
   ~Scheduler() override;
   /// The rate of optimizer step `step` (from 0) of `total_steps` (> 0); `base_lr` is the group's initial rate.
   double lr(int64_t step, int64_t total_steps, double base_lr) const;
-  /// True: the rate depends on the evaluations. A run without one before its end is refused.
+  /// True: the rate depends on the evaluations. The run must have one before its end.
   bool needs_evaluations() const;
   /// Called after each evaluation, in order, with the mean loss of the held-out data.
   void on_evaluation(double eval_loss);

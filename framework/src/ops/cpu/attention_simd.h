@@ -1,7 +1,7 @@
 #pragma once
 
-// Causal attention for one head of one example: products of small matrices in registers, softmax over whole rows,
-// nothing above the diagonal computed but within a block of queries. Internal linkage, as vector.h.
+// Causal attention for one head of one example: products of small matrices in registers, softmax over complete rows.
+// Scores above the diagonal are computed only within a block of queries. Internal linkage, as vector.h.
 #include <algorithm>
 
 #include "ops/cpu/vector.h"
@@ -18,7 +18,7 @@ constexpr int kRows = 6, kColumns = 2;
 
 inline int64_t padded(int64_t n) { return (n + kWidth - 1) / kWidth * kWidth; }
 
-/// A matrix that is read element by element.
+/// A matrix that is read by element.
 struct View {
   const float* data;
   int64_t row, column;  ///< strides
@@ -120,24 +120,24 @@ inline void transpose_four(const float* from, int64_t from_row, float* to, int64
   for (int i = 0; i < 4; ++i) std::memcpy(to + i * to_row, &column[i], sizeof(Four));
 }
 
-/// from [rows, padded(dim)] → to [padded(dim), padded(rows)], zeros behind the last row. Widths are multiples of 4.
+/// from [rows, padded(dim)] → to [padded(dim), padded(rows)], zeros after the last row. Widths are multiples of 4.
 void transpose(const float* from, float* to, int64_t rows, int64_t dim) {
-  const int64_t width = padded(rows), ld = padded(dim), whole = rows / 4 * 4;
+  const int64_t width = padded(rows), ld = padded(dim), full_rows = rows / 4 * 4;
   for (int64_t i = 0; i < ld; i += 4) {
-    for (int64_t j = 0; j < whole; j += 4) transpose_four(from + j * ld + i, ld, to + i * width + j, width);
+    for (int64_t j = 0; j < full_rows; j += 4) transpose_four(from + j * ld + i, ld, to + i * width + j, width);
   }
   for (int64_t i = 0; i < dim; ++i) {
-    for (int64_t j = whole; j < width; ++j) to[i * width + j] = j < rows ? from[j * ld + i] : 0;
+    for (int64_t j = full_rows; j < width; ++j) to[i * width + j] = j < rows ? from[j * ld + i] : 0;
   }
 }
 
-/// Room taken from scratch piece by piece.
+/// Allocates from a block of scratch memory.
 struct Scratch {
   float* next;
   float* take(int64_t floats) {
-    float* piece = next;
+    float* allocated = next;
     next += padded(floats);
-    return piece;
+    return allocated;
   }
 };
 
@@ -151,11 +151,11 @@ float exponentials(float* scores, int64_t visible, int64_t width, float scale, f
     sums += value;
   }
   if (i < visible) {
-    alignas(PEFT_VECTOR_BYTES) float kept[kWidth] = {};
-    store(kept, exponential(load(scores + i) * scale - shift));
-    for (int64_t j = visible - i; j < kWidth; ++j) kept[j] = 0;
-    store(scores + i, load(kept));
-    sums += load(kept);
+    alignas(PEFT_VECTOR_BYTES) float values[kWidth] = {};
+    store(values, exponential(load(scores + i) * scale - shift));
+    for (int64_t j = visible - i; j < kWidth; ++j) values[j] = 0;
+    store(scores + i, load(values));
+    sums += load(values);
     i += kWidth;
   }
   for (; i < width; i += kWidth) store(scores + i, Vec{});

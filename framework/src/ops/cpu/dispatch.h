@@ -13,15 +13,15 @@
 
 namespace peft {
 
-/// Whether the kernels of cpu/simd.h take these tensors: fp32 or bf16 on the CPU, all of one dtype.
+/// True if the kernels of cpu/simd.h support these tensors: fp32 or bf16 on the CPU, all of one dtype.
 template <class... Tensors>
-bool vectorised(const Tensor& first, const Tensors&... others) {
+bool has_kernels(const Tensor& first, const Tensors&... others) {
   const auto dtype = first.scalar_type();
   return first.is_cpu() && (dtype == torch::kFloat || dtype == torch::kBFloat16) &&
          (... && (others.is_cpu() && others.scalar_type() == dtype));
 }
 
-/// Calls f(kernels, T*) with the kernels of a dtype that is `vectorised`.
+/// Calls f(kernels, T*) with the kernels of a dtype for which has_kernels() is true.
 template <class F>
 void with_kernels(torch::Dtype dtype, F f) {
   const simd::InstructionSet& set = simd::active_isa();
@@ -37,21 +37,21 @@ T* data(const Tensor& tensor) {
   return static_cast<T*>(tensor.data_ptr());
 }
 
-/// f(begin, count) over pieces of [0, n), each of at least some ten thousand elements of `width` a piece.
+/// Calls f(begin, count) in parallel for ranges of [0, n), n rows of `width` elements.
 template <class F>
 void in_parallel(int64_t n, int64_t width, F f) {
-  constexpr int64_t kElements = 32768;  // some microseconds of work: less is not worth a thread
+  constexpr int64_t kElements = 32768;  // per range: some microseconds of work, less is not worth a thread
   at::parallel_for(0, n, std::max<int64_t>(1, kElements / std::max<int64_t>(1, width)),
                    [&](int64_t begin, int64_t end) { f(begin, end - begin); });
 }
 
-/// How many threads parallel_for_tasks() runs for so many tasks.
+/// Number of threads that parallel_for_tasks() uses for `tasks` tasks.
 inline int64_t num_workers(size_t tasks) {
   return std::min<int64_t>(at::get_num_threads(), static_cast<int64_t>(tasks));
 }
 
-/// f(thread, next) on each of num_workers() threads, where next() is a task that nobody has taken yet, the longest
-/// first, or null. `length`: of a task.
+/// f(thread, next) on each of num_workers() threads, where next() returns the longest task that no thread has
+/// taken yet, or null. `length`: of a task.
 template <class Task, class Length, class F>
 void parallel_for_tasks(std::vector<Task>& tasks, const Length& length, const F& f) {
   std::ranges::stable_sort(tasks, std::greater{}, length);

@@ -1,5 +1,5 @@
-# The kernels' inner loops, once for each instruction set; isa.cpp picks at run time. Always optimised:
-# an inline function of the library that were left out of line here could replace the one for older machines.
+# The kernels' inner loops, once for each instruction set; isa.cpp chooses at run time. Always optimized:
+# an inline function of the library that is not inlined here could replace the one for older machines.
 set_source_files_properties(
   src/ops/cpu/simd.cpp PROPERTIES SKIP_PRECOMPILE_HEADERS ON
                                         COMPILE_OPTIONS "-O3;-ffp-contract=fast;-fno-math-errno;-Wno-psabi")

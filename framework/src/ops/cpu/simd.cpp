@@ -35,18 +35,18 @@ void rms_norm_backward(const T* dy, const T* x, const T* weight, const float* rs
     const float factor = rstd[row];
     const float pull = sum(products) * factor * factor / static_cast<float>(width);
     const auto slope = [&](Vec d, Vec v, Vec w) { return (rounded<T>(d * w) - v * pull) * factor; };
-    const auto plus = [](Vec own, Vec other) { return rounded<T>(own) + other; };
+    const auto plus = [](Vec gradient, Vec other) { return rounded<T>(gradient) + other; };
     const T* other = residual == nullptr ? dx : residual;
     in_vectors(
         width,
         [&](int64_t i) {
-          const Vec v = load(x + i), w = load(weight + i), own = slope(load(dy + i), v, w);
-          store(dx + i, residual == nullptr ? own : plus(own, load(other + i)));
+          const Vec v = load(x + i), w = load(weight + i), gradient = slope(load(dy + i), v, w);
+          store(dx + i, residual == nullptr ? gradient : plus(gradient, load(other + i)));
           if (y != nullptr) store(y + i, rounded<T>(v * factor) * w);
         },
         [&](int64_t i, int64_t n) {
-          const Vec v = load(x + i, n), w = load(weight + i, n), own = slope(load(dy + i, n), v, w);
-          store(dx + i, residual == nullptr ? own : plus(own, load(other + i, n)), n);
+          const Vec v = load(x + i, n), w = load(weight + i, n), gradient = slope(load(dy + i, n), v, w);
+          store(dx + i, residual == nullptr ? gradient : plus(gradient, load(other + i, n)), n);
           if (y != nullptr) store(y + i, rounded<T>(v * factor) * w, n);
         });
     if (residual != nullptr) residual += width;
@@ -115,16 +115,16 @@ float value_of(const T* from) {
 
 template <class T>
 float cross_entropy(T* logits, int64_t width, int64_t target, bool gradient) {
-  const float own = value_of(logits + target);
-  Vec highest = splat(own);
+  const float target_logit = value_of(logits + target);
+  Vec highest = splat(target_logit);
   in_vectors(
       width, [&](int64_t i) { highest = larger(highest, load(logits + i)); },
       [&](int64_t i, int64_t n) {
         for (; n > 0; --n, ++i) highest = larger(highest, splat(value_of(logits + i)));
       });
   const float top = largest(highest);
-  // The target's own term stays apart: 1 − p from the others' sum keeps a confident token's loss and gradient, which
-  // p − 1 would lose to rounding.
+  // The target's term is not part of the sum: 1 − p computed from the others stays exact for a confident prediction,
+  // where p − 1 would round to 0.
   store(logits + target, splat(-INFINITY), 1);
   Vec sums = {};
   in_vectors(
@@ -132,16 +132,16 @@ float cross_entropy(T* logits, int64_t width, int64_t target, bool gradient) {
       [&](int64_t i, int64_t n) {
         for (; n > 0; --n, ++i) sums[0] += exponential(splat(value_of(logits + i) - top))[0];
       });
-  const float others = sum(sums), total = others + std::exp(own - top), inverse = 1.0f / total;
+  const float others = sum(sums), total = others + std::exp(target_logit - top), inverse = 1.0f / total;
   if (gradient) {
     in_vectors(
         width, [&](int64_t i) { store(logits + i, exponential(load(logits + i) - top) * inverse); },
         [&](int64_t i, int64_t n) { store(logits + i, exponential(load(logits + i, n) - top) * inverse, n); });
     store(logits + target, splat(-others * inverse), 1);
   } else {
-    store(logits + target, splat(own), 1);
+    store(logits + target, splat(target_logit), 1);
   }
-  return own == top ? std::log1p(others) : std::log(total) + (top - own);
+  return target_logit == top ? std::log1p(others) : std::log(total) + (top - target_logit);
 }
 
 template <class T>

@@ -13,61 +13,61 @@ struct Bf16 {
   uint16_t bits;
 };
 
-/// One head of one example. Rows lie `*_stride` elements apart and hold `dim` elements.
+/// One head of one example: rows of `dim` elements, `*_stride` elements apart.
 template <class T>
 struct AttentionHead {
   const T *q, *k, *v;
   int64_t q_stride, k_stride, v_stride;
   T* out;  ///< rows out_stride apart
   int64_t out_stride;
-  float* log_sum;  ///< [tokens] log of the softmax's denominator, written forward and read backward
+  float* log_sum;  ///< [tokens] log of the softmax's denominator: forward writes it, backward reads it
   int64_t tokens, dim;
   float scale;
   // Backward only: the gradient of out (at out_stride) and, densely [tokens, dim] at grad_stride, of q, k and v.
   const T* dout;
   int64_t dout_stride;
   T *dq, *dk, *dv;
-  int64_t dq_stride, dk_stride;  ///< dv lies as dk
+  int64_t dq_stride, dk_stride;  ///< dv has the stride of dk
 };
 
-/// Everything for one element type. Sizes are in elements; all matrices are row-major and dense unless said.
+/// The kernels for one element type. Sizes are in elements; matrices are row-major, and dense if they have no stride.
 template <class T>
 struct Kernels {
   void (*rms_norm)(const T* x, const T* weight, T* y, float* rstd, int64_t rows, int64_t width, float eps);
-  /// dx, plus `residual` where it is not null; the norm's output once more into y, where it is not null.
+  /// Writes dx, plus `residual` if it is not null, and recomputes the norm's output into y if that is not null.
   void (*rms_norm_backward)(const T* dy, const T* x, const T* weight, const float* rstd, const T* residual, T* dx, T* y,
                             int64_t rows, int64_t width);
   void (*swiglu)(const T* gate, const T* up, T* y, int64_t n);
-  /// The product once more into y, where it is not null.
+  /// Also recomputes the product into y if that is not null.
   void (*swiglu_backward)(const T* dy, const T* gate, const T* up, T* dgate, T* dup, T* y, int64_t n);
   /// x rows [heads, dim] at x_stride, heads dense; cos and sin rows [dim / 2] at angle_stride; direction ±1.
   void (*rotary)(const T* x, int64_t x_stride, const float* cos, const float* sin, int64_t angle_stride, T* y,
                  int64_t tokens, int64_t heads, int64_t dim, float direction);
-  /// Returns the loss of one row of logits and writes softmax − one-hot over it where `gradient` is set.
+  /// Returns the loss of one row of logits and overwrites it with softmax − one-hot if `gradient` is set.
   float (*cross_entropy)(T* logits, int64_t width, int64_t target, bool gradient);
   void (*attention)(const AttentionHead<T>& head, float* scratch);
   void (*attention_backward)(const AttentionHead<T>& head, float* scratch);
 };
 
-/// Queries of one tile of bf16 attention, and the widest head it takes. Where a tile has fewer rows, zeros follow.
+/// Number of queries in a tile of bf16 attention, padded with zeros, and the maximum width of a head.
 inline constexpr int64_t kTileQueries = 64, kTileWidest = 256;
 
-/// Scores of a tile of queries with the first `seen` keys, all [kTileQueries, seen], on the way back.
+/// Scores of a tile of queries with the first `seen` keys in the backward pass. All matrices are [kTileQueries, seen].
 struct ScoreTile {
   const float *scores, *dp;      ///< q·kᵀ and dout·vᵀ
   const float *log_sum, *inner;  ///< of each query: see AttentionHead; Σ out·dout
-  int64_t first, count, seen;    ///< the first query's place, queries, keys (a multiple of 16)
+  int64_t first, count, seen;    ///< the first query's position, queries, keys (a multiple of 16)
   float scale;
   Bf16 *p_pairs, *ds_pairs, *ds;  ///< softmax and the gradient of scores; pairs: rows 2i and 2i + 1 interleaved
 };
 
-/// What stands between the tile products of bf16 attention. Widths are multiples of 16, at most kTileWidest.
+/// Operations between the tile products of bf16 attention. Widths are multiples of 16, at most kTileWidest.
 struct TileKernels {
-  /// rows [rows, width] → [padded_rows / 2, width, 2]: rows 2i and 2i + 1 interleaved, zeros behind the last.
+  /// rows [rows, width] → [padded_rows / 2, width, 2]: rows 2i and 2i + 1 interleaved, zeros after the last row.
   void (*pack_pairs)(const Bf16* from, int64_t stride, int64_t rows, int64_t width, Bf16* to, int64_t padded_rows);
-  /// rows [rows, width] → [width / 2, columns, 2]: columns 2i and 2i + 1 interleaved, zeros behind the last row.
+  /// rows [rows, width] → [width / 2, columns, 2]: columns 2i and 2i + 1 interleaved, zeros after the last row.
   void (*pack_columns)(const Bf16* from, int64_t stride, int64_t rows, int64_t width, Bf16* to, int64_t columns);
-  /// [rows, width] → [kTileQueries, width], zeros behind the last row.
+  /// [rows, width] → [kTileQueries, width], zeros after the last row.
   void (*copy_tile)(const Bf16* from, int64_t stride, int64_t rows, int64_t width, Bf16* to);
   /// [kTileQueries, width] → [width, kTileQueries]; scratch as large as both.
   void (*transpose_tile)(const Bf16* from, int64_t width, Bf16* to, Bf16* scratch);
@@ -91,21 +91,21 @@ struct InstructionSet {
   TileKernels tiles;
 };
 
-/// Queries that attention works on at a time: enough that keys and values are read from cache seldom, few enough that
-/// short examples skip what lies above the diagonal.
+/// Queries that attention works on at a time: enough that keys and values are rarely read from cache, few enough that
+/// short examples skip most of the scores above the diagonal.
 inline constexpr int64_t kQueries = 48;
 
 /// Floats of scratch that attention and attention_backward need for a head.
 int64_t attention_scratch(int64_t tokens, int64_t dim);
 int64_t attention_backward_scratch(int64_t tokens, int64_t dim);
 
-/// What this machine can run, the widest first.
+/// The instruction sets that this machine supports, the widest first.
 PEFT_API const std::vector<InstructionSet>& instruction_sets();
-/// The one in use: the widest, unless a test or benchmark asks for another.
+/// The instruction set in use: the widest, unless a test or benchmark sets another.
 PEFT_API const InstructionSet& active_isa();
 PEFT_API void set_active_isa(const InstructionSet& set);
 
-// How the variants are told apart where they are defined and chosen.
+// One definition for each variant.
 namespace generic {
 InstructionSet instruction_set();
 }

@@ -1,7 +1,7 @@
 #pragma once
 
-// What surrounds the tile products of bf16 attention: operands brought into the order that the products read, softmax
-// and its gradient between them. Widths are multiples of 16. Internal linkage, as vector.h.
+// Operations around the tile products of bf16 attention: packing operands in the order that the products read, softmax
+// and its gradient. Widths are multiples of 16. Internal linkage, as vector.h.
 #include "ops/cpu/attention_simd.h"
 
 namespace peft::simd {
@@ -13,7 +13,7 @@ inline Halves load_halves(const Bf16* from) {
   std::memcpy(&halves, from, sizeof(halves));
   return halves;
 }
-/// Two rows of numbers as one row of pairs.
+/// Interleaves two rows.
 inline void store_pairs(Bf16* to, Halves low, Halves high) {
   const Bits bits = bits_of(low) | (bits_of(high) << 16);
   std::memcpy(to, &bits, sizeof(bits));
@@ -27,7 +27,7 @@ void pack_pairs(const Bf16* from, int64_t stride, int64_t rows, int64_t width, B
   }
 }
 
-/// Pairs move as one, each in a float's place. Rows: a multiple of 4.
+/// Transposes pairs, each as one 32-bit word. Rows: a multiple of 4.
 void transpose_words(const Bf16* from, int64_t stride, int64_t rows, int64_t words, Bf16* to, int64_t columns) {
   const auto* in = reinterpret_cast<const float*>(from);
   auto* out = reinterpret_cast<float*>(to);
@@ -37,10 +37,10 @@ void transpose_words(const Bf16* from, int64_t stride, int64_t rows, int64_t wor
 }
 
 void pack_columns(const Bf16* from, int64_t stride, int64_t rows, int64_t width, Bf16* to, int64_t columns) {
-  const int64_t whole = rows / 4 * 4, words = width / 2;
-  transpose_words(from, stride, whole, words, to, columns);
+  const int64_t full_rows = rows / 4 * 4, words = width / 2;
+  transpose_words(from, stride, full_rows, words, to, columns);
   for (int64_t i = 0; i < words; ++i) {
-    for (int64_t row = whole; row < columns; ++row)
+    for (int64_t row = full_rows; row < columns; ++row)
       for (int64_t k = 0; k < 2; ++k)
         to[2 * (i * columns + row) + k] = row < rows ? from[row * stride + 2 * i + k] : Bf16{0};
   }
@@ -56,11 +56,11 @@ void copy_tile(const Bf16* from, int64_t stride, int64_t rows, int64_t width, Bf
   std::memset(to + rows * width, 0, 2 * (kTileQueries - rows) * width);
 }
 
-/// v with zeros from the place on where first + place is `visible`.
+/// v with zeros for the elements i with first + i >= visible.
 inline Vec visible_part(Vec v, int64_t first, int64_t visible) {
-  Ints place;
-  for (int i = 0; i < kWidth; ++i) place[i] = i;
-  return place < static_cast<int32_t>(visible - first) ? v : Vec{};
+  Ints index;
+  for (int i = 0; i < kWidth; ++i) index[i] = i;
+  return index < static_cast<int32_t>(visible - first) ? v : Vec{};
 }
 
 void softmax_tile(const float* scores, int64_t first, int64_t count, int64_t seen, float scale, Bf16* p, float* log_sum,

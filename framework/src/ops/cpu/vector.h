@@ -1,7 +1,7 @@
 #pragma once
 
 // A vector of floats as wide as the registers of the instruction set being compiled for. Everything has internal
-// linkage: the same names mean other code in another variant.
+// linkage, because each variant compiles the same names to different code.
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -57,7 +57,7 @@ inline void store(Bf16* to, Vec v) {
   std::memcpy(to, &halves, sizeof(halves));
 }
 
-/// v as it reads back after a store as T.
+/// v rounded to the precision of T.
 template <class T>
 inline Vec rounded(Vec v);
 template <>
@@ -69,7 +69,7 @@ inline Vec rounded<Bf16>(Vec v) {
   return (Vec)(__builtin_convertvector(to_halves(v), Bits) << 16);
 }
 
-/// The first n < kWidth elements, zeros behind them.
+/// The first n < kWidth elements, then zeros.
 template <class T>
 inline Vec load(const T* from, int64_t n) {
   T padded[kWidth] = {};
@@ -104,10 +104,10 @@ inline Vec exponential(Vec x) {
   const Vec low = splat(-87.3f), high = splat(89.0f);
   Vec y = x < low ? low : x;
   y = y > high ? high : y;
-  const Vec magic = splat(12582912.0f);  // 1.5·2^23: adding it rounds to a whole number
+  const Vec magic = splat(12582912.0f);  // 1.5·2^23: adding it rounds to an integer
   const Vec shifted = y * 1.44269504088896341f + magic;
-  const Vec whole = shifted - magic;
-  const Vec r = (y - whole * 0.693359375f) - whole * -2.12194440e-4f;
+  const Vec integer = shifted - magic;
+  const Vec r = (y - integer * 0.693359375f) - integer * -2.12194440e-4f;
   Vec p = splat(1.9875691500e-4f);
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
@@ -117,16 +117,16 @@ inline Vec exponential(Vec x) {
   p = p * r * r + r + 1.0f;
   const Ints power = ((Ints)shifted - 0x4b400000 + 127) << 23;
   const Vec value = p * (Vec)power;
-  const Vec none = {};
-  return x < low ? none : value;  // NaN compares false twice and passes through
+  const Vec zero = {};
+  return x < low ? zero : value;  // NaN compares false twice and passes through
 }
 
-/// Calls f(i, count) for whole vectors of [0, n), then once for the rest.
-template <class Whole, class Part>
-inline void in_vectors(int64_t n, Whole whole, Part part) {
+/// Calls full(i) for each full vector of [0, n), then partial(i, count) for the remaining elements.
+template <class Full, class Partial>
+inline void in_vectors(int64_t n, Full full, Partial partial) {
   int64_t i = 0;
-  for (; i + kWidth <= n; i += kWidth) whole(i);
-  if (i < n) part(i, n - i);
+  for (; i + kWidth <= n; i += kWidth) full(i);
+  if (i < n) partial(i, n - i);
 }
 
 }  // namespace
