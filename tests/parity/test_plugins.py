@@ -87,9 +87,9 @@ SCHEDULERS = [
     ("misbehaving", "add: runtime_error", "could not register: thrown by the plugin"),
     ("misbehaving", "add: int", "could not register: something that is not a std::exception"),
     ("misbehaving", "add: twice", "'misbehaving' is registered twice"),
-    ("misbehaving", "make: runtime_error", "could not be made: thrown by the plugin"),
-    ("misbehaving", "make: c10::Error", "could not be made: thrown by the plugin"),
-    ("misbehaving", "make: int", "could not be made: something that is not a std::exception"),
+    ("misbehaving", "make: runtime_error", "could not be created: thrown by the plugin"),
+    ("misbehaving", "make: c10::Error", "could not be created: thrown by the plugin"),
+    ("misbehaving", "make: int", "could not be created: something that is not a std::exception"),
     ("misbehaving", "make: null", "returned nothing"),
 ]
 
@@ -175,7 +175,7 @@ def test_scheduler_that_throws(run, folder, fixtures):
 
 def test_list_survives_a_plugin_that_fails(run, fixtures):
     printed = run("peft-run", "describe", "--plugin-path", fixtures, env=os.environ | {"PEFT_FIXTURE": "make: runtime_error"}).stdout
-    assert "scheduler/misbehaving\n  not usable: plugin scheduler/misbehaving: could not be made: thrown by the plugin" in printed
+    assert "scheduler/misbehaving\n  not usable: plugin scheduler/misbehaving: could not be created: thrown by the plugin" in printed
     assert "scheduler/cosine\n" in printed and "precision/fp32\n" in printed
 
 
@@ -262,7 +262,7 @@ def test_trusted_plugin_folder_is_accepted(bin_dir, place, user):
 def test_plugin_writable_by_others_is_refused(bin_dir, place, user, what, mode):
     getattr(place, what).chmod(mode)
     printed = place.output_of(bin_dir, user)
-    assert "refused, because others than its owner may write" in printed and "chmod go-w" in printed
+    assert "refused, because users other than its owner can write" in printed and "chmod go-w" in printed
     assert str(place.plugins) in printed and (str(place.top) + " (" in printed) == (what == "top")
 
 

@@ -23,7 +23,7 @@ BaseMatch check_base(const SafetensorsFile& file, const Model& model, bool any_b
     throw InputError(printable(file.path(), 4096) + " was trained on another base: its fingerprint is " +
                      printable(saved->second) + ", that of " + printable(model.origin().path, 4096) + " is " +
                      model.origin().fingerprint +
-                     "; give the base it was trained on, or --any-base if this is the same one converted");
+                     "; use the base that it was trained on, or --any-base if this is a converted copy of it");
   return known ? BaseMatch::same : BaseMatch::unknown;
 }
 

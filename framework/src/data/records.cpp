@@ -101,7 +101,7 @@ void RecordFile::split_array(std::size_t begin) {
     add(text.substr(start, i - start), line_at(start));
     if (i == text.size())
       fail(line, "the array is not closed: the record that starts here is truncated, or ']' is missing");
-    if (text[i] == '}') fail(line_at(i), "not JSON: a '}' that closes nothing");
+    if (text[i] == '}') fail(line_at(i), "not JSON: a '}' without a '{'");
     more = text[i] == ',';
   }
   skip_blank();

@@ -58,7 +58,7 @@ std::vector<fs::path> plugin_files(const std::string& folder) {
 std::string kind_problem(const std::string& kind) {
   const StringList kinds = plugin_kind_names();
   if (std::find(kinds.begin(), kinds.end(), kind) != kinds.end()) return "";
-  return "no kind of plugin is named '" + printable(kind) + "'; kinds: " + joined(kinds);
+  return "unknown plugin kind '" + printable(kind) + "'; kinds: " + joined(kinds);
 }
 
 }  // namespace
@@ -127,7 +127,7 @@ const Plugins::Loaded& Plugins::load_file(const std::string& kind, const std::st
   const detail::PluginRecord record = detail::read_plugin_record(file);
   if (record.abi != PEFT_ABI)
     refuse("built for {" + printable(record.abi, 400) + "}, but this is {" PEFT_ABI "}; build it again");
-  if (record.name != name) refuse("is named for '" + name + "', but says it is '" + printable(record.name) + "'");
+  if (record.name != name) refuse("is named for '" + name + "', but its record names '" + printable(record.name) + "'");
   if (record.info_bytes != sizeof(PluginInfo))
     refuse("its peft_plugin_v1 has " + std::to_string(record.info_bytes) + " bytes, but this peft's has " +
            std::to_string(sizeof(PluginInfo)) + "; build it again");
@@ -160,7 +160,7 @@ void Plugins::rethrow(const std::string& kind, const std::string& name) const {
     throw;
   } catch (...) {
     detail::rethrow_missing_memory();
-    throw PluginError(who + "could not be made: " + detail::current_exception_text());
+    throw PluginError(who + "could not be created: " + detail::current_exception_text());
   }
 }
 

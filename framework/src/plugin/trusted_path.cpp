@@ -26,7 +26,7 @@ void check_user(const std::string& path, const std::string& named, const struct 
 
 void check_writers(const std::string& path, const std::string& named, const struct stat& status) {
   if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0)
-    refuse(path, "others than its owner may write " + named + " (chmod go-w)");
+    refuse(path, "users other than its owner can write " + named + " (chmod go-w)");
 }
 
 struct stat examined(const std::string& path) {

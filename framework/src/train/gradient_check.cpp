@@ -15,7 +15,7 @@ namespace peft {
 
 void require_all_trained(const Model& model, const std::vector<Tensor>& parameters) {
   const NamedTensors trainable = model.trainable();
-  if (trainable.empty()) throw ConfigError("no trainable parameters: the adapter attached nothing that learns");
+  if (trainable.empty()) throw ConfigError("no trainable parameters: the adapter attached none");
   std::unordered_set<const void*> held;
   for (const Tensor& parameter : parameters)
     if (!held.insert(parameter.unsafeGetTensorImpl()).second)
@@ -87,8 +87,8 @@ void GradientCheck::check() {
   }
   for (const auto& [name, tensor] : model_.frozen())
     if (tensor.requires_grad() || tensor.grad().defined())
-      breaches += "\n  base tensor '" + name + "' got a gradient or asks for one";
-  if (!breaches.empty()) throw std::logic_error("the gradients are not the adapter's alone:" + breaches);
+      breaches += "\n  base tensor '" + name + "' got a gradient or requires one";
+  if (!breaches.empty()) throw std::logic_error("the gradient check failed:" + breaches);
   remove_hooks();
   open_ = false;
 }

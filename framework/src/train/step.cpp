@@ -46,7 +46,7 @@ void add_gradients(TrainingSession& run, const std::vector<Tensor>& parameters, 
   }
   for (Adapter* adapter : run.adapters)
     if (const TrainingHooks* hooks = adapter->training_hooks()) outcome.loss += add_auxiliary(*hooks, run.precision);
-  if (!std::isfinite(outcome.loss)) outcome.fault = fault("loss with the adapter's own part", outcome.loss, {});
+  if (!std::isfinite(outcome.loss)) outcome.fault = fault("loss with the adapter's auxiliary loss", outcome.loss, {});
 }
 
 void use_gradients(TrainingSession& run, const std::vector<Tensor>& parameters, const TrainStep& position,

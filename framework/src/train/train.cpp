@@ -115,7 +115,7 @@ void require_evaluations(const Scheduler& scheduler, const TrainingOptions& opti
   if (!scheduler.needs_evaluations()) return;
   if (!eval_data)
     throw ConfigError(
-        "[scheduler] follows the evaluation loss, but nothing is held out; set data.eval or data.eval_split");
+        "[scheduler] follows the evaluation loss, but there is no evaluation data; set data.eval or data.eval_split");
   if (options.eval_every == 0)
     throw ConfigError(
         "[scheduler] follows the evaluation loss, but there is no evaluation before the end; set training.eval_every");
@@ -199,7 +199,7 @@ TrainingResult train(TrainingSession& run) {
   require_unchanged(model, hash);
   TrainingResult result = progress.result();
   if (!stopped && result.steps == result.skipped + result.nonfinite)
-    throw DivergedError("no step was taken: in none of them were loss and gradients finite");
+    throw DivergedError("no step was taken: the loss or the gradients of every step were not finite");
   result.base_hash = hash;
   result.stopped = stopped;
   if (profile) result.profile = profile->seconds();

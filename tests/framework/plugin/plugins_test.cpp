@@ -187,7 +187,7 @@ TEST_CASE("a plugin built for something else is refused before anything in it ru
     const std::string message = refusal_of(folder.path());
     CHECK(has(message, folder.file().string() + ": "));
     CHECK((has(message, "built for {") || has(message, "not a peft plugin that this peft knows") ||
-           has(message, "says it is 'evil'")));
+           has(message, "its record names 'evil'")));
     CHECK(std::getenv("PEFT_FIXTURE_LOADED") == nullptr);
   }
   const Folder folder;
@@ -277,16 +277,16 @@ TEST_CASE("files and folders that other users can write are refused", "[plugin]"
   folder.write(complete);
   SECTION("file writable by others") {
     ::chmod(folder.file().c_str(), 0646);
-    CHECK(has(refusal_of(folder.path()), folder.file().string() + ": refused, because others"));
+    CHECK(has(refusal_of(folder.path()), folder.file().string() + ": refused, because users other"));
   }
   SECTION("file writable by the group") {
     ::chmod(folder.file().c_str(), 0664);
-    CHECK(has(refusal_of(folder.path()), "others than its owner may write it"));
+    CHECK(has(refusal_of(folder.path()), "users other than its owner can write it"));
   }
   SECTION("folder writable by others, sticky or not") {
     for (const mode_t mode : {0777, 01777, 0775}) {
       ::chmod(folder.path().c_str(), mode);
-      CHECK(has(refusal_of(folder.path()), folder.path() + ": refused, because others"));
+      CHECK(has(refusal_of(folder.path()), folder.path() + ": refused, because users other"));
     }
   }
   SECTION("file of another user") {
@@ -339,9 +339,9 @@ TEST_CASE("an error while registering a plugin is reported with the file", "[plu
 
 TEST_CASE("an error while creating a plugin's object is reported with the plugin", "[plugin]") {
   const std::string who = "plugin scheduler/misbehaving: ";
-  CHECK(refusal_of_misbehaving("make: runtime_error") == who + "could not be made: thrown by the plugin");
-  CHECK(refusal_of_misbehaving("make: int") == who + "could not be made: something that is not a std::exception");
-  CHECK(has(refusal_of_misbehaving("make: c10::Error"), who + "could not be made: thrown by the plugin"));
+  CHECK(refusal_of_misbehaving("make: runtime_error") == who + "could not be created: thrown by the plugin");
+  CHECK(refusal_of_misbehaving("make: int") == who + "could not be created: something that is not a std::exception");
+  CHECK(has(refusal_of_misbehaving("make: c10::Error"), who + "could not be created: thrown by the plugin"));
   CHECK(refusal_of_misbehaving("make: null") == who + "the factory of 'misbehaving' returned nothing");
   check_good_still_works();
 }
@@ -363,14 +363,14 @@ TEST_CASE("all parent folders up to the root are checked, including those of sym
     for (const mode_t mode : {0775, 0757}) {
       ::chmod(above.c_str(), mode);
       for (const std::string& way : ways)
-        CHECK(has(refusal_of(way), ": refused, because others than its owner may write " + above + " (chmod go-w)"));
+        CHECK(has(refusal_of(way), ": refused, because users other than its owner can write " + above + " (chmod go-w)"));
     }
   }
   SECTION("writable by others, but sticky: they cannot exchange what is not theirs") {
     ::chmod(above.c_str(), 01777);
     for (const std::string& way : ways) CHECK(refusal_of(way) == "");
     ::chmod(plugins.c_str(), 01777);
-    for (const std::string& way : ways) CHECK(has(refusal_of(way), way + ": refused, because others"));
+    for (const std::string& way : ways) CHECK(has(refusal_of(way), way + ": refused, because users other"));
   }
   SECTION("of another user: a folder above, a link") {
     if (::geteuid() != 0) return;  // only root can give a file away
@@ -432,7 +432,7 @@ TEST_CASE("list shows all plugins, and the reason for each that cannot be used",
       {"no_symbol", "does not export"},
       {"other_info", "build it again"},
       {"unresolved", "peft_fixture_that_nobody_has"},
-      {"x", "no kind of plugin is named 'teapot'"},
+      {"x", "unknown plugin kind 'teapot'"},
   };
   REQUIRE(all.size() == std::size(expected));
   for (std::size_t i = 0; i < all.size(); ++i) {

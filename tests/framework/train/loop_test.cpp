@@ -467,7 +467,7 @@ TEST_CASE("a non-finite step is skipped, counted and reported with its examples,
     const NonFiniteStep& fault = trainer.recorder.faults.front();
     CHECK(fault.step == 2);
     CHECK(has(fault.what,
-              what == Spoiler::What::loss ? "the loss with the adapter's own part is " : "the gradient norm is "));
+              what == Spoiler::What::loss ? "the loss with the adapter's auxiliary loss is " : "the gradient norm is "));
     REQUIRE(fault.examples.size() == 4);  // a batch
     CHECK(fault.examples.front().starts_with("data.jsonl:"));
     CHECK(trainer.saved == std::vector<int64_t>{3, 4});  // that of step 2 waits for a finite step
@@ -590,7 +590,7 @@ TEST_CASE("a gradient outside the adapter or a missing one stops the run") {
     Trainer trainer;
     Tensor(trainer.model->find("model.layers.1.mlp.up_proj")->dense()).requires_grad_();
     const std::string message = message_of<std::logic_error>([&] { trainer.run(); });
-    CHECK(has(message, "base tensor 'model.layers.1.mlp.up_proj.weight' got a gradient or asks for one"));
+    CHECK(has(message, "base tensor 'model.layers.1.mlp.up_proj.weight' got a gradient or requires one"));
   }
   SECTION("the base changes") {
     Trainer trainer;

@@ -379,7 +379,7 @@ TEST_CASE("a checkpoint without the state of its method is refused") {
     const Setup setup{.adapters = adapter_table("adalora", "init_r = 4\ntarget_r = 2\n")};
     begin(setup);
     remove_tensors(changed / "adapter_state.safetensors", "method:");
-    CHECK(has(message_of<InputError>([&] { resume(setup); }), "does not hold the adapter of this experiment"));
+    CHECK(has(message_of<InputError>([&] { resume(setup); }), "does not contain the adapter of this experiment"));
   }
   SECTION("LoRA-GA: what was subtracted from the base") {
     const Setup setup{.adapters = adapter_table("lora", "r = 4\ninit_lora_weights = \"lora_ga\"\n")};
