@@ -92,7 +92,7 @@ void print_memory(const peft::MemoryMeter& meter) {
 void print_adapters(const peft::StringList& folders) {
   for (const std::string& folder : folders) {
     const auto bytes = std::filesystem::file_size(std::filesystem::path(folder) / "adapter_model.safetensors");
-    std::cout << "adapter: " << peft::printable(folder, 4096) << " (" << format_bytes(bytes) << ")" << std::endl;
+    std::cout << "adapter: " << peft::printable_path(folder) << " (" << format_bytes(bytes) << ")" << std::endl;
   }
 }
 
@@ -133,7 +133,7 @@ void ConsoleReporter::on_evaluate(const peft::EvalReport& r, peft::TrainingContr
 
 void ConsoleReporter::on_run_end(const peft::RunEnd& end) {
   end_bar();
-  checkpoint_ = peft::printable(end.checkpoint, 4096);
+  checkpoint_ = peft::printable_path(end.checkpoint);
   const peft::TrainingResult& result = end.result;
   if (result.stopped) return;
   std::cout

@@ -44,6 +44,6 @@ void print_merge_report(const peft::MergeReport& report, const std::string& wide
 
 void warn_unknown_bases(const peft::StringList& folders) {
   for (const std::string& folder : folders)
-    std::cerr << "note: " << peft::printable(folder, 4096)
+    std::cerr << "note: " << peft::printable_path(folder)
               << " does not say which base it was trained on; its names and shapes fit this one\n";
 }

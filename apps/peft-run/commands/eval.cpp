@@ -62,7 +62,7 @@ std::vector<StringList> rows_of(const EvalArguments& arguments) {
 
 std::string title(const StringList& folders) {
   std::string text;
-  for (const std::string& folder : folders) text += (text.empty() ? "" : " + ") + printable(folder, 4096);
+  for (const std::string& folder : folders) text += (text.empty() ? "" : " + ") + printable_path(folder);
   return text.empty() ? "base" : text;
 }
 

@@ -56,7 +56,7 @@ bool read(const peft::StringList& words, ExportArguments& out) {
 }
 
 void print_written(const std::string& folder, const std::string& what) {
-  std::cout << "written: " << peft::printable(folder, 4096) << " (" << what << ")" << std::endl;
+  std::cout << "written: " << peft::printable_path(folder) << " (" << what << ")" << std::endl;
 }
 
 }  // namespace

@@ -52,7 +52,7 @@ bool read(const StringList& words, GenerateArguments& out) {
 std::vector<int64_t> prompt_ids(const GenerateArguments& arguments, const TextPipeline& text) {
   if (arguments.raw || text.chat_template == nullptr) {
     if (arguments.system)
-      throw ConfigError("--system: " + printable(arguments.from.model, 4096) + " has no chat template, which it needs");
+      throw ConfigError("--system: " + printable_path(arguments.from.model) + " has no chat template, which it needs");
     return text.tokenizer->encode(arguments.prompt, true);
   }
   std::vector<Message> messages;

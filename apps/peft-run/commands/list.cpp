@@ -36,17 +36,17 @@ Outcome list_command(const peft::StringList& words) {
   row("KIND", "NAME", "VERSION", "FILE");
   bool broken = false;
   for (const peft::PluginStatus& plugin : all) {
-    if (plugin.problem.empty()) row(plugin.kind, plugin.name, plugin.version, peft::printable(plugin.file, 4096));
+    if (plugin.problem.empty()) row(plugin.kind, plugin.name, plugin.version, peft::printable_path(plugin.file));
     broken |= !plugin.problem.empty();
   }
   if (broken) std::cout << "\nnot usable:\n";
   for (const peft::PluginStatus& plugin : all) {
     if (plugin.problem.empty()) continue;
-    const std::string file = peft::printable(plugin.file, 4096);
+    const std::string file = peft::printable_path(plugin.file);
     const bool names_file = plugin.problem.starts_with(file);
     std::cout << "  " << (names_file ? "" : file + ": ") << plugin.problem << "\n";
   }
   std::cout << "\nsearched:\n";
-  for (const std::string& folder : folders) std::cout << "  " << peft::printable(folder, 4096) << "\n";
+  for (const std::string& folder : folders) std::cout << "  " << peft::printable_path(folder) << "\n";
   return {};
 }

@@ -47,7 +47,7 @@ Outcome merge_command(const StringList& words) {
   const MergeReport report = merge(options, plugins);
   print_merge_report(report, "--dtype float32");
   warn_unknown_bases(report.unknown_bases);
-  std::cout << "written: " << printable(output, 4096) << " (" << report.files.size()
+  std::cout << "written: " << printable_path(output) << " (" << report.files.size()
             << (report.files.size() == 1 ? " file" : " files") << " of weights; merge_receipt.json lists each module)"
             << std::endl;
   return {};

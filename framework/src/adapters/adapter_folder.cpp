@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 bool remove_file(const fs::path& path) {
   std::error_code error;
   const bool existed = fs::remove(path, error);
-  if (error) throw ResourceError(printable(path.string(), 4096) + ": cannot be removed: " + error.message());
+  if (error) throw ResourceError(printable_path(path.string()) + ": cannot be removed: " + error.message());
   return existed;
 }
 
@@ -41,7 +41,7 @@ void remove_stale_adapter_files(const fs::path& folder, const std::string& confi
   if (has_adapter && !fs::exists(folder / "config.json", error))
     for (const std::string& name : tokenizer_files()) changed = remove_file(folder / name) || changed;
   if (changed && !sync_folder(folder.string()))
-    throw ResourceError(printable(folder.string(), 4096) + " cannot be synced: " + std::strerror(errno));
+    throw ResourceError(printable_path(folder.string()) + " cannot be synced: " + std::strerror(errno));
 }
 
 void copy_adapter_file(const fs::path& from, const fs::path& to) {
@@ -50,7 +50,7 @@ void copy_adapter_file(const fs::path& from, const fs::path& to) {
   std::vector<char> chunk(std::size_t{1} << 20);
   while (file.read(chunk.data(), static_cast<std::streamsize>(chunk.size())) || file.gcount() > 0)
     copy.write(chunk.data(), static_cast<std::size_t>(file.gcount()));
-  if (!file.eof()) throw InputError(printable(from.string(), 4096) + ": cannot be read");
+  if (!file.eof()) throw InputError(printable_path(from.string()) + ": cannot be read");
   copy.commit();
 }
 

@@ -103,7 +103,7 @@ void resume_adapter(const std::string& folder, Adapter& adapter, Model& model, t
                                restore_tensors(encoder_state_dict(adapter, model), encoder) +
                                restore_tensors(unsaved_tensors(adapter, model), with_prefix(state, kLayers));
   if (!problems.empty())
-    throw InputError(printable(folder, 4096) + " does not contain the adapter of this experiment:" + problems);
+    throw InputError(printable_path(folder) + " does not contain the adapter of this experiment:" + problems);
 }
 
 }  // namespace peft

@@ -38,7 +38,7 @@ std::vector<float> rows_from(const StoredTensor& saved, int64_t first) {
 }
 
 [[noreturn]] void throw_disagreement(const std::string& folder, const char* what) {
-  throw InputError(printable(folder, 4096) + ": its " + what +
+  throw InputError(printable_path(folder) + ": its " + what +
                    " of the adapter before it, so the two cannot be used together");
 }
 
@@ -64,7 +64,7 @@ void check_template(const std::string& source, const std::string& folder) {
 /// Adds what differs in the folder's tokenizer_config.json and chat_template.jinja.
 void add_config(const std::string& folder, const PretrainedModel& base, VocabularyOverlay& changes) {
   const nlohmann::json config = read_tokenizer_config(folder);
-  const std::string name = printable(folder, 4096), base_name = printable(base.path(), 4096);
+  const std::string name = printable_path(folder), base_name = printable_path(base.path());
   const auto add = [&](const char* key, const std::string& value, const char* what) {
     const auto [known, inserted] = changes.tokenizer_config.try_emplace(key, value);
     if (!inserted && known->second != value) throw_disagreement(folder, what);

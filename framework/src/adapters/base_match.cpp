@@ -20,8 +20,8 @@ BaseMatch check_base(const SafetensorsFile& file, const Model& model, bool any_b
   const auto saved = file.metadata().find(kFingerprint);
   const bool known = saved != file.metadata().end() && !model.origin().fingerprint.empty();
   if (known && !any_base && saved->second != model.origin().fingerprint)
-    throw InputError(printable(file.path(), 4096) + " was trained on another base: its fingerprint is " +
-                     printable(saved->second) + ", that of " + printable(model.origin().path, 4096) + " is " +
+    throw InputError(printable_path(file.path()) + " was trained on another base: its fingerprint is " +
+                     printable(saved->second) + ", that of " + printable_path(model.origin().path) + " is " +
                      model.origin().fingerprint +
                      "; use the base that it was trained on, or --any-base if this is a converted copy of it");
   return known ? BaseMatch::same : BaseMatch::unknown;

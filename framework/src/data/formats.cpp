@@ -200,8 +200,8 @@ Record read_record(const json& record, const std::string& format, const DataOpti
   if (known == formats().end()) throw std::logic_error("no record format is named '" + format + "'");
   if (!has_keys(record, *known))
     throw InputError(where + ": has " + keys_of(record) + ", but " +
-                     (options.format == "auto" ? "earlier records have" : "[data] sets") + " format " + format +
-                     " (" + known_formats(options.formats) + ")");
+                     (options.format == "auto" ? "earlier records have" : "[data] sets") + " format " + format + " (" +
+                     known_formats(options.formats) + ")");
   if (options.format == "auto") refuse_unused(record, where);
   const Values values(record, where, "");
   Record item = known->read(values, options, has_chat_template);

@@ -114,7 +114,7 @@ Dataset TokenCache::load(const StringList& files, const DataOptions& options, co
 void TokenCache::store(const std::string& path, const std::string& key, const Dataset& set) const {
   std::error_code error;
   fs::create_directories(folder_, error);
-  if (error) throw ResourceError(printable(folder_, 4096) + ": cannot be made: " + error.message());
+  if (error) throw ResourceError(printable_path(folder_) + ": cannot be made: " + error.message());
   if (data::write_token_file(path, key, set, limit_) > 0) prune(folder_, limit_);
 }
 

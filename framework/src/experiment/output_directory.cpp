@@ -57,7 +57,7 @@ void OutputDirectory::check_init_source_survives() const {
     const std::string source = fs::canonical(adapter.init_from, error).string();
     for (const CheckpointDirectory& checkpoint : checkpoints_in(path_))
       if ((source + "/").starts_with(fs::canonical(checkpoint.path, error).string() + "/"))
-        throw ConfigError("[adapter] init_from: " + printable(adapter.init_from, 4096) +
+        throw ConfigError("[adapter] init_from: " + printable_path(adapter.init_from) +
                           " is in a checkpoint of training.output_dir, which this run would delete; name another "
                           "output_dir, or move the checkpoint");
   }
@@ -67,7 +67,7 @@ void OutputDirectory::check_may_overwrite() const {
   if (experiment_.training.overwrite_output_dir) return check_init_source_survives();
   const bool adapter = has_adapter(path_, experiment_.adapters);
   if (adapter || !checkpoints_in(path_).empty())
-    throw ConfigError("[training] output_dir: " + printable(path_, 4096) + " already holds " +
+    throw ConfigError("[training] output_dir: " + printable_path(path_) + " already holds " +
                       (adapter ? "an adapter" : "checkpoints; resume from them with --resume") +
                       "; name another folder, or set training.overwrite_output_dir = true");
 }
@@ -95,7 +95,7 @@ void OutputDirectory::remove_leftovers(const std::optional<TrainingCheckpoint>& 
     return rotate_checkpoints(path_, 0, std::nullopt);
   }
   for (const std::string& archived : archive_checkpoints_after(path_, from->step))
-    messages.warning("archived a later checkpoint as " + printable(archived, 4096));
+    messages.warning("archived a later checkpoint as " + printable_path(archived));
 }
 
 void OutputDirectory::check_space_for_checkpoint(const PreparedRun& run) const {

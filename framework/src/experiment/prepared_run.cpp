@@ -126,7 +126,7 @@ std::string apply_memory_plan(const Experiment& experiment, const PreparedRun& r
 
 std::string describe_model(const Experiment& experiment, const PreparedRun& run) {
   const CausalLm& model = *run.model;
-  return "model: " + printable(experiment.model.path, 4096) + " (" + printable(model.config().model_type) + ", " +
+  return "model: " + printable_path(experiment.model.path) + " (" + printable(model.config().model_type) + ", " +
          c10::toString(model.dtype()) + ", " + run.device.str() + ", " + std::to_string(at::get_num_threads()) +
          " threads)";
 }

@@ -60,7 +60,7 @@ std::map<std::string, std::string> keys_of(const std::string& resolved, const st
     if (line.starts_with('[')) {
       table = line.substr(std::min(line.find_first_not_of('['), line.size()));
       const auto end = table.find(']');
-      if (end == std::string::npos) throw InputError(printable(where, 4096) + ": not a file that a run has written");
+      if (end == std::string::npos) throw InputError(printable_path(where) + ": not a file that a run has written");
       table.resize(end);
       const int number = tables[table]++;
       if (number > 0) table.append("[").append(std::to_string(number)).append("]");
@@ -95,7 +95,7 @@ void check_same_config(const nlohmann::json& then, const nlohmann::json& now, co
     if (const auto before = then.value(key, nlohmann::json()); before != value)
       changed += std::string(changed.empty() ? "" : ", ") + key + " was " + printable(before.dump(), 100) + ", is " +
                  printable(value.dump(), 100);
-  throw InputError(printable(path, 4096) + ": the base's configuration has changed: " + changed);
+  throw InputError(printable_path(path) + ": the base's configuration has changed: " + changed);
 }
 
 }  // namespace
@@ -133,7 +133,7 @@ std::optional<TrainingCheckpoint> find_checkpoint(const std::string& from, const
     }
   }
   if (all.empty()) return std::nullopt;
-  throw InputError(printable(output_dir, 4096) + ": no intact checkpoint to resume from");
+  throw InputError(printable_path(output_dir) + ": no intact checkpoint to resume from");
 }
 
 Best best_of(const TrainingCheckpoint& checkpoint) {
@@ -144,7 +144,7 @@ Best best_of(const TrainingCheckpoint& checkpoint) {
   const auto number = [&](const Tensor& tensor) {
     const double value = tensor.numel() == 1 ? tensor.to(torch::kDouble).item<double>() : NAN;
     if (!(std::abs(value) < 1e15))
-      throw InputError(printable(checkpoint.path, 4096) +
+      throw InputError(printable_path(checkpoint.path) +
                        "/progress.safetensors: best_step and best_loss are not numbers");
     return value;
   };
@@ -177,7 +177,7 @@ void check_same_settings(const TrainingCheckpoint& checkpoint, const Experiment&
     if (then != is) changed += "\n  " + printable(key) + ": was " + then + ", is " + is;
   }
   if (!changed.empty())
-    throw ConfigError("the experiment differs from that of " + printable(checkpoint.path, 4096) + ":" + changed +
+    throw ConfigError("the experiment differs from that of " + printable_path(checkpoint.path) + ":" + changed +
                       "\na resumed run must use the same settings; to train its adapter further with others, start a "
                       "new run with [adapter] init_from");
 }
@@ -185,13 +185,13 @@ void check_same_settings(const TrainingCheckpoint& checkpoint, const Experiment&
 void check_same_environment(const TrainingCheckpoint& checkpoint, const json& about, const Messages& messages) {
   const nlohmann::json &then = *checkpoint.about, now = about;
   if (then.value("init_from", nlohmann::json()) != now["init_from"])
-    throw InputError(printable(checkpoint.path, 4096) + ": the adapter_config.json of [adapter] init_from has changed");
+    throw InputError(printable_path(checkpoint.path) + ": the adapter_config.json of [adapter] init_from has changed");
   check_same_config(then.value("config", nlohmann::json()), now["config"], checkpoint.path);
   for (const auto& [key, what] : {std::pair("data", "training data"),
                                   {"eval_data", "evaluation data"},
                                   {"added_rows", "base with the rows of the added tokens"}})
     if (text_of(then, key) != text_of(now, key))
-      throw InputError(printable(checkpoint.path, 4096) + ": the " + what +
+      throw InputError(printable_path(checkpoint.path) + ": the " + what +
                        " has changed, so the run cannot be resumed");
   for (const char* key : {"threads", "processor", "plugins", "peft_run"})
     if (then.value(key, nlohmann::json()) != now[key])

@@ -35,17 +35,17 @@ std::optional<TrainingCheckpoint> resolve_resume(const RunOptions& options, cons
   if (elsewhere) output.check_may_overwrite();
   if (!from) {
     if (options.resume)
-      messages.info("no checkpoint in " + printable(training.output_dir, 4096) + ": starting from scratch");
+      messages.info("no checkpoint in " + printable_path(training.output_dir) + ": starting from scratch");
     return from;
   }
   if (training.load_best_model_at_end && elsewhere)
     throw ConfigError(
         "[training] load_best_model_at_end: the run's other checkpoints are in the "
         "folder of " +
-        printable(from->path, 4096) + ", so output_dir must be that folder");
+        printable_path(from->path) + ", so output_dir must be that folder");
   check_same_settings(*from, experiment);
   if (training.load_best_model_at_end) check_best_checkpoint(best_of(*from), training.output_dir);
-  messages.info("resuming from " + printable(from->path, 4096) + " (step " + std::to_string(from->step) + ")");
+  messages.info("resuming from " + printable_path(from->path) + " (step " + std::to_string(from->step) + ")");
   return from;
 }
 
@@ -122,7 +122,7 @@ TrainingResult train_or_explain(TrainingSession& session) {
     const std::vector<CheckpointDirectory> checkpoints = checkpoints_in(session.options.output_dir);
     if (checkpoints.empty()) throw;
     throw DivergedError(std::string(error.what()) + "; no adapter was written, the last checkpoint is " +
-                        printable(checkpoints.front().path, 4096));
+                        printable_path(checkpoints.front().path));
   }
 }
 
@@ -134,7 +134,7 @@ void write_results(const Experiment& experiment, const PreparedRun& run, const T
     throw DivergedError(
         "[training] load_best_model_at_end: no evaluation at a checkpoint had a finite loss, so no "
         "adapter is the best; the last checkpoint is " +
-        printable(checkpoint_folder(output_dir, result.steps), 4096));
+        printable_path(checkpoint_folder(output_dir, result.steps)));
   uint64_t bytes = 0;
   for (const NamedAdapter& adapter : experiment.adapters) bytes += checkpoint_bytes(*adapter.adapter, *run.model);
   require_space(output_dir, bytes, "the adapter");
@@ -147,7 +147,7 @@ void write_results(const Experiment& experiment, const PreparedRun& run, const T
   copy_adapters(best, output_dir, experiment.adapters, *run.model);
   std::ostringstream loss;
   loss << result.best->loss;
-  messages.info("the result is " + printable(best, 4096) + " with evaluation loss " + loss.str());
+  messages.info("the result is " + printable_path(best) + " with evaluation loss " + loss.str());
 }
 
 RunEnd describe_end(const Experiment& experiment, const PreparedRun& run, const TrainingResult& result) {

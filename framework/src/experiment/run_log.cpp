@@ -17,21 +17,21 @@ std::string lines_until(int64_t step, const std::string& path) {
   errno = 0;
   std::ifstream file(path);
   if (!file.is_open() && errno != ENOENT)
-    throw ResourceError(printable(path, 4096) + ": cannot be read: " + std::strerror(errno));
+    throw ResourceError(printable_path(path) + ": cannot be read: " + std::strerror(errno));
   std::string lines;
   for (std::string line; std::getline(file, line);) {
     const json entry = json::parse(line, nullptr, /*allow_exceptions=*/false);
     if (!entry.is_object() || entry.contains("train_loss") || !entry.contains("step")) continue;
     if (entry["step"].is_number_integer() && entry["step"].get<int64_t>() <= step) lines += line + "\n";
   }
-  if (file.bad()) throw ResourceError(printable(path, 4096) + ": cannot be read");
+  if (file.bad()) throw ResourceError(printable_path(path) + ": cannot be read");
   return lines;
 }
 
 }  // namespace
 
 json logged_state(const TrainingCheckpoint& checkpoint) {
-  const std::string path = checkpoint.path + "/trainer_state.json", name = printable(path, 4096);
+  const std::string path = checkpoint.path + "/trainer_state.json", name = printable_path(path);
   const json state = parse_json(read_text(path), name);
   const auto of = [&](const char* key) { return state.is_object() ? state.value(key, json()) : json(); };
   if (!of("log_history").is_array() || !of("epoch").is_number() || !of("max_steps").is_number_integer())
@@ -74,7 +74,7 @@ void RunLog::write(const json& metrics) {
 
 void RunLog::check_written() const {
   if (!metrics_)
-    throw ResourceError(printable(path_, 4096) +
+    throw ResourceError(printable_path(path_) +
                         ": cannot be written: " + (errno == 0 ? "the file is closed" : std::strerror(errno)));
 }
 

@@ -10,7 +10,7 @@ void check_token_ids(const std::vector<int64_t>& ids, const Model& model, const 
   const int64_t rows = model.embedding().rows(), largest = ids.empty() ? 0 : *std::max_element(ids.begin(), ids.end());
   if (largest < rows) return;
   throw InputError(where + ": the tokenizer produces the token id " + std::to_string(largest) + ", but the model " +
-                   printable(model.origin().path, 4096) + " has only " + std::to_string(rows) + " embedding rows");
+                   printable_path(model.origin().path) + " has only " + std::to_string(rows) + " embedding rows");
 }
 
 void check_token_ids(const Dataset& data, const Model& model) {

@@ -25,7 +25,7 @@ constexpr uint16_t this_machine = EM_AARCH64;
 
 }  // namespace
 
-void ElfFile::refuse(const std::string& why) const { throw PluginError(printable(path_, 4096) + ": " + why); }
+void ElfFile::refuse(const std::string& why) const { throw PluginError(printable_path(path_) + ": " + why); }
 
 ElfFile::ElfFile(const std::string& path) : path_(path) {
   // O_NONBLOCK: opening a FIFO must not wait for a writer.

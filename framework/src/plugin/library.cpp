@@ -81,7 +81,7 @@ const PluginInfo& load_library(const std::string& file) {
     throw;
   } catch (const std::exception& error) {
     const std::string said = loader_message(file, error.what());
-    const std::string message = printable(file, 4096) + ": cannot be loaded: " + printable(said, 1000);
+    const std::string message = printable_path(file) + ": cannot be loaded: " + printable(said, 1000);
     if (said.find(std::strerror(ENOMEM)) != std::string::npos) throw ResourceError(message);
     throw PluginError(message);
   }

@@ -57,7 +57,7 @@ void rethrow_from(const std::type_info& type, const char* what) {
     throw;
   } catch (...) {
     if (file.empty() || file == file_of(reinterpret_cast<const void*>(&current_exception_text))) throw;
-    throw PluginError(printable(file, 4096) + ": " + what + " failed: " + current_exception_text());
+    throw PluginError(printable_path(file) + ": " + what + " failed: " + current_exception_text());
   }
 }
 

@@ -10,7 +10,7 @@ namespace peft::detail {
 PluginRecord read_plugin_record(const std::string& path) {
   constexpr uint64_t max_record = 4096;
   const auto refuse = [&](const std::string& why) {
-    throw PluginError(printable(path, 4096) + ": not a peft plugin" + why);
+    throw PluginError(printable_path(path) + ": not a peft plugin" + why);
   };
   const ElfFile file(path);
   const auto bytes = file.section(".peft_plugin", max_record);

@@ -24,7 +24,7 @@ std::string joined(const StringList& list, const char* separator = ", ") {
 }
 
 StringList all_printable(StringList list) {
-  for (std::string& item : list) item = printable(item, 4096);
+  for (std::string& item : list) item = printable_path(item);
   return list;
 }
 
@@ -122,7 +122,7 @@ const Registry& Plugins::load(const std::string& kind, const std::string& name) 
 
 const Plugins::Loaded& Plugins::load_file(const std::string& kind, const std::string& name, const std::string& file) {
   if (const auto known = loaded_.find(file); known != loaded_.end()) return *known->second;
-  const auto refuse = [&](const std::string& why) { throw PluginError(printable(file, 4096) + ": " + why); };
+  const auto refuse = [&](const std::string& why) { throw PluginError(printable_path(file) + ": " + why); };
   detail::check_trusted_folder(fs::path(file).parent_path().string());
   const detail::PluginRecord record = detail::read_plugin_record(file);
   if (record.abi != PEFT_ABI)

@@ -15,7 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 
 [[noreturn]] void refuse(const std::string& path, const std::string& why) {
-  throw PluginError(printable(path, 4096) + ": refused, because " + why);
+  throw PluginError(printable_path(path) + ": refused, because " + why);
 }
 
 /// `named`: what the message calls the file with `status`, if that is not `path` itself.
@@ -31,7 +31,7 @@ void check_writers(const std::string& path, const std::string& named, const stru
 
 struct stat examined(const std::string& path) {
   struct stat status{};
-  if (::lstat(path.c_str(), &status) != 0) throw PluginError(printable(path, 4096) + ": " + std::strerror(errno));
+  if (::lstat(path.c_str(), &status) != 0) throw PluginError(printable_path(path) + ": " + std::strerror(errno));
   return status;
 }
 
@@ -55,7 +55,7 @@ class PathWalk {
   void follow(const fs::path& path) { rest_.insert(rest_.begin(), path.begin(), path.end()); }
   void enter(const fs::path& next) {
     const struct stat status = examined(next.string());
-    const std::string named = next == fs::path(folder_) ? "it" : printable(next.string(), 4096);
+    const std::string named = next == fs::path(folder_) ? "it" : printable_path(next.string());
     check_user(folder_, named, status);
     if (S_ISLNK(status.st_mode)) {
       constexpr int max_links = 40;  // Linux's limit

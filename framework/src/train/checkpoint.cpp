@@ -47,14 +47,14 @@ std::vector<fs::path> list_directory(const std::string& folder) {
   auto entry = fs::directory_iterator(folder, error);
   if (error == std::errc::no_such_file_or_directory || error == std::errc::not_a_directory) return all;
   for (; !error && entry != fs::directory_iterator(); entry.increment(error)) all.push_back(entry->path());
-  if (error) throw ResourceError(printable(folder, 4096) + " cannot be listed: " + error.message());
+  if (error) throw ResourceError(printable_path(folder) + " cannot be listed: " + error.message());
   return all;
 }
 
 void remove_all_or_throw(const fs::path& path) {
   std::error_code error;
   fs::remove_all(path, error);
-  if (error) throw ResourceError(printable(path.string(), 4096) + " cannot be removed: " + error.message());
+  if (error) throw ResourceError(printable_path(path.string()) + " cannot be removed: " + error.message());
 }
 
 }  // namespace
@@ -77,7 +77,7 @@ void require_space(const std::string& folder, uint64_t bytes, const std::string&
   std::error_code error;
   const fs::space_info space = fs::space(folder, error);
   if (error || space.available >= bytes) return;  // where the file system does not report it, writing shows it
-  throw ResourceError(printable(folder, 4096) + ": " + what + " needs " + std::to_string(bytes) +
+  throw ResourceError(printable_path(folder) + ": " + what + " needs " + std::to_string(bytes) +
                       " bytes, the disk has " + std::to_string(space.available));
 }
 
@@ -116,15 +116,15 @@ TrainingCheckpoint read_checkpoint(const std::string& path) {
   if (!all.is_object() || all.value("version", nlohmann::json()) != 1 ||
       !has("step", &nlohmann::json::is_number_integer) || !has("parts", &nlohmann::json::is_array) ||
       !has("about", &nlohmann::json::is_object))
-    throw InputError(printable(file, 4096) + ": not a checkpoint of this version");
+    throw InputError(printable_path(file) + ": not a checkpoint of this version");
   TrainingCheckpoint read{path, all["step"].get<int64_t>(), {}, std::make_shared<nlohmann::json>(all["about"])};
   if (const auto named = step_of(fs::path(path).filename().string()); named && *named != read.step)
-    throw InputError(printable(path, 4096) + ": is of step " + std::to_string(read.step) +
+    throw InputError(printable_path(path) + ": is of step " + std::to_string(read.step) +
                      ", which does not match its name");
   for (const auto& part : all["parts"]) {
     const std::string name = part.is_string() ? part.get<std::string>() : "";
     if (name.empty() || name.find('/') != std::string::npos)
-      throw InputError(printable(file, 4096) + ": names an invalid component");
+      throw InputError(printable_path(file) + ": names an invalid component");
     const std::string state = (fs::path(path) / (name + ".safetensors")).string();
     read.states[name] =
         fs::exists(state) ? read_state(state) : StateDict{};  // the manifest lists those that were written
@@ -142,13 +142,13 @@ void rotate_checkpoints(const std::string& output_dir, int64_t limit, std::optio
     if (folder.step == keep_step || others-- > 0) continue;
     std::error_code error;
     fs::rename(folder.path, folder.path + AtomicDirectory::kTrashSuffix, error);
-    if (error) throw ResourceError(printable(folder.path, 4096) + " cannot be removed: " + error.message());
+    if (error) throw ResourceError(printable_path(folder.path) + " cannot be removed: " + error.message());
     // The name must be gone durably before the first file is.
     if (!sync_folder(output_dir)) {
       const std::string why = std::strerror(errno);
       fs::rename(folder.path + AtomicDirectory::kTrashSuffix, folder.path, error);
       if (error) remove_all_or_throw(folder.path + AtomicDirectory::kTrashSuffix);
-      throw ResourceError(printable(output_dir, 4096) + " cannot be synced: " + why);
+      throw ResourceError(printable_path(output_dir) + " cannot be synced: " + why);
     }
     remove_all_or_throw(folder.path + AtomicDirectory::kTrashSuffix);
   }
@@ -173,7 +173,7 @@ std::vector<std::string> archive_checkpoints_after(const std::string& output_dir
     moved.push_back(free_name(folder.path + kAside));
     std::error_code error;
     fs::rename(folder.path, moved.back(), error);
-    if (error) throw ResourceError(printable(folder.path, 4096) + " cannot be renamed: " + error.message());
+    if (error) throw ResourceError(printable_path(folder.path) + " cannot be renamed: " + error.message());
   }
   return moved;
 }

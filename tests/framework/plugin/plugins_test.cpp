@@ -363,7 +363,8 @@ TEST_CASE("all parent folders up to the root are checked, including those of sym
     for (const mode_t mode : {0775, 0757}) {
       ::chmod(above.c_str(), mode);
       for (const std::string& way : ways)
-        CHECK(has(refusal_of(way), ": refused, because users other than its owner can write " + above + " (chmod go-w)"));
+        CHECK(
+            has(refusal_of(way), ": refused, because users other than its owner can write " + above + " (chmod go-w)"));
     }
   }
   SECTION("writable by others, but sticky: they cannot exchange what is not theirs") {

@@ -466,8 +466,8 @@ TEST_CASE("a non-finite step is skipped, counted and reported with its examples,
     REQUIRE(trainer.recorder.faults.size() == 1);
     const NonFiniteStep& fault = trainer.recorder.faults.front();
     CHECK(fault.step == 2);
-    CHECK(has(fault.what,
-              what == Spoiler::What::loss ? "the loss with the adapter's auxiliary loss is " : "the gradient norm is "));
+    CHECK(has(fault.what, what == Spoiler::What::loss ? "the loss with the adapter's auxiliary loss is "
+                                                      : "the gradient norm is "));
     REQUIRE(fault.examples.size() == 4);  // a batch
     CHECK(fault.examples.front().starts_with("data.jsonl:"));
     CHECK(trainer.saved == std::vector<int64_t>{3, 4});  // that of step 2 waits for a finite step
