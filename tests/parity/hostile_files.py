@@ -19,13 +19,13 @@ max_steps = 1
 
 
 def put_experiment(folder):
-    """An experiment of one step and its data; the model is to be there as model/."""
+    """Writes an experiment of one step and its data; the model must be in model/."""
     (folder / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
     (folder / "experiment.toml").write_text(EXPERIMENT)
 
 
 class Safetensors:
-    """A file taken to pieces; `text` replaces the header as JSON."""
+    """A file as header and data; `text` replaces the JSON text of the header."""
 
     def __init__(self, path):
         data = path.read_bytes()
@@ -41,7 +41,7 @@ class Safetensors:
         return self.header[self.names[which]]
 
     def fill(self, number, which=0):
-        """Puts an fp32 number in a tensor's first place."""
+        """Sets a tensor's first element to an fp32 number."""
         begin = self.entry(which)["data_offsets"][0]
         self.body = self.body[:begin] + struct.pack("<f", number) + self.body[begin + 4 :]
 
@@ -57,7 +57,7 @@ def set_json(path, **keys):
 
 
 class Gguf:
-    """A llama of one layer, written piece by piece, so that every piece can be wrong."""
+    """A llama of one layer, written field by field, so that each field can be invalid."""
 
     STRING, ARRAY = 8, 9
 
@@ -115,7 +115,7 @@ class Gguf:
 
 
 def replace(path, make):
-    """Puts what `make` makes in a file's place."""
+    """Replaces a file by the result of `make`."""
     path.unlink(missing_ok=True)
     make(path)
 
@@ -125,5 +125,5 @@ def fifo(path):
 
 
 def loop(path):
-    """A link to itself."""
+    """Replaces a file by a symbolic link to itself."""
     replace(path, lambda link: link.symlink_to(link.name))

@@ -25,7 +25,7 @@ CHAT = {"messages": [{"role": "user", "content": "one and one"}, {"role": "assis
 
 @pytest.fixture
 def folder(tmp_path):
-    """A base without a template, and PEFT's adapter of it with one."""
+    """A base without a chat template, and HF PEFT's adapter of it with one."""
     save_llama(tmp_path / "model")
     torch.manual_seed(1)
     model = peft.get_peft_model(base_model(tmp_path), peft.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False))
@@ -76,7 +76,7 @@ def test_generation_equals_transformers(run, folder):
 
 
 def test_eval_uses_the_saved_template(run, folder):
-    """Of a conversation the answer and its end are learned: four tokens here, as the template has the end token."""
+    """The targets of a conversation are the answer and its EOS token: four tokens here."""
     result = run("peft-run", "eval", "--model", folder / "model", "--data", folder / "train.jsonl", "--adapter", folder / "theirs")
     words = of_adapter(folder)
     text = words.apply_chat_template(CHAT["messages"], tokenize=False)
@@ -104,7 +104,7 @@ def test_continued_training_keeps_the_tokenizer(run, folder):
 
 
 def test_base_tokenizer_is_not_copied(run, folder):
-    """An adapter whose tokenizer equals the base's changes nothing, and no tokenizer is saved with what it becomes."""
+    """If an adapter's tokenizer equals the base's, no tokenizer is saved with an adapter that is trained further from it."""
     transformers.AutoTokenizer.from_pretrained(folder / "model").save_pretrained(folder / "theirs")
     (folder / "theirs" / "chat_template.jinja").unlink(missing_ok=True)
     (folder / "train.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')

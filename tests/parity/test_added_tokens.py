@@ -43,7 +43,7 @@ tied_or_not = pytest.mark.parametrize("tied", [False, True], ids=["apart", "tied
 
 @pytest.fixture(autouse=True)
 def texts(monkeypatch):
-    """With the tokens in them."""
+    """Texts that contain the tokens."""
     monkeypatch.setattr(method_support, "TEXTS", [f"<tool>add {i} aaaa</tool> {2 * i}." for i in range(4)])
 
 
@@ -52,7 +52,7 @@ def tiny(folder, tied=False):
 
 
 def resized(folder):
-    """The base and its tokenizer, as HF adds tokens."""
+    """The base and its tokenizer, with tokens added by transformers."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "model")
     assert tokenizer.add_tokens(ADDED) == len(ADDED)
     model = base_model(folder)
@@ -61,7 +61,7 @@ def resized(folder):
 
 
 def loaded(folder, **options):
-    """PEFT's own reading of an adapter's folder, the vocabulary included."""
+    """HF PEFT's model of an adapter's folder, with its vocabulary."""
     with warnings.catch_warnings(record=True) as printed:
         warnings.simplefilter("always")
         model = peft.AutoPeftModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
@@ -222,7 +222,7 @@ def test_export_as_lora_keeps_added_tokens(run, tmp_path):
 
 
 def test_overwrite_removes_old_tokenizer_files(run, tmp_path):
-    """A later adapter without added tokens is not read with those of the one before."""
+    """An adapter without added tokens is not read with the tokens of the adapter that it overwrites."""
     tiny(tmp_path)
     ours, _, _ = train(run, tmp_path, "lora", {}, model=MODEL)
     assert (ours / "tokenizer.json").exists()
@@ -233,7 +233,7 @@ def test_overwrite_removes_old_tokenizer_files(run, tmp_path):
 
 
 def test_existing_rows_are_not_reinitialized(run, tmp_path):
-    """A vocabulary with rows to spare takes tokens without growing."""
+    """Tokens are added to spare rows without resizing the embedding."""
     save_llama(tmp_path / "model", vocab_size=300)
     ours, tensors, _ = train(run, tmp_path, "trainable_tokens", {"token_indices": NEW}, model=MODEL)
     assert [tuple(tensor.shape) for tensor in tensors.values()] == [(3, 32)]

@@ -62,7 +62,7 @@ class FixedDate(datetime.datetime):
 
 @pytest.fixture(autouse=True)
 def peers_date(monkeypatch):
-    """The date that templates see, on every day."""
+    """The date that templates see is always the same."""
     monkeypatch.setattr(chat_template_utils, "datetime", FixedDate)
 
 

@@ -78,7 +78,7 @@ ROLES = {"human": "user", "gpt": "assistant", "system": "system"}
 
 
 def test_conversations(tmp_path, model_gguf, data_dir, tokenizer):
-    """Of several turns, with and without a system message; from real ones, without their calls of tools."""
+    """Conversations of several turns, with and without a system message; also real ones, without their tool calls."""
     conversations = []
     for record in json.loads((data_dir / "glaive_toolcall_en_demo.json").read_text()):
         turns = [turn for turn in record["conversations"] if turn["from"] in ROLES]

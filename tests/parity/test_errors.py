@@ -113,7 +113,7 @@ def test_names_are_escaped_in_messages(run, folder):
 
 
 def test_folder_name_that_toml_cannot_hold(run, folder):
-    """Refused where resolved.toml would have to name it; taken where only the command line does."""
+    """Refused if resolved.toml would have to contain the name; accepted on the command line."""
     odd = folder / os.fsdecode(b"caf\xe9")
     odd.mkdir()
     (odd / "experiment.toml").write_text(EXPERIMENT.format(model=folder / "model", train=folder / "train.jsonl"))
@@ -141,7 +141,7 @@ def test_misspelled_plugin(run, folder):
 
 
 def test_plugin_of_another_abi(run, folder, bin_dir):
-    """A copy of a good one whose record says that it was built for another libtorch."""
+    """A copy of a valid plugin whose record says that it was built for another libtorch."""
     good = (bin_dir.parent / "lib" / "peft" / "plugins" / "peft_adapter_lora.so").read_bytes()
     at = good.index(b"peft plugin 1\0peft ABI ")
     version = good.index(b"libtorch ", at) + len(b"libtorch ")
@@ -160,7 +160,7 @@ def test_plateau_schedule_needs_evaluations(run, folder):
 
 
 def test_diverged(run, folder):
-    """The loss stops being a number: exit code 6, and no adapter is published."""
+    """If the loss is NaN, the exit code is 6 and no adapter is written."""
     (folder / "experiment.toml").write_text(EXPERIMENT.format(model="model", train="train.jsonl"))
     done = run("peft-run", folder / "experiment.toml", "--set", "optimizer.lr=1e30", "--set", "training.max_steps=5",
                "--set", "training.max_nonfinite_steps=0", code=6)

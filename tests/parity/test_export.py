@@ -45,7 +45,7 @@ def converted(script, source, out, *arguments):
 
 
 def fields(reader):
-    """Metadata by key; general.* is about names and dates, except what the weights are."""
+    """Metadata by key, without the names and dates in general.*."""
     kept = ("llama.", "tokenizer.", "adapter.", "general.architecture", "general.file_type", "general.type")
     return {key: field.contents() for key, field in reader.fields.items() if key.startswith(kept)}
 
@@ -90,7 +90,7 @@ ROWS = [("smollm2", "f32"), ("smollm2", "f16"), ("smollm2", "bf16"), ("smollm2",
 
 @pytest.mark.parametrize("model,kind", ROWS)
 def test_model(run, tmp_path, tokenizers_dir, llama_cpp, model, kind):
-    """The merged model: tensors and metadata as convert_hf_to_gguf.py makes them of the folder that `merge` writes."""
+    """Tensors and metadata of the merged model equal those that convert_hf_to_gguf.py makes from the folder that `merge` writes."""
     tokenized_llama(tmp_path / "model", tokenizers_dir / model, **MODELS[model])
     peft_adapter(tmp_path, target_modules="all-linear", use_rslora=True)
     common = ["--model", tmp_path / "model", "--adapter", tmp_path / "adapter"]
@@ -117,7 +117,7 @@ def test_model(run, tmp_path, tokenizers_dir, llama_cpp, model, kind):
 
 
 def test_sentencepiece(run, tmp_path, tokenizers_dir):
-    """Merges become scores, and the scores give the same tokens again."""
+    """Merges are converted to scores, which give the same tokens."""
     tokenized_llama(tmp_path / "model", tokenizers_dir / "mistral")
     run("peft-run", "export", "--model", tmp_path / "model", "--as", "gguf", "--output", tmp_path / "gguf")
     run("peft-run", "merge", "--model", tmp_path / "gguf" / "model.gguf", "--adapter", none(tmp_path), "--output",
@@ -129,7 +129,7 @@ def test_sentencepiece(run, tmp_path, tokenizers_dir):
 
 
 def none(folder):
-    """An adapter that changes nothing."""
+    """An adapter that does not change the model."""
     peft_adapter(folder, "none", target_modules=["q_proj"])
     file = folder / "none" / "adapter_model.safetensors"
     save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(file).items()}, file)
@@ -138,7 +138,7 @@ def none(folder):
 
 @pytest.mark.parametrize("kind", ["f32", "f16", "q8_0"])
 def test_adapter(run, tmp_path, llama_cpp, kind):
-    """A plain LoRA: as convert_lora_to_gguf.py makes it."""
+    """A plain LoRA equals that of convert_lora_to_gguf.py."""
     save_llama(tmp_path / "model")
     peft_adapter(tmp_path, r=32, target_modules=["embed_tokens", "q_proj", "k_proj", "down_proj"])
     common = ["--model", tmp_path / "model", "--adapter", tmp_path / "adapter"]
@@ -153,7 +153,7 @@ def test_adapter(run, tmp_path, llama_cpp, kind):
 
 
 def test_adapter_scale_is_exact(run, tmp_path):
-    """llama.cpp's update, alpha / r · B·A, is PEFT's, whatever scale a module has; llama.cpp's converter loses that."""
+    """llama.cpp's update, alpha / r · B·A, equals HF PEFT's for every scale of a module; llama.cpp's converter loses the scale."""
     save_llama(tmp_path / "model")
     options = {"use_rslora": True, "rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}}
     theirs = peft_adapter(tmp_path, target_modules="all-linear", **options)
@@ -264,7 +264,7 @@ def theirs_combined(folder, names, weights, method, options):
 
 
 def test_combined_adapter_can_be_trained(run, tmp_path):
-    """One adapter of two, merged: as the two merged at once."""
+    """Merging a combination of two adapters equals merging the two adapters."""
     save_llama(tmp_path / "model")
     peft_adapter(tmp_path, "one", seed=1, target_modules=["q_proj"], lora_alpha=5)
     peft_adapter(tmp_path, "two", seed=2, r=4, target_modules=["q_proj", "down_proj"])
@@ -277,7 +277,7 @@ def test_combined_adapter_can_be_trained(run, tmp_path):
 
 
 def test_bare_output_name_is_relative_to_working_directory(run, tmp_path):
-    """An --output without a folder before it, as one writes it on the command line."""
+    """An --output without a folder is in the working directory."""
     save_llama(tmp_path / "model")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     peft.get_peft_model(model, peft.LoraConfig(target_modules=["q_proj"])).save_pretrained(tmp_path / "adapter")

@@ -31,7 +31,7 @@ HIDDEN, FEED, HEADS, KV_HEADS, LAYERS, VOCAB = 256, 512, 4, 2, 2, 40
 
 
 def read(path):
-    """What the Checkpoint says of the file, and its tensors by name."""
+    """The PretrainedModel's description of the file, and its tensors by name."""
     if not TOOL.exists():
         absent(f"SKIPPED: {TOOL} is not built (set PEFT_BUILD to the build folder)")
     process = subprocess.Popen([TOOL, path], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -79,7 +79,7 @@ def compare_tensors(path):
 
 
 def compare_config(path, ours):
-    """Every field of ours is transformers' too, whose rope_parameters hold what ours says in v4's words."""
+    """Each field of our config equals transformers', whose rope_parameters contain v4's rope_theta and rope_scaling."""
     from transformers import AutoConfig
 
     theirs = AutoConfig.from_pretrained(os.path.dirname(path), gguf_file=os.path.basename(path)).to_dict()
@@ -125,7 +125,7 @@ def test_real_model_text(model_gguf):
 
 
 def random_blocks(kind, rows, columns, source):
-    """Random bytes as blocks of a type, their fp16 scales finite, some of them subnormal or zero."""
+    """Random blocks of a type, with finite fp16 scales, some of them subnormal or zero."""
     elements, size = gguf.GGML_QUANT_SIZES[kind]
     blocks = source.integers(0, 256, (rows * columns // elements, size), dtype=np.uint8)
     places = {"Q6_K": [208], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q4_1": [0, 2], "Q5_1": [0, 2]}.get(kind.name, [0])

@@ -23,7 +23,7 @@ CASES = []
 
 
 def case(name, file, *parts, code=3, command=TRAIN):
-    """Registers a way to break a folder: the message must hold `file` and `parts`."""
+    """Registers a function that corrupts a folder; the message must contain `file` and `parts`."""
 
     def register(breaking):
         CASES.append(pytest.param(breaking, command, code, (file, *parts), id=name))
@@ -33,7 +33,7 @@ def case(name, file, *parts, code=3, command=TRAIN):
 
 
 def cases(command, code, broken):
-    """Registers many cases of one line each: name → (file, parts of the message, what breaks it)."""
+    """Registers many cases of one line each: name → (file, parts of the message, function that corrupts the folder)."""
     for name, (file, parts, breaking) in broken.items():
         case(name, file, *parts, code=code, command=command)(breaking)
 
@@ -70,7 +70,7 @@ open(sys.argv[1], "w").write(f"{os.waitstatus_to_exitcode(status)} {usage.ru_max
 
 
 def ended(bin_dir, folder, command):
-    """Exit code (negative: a signal), standard error as bytes, and the most memory, in MiB."""
+    """Exit code (negative: a signal), standard error as bytes, and peak memory in MiB."""
     printed, figures = folder.parent / "stderr", folder.parent / "figures"
     process = subprocess.Popen(
         [sys.executable, "-S", "-c", MEASURE, figures, bin_dir / "peft-run", *command],
@@ -110,7 +110,7 @@ def model(folder):
 
 
 def in_header(change, **how):
-    """A change of the header of the model's weights."""
+    """Changes the header of the model's weights."""
 
     def breaking(folder):
         file = model(folder)
@@ -121,7 +121,7 @@ def in_header(change, **how):
 
 
 def twice(file):
-    """Its first tensor appears twice in the header."""
+    """The header contains the first tensor twice."""
     text = json.dumps(file.header)
     name = file.names[0]
     file.write(text=(text[:-1] + f", {json.dumps(name)}: {json.dumps(file.header[name])}}}").encode())
@@ -289,7 +289,7 @@ def backtracking(folder):
 
 
 def backtracking_everywhere(folder):
-    """Each search takes no more steps than there are bytes; but there are as many searches."""
+    """Each search takes at most as many steps as there are bytes, but there is a search for each byte."""
     tokenizer(lambda t: t.update(pre_tokenizer=split("a*b|a")))(folder)
     (folder / "train.jsonl").write_text(json.dumps({"text": "a" * 300_000}) + "\n")
 
@@ -397,13 +397,13 @@ BYTE_O = "o"  # of the data's first word
 
 
 def around(token):
-    """A post-processor that puts a token before the text, and does not say which one."""
+    """A post-processor that prepends a token that it does not define."""
     single = [{"SpecialToken": {"id": token, "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
     return {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": {}}
 
 
 def many_around():
-    """A post-processor that puts a few tokens before the text, a thousand times."""
+    """A post-processor that prepends a few tokens a thousand times."""
     special = {"x": {"id": "x", "ids": [0] * 20, "tokens": ["x"] * 20}}
     single = [{"SpecialToken": {"id": "x", "type_id": 0}}] * 1000 + [{"Sequence": {"id": "A", "type_id": 0}}]
     return {"type": "TemplateProcessing", "single": single, "pair": single, "special_tokens": special}
@@ -452,7 +452,7 @@ def gguf(change):
 
 
 def repetitive(file):
-    """Each token is the others put together in every way."""
+    """Each token can be merged from others in every possible way."""
     tokens = ["<u>", *("a" * length for length in range(1, 1000))]
     file.pairs = [pair for pair in file.pairs if pair[0] != "tokenizer.ggml.merges"]
     file.put(Gguf.text("tokenizer.ggml.model", "llama"))
@@ -475,7 +475,7 @@ def tensor(which, **fields):
 
 
 def drop_tensor(file):
-    """The last one, with its bytes."""
+    """Removes the last tensor with its bytes."""
     file.data = file.data[: file.tensors.pop()[3]]
 
 
@@ -564,7 +564,7 @@ def as_integers(file):
 
 
 def empty(file, shape, count):
-    """Tensors without elements after the others."""
+    """Appends tensors without elements."""
     end = max(entry["data_offsets"][1] for entry in tensors_of(file))
     for number in range(count):
         file.header[f"more{number}"] = {"dtype": "F32", "shape": shape, "data_offsets": [end, end]}

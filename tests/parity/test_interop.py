@@ -15,7 +15,7 @@ from model_support import apart, model_answer, random_examples, within
 
 
 def peft_adapter(folder, name="adapter", seed=0, **options):
-    """An adapter of random weights made by PEFT on the model in `folder`."""
+    """An adapter with random weights, made by HF PEFT on the model in `folder`."""
     torch.manual_seed(seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -167,7 +167,7 @@ def test_two_adapters_add_up(run, tmp_path):
 
 
 def test_merge_report(run, tmp_path):
-    """In bf16 a small change is mostly lost, and the receipt says how much of it: as counted here from the weights."""
+    """In bf16 a small change is mostly lost, and the receipt reports how much, as counted here from the weights."""
     save_llama(tmp_path / "model", dtype=torch.bfloat16)
     theirs = peft_adapter(tmp_path, target_modules=["q_proj"], lora_alpha=0.01)
     loaded, done = merged(run, tmp_path, "adapter")
@@ -197,7 +197,7 @@ def test_merge_report(run, tmp_path):
 
 
 def merged_again(run, folder):
-    """Into a folder that is there: refused; elsewhere in fp32."""
+    """Merging into an existing folder is refused; elsewhere it works in fp32."""
     words = ["merge", "--model", folder / "model", "--adapter", folder / "adapter", "--dtype", "float32", "--output"]
     assert "already exists" in run("peft-run", *words, folder / "merged", code=2).stderr
     done = run("peft-run", *words, folder / "wide")

@@ -65,14 +65,14 @@ def data(folder):
 
 
 def each(rows):
-    """The batch's examples one by one, without padding."""
+    """The batch's examples, without padding."""
     for ids, mask, labels in zip(rows["input_ids"], rows["attention_mask"], rows["labels"], strict=True):
         length = int(mask.sum())
         yield {"input_ids": ids[None, :length], "labels": labels[None, :length]}
 
 
 def their_model(folder, options, one_by_one=False):
-    """PEFT's model with its own start, made from the batches that peft-run sees."""
+    """HF PEFT's model with its own initialization, computed from the batches that peft-run uses."""
     base, config, rows = base_model(folder), lora_config(options), data(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -96,7 +96,7 @@ def layers(model):
 
 
 def our_start(tensors, path):
-    """A and B as they began, of an adapter that was saved before it moved: [A; A0], [B, −B0]."""
+    """Initial A and B of an adapter that was saved before training: [A; A0], [B, −B0]."""
     A, B = (tensors[f"base_model.model.{path}.lora_{factor}.weight"] for factor in "AB")
     r = A.shape[0] // 2
     assert torch.equal(A[:r], A[r:]) and torch.equal(B[:, :r], -B[:, r:])
@@ -104,7 +104,7 @@ def our_start(tensors, path):
 
 
 def begin_like_ours(folder, options, tensors):
-    """PEFT's model from our start: what it does itself with its own."""
+    """HF PEFT's model with our initialization, applied as HF PEFT applies its own."""
     theirs = peft.get_peft_model(base_model(folder), lora_config(options | {"init_lora_weights": True}))
     with torch.no_grad():
         for path, module in layers(theirs):
@@ -120,7 +120,7 @@ def factors(module):
 
 
 def check_start(tensors, theirs, bound):
-    """The same B·A, or of LoRA-GA, whose A and B are not of the same singular vectors, the same A and B except for signs."""
+    """Checks that B·A is equal; for LoRA-GA, whose A and B have different singular vectors, that A and B are equal except for signs."""
     paths = [path for path, _ in layers(theirs)]
     assert {key.rsplit(".lora_", 1)[0] for key in tensors} == {"base_model.model." + path for path in paths}
     for path, module in layers(theirs):
@@ -148,7 +148,7 @@ def test_lora_ga_averages_over_batches(run, tmp_path):
 
 
 def test_lora_ga_scaled_by_weight(run, tmp_path):
-    """B of the length of the weight's largest singular value, which both estimate with random directions of their own."""
+    """B is scaled by the weight's largest singular value, which both estimate with different random directions."""
     tiny(tmp_path)
     for scale in ("unit", "weight_svd"):
         options = {"init_lora_weights": "lora_ga", "r": 4, "lora_ga_config": {"scale": scale}} | QV
@@ -162,7 +162,7 @@ def test_lora_ga_scaled_by_weight(run, tmp_path):
 
 
 def test_randomized_pissa_equals_torch_svd_lowrank(run, tmp_path):
-    """Its draws are the only ones, so that torch draws the same from the run's seed."""
+    """No other random numbers are drawn, so torch draws the same ones from the run's seed."""
     tiny(tmp_path)
     _, tensors, _ = train(run, tmp_path, "lora", {"init_lora_weights": "pissa_niter_3", "r": 4}, lr=0.0)
     base = base_model(tmp_path)
@@ -189,7 +189,7 @@ def nf4(weight):
 
 @pytest.mark.parametrize("bits", [4, 8])
 def test_loftq_recovers_quantization_error(run, tmp_path, bits):
-    """Alternates: quantizes what A and B do not hold, and gives them the largest part of the quantization error."""
+    """Alternately quantizes the residual of A and B and fits them to the quantization error."""
     tiny(tmp_path)
     options = {"init_lora_weights": "loftq", "r": 4, "loftq_config": {"loftq_bits": bits, "loftq_iter": 3}}
     _, tensors, _ = train(run, tmp_path, "lora", options, lr=0.0)
@@ -216,7 +216,7 @@ def train_there(model, folder, steps, optimizer=None):
 
 @of_base
 def test_trained_adapter_loads_on_original_base(run, tmp_path, options):
-    """The same losses as PEFT's residual base gives; and the saved adapter makes PEFT's trained model of the untouched base,
+    """The losses equal those of HF PEFT's residual base, and the saved adapter turns the original base into HF PEFT's trained model,
     in PEFT and here."""
     tiny(tmp_path)
     _, start, _ = train(run, tmp_path, "lora", options, name="start", lr=0.0)
@@ -235,7 +235,7 @@ def test_trained_adapter_loads_on_original_base(run, tmp_path, options):
 
 @pytest.mark.parametrize("options", OF_BASE[:2] + OF_BASE[5:6] + OF_BASE[7:8], ids=["pissa", "rslora", "corda", "lora_ga"])
 def test_saved_conversion_equals_hf_peft(run, tmp_path, options):
-    """The form of an adapter that PEFT converted with path_initial_model_for_weight_conversion."""
+    """The file equals that of an adapter that HF PEFT converted with path_initial_model_for_weight_conversion."""
     tiny(tmp_path)
     _, tensors, config = train(run, tmp_path, "lora", options)
     with warnings.catch_warnings():
@@ -270,7 +270,7 @@ def test_training_continues_from_saved_adapter(run, tmp_path):
 
 @pytest.mark.parametrize("name", ["pissa", "olora"])
 def test_unconverted_hf_peft_file(tmp_path, name):
-    """What PEFT saves without conversion: A and B of a base that it changes again when it loads them."""
+    """A file that HF PEFT saved without conversion: A and B of a base that it changes again on load."""
     tiny(tmp_path)
     theirs = their_model(tmp_path, {"init_lora_weights": name, "r": 4} | ALL)
     train_there(theirs, tmp_path, 3)
@@ -294,7 +294,7 @@ EVA = [
 
 @pytest.mark.parametrize("options", EVA, ids=["default", "equal_ranks", "unequal", "whitened"])
 def test_eva(run, tmp_path, options):
-    """PEFT's directions and ranks; then losses and weights as in PEFT from there."""
+    """Directions and ranks equal HF PEFT's, and so do losses and weights of the training that follows."""
     tiny(tmp_path)
     options = {"init_lora_weights": "eva"} | options
     _, tensors, config = train(run, tmp_path, "lora", options, name="first", lr=0.0)
@@ -313,7 +313,7 @@ def test_eva(run, tmp_path, options):
 
 
 def test_eva_over_batches(run, tmp_path, monkeypatch):
-    """Several batches, whose order only peft-run knows: PEFT finds the same with one of the orders there are."""
+    """With several batches, whose order only peft-run knows, HF PEFT finds the same with one of the possible orders."""
     monkeypatch.setattr("method_support.TEXTS", ["The sum of all the numbers that there are is not known to me. " * 2,
                                                  "Ask somebody who counts, or count again from the beginning. " * 2])
     tiny(tmp_path)

@@ -64,7 +64,7 @@ def words(sets):
 
 @pytest.fixture(scope="module")
 def plan(folder, run):
-    """plan(*sets): bytes of the sum and of the process, as planned."""
+    """plan(*sets): planned bytes of the tensors and of the process."""
 
     def call(*sets):
         printed = run("peft-run", "plan", folder / "experiment.toml", *words(sets)).stdout
@@ -77,7 +77,7 @@ def plan(folder, run):
 
 @pytest.fixture(scope="module")
 def train(folder, run):
-    """train(*sets): bytes that tensors and the process held at most."""
+    """train(*sets): peak bytes of the tensors and of the process."""
 
     def call(*sets, code=0):
         shutil.rmtree(folder / "out", ignore_errors=True)
@@ -100,7 +100,7 @@ def test_plan_equals_peak_memory(plan, train, setup):
 
 @pytest.mark.parametrize("precision,batch_size", [("fp32", 4), ("bf16", 4), ("fp32", 16)])  # with 16 logits are not the most
 def test_plan_covers_evaluation_larger_than_steps(folder, plan, run, precision, batch_size):
-    """Short examples to learn from, long ones held out."""
+    """Short training examples and long evaluation examples."""
     (folder / "short.jsonl").write_text('{"text": "one and two"}\n' * 8)
     alone = [f'data.train={folder / "short.jsonl"}', f"precision.name={precision}", f"training.batch_size={batch_size}"]
     sets = [*alone, f'data.eval={folder / "train.jsonl"}', "data.max_length=900", f'training.output_dir={folder / "evaluated"}']
@@ -127,7 +127,8 @@ def test_memory_budget_covers_evaluations(folder, plan, run):
 
 
 def test_over_the_limit(folder, plan, train, run):
-    """Refused before anything is written, with the sum; each change that is said to fit does, in the plan and in the run."""
+    """A run over the limit is refused before anything is written, with the estimate; each suggested change fits, in the plan and
+    in the run."""
     _, needed = plan()
     limit = f'memory.limit="{0.92 * needed / 1e6:.1f}MB"'
     printed = train(limit, code=5)
@@ -166,7 +167,7 @@ def test_limits_too_small_for_any_run(folder, plan, train):
 
 @pytest.fixture
 def group():
-    """group(bytes, command): the command's end in a control group of so many bytes, without swap."""
+    """group(bytes, command): the result of the command in a control group with that limit, without swap."""
     name = f"peft-test-{os.getpid()}"
     for folder, files in ((Path("/sys/fs/cgroup/memory") / name, ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]),
                           (Path("/sys/fs/cgroup") / name, ["memory.max"])):
@@ -194,7 +195,7 @@ def group():
 
 
 def test_over_the_control_group(folder, bin_dir, plan, group):
-    """Refused or trained; and however narrow the group is, the system kills nothing."""
+    """A run is refused or trains, and the system kills no process, whatever the limit of the group."""
     _, needed = plan()
     ends = {}
     for part in (0.3, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.1):
@@ -212,7 +213,7 @@ def test_over_the_control_group(folder, bin_dir, plan, group):
 
 
 def test_mapped_base_counts_once(tmp_path, run, bin_dir, group):
-    """Its pages are already resident, and no other process could use them in addition."""
+    """The base's pages are already resident, and no other process could use them in addition."""
     save_llama(tmp_path / "model", hidden_size=512, intermediate_size=4096, num_hidden_layers=10)
     (tmp_path / "train.jsonl").write_text('{"text": "one and two"}\n' * 8)
     experiment = tmp_path / "experiment.toml"
@@ -242,7 +243,8 @@ def bounded(bin_dir, arguments, limit, threads=""):
 
 @pytest.mark.parametrize("threads,steps", [("", 150), ("32", 700)])  # whose stacks need 8 MiB each
 def test_address_space(folder, bin_dir, threads, steps):
-    """From where the program starts at all to where the run has enough: it trains, or ends with exit code 5 and a message."""
+    """Between the smallest limit with which the program starts and one that suffices, the run trains, or ends with exit code 5 and
+    a message."""
     low, high = 64, 4096  # libraries alone need more than the one, less than the other
     while high - low > 32:
         middle = (low + high) // 2

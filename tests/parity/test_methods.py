@@ -94,7 +94,7 @@ def tiny(folder):
 
 
 def saved_name(name):
-    """The key under which PEFT saves a parameter."""
+    """The key under which HF PEFT saves a parameter."""
     name = name.replace(".default", "").replace(".modules_to_save", "").replace("_vector.weight", "_vector")
     return re.sub(r"^base_model\.model\..*\.(vblora_vector_bank)$", r"base_model.\1", name)
 
@@ -187,7 +187,7 @@ def test_merge_preserves_outputs(run, tmp_path, method, config, options, is_lora
 
 
 def within_vocabulary(indices):
-    """Those token ids that selfcheck's own model, of 40 rows, has."""
+    """The token ids that exist in selfcheck's model, which has 40 rows."""
     if isinstance(indices, dict):
         return {name: within_vocabulary(rows) for name, rows in indices.items()}
     return [row for row in indices if row < 40]
@@ -218,7 +218,7 @@ def test_export_as_lora_preserves_outputs(run, tmp_path, method, config, options
 
 
 def test_lora_plus_steps_equal_hf_peft(run, tmp_path):
-    """PEFT's optimizer for LoRA+ and ours: the same weights after four steps."""
+    """HF PEFT's optimizer for LoRA+ and ours give the same weights after four steps."""
     from peft.optimizers import create_loraplus_optimizer
 
     tiny(tmp_path)
@@ -268,7 +268,7 @@ def test_adalora_allocates_ranks_like_hf_peft(run, tmp_path):
 
 @pytest.mark.parametrize("vectors,index", [(10, torch.uint8), (300, torch.int16)])
 def test_vblora_saves_topk_mixtures(run, tmp_path, vectors, index):
-    """save_only_topk_weights: PEFT's file is the same model here and ours is the same there, in the form PEFT has it; nobody
+    """save_only_topk_weights: HF PEFT's file gives the same model here, and ours the same there, in HF PEFT's format; nobody
     trains on from it."""
     tiny(tmp_path)
     options = {"num_vectors": vectors, "vector_length": 8, "topk": 3, "save_only_topk_weights": True} | ALL

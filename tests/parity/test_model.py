@@ -91,7 +91,7 @@ TEXT = "Gravity is what pulls an apple to the ground.\n\ndef f(x):\n    return x
 
 
 def test_smollm2(tmp_path, model_gguf):
-    """The same GGUF by transformers, which dequantizes it with the gguf package."""
+    """transformers' model of the same GGUF, which it dequantizes with the gguf package."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tokenizer = transformers.AutoTokenizer.from_pretrained(model_gguf.parent, gguf_file=model_gguf.name)

@@ -35,7 +35,7 @@ def change(file, name, index, value):
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("value,index", [("nan", 0), ("inf", 1000), ("-inf", -1), ("-nan", 7)])
 def test_weights(run, folder, dtype, value, index):
-    """As stored in the file, and converted."""
+    """Non-finite values are refused in the stored dtype and after conversion."""
     save_llama(folder / "model", dtype=getattr(torch, dtype))
     file = folder / "model" / "model.safetensors"
     run("peft-run", "plan", folder / "experiment.toml")
@@ -128,7 +128,7 @@ def test_adapter_values_out_of_range_of_dtype(run, folder):
 
 @pytest.mark.parametrize("temperature", ["0", "1"])
 def test_generate_refuses_nonfinite_logits(run, folder, temperature):
-    """An adapter whose numbers are finite, but what comes of them is not."""
+    """An adapter with finite weights that gives non-finite logits."""
     save_llama(folder / "model")
     save_adapter(folder, target_modules=["q_proj", "v_proj"])
     file = folder / "adapter" / "adapter_model.safetensors"

@@ -104,7 +104,7 @@ OPTIMIZERS = [
 
 
 def draws(shapes, steps, scale=1.0, dtype=torch.float64, seed=0):
-    """Starts, and gradients of each step, of which one parameter lacks some."""
+    """Initial values, and the gradients of each step; one parameter has no gradient in some steps."""
     generator = torch.Generator().manual_seed(seed)
     draw = lambda: [torch.randn(s, generator=generator, dtype=torch.float64).mul(scale).to(dtype) for s in shapes]  # noqa: E731
     start, gradients = draw(), [draw() for _ in range(steps)]
@@ -127,7 +127,7 @@ def run(name, options, start, gradients, **more):
 
 
 def peer_steps(start, gradients, make, each=lambda optimizer, step: None):
-    """The same of a Python optimizer; `each` is called before each step."""
+    """The same for a Python optimizer; `each` is called before each step."""
     parameters = [tensor.clone().requires_grad_() for tensor in start]
     optimizer = make(parameters)
     for step, now in enumerate(gradients):
@@ -159,7 +159,7 @@ def test_optimizer(name, options, peer):
 
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_schedule_free(decay):
-    """Both what trains and what is evaluated, with a rate that first rises."""
+    """Compares the trained and the evaluated parameters, with a warm-up of the learning rate."""
     start, gradients = draws([(5,), (33,), (4, 7)], 30)
     options = {"lr": 0.05, "beta1": 0.85, "weight_decay": decay, "r": 0.5}
     rates = [min(1.0, step / 6) for step in range(30)]
@@ -208,7 +208,7 @@ def test_sophia():
 
 
 class WithTokens:
-    """SophiaG with its step's argument bound."""
+    """SophiaG with the argument of step() bound."""
 
     def __init__(self, optimizer, tokens):
         self.optimizer, self.tokens = optimizer, tokens
@@ -352,7 +352,7 @@ def test_rex():
     ],
 )
 def test_reduce_on_plateau(options):
-    """Every second step is followed by an evaluation, of a loss that falls, rests and rises by turns."""
+    """An evaluation follows every second step; its loss falls, stays equal and rises in turn."""
     generator = torch.Generator().manual_seed(0)
     losses = [
         2 + math.cos(step / 9) + 0.1 * torch.rand((), generator=generator).item() if step % 2 else None for step in range(120)

@@ -36,7 +36,7 @@ def folder(tmp_path_factory):
 
 
 def train(run, folder, plugins, sets, code, fixture=""):
-    """One run; `fixture` is what the plugin is to do wrong."""
+    """Runs an experiment; `fixture` selects how the plugin fails."""
     shutil.rmtree(folder / "out", ignore_errors=True)
     words = [word for item in (f'plugins.paths=["{plugins}"]', *sets) for word in ("--set", item)]
     done = run("peft-run", folder / "experiment.toml", *words, code=code, env=os.environ | {"PEFT_FIXTURE": fixture})
@@ -45,7 +45,7 @@ def train(run, folder, plugins, sets, code, fixture=""):
 
 
 def patched(fixtures, folder, pattern, to):
-    """The good plugin with a part of its record replaced, in a folder of its own."""
+    """The valid plugin with a part of its record replaced, in a separate folder."""
     good = (fixtures / "peft_scheduler_good.so").read_bytes()
     record = good.index(b"peft plugin 1\0")
     changed = good[:record] + re.sub(pattern, to, good[record:], count=1)
@@ -136,7 +136,7 @@ LAYERS = ["hf_config", "low_rank", "shape", "forward", "autograd"]
 
 @pytest.mark.parametrize("call", LAYERS)
 def test_layer_that_throws(run, folder, fixtures, call):
-    """In the fused path, in the plain one, and in a backward pass of its own."""
+    """In the fused path, in the unfused path, and in a custom backward pass."""
     printed = train(run, folder, fixtures, ["adapter.name=throwing"], code=4, fixture=call)
     if call == "shape":
         assert "peft_adapter_throwing.so: as_lora failed: A is [2, 7] and B [" in printed
@@ -180,7 +180,7 @@ def test_list_survives_a_plugin_that_fails(run, fixtures):
 
 
 def test_no_best_checkpoint_without_finite_evaluation(run, folder, fixtures):
-    """What is held out has no finite loss, though the training examples have: no adapter is called the best."""
+    """If the loss of the evaluation examples is not finite, no adapter is the best one."""
     (folder / "eval.jsonl").write_text(json.dumps({"text": "a long one " * 20}) + "\n")
     sets = ["adapter.name=throwing", f"data.eval={folder / 'eval.jsonl'}", "training.eval_every=1", "training.save_every=1"]
     printed = train(run, folder, fixtures, [*sets, "training.load_best_model_at_end=true"], code=6, fixture="nan where long")
@@ -194,7 +194,7 @@ def test_static_constructor_that_throws(run, folder, fixtures):
 
 
 def test_other_plugins_still_work(run, folder, fixtures, tmp_path):
-    """Next to all the broken ones; of two with the same name the first one found is used, and the other is reported."""
+    """Valid plugins work next to broken ones; of two with the same name the first one found is used, and the other is reported."""
     train(run, folder, fixtures, ["scheduler.name=good", "optimizer.name=throwing"], code=0)
     shutil.copy(fixtures / "peft_scheduler_good.so", tmp_path)
     tmp_path.chmod(0o755)
@@ -220,7 +220,7 @@ class Place:
             path.chmod(mode)
 
     def output_of(self, bin_dir, user, plugins=None):
-        """What the program says of it, run by `user`; "" where it works."""
+        """The program's error, run by `user`; "" if there is none."""
         command = [bin_dir / "peft-run", "describe", "scheduler/good", "--plugin-path", plugins or self.plugins]
         if user != os.geteuid():
             command = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", *command]

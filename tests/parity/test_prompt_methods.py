@@ -38,7 +38,7 @@ def tiny(folder):
 
 
 def encoder_of(model):
-    """PEFT's encoder's parameters, under the names of adapter_training.safetensors."""
+    """Parameters of HF PEFT's encoder, under the names of adapter_training.safetensors."""
     return {"prompt_encoder." + name: tensor.detach().clone()
             for name, tensor in model.prompt_encoder["default"].state_dict().items()}
 
@@ -49,7 +49,7 @@ def reparameterized(options):
 
 
 def gradients_of(model, options):
-    """PEFT's gradients, under the names of our files."""
+    """HF PEFT's gradients, under the names of our files."""
     names = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -92,7 +92,7 @@ def test_saved_file_equals_hf_peft(run, tmp_path, method, config, options):
 
 
 def trainable_peer(folder, config, options):
-    """PEFT does not make such an adapter trainable again; here it gets what peft-run saved."""
+    """HF PEFT cannot make such an adapter trainable again; it gets the encoder that peft-run saved."""
 
     def load(saved):
         if method_of(config) == "adaption_prompt":
@@ -164,7 +164,7 @@ def test_merge_is_refused(run, tmp_path, method, config, options, printed):
 
 @pytest.mark.parametrize("method,config,options", [CASES[0], CASES[2], CASES[4], CASES[7]], ids=["prompt", "p", "prefix", "adaption"])
 def test_evaluation_and_packing(run, tmp_path, method, config, options):
-    """The loss of `eval`, and of training on packed rows, is PEFT's."""
+    """The loss of `eval` and of training on packed rows equals HF PEFT's."""
     tiny(tmp_path)
     ours, _, _ = train(run, tmp_path, method, options, lr=0.0)
     theirs = peft.PeftModel.from_pretrained(base_model(tmp_path), ours).eval()

@@ -25,13 +25,13 @@ COUNT = 4000
 
 
 class Reader:
-    """Our readers: one process, a request at a time."""
+    """Our readers: one process that answers one request at a time."""
 
     def __init__(self, tool):
         self.process = subprocess.Popen([tool], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def ask(self, **request):
-        """The value, and what the refusal says: one of them is None."""
+        """The value and the error message; one of them is None."""
         self.process.stdin.write(json.dumps(request).encode() + b"\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()
@@ -52,7 +52,7 @@ def reader():
 
 
 def seeds(kind):
-    """The corpus of a kind; of lines each one."""
+    """The corpus of a kind; for files of lines, each line."""
     files = [path.read_bytes() for path in sorted((CORPUS / kind).iterdir())]
     return [line for data in files for line in data.splitlines() if kind == "jsonl"] or files
 
@@ -75,7 +75,7 @@ def compare(kind, ours, refusal, theirs, same, stricter, what, laxer=lambda what
 
 
 def peer(read):
-    """What the peer reads, or whatever it says no with: its panics are no Exceptions."""
+    """The peer's value, or the exception that it raises: its panics are not subclasses of Exception."""
     try:
         return read()
     except KeyboardInterrupt:
@@ -85,7 +85,7 @@ def peer(read):
 
 
 def listed(reasons):
-    """The reason whose pattern is in the refusal."""
+    """The reason whose pattern matches the error message."""
     return lambda refusal: next((name for pattern, name in reasons.items() if re.search(pattern, refusal)), None)
 
 
@@ -114,7 +114,7 @@ def is_not_finite(value):
 
 
 def same_json(ours, theirs):
-    """Equal, types too; an integer beyond 64 bits is here the nearest double."""
+    """True if values and types are equal; an integer beyond 64 bits is read as the nearest double."""
     if isinstance(theirs, dict) and isinstance(ours, dict):
         return ours.keys() == theirs.keys() and all(same_json(ours[key], theirs[key]) for key in theirs)
     if isinstance(theirs, list) and isinstance(ours, list):
@@ -165,7 +165,7 @@ def stricter_toml(refusal, theirs):
 
 
 def laxer_toml(data):
-    """Editors write it, the format's next version allows it."""
+    """A byte order mark, which editors write and the format's next version allows."""
     return "a byte order mark" if data.startswith(b"\xef\xbb\xbf") else None
 
 
@@ -186,7 +186,7 @@ SIZES = [0, 1, 2, 3, 4, 8, 2**31, 2**32, 2**62, 2**63, 2**64 - 1, 2**64, -1, 1.0
 
 
 def mutate_safetensors(data, source):
-    """A field of the header changed for another, the header's text, or any bytes."""
+    """Mutates a field of the header, the header's text, or any bytes."""
     size = struct.unpack("<Q", data[:8])[0]
     header, body = json.loads(data[8 : 8 + size]), data[8 + size :]
     kind = source.randrange(6)
@@ -263,7 +263,7 @@ STRICTER_TOKENIZER = {
 
 
 def mutate_tokenizer(data, source):
-    """Values of the document changed for others of it, or for awkward ones; or its text."""
+    """Replaces values of the document by others of it or by unusual ones, or mutates its text."""
     if source.random() < 0.3:
         return mutated(data, source)
     document = json.loads(data)
@@ -337,7 +337,7 @@ def without_unused(data):
 
 
 def laxer_tokenizer(ours, data):
-    """Why we may take what the peer refuses; asked again without what was not used, it must have our ids."""
+    """The reason why we accept what the peer refuses; without the unused fields the peer must give our ids."""
     theirs = peer(lambda: encode_theirs(without_unused(data)))
     if isinstance(theirs, BaseException):
         return "a default in the place of a field" if re.search("missing field|null, expected", str(theirs)) else None

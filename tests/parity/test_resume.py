@@ -91,7 +91,7 @@ def weights(folder):
 
 
 def history(folder):
-    """What the log says of steps and evaluations, without times."""
+    """The logged steps and evaluations, without times."""
     state = json.loads((folder / "trainer_state.json").read_text())
     kept = [{key: value for key, value in line.items() if key not in ("eval_runtime",)}
             for line in state["log_history"] if "train_runtime" not in line]
@@ -116,7 +116,7 @@ def check_intact(path):
 
 
 def same_states(ours, theirs):
-    """Every tensor file of two checkpoints but the time that has passed."""
+    """Checks that all tensor files of two checkpoints are equal, except for elapsed times."""
     names = {str(path.relative_to(ours)) for path in ours.rglob("*.safetensors")}
     assert names == {str(path.relative_to(theirs)) for path in theirs.rglob("*.safetensors")}
     for name in names - {"progress.safetensors"}:
@@ -155,7 +155,7 @@ def test_resumed_run_equals_uninterrupted(run, folder, changes):
 
 
 def seal(path):
-    """A manifest for what the folder holds now."""
+    """Writes a manifest of the folder's current files."""
     files = {str(file.relative_to(path)): {"sha256": hashlib.sha256(file.read_bytes()).hexdigest(), "size": file.stat().st_size}
              for file in path.rglob("*") if file.is_file() and file.name != "manifest.json"}
     (path / "manifest.json").write_text(json.dumps({"version": 1, "files": files}))
@@ -305,7 +305,7 @@ def test_resume_refuses_changed_experiment(run, folder):
 
 
 def test_settings_that_may_change_on_resume(run, folder):
-    """Logging, saving, where the result goes — and the length, where the schedule's beginning does not depend on it."""
+    """A resumed run can change logging, saving and output_dir, and its length if the schedule so far does not depend on it."""
     constant = {"scheduler": {"name": "constant"}, "adapter": {"lora_dropout": 0.2}}
     run("peft-run", write(folder, "short", constant))
     long = constant | {"training": {"max_steps": STEPS + 5}}
@@ -415,7 +415,7 @@ def test_signal_before_first_step(run, bin_dir, folder):
 
 
 def test_closed_output_pipe_still_saves(bin_dir, folder):
-    """As with `| tee`, which the same Ctrl-C ends: the checkpoint is saved anyway."""
+    """With `| tee`, which the same Ctrl-C ends, the checkpoint is saved anyway."""
     process = start(bin_dir, write(folder, "run", SAVING))
     assert wait_for_step(process, folder / "run", 3)
     process.stdout.close()
@@ -430,7 +430,7 @@ def test_closed_output_pipe_still_saves(bin_dir, folder):
 @pytest.mark.alone
 @pytest.mark.slow
 def test_signals_at_random_moments(run, bin_dir, folder):
-    """At any moment it exits with code 75 and leaves only intact checkpoints."""
+    """A signal at any moment gives exit code 75 and leaves only intact checkpoints."""
     run("peft-run", write(folder, "uninterrupted", SAVING))
     path, output = write(folder, "run", SAVING), folder / "run"
     moments = random.Random(3)
@@ -531,14 +531,14 @@ def test_sigkill_at_random_moments(run, bin_dir, folder):
 
 
 def unlearning(folder, training):
-    """A run that is judged by what it unlearns, so that an early checkpoint is the best."""
+    """A run whose evaluation loss increases, so that an early checkpoint is the best."""
     (folder / "eval.jsonl").write_text(json.dumps({"text": "\x01\x02\x03\x04" * 8}) + "\n")
     return {"scheduler": {"name": "constant"}, "data": {"eval": "eval.jsonl"},
             "training": {"eval_every": 1, "save_every": 1} | training}
 
 
 def test_newest_and_best_checkpoints_are_kept(run, folder):
-    """An early checkpoint that is the best stays, and is the result."""
+    """An early checkpoint that is the best is retained and becomes the result."""
     ruin = unlearning(folder, {"save_total_limit": 2, "load_best_model_at_end": True})
     run("peft-run", write(folder, "best", ruin))
     output = folder / "best"
@@ -567,7 +567,8 @@ def test_newest_and_best_checkpoints_are_kept(run, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "schedule_free_adamw"])
 def test_adalora_checkpoint_equals_evaluated_adapter(run, folder, optimizer):
-    """Also between two allocations of ranks, where a triplet that one has set to zero has been trained since."""
+    """A checkpoint equals the evaluated adapter, also between two allocations of ranks, when a triplet that was set to zero has been
+    trained since."""
     changes = {"adapter": {"name": "adalora", "init_r": 6, "target_r": 2, "tinit": 1, "deltaT": 4, "lora_alpha": 64},
                "data": {"eval": "train.jsonl"}, "optimizer": {"name": optimizer, "lr": 0.1}, "scheduler": {"name": "constant"},
                "training": {"max_steps": 12, "eval_every": 1}}
@@ -606,7 +607,7 @@ def test_unreadable_log_is_not_overwritten(run, folder):
 
 
 def test_resume_from_symlinked_checkpoint(run, folder):
-    """Even if the folder may be overwritten, --resume continues from what it holds."""
+    """--resume continues from the folder's checkpoints even with overwrite_output_dir."""
     saving = {"training": {"save_every": 2}}
     run("peft-run", write(folder, "uninterrupted", saving))
     path, output = write(folder, "run", saving), folder / "run"
@@ -625,7 +626,7 @@ def test_resume_from_symlinked_checkpoint(run, folder):
 
 
 def test_missing_best_checkpoint_is_reported_before_training(run, folder):
-    """So that the rest of the run is not trained in vain."""
+    """A missing best checkpoint is an error before training continues."""
     path, output = write(folder, "run", unlearning(folder, {})), folder / "run"
     run("peft-run", path)
     losses = {line["step"]: line["eval_loss"] for line in history(output) if "eval_loss" in line}
@@ -669,7 +670,7 @@ def test_resume_path_with_trailing_slash_or_symlink(run, folder):
 
 
 def test_init_from_is_not_deleted(run, folder):
-    """Not even if the folder that it is in may be overwritten."""
+    """The checkpoint of init_from is never deleted, even with overwrite_output_dir."""
     run("peft-run", write(folder))
     output = folder / "run"
     there = checkpoints(output)
@@ -682,7 +683,7 @@ def test_init_from_is_not_deleted(run, folder):
 
 
 def test_adapter_of_another_name_is_not_overwritten(run, folder):
-    """Next to a named adapter in the same folder, or to the unnamed one."""
+    """A run is refused next to a named adapter in the same folder, and next to the unnamed one."""
     named = ["--set", "adapter.adapter_name=x", "--set", "training.save_every=0"]
     run("peft-run", write(folder, "run", {"training": {"save_every": 0}}))
     run("peft-run", write(folder, "named"), *named)
@@ -739,7 +740,7 @@ def test_full_disk(run, folder):
 
 
 def strace():
-    """The program that watches, and spoils, system calls."""
+    """strace, which records system calls and makes them fail."""
     found = shutil.which("strace")
     if not found or subprocess.run([found, "-o", "/dev/null", "true"], capture_output=True).returncode != 0:
         pytest.skip("SKIPPED: there is no strace here, or it may not trace")
@@ -753,7 +754,7 @@ def traced(*words, **options):
 
 
 def test_save_syncs_in_order(bin_dir, folder):
-    """Each file: synced, then renamed; the manifest is the last; then the folder is synced, renamed, and its parent synced."""
+    """Each file is synced and renamed, the manifest last; then the folder is synced and renamed, and its parent is synced."""
     path, trace = write(folder, "run", {"training": {"max_steps": 2, "save_every": 2}}), folder / "trace"
     traced("-y", "-o", trace, "-e", "trace=fsync,rename,renameat2", bin_dir / "peft-run", path, check=True)
     at = str(folder / "run" / "checkpoint-2")

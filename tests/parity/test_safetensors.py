@@ -49,7 +49,7 @@ def test_adapter_written_by_us_read_by_peer(adapter, tmp_path):
 
 
 def test_state_written_by_us_read_by_peer(adapter, tmp_path):
-    """Other shapes: a scalar among matrices."""
+    """Also a scalar next to matrices."""
     model_answer(tmp_path, tmp_path / "model", random_examples(258), adapter=adapter)
     tensors, _ = read_and_check(tmp_path / "answer.safetensors", tmp_path)
     assert tensors["loss"].shape == () and len(tensors) > 2

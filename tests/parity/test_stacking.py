@@ -29,7 +29,7 @@ STACKS = {
 
 
 def train(run, folder, adapters, name="run", steps=3, code=0, lr=1e-2):
-    """A run of peft-run with these adapters: their folders, the outermost first."""
+    """Trains these adapters with peft-run; returns their folders, the outermost first."""
     (folder / "train.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     tables = "".join("[[adapter]]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in one.items()) for one in adapters)
     experiment = folder / f"{name}.toml"
@@ -70,7 +70,7 @@ def tiny(tmp_path):
 
 
 def loaded(model, folder):
-    """PEFT's own reading of a folder, in which no key may be missing."""
+    """HF PEFT's model of a folder; no key may be missing."""
     with warnings.catch_warnings(record=True) as printed:
         warnings.simplefilter("always")
         model = peft.PeftModel.from_pretrained(model, folder)
@@ -174,7 +174,7 @@ def test_virtual_tokens_share_the_positions(run, tiny):
 
 
 def test_mixed_model(run, tiny):
-    """PEFT's own way to have two methods active at once."""
+    """HF PEFT's way to activate two methods at the same time."""
     lokr = {"name": "lokr", "r": 2, "init_weights": False, "target_modules": ["k_proj", "v_proj"]}
     folders, _ = train(run, tiny, [LORA | {"target_modules": ["q_proj"]}, lokr])
     with warnings.catch_warnings():
