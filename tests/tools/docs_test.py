@@ -26,8 +26,9 @@ SOURCE = re.compile(r"[\w.-]+(?:/[\w.-]+)+\.(?:h|cpp|c|cmake|def|py|patch)")
 TEST = re.compile(r"test_\w+…?")
 CPP_LEXEME = re.compile(r"""//[^\n]*|/\*.*?\*/|R"(?P<end>\w*)\((?P<raw>.*?)\)(?P=end)"|"(?P<text>(?:\\.|[^"\\\n])*)"|'(?:\\.|[^'\\\n])+'"""
                         r"""|\w+(?:'\w+)*|\S""", re.DOTALL)
-SCRIPT_STRING = re.compile(r'"(?P<text>(?:\\.|[^"\\])*)"', re.DOTALL)
-MIN_FIXED = 12  # a shorter part of a message is not looked up
+SCRIPT_LEXEME = re.compile(r"""(?:^|\s)\#[^\n]*|"(?P<text>(?:\\.|[^"\\])*)"|'(?P<raw>[^'\n]*)'""", re.DOTALL | re.MULTILINE)
+FILLED_IN = re.compile(r"%[-+0-9.]*(?:ll)?[a-zA-Z]|\$\{[^}]*\}|\$\w+")  # of printf, shell and CMake
+MIN_FIXED = 8  # a shorter part of a message is not looked up
 
 
 def anchors(page):
@@ -174,15 +175,15 @@ def cpp_strings(text):
 
 
 def all_strings():
-    """What the program and the scripts that build it can print, in one text."""
+    """What the program and the scripts that build it can print: strings in one text, each between two zeros."""
     found = []
     for folder in ("framework", "plugins", "apps"):
         for suffix in ("*.h", "*.cpp"):
             for file in sorted((ROOT / folder).rglob(suffix)):
                 found += cpp_strings(file.read_text())
     for file in [ROOT / "tools/setup", ROOT / "tools/demo", ROOT / "tools/lib/common.sh", *sorted((ROOT / "cmake").glob("*.cmake"))]:
-        found += (" ".join(match["text"].split()) for match in SCRIPT_STRING.finditer(file.read_text()))
-    return "\0".join(found)
+        found += (match["text"] or match["raw"] or "" for match in SCRIPT_LEXEME.finditer(file.read_text()))
+    return "\0" + "\0".join(part for text in found for part in FILLED_IN.split(text)) + "\0"
 
 
 def quoted_messages(text):
@@ -192,6 +193,14 @@ def quoted_messages(text):
             yield from (line.strip() for line in block["text"].splitlines() if line.strip())
 
 
+def is_printed(part, strings, begin="", pieces=3):
+    """Whether a string has `part`, or a few strings put together have it."""
+    if begin + part in strings:
+        return True
+    return pieces > 1 and any(begin + part[:i] + "\0" in strings and is_printed(part[i:], strings, "\0", pieces - 1)
+                              for i in range(len(part) - 1, 0, -1))
+
+
 def message_problems(text, strings):
     """What is wrong with the quoted messages: `…` stands for what varies, and each longer fixed part must be in a string."""
     for line in quoted_messages(text):
@@ -199,7 +208,7 @@ def message_problems(text, strings):
         if not parts:
             yield f"{line}: too short to be looked up"
         for part in parts:
-            if part.strip() not in strings:
+            if not is_printed(part.strip(), strings):
                 yield f"{line}: no source has '{part}'"
 
 
@@ -299,14 +308,17 @@ class Checks(unittest.TestCase):
             self.assertEqual(list(missing_tests(page, {"test_a", "test_bc"})), ["`test_c`: there is no such test"])
 
     def test_messages(self):
-        strings = "\0".join(cpp_strings('f("must be \\"x\\", " // "not this one"\n  "not y"); c = \'"\'; g(R"(a raw one, longer)" + "end");'))
-        self.assertEqual(strings, 'must be "x", not y\0a raw one, longer\0end')
+        source = 'f("must be \\"x\\", " // "not this one"\n  "not y"); c = \'"\'; g(R"(a raw one, longer)" + "end");'
+        strings = "\0" + "\0".join(cpp_strings(source)) + "\0"
+        self.assertEqual(strings, '\0must be "x", not y\0a raw one, longer\0end\0')
 
         def problems(line):
             return list(message_problems(f"```text\n{line}\n```\n```\nnot a message\n```\n", strings))
 
         self.assertEqual(problems('…: must be "x", not y'), ['…: must be "x", not y: no source has \': must be "x", not y\''])
         self.assertEqual(problems('…must be "x", not y…a raw one, longer'), [])
+        self.assertEqual(problems("…raw one, longerend"), [])
+        self.assertEqual(problems("…raw one, longer ones"), ["…raw one, longer ones: no source has 'raw one, longer ones'"])
         self.assertEqual(problems("not this one, …"), ["not this one, …: no source has 'not this one, '"])
         self.assertEqual(problems("end"), ["end: too short to be looked up"])
 
