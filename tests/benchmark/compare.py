@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Times peft-run beside HF PEFT on the same machine, ids, batches and start, in turn; no test, and no figure decides one.
+"""Times peft-run and HF PEFT in turn, on the same machine, ids, batches and initial values. A benchmark: no test depends on it.
 
     eval "$(tools/setup env)"
-    tests/benchmark/compare.py                           all but Unsloth, an hour or more on two cores
+    tests/benchmark/compare.py                           all except Unsloth, an hour or more on two cores
     tests/benchmark/compare.py --work alpaca --dtype float32 --peers eager --rounds 1
 
-Each contestant is a process of its own with 3 steps to warm up and --steps measured ones; a round runs each once, the next round
-begins with another. The table goes to standard output and, with all single steps, into --out (JSON), which is written anew
-after every process. SmolLM2-135M-Instruct, r = 16 on all linear layers, lora_alpha 32, AdamW, clipping 1.0, constant learning
+Each contestant is a separate process with 3 steps of warm-up and --steps measured ones. A round runs each contestant once; each
+round starts with another one. The table goes to standard output and, with the time of each step, to --out (JSON), which is
+replaced after every process. SmolLM2-135M-Instruct, r = 16 on all linear layers, lora_alpha 32, AdamW, clipping 1.0, constant learning
 rate.
 
-Work: "dense" is 4 examples of 512 tokens each, all learned; "alpaca" is alpaca_en_demo, 8 examples cut at 512 tokens, as they
-come. Tokens are those of the data: padding does not count.
+Work: "dense" is 4 examples of 512 tokens each, all of them targets; "alpaca" is alpaca_en_demo, 8 examples truncated to 512
+tokens, in their order. Padding does not count as tokens.
 """
 
 import argparse
@@ -35,7 +35,7 @@ PEERS = {
     "unsloth": {"unsloth": True},  # pip install --no-deps unsloth unsloth_zoo
 }
 LABELS = {"unsloth": "Unsloth"}  # the others are HF PEFT
-OURS = {"peft": "none", "peft, selective": "selective", "peft, full": "full"}  # what is computed again
+OURS = {"peft": "none", "peft, selective": "selective", "peft, full": "full"}  # activation checkpointing
 PRECISIONS = {"float32": "fp32", "bfloat16": "bf16"}
 LORA = {"r": 16, "lora_alpha": 32, "target_modules": "all-linear"}
 

@@ -5,11 +5,11 @@
     tests/benchmark/growth.py --out growth.json                                  everything, most of an hour on two cores
     tests/benchmark/growth.py --out growth.json --axes length --contestants ours eager
     tests/benchmark/growth.py --draw growth.json                                 tables, to standard output
-    tests/benchmark/growth.py --draw growth.json --folder docs/images            plots besides; needs matplotlib
+    tests/benchmark/growth.py --draw growth.json --folder docs/images            also plots; needs matplotlib
 
-The base point is one example of 512 tokens a step, r = 16 on all linear layers of all 30 blocks, AdamW, nothing computed again
-in the backward pass. Each axis moves one choice and leaves the others; optimizer and checkpointing are peft-run's alone. Rows are
-lines of c4_demo joined until they are full, all learned; lora_alpha is 2 r, clipping 1.0, the learning rate constant.
+The base point is one example of 512 tokens a step, r = 16 on all linear layers of all 30 layers, AdamW, without activation
+checkpointing. Each axis changes one setting; optimizer and checkpointing are varied with peft-run only. Rows are lines of
+c4_demo, concatenated until they are full, all of them targets; lora_alpha is 2 r, clipping 1.0, the learning rate constant.
 
 Each point is a process of its own with one step to warm up and --steps measured ones. All contestants must learn as many
 parameters and begin with the same loss. --out is written after every point; with a file that is there, what it lacks is measured.
@@ -69,9 +69,9 @@ def arguments():
     parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
     parser.add_argument("--steps", type=int, default=2, help="measured at each point")
     parser.add_argument("--limit-gib", type=float, default=round(0.9 * memory / 2**30, 1),
-                        help="leave out what should need more than this, by the line through the two points before "
+                        help="leave out points that need more than this by extrapolation from the two points before "
                              "(default: nine tenths of the machine's memory, here %(default)s)")
-    parser.add_argument("--out", type=pathlib.Path, help="the JSON file; one that is there is gone on with")
+    parser.add_argument("--out", type=pathlib.Path, help="the JSON file; an existing one is continued")
     parser.add_argument("--draw", type=pathlib.Path, metavar="FILE.json", help="measure nothing, show this file")
     parser.add_argument("--folder", type=pathlib.Path, help="for the plots of --draw")
     options = parser.parse_args()
@@ -251,7 +251,7 @@ def figures(of_values, contestant, key):
 
 
 def ticks(values):
-    """As many as stand apart, from the largest down."""
+    """As many values as fit without overlap, from the largest down."""
     apart = 0.08 * (values[-1] - values[0])
     shown = [values[-1]]
     for value in reversed(values[:-1]):
@@ -263,9 +263,9 @@ def ticks(values):
 def panel(plot, axis, of_values, key, scale, title):
     for contestant in next(iter(of_values.values())):
         values, sizes = figures(of_values, contestant, key)
-        colour, shape = LOOKS[contestant]
+        color, shape = LOOKS[contestant]
         places = values if AXES[axis].numeric() else [list(of_values).index(value) for value in values]
-        plot.plot(places, [size / scale for size in sizes], color=colour, marker=shape, label=CONTESTANTS[contestant])
+        plot.plot(places, [size / scale for size in sizes], color=color, marker=shape, label=CONTESTANTS[contestant])
     if AXES[axis].numeric():
         plot.set_xticks(ticks(list(of_values)))
     else:

@@ -7,11 +7,11 @@
     tests/benchmark/methods.py --out topics.json --task topics        after `tools/fetch_models.py CACHE --news`
     tests/benchmark/methods.py --draw methods.json topics.json        into docs/methods.md, with plots; needs matplotlib
 
-SmolLM2-135M-Instruct learns a task: to follow instructions (alpaca_en_demo), or the topic of a BBC article by its first 300
-characters, one letter of five. --held-out examples, drawn by --seed, are kept for the evaluation. Each method has the [adapter]
-table and the rate of its plugin's example.toml, but for what OWN says; AdamW without weight decay, cosine with a warm-up,
-clipping 1.0. A process of its own for each method. --out is written after each; with a file that is there, what it lacks, or
-what failed, is run.
+SmolLM2-135M-Instruct learns a task: to follow instructions (alpaca_en_demo), or to classify a BBC article by its first 300
+characters with one of five letters. --held-out examples, drawn with --seed, are used for evaluation. Each method has the
+[adapter] table and the learning rate of its plugin's example.toml, except for what OVERRIDES sets; AdamW without weight decay,
+cosine with a warm-up, clipping 1.0. Each method runs in a separate process. --out is written after each; if the file exists,
+only missing and failed methods are run.
 """
 
 import argparse
@@ -33,7 +33,7 @@ TREE = common.HERE.parent.parent
 PAGE, IMAGES = TREE / "docs" / "methods.md", TREE / "docs" / "images"
 BEGIN, END = "<!-- tests/benchmark/methods.py: begin -->\n", "<!-- tests/benchmark/methods.py: end -->\n"
 #: What differs from a plugin's example.toml; `lr` is the optimizer's, the other keys are the adapter's.
-OWN = {
+OVERRIDES = {
     "ia3": {"lr": 3e-3},  # Liu et al. 2022 train (IA)³ so
     "vera": {"lr": 4e-3},  # Kopiczko et al. 2023, for instructions
     "lora": {"lora_dropout": 0.0},  # so few steps see each example at most once: nothing to drop out for
@@ -57,7 +57,7 @@ def arguments():
     parser.add_argument("--held-out", type=int, default=64)
     parser.add_argument("--seed", type=int, default=42, help="of the split and of each run")
     parser.add_argument("--precision", default=default_precision(), help="default here: %(default)s")
-    parser.add_argument("--out", type=pathlib.Path, help="the JSON file; one that is there is gone on with")
+    parser.add_argument("--out", type=pathlib.Path, help="the JSON file; an existing one is continued")
     parser.add_argument("--draw", type=pathlib.Path, nargs="+", metavar="FILE.json", help="measure nothing, show these files")
     options = parser.parse_args()
     if (options.out is None) == (options.draw is None):
@@ -111,12 +111,12 @@ def split(options, folder):
 def settings(method):
     """The method's [adapter] table and rate, from its example."""
     example = tomllib.loads((TREE / "plugins" / "adapter" / method / "example.toml").read_text())
-    adapter = example["adapter"] | OWN.get(method, {})
+    adapter = example["adapter"] | OVERRIDES.get(method, {})
     return adapter, adapter.pop("lr", example["optimizer"]["lr"])
 
 
 def evaluate(options, held_out, *adapter):
-    """Loss, and percent of the learned tokens that come out likeliest, of the base or of an adapter."""
+    """Loss and top-1 accuracy in percent over the target tokens, of the base or of an adapter."""
     measured = peft_run(options, "eval", "--model", options.model, "--data", held_out, "--precision", options.precision,
                     "--max-length", options.max_length, "--format", TASKS[options.task][0], *adapter)
     loss, _, accuracy = measured.splitlines()[-1].split()[:3]
@@ -166,7 +166,7 @@ def run_all(options):
             folder.mkdir()
             try:
                 record = measure(options, folder, files, method)
-                text = f"{measured['base_loss']:.4f} → {record['eval_loss']:.4f}, {record['step']:.2f} s a step"
+                text = f"{measured['base_loss']:.4f} → {record['eval_loss']:.4f}, {record['step']:.2f} s/step"
             except (RuntimeError, FileNotFoundError) as error:
                 record = {"error": str(error)}
                 text = f"failed: {error}"
@@ -190,7 +190,7 @@ def introduction(measured):
             f"{measured['steps']} steps of {measured['batch']} examples truncated to {measured['max_length']} tokens; loss and top-1 token "
             f"accuracy on {measured['held_out']} held-out examples, which are {measured['base_loss']:.4f} and {measured['base_accuracy']:.1f} % "
             f"without an adapter. s/step: median. GiB: peak resident memory of training. One run each (seed {measured['seed']}), with the "
-            f"options and the learning rate of the method's `example.toml`, except for `OWN` in `tests/benchmark/methods.py`: the "
+            f"options and the learning rate of the method's `example.toml`, except for `OVERRIDES` in `tests/benchmark/methods.py`: the "
             f"table does not show what another learning rate, rank or task would give.")
 
 

@@ -25,7 +25,7 @@ EMBEDDINGS = {"modules_to_save": ["embed_tokens", "lm_head"]}
 # method, PEFT's config class, options of both
 CASES = {
     "nothing": ("lora", peft.LoraConfig, {}),
-    "whole": ("lora", peft.LoraConfig, EMBEDDINGS),
+    "full": ("lora", peft.LoraConfig, EMBEDDINGS),
     "rows": ("lora", peft.LoraConfig, {"trainable_token_indices": NEW}),
     "rows_of_head": ("lora", peft.LoraConfig, {"trainable_token_indices": {"lm_head": NEW[:2]}}),
     "adapted": ("lora", peft.LoraConfig, {"target_modules": ["embed_tokens", "q_proj"]}),
@@ -134,7 +134,7 @@ def test_loads_adapter_from_hf_peft(tmp_path, case, tied, tokenizer):
     within("logits", apart(answer["logits"], expected), 2e-5)
 
 
-@pytest.mark.parametrize("case", ["whole", "rows", "rows_alone"])
+@pytest.mark.parametrize("case", ["full", "rows", "rows_alone"])
 @tied_or_not
 def test_training_equals_hf_peft(run, tmp_path, case, tied):
     tiny(tmp_path, tied)
@@ -153,7 +153,7 @@ def test_training_equals_hf_peft(run, tmp_path, case, tied):
         torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=2e-4, msg=lambda text: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("case", ["nothing", "whole", "rows", "rows_of_head", "adapted", "rows_alone"])
+@pytest.mark.parametrize("case", ["nothing", "full", "rows", "rows_of_head", "adapted", "rows_alone"])
 @tied_or_not
 def test_merge_preserves_outputs(run, tmp_path, case, tied):
     tiny(tmp_path, tied)
@@ -197,10 +197,10 @@ def test_commands_use_added_tokens(run, tmp_path):
     assert (again / "tokenizer.json").read_bytes() == (ours / "tokenizer.json").read_bytes()
 
     # A run that resumes from its checkpoint has them, too.
-    shutil.copytree(ours, tmp_path / "whole")
+    shutil.copytree(ours, tmp_path / "full")
     shutil.rmtree(ours / "checkpoint-20")
     run("peft-run", tmp_path / "run.toml", "--resume")
-    assert (ours / "adapter_model.safetensors").read_bytes() == (tmp_path / "whole" / "adapter_model.safetensors").read_bytes()
+    assert (ours / "adapter_model.safetensors").read_bytes() == (tmp_path / "full" / "adapter_model.safetensors").read_bytes()
 
     for as_what, code in (("gguf-adapter", 3), ("lora", 3)):
         printed = run("peft-run", "export", "--as", as_what, "--model", tmp_path / "model", "--adapter", ours, "--output",

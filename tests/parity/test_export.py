@@ -69,12 +69,12 @@ def tokenized_llama(folder, tokenizer, **options):
     save_llama(folder, vocab_size=rows, **options)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(tokenizer / name, folder / name)
-    if tokenizer.name == "llama3":  # the package has lost what begins a text
-        whole = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    if tokenizer.name == "llama3":  # the package's tokenizer lacks the BOS token
+        fixed = Tokenizer.from_file(str(folder / "tokenizer.json"))
         begin = "<|begin_of_text|>"
-        whole.post_processor = processors.TemplateProcessing(
-            single=f"{begin} $A", pair=f"{begin} $A {begin} $B", special_tokens=[(begin, whole.token_to_id(begin))])
-        whole.save(str(folder / "tokenizer.json"))
+        fixed.post_processor = processors.TemplateProcessing(
+            single=f"{begin} $A", pair=f"{begin} $A {begin} $B", special_tokens=[(begin, fixed.token_to_id(begin))])
+        fixed.save(str(folder / "tokenizer.json"))
 
 
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,

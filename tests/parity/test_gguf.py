@@ -137,18 +137,18 @@ def random_blocks(kind, rows, columns, source):
     return blocks.reshape(rows, columns // elements * size)
 
 
-def stored(kind, rows, columns, source, quantised):
+def stored(kind, rows, columns, source, quantized):
     values = (source.normal(size=(rows, columns)) * source.choice([1e-7, 1, 1e3], (rows, 1))).astype(np.float32)
     if kind == QuantType.F32:
         return values
     if kind == QuantType.F16:
         return values.astype(np.float16)
-    if kind == QuantType.BF16 or quantised:
+    if kind == QuantType.BF16 or quantized:
         return gguf.quants.quantize(values, kind)
     return random_blocks(kind, rows, columns, source)
 
 
-def write_model(path, kind, source, quantised=False, biases=False, rope_freqs=None, tied=False, **more):
+def write_model(path, kind, source, quantized=False, biases=False, rope_freqs=None, tied=False, **more):
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(LAYERS)
     writer.add_context_length(more.pop("context", 131072))
@@ -170,7 +170,7 @@ def write_model(path, kind, source, quantised=False, biases=False, rope_freqs=No
     matrices |= {f"blk.{i}.{name}": size for i in range(LAYERS) for name, size in sizes.items()}
     norms = ["output_norm"] + [f"blk.{i}.{name}_norm" for i in range(LAYERS) for name in ("attn", "ffn")]
     for name, (rows, columns) in matrices.items():
-        writer.add_tensor(f"{name}.weight", stored(kind, rows, columns, source, quantised), raw_dtype=kind)
+        writer.add_tensor(f"{name}.weight", stored(kind, rows, columns, source, quantized), raw_dtype=kind)
         if biases and name.startswith("blk"):
             writer.add_tensor(f"{name}.bias", source.normal(size=rows).astype(np.float32))
     for name in norms:
@@ -190,7 +190,7 @@ SIMPLE = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
 @pytest.mark.parametrize("name", SIMPLE)
 def test_quantized_values(tmp_path, name):
     source = np.random.default_rng(1)
-    said = compare_tensors(write_model(tmp_path / "a.gguf", QuantType[name], source, quantised=True))
+    said = compare_tensors(write_model(tmp_path / "a.gguf", QuantType[name], source, quantized=True))
     assert said["config"]["torch_dtype"] == {"F16": "float16", "BF16": "bfloat16"}.get(name, "float32")
 
 
@@ -243,7 +243,7 @@ def test_other_frequency_factors_are_refused(tmp_path):
     scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     divisors = llama3_divisors(scaling | {"original_max_position_embeddings": 4096})
     path = write_model(tmp_path / "a.gguf", QuantType.F32, np.random.default_rng(6), rope_freqs=divisors)
-    with pytest.raises(ValueError, match="rope_freqs.weight holds other factors than Llama 3's"):
+    with pytest.raises(ValueError, match="the tensor rope_freqs.weight is not Llama 3's scaling"):
         read(path)
 
 

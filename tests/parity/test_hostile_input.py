@@ -39,9 +39,9 @@ def cases(command, code, broken):
 
 
 @pytest.fixture(scope="module")
-def sound(run, tmp_path_factory):
+def valid(run, tmp_path_factory):
     """A model in one file and in shards, an adapter of it, a GGUF file, data and an experiment."""
-    folder = tmp_path_factory.mktemp("sound")
+    folder = tmp_path_factory.mktemp("valid")
     save_llama(folder / "model")
     shutil.copytree(train(run, folder, "lora", {"target_modules": ["q_proj"], "r": 2})[0], folder / "adapter")
     for left in ("run", "run.toml"):
@@ -53,8 +53,8 @@ def sound(run, tmp_path_factory):
 
 
 @pytest.fixture
-def folder(sound, tmp_path):
-    return shutil.copytree(sound, tmp_path / "case")
+def folder(valid, tmp_path):
+    return shutil.copytree(valid, tmp_path / "case")
 
 
 def snapshot(folder):
@@ -178,7 +178,7 @@ cases(
 )
 
 
-@case("weights_behind_nul", WEIGHTS, "not JSON")
+@case("weights_after_nul", WEIGHTS, "not JSON")
 def _(folder):
     file = model(folder)
     file.write(text=json.dumps(file.header).encode() + b"\0\0")
@@ -421,10 +421,10 @@ cases(
     3,
     {
         "data_cut": ("train.jsonl:2", ["not JSON"], data('{"text": "a"}\n{"text": "b"')),
-        "data_behind_nul": ("train.jsonl:1", ["not JSON"], data('{"text": "a"}\0{"text": "b"}\n')),
+        "data_after_nul": ("train.jsonl:1", ["not JSON"], data('{"text": "a"}\0{"text": "b"}\n')),
         "data_mark_within": ("train.jsonl:2", ["byte order mark"], data('{"text": "a"}\n\ufeff{"text": "b"}\n')),
         "data_deep": ("train.jsonl:1", ["nested deeper"], data('{"text": ' + "[" * 100_000 + "\n")),
-        "data_array_open": ("train.jsonl:2", ["does not end"], data('[{"text": "a"},\n{"text": "b"}')),
+        "data_array_open": ("train.jsonl:2", ["the array is not closed"], data('[{"text": "a"},\n{"text": "b"}')),
         "data_half_character": ("train.jsonl:1", ["not JSON"], data('{"text": "\\ud800"}\n')),
         "data_number": ("train.jsonl:1", ["must be an object"], data("5\n")),
         "data_commas": ("train.jsonl:1", ["not JSON"], data("[" + "," * 60_000_000 + "]")),
@@ -665,4 +665,4 @@ def test_malformed_input_is_refused(bin_dir, folder, breaking, command, code, pa
     assert len(message) < 100_000
     assert memory < 1024, f"{memory} MiB"
     assert snapshot(folder) == before, "something was written"
-    count("inputs refused as they should be: broken, cut off or forged")
+    count("inputs refused as expected: corrupt, truncated or forged")

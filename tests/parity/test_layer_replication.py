@@ -100,7 +100,7 @@ def test_only_first_adapter_may_replicate_layers(run, tmp_path):
 
     stack(other, "[[adapter]]\n" + lines)
     printed = run("peft-run", tmp_path / "two.toml", code=2).stderr
-    assert "the one that replicates layers must be declared first" in printed
+    assert "declare the adapter that replicates layers first" in printed
     stack("[[adapter]]\n" + lines, other)
     run("peft-run", tmp_path / "two.toml")
     inner = load_file(tmp_path / "two" / "ia3" / "adapter_model.safetensors")

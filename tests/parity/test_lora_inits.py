@@ -255,15 +255,15 @@ def test_saved_conversion_equals_hf_peft(run, tmp_path, options):
 
 
 def test_training_continues_from_saved_adapter(run, tmp_path):
-    """Its first loss is the next one of the run that it comes from, and HF PEFT continues the same way."""
+    """The first loss of the new run is the next one of the original run, and HF PEFT continues in the same way."""
     tiny(tmp_path)
-    whole, _, _ = train(run, tmp_path, "lora", OF_BASE[0], name="whole", steps=3)
+    complete, _, _ = train(run, tmp_path, "lora", OF_BASE[0], name="complete", steps=3)
     saved, _, _ = train(run, tmp_path, "lora", OF_BASE[0], name="saved", steps=2)
     experiment = (tmp_path / "saved.toml").read_text().replace('output_dir = "saved"', 'output_dir = "more"')
     adapter = experiment[experiment.index("[adapter]"):experiment.index("[optimizer]")]
     (tmp_path / "more.toml").write_text(experiment.replace(adapter, '[adapter]\ninit_from = "saved"\n'))
     run("peft-run", tmp_path / "more.toml")
-    within("losses", farthest(losses_of(tmp_path / "more")[:1], losses_of(whole)[2:]), 1e-5)
+    within("losses", farthest(losses_of(tmp_path / "more")[:1], losses_of(complete)[2:]), 1e-5)
     theirs = peft.PeftModel.from_pretrained(base_model(tmp_path), saved, is_trainable=True)
     within("peer", farthest(losses_of(tmp_path / "more"), train_there(theirs, tmp_path, 2)), 1e-4)
 

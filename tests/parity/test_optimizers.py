@@ -465,12 +465,12 @@ def test_zclip(options):
         steps=[[g.tolist() for g in step] for step in steps],
     )
     model = torch.nn.ParameterList([torch.zeros_like(g) for g in steps[0]])
-    clipper = zclip.ZClip(**options)
+    reference = zclip.ZClip(**options)
     shortened = 0
     for step, answer in zip(steps, got, strict=True):
         for parameter, gradient in zip(model, step, strict=True):
             parameter.grad = gradient.clone()
-        assert answer["norm"] == pytest.approx(clipper.step(model), rel=1e-12)
+        assert answer["norm"] == pytest.approx(reference.step(model), rel=1e-12)
         for values, parameter, gradient in zip(answer["gradients"], model, step, strict=True):
             torch.testing.assert_close(
                 torch.tensor(values, dtype=torch.float64), parameter.grad.flatten(), rtol=1e-12, atol=1e-15

@@ -149,7 +149,7 @@ def test_layer_that_throws(run, folder, fixtures, call):
 def test_layer_that_cannot_be_merged(run, folder, fixtures):
     train(run, folder, fixtures, ["adapter.name=throwing"], code=0)
     printed = run("peft-run", "merge", "--model", folder / "model", "--adapter", folder / "out", "--output", folder / "merged",
-               "--plugin-path", fixtures, code=4, env=os.environ | {"PEFT_FIXTURE": "fold"}).stderr
+               "--plugin-path", fixtures, code=4, env=os.environ | {"PEFT_FIXTURE": "merge_into"}).stderr
     assert "peft_adapter_throwing.so: merge_into failed: thrown by the plugin" in printed and not (folder / "merged").exists()
 
 

@@ -258,7 +258,7 @@ STRICTER_TOKENIZER = {
     "is missing|must be|has the id|have the same id|is not in the vocabulary|is empty|one sequence|no sequence": (
         "fields that contradict each other"
     ),
-    "not JSON": "JSON that is none to us",
+    "not JSON": "JSON that is invalid here",
 }
 
 

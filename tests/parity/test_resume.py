@@ -22,7 +22,7 @@ from method_support import base_model, toml
 
 STEPS = 6
 TEXTS = [f"The {word} of {i} and {i} is {2 * i}." + " And so on." * (i % 3)
-         for i, word in enumerate(("sum", "total", "whole", "sum", "total", "whole", "sum", "total", "sum", "whole"))]
+         for i, word in enumerate(("sum", "total", "whole", "sum", "total", "whole", "sum", "total", "sum", "whole"))]  # words: ok
 BASE = {
     "model": {"path": "model"},
     "data": {"train": "train.jsonl", "format": "text", "max_length": 64},
@@ -170,24 +170,24 @@ def test_every_saved_state_matters(run, folder):
         "scheduler": {"name": "reduce_on_plateau", "factor": 0.9, "patience": 0, "threshold": 0.9},
         "clipping": {"name": "zclip", "warmup_steps": 2, "z_thresh": 0.1, "max_norm": 0.0}}
     run("peft-run", write(folder, "uninterrupted", changes))
-    whole = folder / "uninterrupted"
-    names = json.loads((whole / "checkpoint-6" / "checkpoint.json").read_text())["parts"]
+    complete = folder / "uninterrupted"
+    names = json.loads((complete / "checkpoint-6" / "checkpoint.json").read_text())["parts"]
     assert set(names) == {"clipping", "optimizer", "position", "precision", "progress", "random", "scheduler"}
     for name in [*sorted(names), "adapter_model"]:
         broken = folder / f"old_{name}"
         at = broken / "checkpoint-6"
-        shutil.copytree(whole / "checkpoint-6", at)
+        shutil.copytree(complete / "checkpoint-6", at)
         # A skipped step leaves most states as they were.
-        older = [whole / f"checkpoint-{step}" / f"{name}.safetensors" for step in ((1,) if name == "precision" else (5, 4, 3))]
+        older = [complete / f"checkpoint-{step}" / f"{name}.safetensors" for step in ((1,) if name == "precision" else (5, 4, 3))]
         now = (at / f"{name}.safetensors").read_bytes()
         shutil.copy(next(path for path in older if path.read_bytes() != now), at)
         seal(at)
         run("peft-run", write(folder, broken.name, changes), "--resume")
-        assert (weights(broken), history(broken)) != (weights(whole), history(whole)), name
+        assert (weights(broken), history(broken)) != (weights(complete), history(complete)), name
     for name in names:
         broken = folder / f"no_{name}"
         at = broken / "checkpoint-6"
-        shutil.copytree(whole / "checkpoint-6", at)
+        shutil.copytree(complete / "checkpoint-6", at)
         (at / f"{name}.safetensors").unlink(missing_ok=True)
         about = json.loads((at / "checkpoint.json").read_text())
         about["parts"].remove(name)
@@ -224,20 +224,20 @@ def flip(path):
 
 
 DAMAGES = {
-    "a bit": lambda at: flip(at / "optimizer.safetensors"),
-    "cut off": lambda at: (at / "adapter_model.safetensors").write_bytes(weights(at)[:-1]),
-    "a file gone": lambda at: (at / "random.safetensors").unlink(),
-    "a file more": lambda at: (at / "more.json").write_text("{}"),
-    "no manifest": lambda at: (at / "manifest.json").unlink(),
-    "a manifest cut off": lambda at: (at / "manifest.json").write_text((at / "manifest.json").read_text()[:-9]),
+    "a flipped bit": lambda at: flip(at / "optimizer.safetensors"),
+    "truncated": lambda at: (at / "adapter_model.safetensors").write_bytes(weights(at)[:-1]),
+    "a missing file": lambda at: (at / "random.safetensors").unlink(),
+    "an additional file": lambda at: (at / "more.json").write_text("{}"),
+    "a missing manifest": lambda at: (at / "manifest.json").unlink(),
+    "a truncated manifest": lambda at: (at / "manifest.json").write_text((at / "manifest.json").read_text()[:-9]),
 }
 
 
 FORGERIES = [
-    ("resolved.toml", "[x\n", "resolved.toml: is not as a run writes it"),
+    ("resolved.toml", "[x\n", "resolved.toml: not a file that a run has written"),
     ("trainer_state.json", '{"log_history": ' + "[" * 100_000, "trainer_state.json: JSON nested deeper"),
-    ("trainer_state.json", '{"log_history": [], "epoch": "x", "max_steps": 6}', "trainer_state.json: is no log of a run"),
-    ("trainer_state.json", '{"log_history": [7], "epoch": 1, "max_steps": 6}', "holds something else than objects"),
+    ("trainer_state.json", '{"log_history": [], "epoch": "x", "max_steps": 6}', "trainer_state.json: not the log of a run"),
+    ("trainer_state.json", '{"log_history": [7], "epoch": 1, "max_steps": 6}', "'log_history' must contain objects only"),
 ]
 
 
@@ -253,20 +253,20 @@ def test_damaged_checkpoint_is_skipped(run, folder):
         assert "warning: skipped checkpoint: " in result.stderr and "checkpoint-4" in result.stderr, what
         assert "(step 2)" in result.stdout
         assert weights(broken) == weights(folder / "uninterrupted")
-        assert (broken / "checkpoint-4.aside").exists()
+        assert (broken / "checkpoint-4.aside").exists()  # words: ok
         check_intact(broken / "checkpoint-4")
-    # One whose sums are right, but not what they are of, is refused.
+    # A checkpoint with correct checksums of invalid contents is refused.
     forged = folder / "forged" / "checkpoint-2"
     shutil.copytree(folder / "uninterrupted" / "checkpoint-2", forged)
     for name, text, result in FORGERIES:
-        sound = (forged / name).read_bytes()
+        intact = (forged / name).read_bytes()
         (forged / name).write_text(text)
         seal(forged)
         assert result in run("peft-run", write(folder, "forged"), "--resume", code=3).stderr
-        (forged / name).write_bytes(sound)
+        (forged / name).write_bytes(intact)
     # Selected by name it is an error, as is a folder without an intact one.
     alone = folder / "alone"
-    shutil.copytree(folder / "broken0" / "checkpoint-4.aside", alone / "checkpoint-4")
+    shutil.copytree(folder / "broken0" / "checkpoint-4.aside", alone / "checkpoint-4")  # words: ok
     path = write(folder, "alone")
     assert "does not match its manifest" in run("peft-run", path, "--resume", alone / "checkpoint-4", code=3).stderr
     assert "no intact checkpoint to resume from" in run("peft-run", path, "--resume", code=3).stderr
@@ -293,11 +293,11 @@ def test_resume_refuses_changed_experiment(run, folder):
     assert "on which the schedule depends" in longer.stderr
     assert "now ends at 2" in run("peft-run", path, "--resume", "--set", "training.max_steps=2", code=2).stderr
     config = folder / "model" / "config.json"
-    sound = config.read_text()
-    config.write_text(json.dumps(json.loads(sound) | {"rms_norm_eps": 1e-5}))
+    intact = config.read_text()
+    config.write_text(json.dumps(json.loads(intact) | {"rms_norm_eps": 1e-5}))
     printed = run("peft-run", path, "--resume", code=3).stderr
     assert "the base's configuration has changed: rms_norm_eps was 1e-06, is 1e-05" in printed
-    config.write_text(json.dumps(json.loads(sound) | {"transformers_version": "9.9"}))  # which changes no step
+    config.write_text(json.dumps(json.loads(intact) | {"transformers_version": "9.9"}))  # which changes no step
     run("peft-run", path, "--resume", "--set", f'training.output_dir="{folder / "other"}"')
     (folder / "train.jsonl").write_text((folder / "train.jsonl").read_text().replace("sum", "SUM"))
     assert "the training data has changed" in run("peft-run", path, "--resume", code=3).stderr
@@ -321,7 +321,7 @@ def test_settings_that_may_change_on_resume(run, folder):
                           "training": {"eval_every": 4}}
     run("peft-run", write(folder, "plateau", plateau))
     plateau["training"]["max_steps"] = STEPS + 5
-    assert "has followed the evaluation of the end" in run("peft-run", write(folder, "plateau", plateau), "--resume", code=2).stderr
+    assert "the schedule used the final evaluation at step" in run("peft-run", write(folder, "plateau", plateau), "--resume", code=2).stderr
     run("peft-run", write(folder, "plateau", plateau), "--resume", folder / "plateau" / "checkpoint-5")
     # A run that is finished is written again, not trained.
     assert run("peft-run", write(folder, "long", long), "--resume").returncode == 0
@@ -481,7 +481,7 @@ def test_resumed_run_diverges_like_uninterrupted(run, folder):
         run("peft-run", path, "--resume", code=6)
         assert checkpoints(output) == [1] and not (output / "adapter_model.safetensors").exists()
     short = run("peft-run", path, "--resume", "--set", "training.max_steps=1", code=2).stderr
-    assert "the run had 2 steps and now has 1, where the checkpoint is" in short
+    assert "the run had 2 steps and now has 1, which is the checkpoint's step" in short
 
 
 def test_overflowed_steps_do_not_validate_a_checkpoint(run, folder):
@@ -618,9 +618,10 @@ def test_resume_from_symlinked_checkpoint(run, folder):
     check_intact(output / "checkpoint-2")
     # A second time, what was archived first stays, too.
     result = run("peft-run", path, "--resume", folder / "link", *over)
-    assert f"checkpoint-{STEPS}.aside-2\n" in result.stderr
-    assert sorted(entry.name for entry in output.glob("*.aside*")) == sorted(
-        f"checkpoint-{step}.aside{more}" for step in range(4, STEPS + 1, 2) for more in ("", "-2"))
+    assert f"checkpoint-{STEPS}.aside-2\n" in result.stderr  # words: ok
+    assert sorted(entry.name for entry in output.glob("*.aside*")) == sorted(  # words: ok
+        f"checkpoint-{step}.aside{more}"  # words: ok
+        for step in range(4, STEPS + 1, 2) for more in ("", "-2"))
 
 
 def test_missing_best_checkpoint_is_reported_before_training(run, folder):

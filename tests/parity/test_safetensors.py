@@ -26,8 +26,8 @@ def adapter(run, tmp_path):
     return train(run, tmp_path, "lora", {"target_modules": "all-linear", "r": 4}, steps=2)[0]
 
 
-def sound(file, folder):
-    """The tensors as Python's library reads them, once they tile the file and are what it would write; and the metadata."""
+def read_and_check(file, folder):
+    """Reads tensors and metadata with Python's library, and checks that it would write the same file."""
     header, body = split(file.read_bytes())
     metadata = header.pop("__metadata__", None)
     ends = sorted(tuple(entry["data_offsets"]) for entry in header.values())
@@ -43,7 +43,7 @@ def sound(file, folder):
 
 
 def test_adapter_written_by_us_read_by_peer(adapter, tmp_path):
-    tensors, metadata = sound(adapter / "adapter_model.safetensors", tmp_path)
+    tensors, metadata = read_and_check(adapter / "adapter_model.safetensors", tmp_path)
     assert metadata.keys() == {"format", "base_fingerprint"} and metadata["format"] == "pt"
     assert all(tensor.dtype == torch.float32 and tensor.isfinite().all() for tensor in tensors.values())
 
@@ -51,7 +51,7 @@ def test_adapter_written_by_us_read_by_peer(adapter, tmp_path):
 def test_state_written_by_us_read_by_peer(adapter, tmp_path):
     """Other shapes: a scalar among matrices."""
     model_answer(tmp_path, tmp_path / "model", random_examples(258), adapter=adapter)
-    tensors, _ = sound(tmp_path / "answer.safetensors", tmp_path)
+    tensors, _ = read_and_check(tmp_path / "answer.safetensors", tmp_path)
     assert tensors["loss"].shape == () and len(tensors) > 2
 
 

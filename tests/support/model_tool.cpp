@@ -1,8 +1,8 @@
 // What tests/parity asks of a model. One JSON line in:
 //   {"model": PATH, "precision": NAME, "adapters": [FOLDER, ...], "fused": BOOL, "out": PATH,
 //    "examples": [{"ids": [...], "labels": [...]}, ...]}
-// The safetensors file `out` gets `logits` [tokens, vocabulary] of the examples laid end to end, `loss` (mean over the
-// supervised tokens) and, with one adapter, `grad.KEY`: the loss's gradient for each key of the adapter's file.
+// The safetensors file `out` gets `logits` [tokens, vocabulary] of the concatenated examples, `loss` (mean over the
+// target tokens) and, with one adapter, `grad.KEY`: the loss's gradient for each key of the adapter's file.
 #include <torch/types.h>
 #include <torch/utils.h>
 

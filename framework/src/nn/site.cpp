@@ -22,9 +22,10 @@ namespace {
 void require_none_innermost(const Site& site) {
   for (const auto& layer : site.layers())
     if (layer->innermost())
-      throw ConfigError("[adapter] '" + printable(site.path()) +
-                        "': another adapter on it computes with the frozen weights, so none can be between them; "
-                        "declare that one last");
+      throw ConfigError(
+          "[adapter] '" + printable(site.path()) +
+          "': an adapter around it computes with the frozen weights, so no other adapter may be inside it; "
+          "declare that one last");
 }
 
 }  // namespace

@@ -1,6 +1,5 @@
-// Data promises: five formats, found by themselves; the loss only on what the model must say, its end included; what is
-// cut or skipped is counted; errors are reported with file and line; an order that is a pure function of seed and
-// epoch.
+// Shows for data sets: five formats are detected; only the answers and the EOS tokens after them are targets; truncated
+// and skipped examples are counted; errors have file and line; and the order is a pure function of seed and epoch.
 #include "peft/data/dataset.h"
 
 #include <unistd.h>
@@ -98,7 +97,7 @@ std::string error_of(const std::string& file, const TextPipeline& text, const Da
 
 }  // namespace
 
-TEST_CASE("each format is found, and only answers are learned") {
+TEST_CASE("each format is detected, and only answers are targets") {
   const Folder folder;
   const TextPipeline text = bytes_text(true);
   struct Row {
@@ -124,7 +123,7 @@ TEST_CASE("each format is found, and only answers are learned") {
   }
 }
 
-TEST_CASE("what is cut or left out is counted") {
+TEST_CASE("truncated and skipped examples are counted") {
   const Folder folder;
   const TextPipeline text = bytes_text(false);
   DataOptions options;
@@ -163,7 +162,7 @@ TEST_CASE("wrong data is reported with file and line") {
             .examples.size() == 2);
 }
 
-TEST_CASE("what takes too long to render is refused") {
+TEST_CASE("a conversation that takes too long to render is refused") {
   const Folder folder;
   const TextPipeline text = bytes_text(true);
   const auto conversation = [](int turns, bool learned) {
@@ -195,7 +194,7 @@ TEST_CASE("the order of an epoch is a permutation, and always the same one") {
   }
 }
 
-TEST_CASE("batches hold every example once, packed ones no more tokens than they may") {
+TEST_CASE("batches contain each example once, and packed batches are within their limit of tokens") {
   Dataset data;
   for (int i = 1; i <= 50; ++i)
     data.examples.push_back({std::vector<int64_t>(static_cast<std::size_t>(i % 9 + 2), 5), {}});
@@ -217,7 +216,7 @@ TEST_CASE("batches hold every example once, packed ones no more tokens than they
   }
 }
 
-TEST_CASE("a batch lays examples end to end, positions restart") {
+TEST_CASE("a batch concatenates examples, and positions restart in each") {
   Dataset data;
   data.examples = {{{1, 2, 3}, {ignored_label, 2, 3}}, {{4, 5}, {4, 5}}};
   const Batch batch = make_batch(data, {1, 0});
@@ -227,7 +226,7 @@ TEST_CASE("a batch lays examples end to end, positions restart") {
   CHECK(batch.num_target_tokens() == 3);  // the first token of an example is said from nothing
 }
 
-TEST_CASE("a split holds out its share, and loses nothing") {
+TEST_CASE("a split holds out its ratio of the examples and loses none") {
   Dataset data;
   for (int64_t i = 0; i < 20; ++i) data.examples.push_back({{i, i}, {i, i}});
   Dataset train = data;

@@ -1,5 +1,5 @@
-// The cache promises: from it come the same examples as from the data; only an intact file of exactly these
-// data, texts and options is believed; who cannot write it still trains; it stays within its limit.
+// Shows that the token cache returns the same examples as the data; that it uses only an intact file made from exactly
+// these data, tokenizer and options; that a run without write access still trains; and that it respects its size limit.
 #include "peft/data/token_cache.h"
 
 #include <sys/wait.h>
@@ -23,7 +23,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// A checkpoint of text alone: bytes as tokens; <e> ends.
+/// A pretrained model without weights whose tokens are bytes; <e> is the EOS token.
 class Words final : public PretrainedModel {
  public:
   explicit Words(const std::string& chat_template = "", const std::string& further = "") {
@@ -103,7 +103,7 @@ void check_same(const Dataset& one, const Dataset& other) {
 
 }  // namespace
 
-TEST_CASE("a second run gets the same examples, without a tokenizer") {
+TEST_CASE("a second run reads the same examples without a tokenizer") {
   const Folder folder;
   const StringList files = {folder.put("x.jsonl", records),
                             folder.put("y.jsonl", "{\"prompt\":\"a\",\"completion\":\"b\"}")};
@@ -152,7 +152,7 @@ TEST_CASE("another tokenizer, template, option or file is another entry") {
   CHECK_THROWS_AS(load(folder.put("x.csv", records), short_examples(), words), InputError);
 }
 
-TEST_CASE("a damaged file is not believed, but written anew") {
+TEST_CASE("a corrupt file is ignored and replaced") {
   const Folder folder;
   const StringList files = {folder.put("x.jsonl", records)};
   const auto words = std::make_shared<Words>();
@@ -163,9 +163,9 @@ TEST_CASE("a damaged file is not believed, but written anew") {
   const std::string intact = bytes_of(kept);
   const auto refused = [&](const std::string& damaged) {
     std::ofstream(kept, std::ios::binary | std::ios::trunc) << damaged;
-    const Dataset anew = load();
-    CHECK_FALSE(anew.cached);
-    check_same(anew, fresh);
+    const Dataset reloaded = load();
+    CHECK_FALSE(reloaded.cached);
+    check_same(reloaded, fresh);
     CHECK(bytes_of(kept) == intact);
   };
   for (std::size_t at = 0; at < intact.size(); at += 3) {
@@ -193,7 +193,7 @@ TEST_CASE("without write access to the cache the tokens are still read, and the 
   CHECK_FALSE(none.cached);
 }
 
-TEST_CASE("beyond the limit the files unused for longest go") {
+TEST_CASE("the least recently used files are removed beyond the limit") {
   const Folder folder;
   const auto words = std::make_shared<Words>();
   const auto file = [&](char name) {
@@ -222,7 +222,7 @@ TEST_CASE("beyond the limit the files unused for longest go") {
   CHECK(fs::exists(fs::path(folder.cache()) / "notes.txt"));
 }
 
-TEST_CASE("processes that write at the same time do each other no harm") {
+TEST_CASE("processes can write the same entry at the same time") {
   const Folder folder;
   const StringList files = {folder.put("x.jsonl", records)};
   const auto words = std::make_shared<Words>();

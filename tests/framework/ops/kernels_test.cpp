@@ -1,6 +1,6 @@
-// The decoder's kernels give what their definitions give, values and gradients: in fp64 to rounding, in fp32 to a few
-// units in the last place of fp64's answer, in bf16 as near as bf16 holds; with every instruction set of this machine,
-// for widths that fill no whole vector, and for inputs that are views.
+// Shows that the decoder's kernels equal their definitions, values and gradients: in fp64 up to rounding, in fp32
+// within a few units in the last place of the fp64 result, in bf16 within its precision; with every instruction set of
+// this machine, for widths that are not a multiple of a vector, and for inputs that are views.
 #include <torch/nn.h>
 #include <torch/types.h>
 #include <torch/utils.h>
@@ -164,7 +164,7 @@ TEST_CASE("attention") {
   }
 }
 
-TEST_CASE("attention of slices, of nothing, of large scores") {
+TEST_CASE("attention of views, of no tokens, and with large scores") {
   torch::manual_seed(5);
   const Tensor qkv = torch::randn({70, 5 * 16});
   const auto part = [&](int64_t first, int64_t heads) {
@@ -195,10 +195,10 @@ TEST_CASE("attention gives the same bits with any number of threads") {
       return std::make_pair(q.grad(), key.grad());
     };
     const int before = at::get_num_threads();
-    const auto one = gradients(1), three = gradients(3);
+    const auto single_threaded = gradients(1), multi_threaded = gradients(3);
     at::set_num_threads(before);
-    CHECK(one.first.equal(three.first));
-    CHECK(one.second.equal(three.second));
+    CHECK(single_threaded.first.equal(multi_threaded.first));
+    CHECK(single_threaded.second.equal(multi_threaded.second));
   }
 }
 
@@ -220,10 +220,10 @@ TEST_CASE("linear_cross_entropy_sum") {
   }
 }
 
-TEST_CASE("linear_cross_entropy_sum at its edges") {
+TEST_CASE("linear_cross_entropy_sum of a confident prediction, of invalid targets, of no rows") {
   const Tensor hidden = torch::tensor({{60.f, 0.f}, {0.f, 20.f}}, torch::requires_grad());
   const Tensor weight = torch::tensor({{1.f, 0.f}, {0.f, 1.f}, {0.f, 0.f}});
-  // A token that is all but certain keeps its gradient: p − 1 = −2·e^−20 is far below an ulp of 1.
+  // A confident prediction has an exact gradient: p − 1 = −2·e^−20 is far below an ulp of 1.
   const Tensor loss = peft::linear_cross_entropy_sum(hidden, peft::DenseWeight(weight), torch::tensor({0, 1}));
   loss.backward();
   CHECK(hidden.grad()[1][1].item<double>() == Approx(-2 * std::exp(-20.)).epsilon(1e-5));
@@ -246,7 +246,7 @@ TEST_CASE("affine and product") {
           [&](const auto& in) { return torch::matmul(in[0], weight.t()) + bias; }, {noise({3, 50, 80})}, 2e-6);
   compare([&](const auto& in) { return peft::frozen_linear(in[0], to(weight, in[0])); },
           [&](const auto& in) { return torch::matmul(in[0], weight.t()); }, {noise({3, 50, 80})}, 2e-6);
-  // Weights that train, and products too large to be widened at once: the parts lie along either side.
+  // Trainable weights, and products that are converted in parts, along either side.
   compare([&](const auto& in) { return peft::frozen_linear(in[0], in[1]); },
           [&](const auto& in) { return torch::matmul(in[0], in[1].t()); }, {noise({50, 80}), noise({48, 80})}, 2e-6);
   const Tensor large = noise({70000, 64}).to(torch::kBFloat16), rows = noise({40, 64}).to(torch::kBFloat16);

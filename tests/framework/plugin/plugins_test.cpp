@@ -1,6 +1,6 @@
-// The loader promises: only what a run names is loaded; nothing in a file runs before it is known to be complete,
-// trusted and built for this very peft; whatever a plugin does wrong is reported with its file, the process lives on,
-// and the good plugin next to it still works.
+// Shows for the plugin loader: it loads only plugins that a run names; no code of a file runs before the file is known
+// to be complete, trusted and built for this version; every error of a plugin is reported with its file; and the
+// process and other plugins continue to work.
 #include <torch/types.h>
 
 #include "peft/plugin/plugins.h"
@@ -77,8 +77,8 @@ std::string refusal_of(const std::string& folder, const std::string& name = "goo
   return message_of<PluginError>([&] { plugins.make<Scheduler>(name, in); });
 }
 
-std::string refusal_of_misbehaving(const char* behaviour) {
-  ::setenv("PEFT_FIXTURE", behaviour, 1);
+std::string refusal_of_misbehaving(const char* behavior) {
+  ::setenv("PEFT_FIXTURE", behavior, 1);
   const std::string message = refusal_of(fixtures, "misbehaving");
   ::unsetenv("PEFT_FIXTURE");
   return message;
@@ -94,7 +94,7 @@ void check_good_still_works() {
 
 }  // namespace
 
-TEST_CASE("a good plugin is found, made from its options, and described", "[plugin]") {
+TEST_CASE("a valid plugin is found, created from its options, and described", "[plugin]") {
   check_good_still_works();
   Plugins plugins({"/nonexistent", fixtures});
   const auto options = plugins.describe("scheduler", "good");
@@ -109,7 +109,7 @@ TEST_CASE("a good plugin is found, made from its options, and described", "[plug
   CHECK(loaded[0].file == fixtures + "/peft_scheduler_good.so");
 }
 
-TEST_CASE("exceptions and RTTI cross the border", "[plugin]") {
+TEST_CASE("exceptions and RTTI work across the library boundary", "[plugin]") {
   Plugins plugins({fixtures});
   Document document = Document::from_text("[scheduler]\ntoml = \"not toml\"\n");
   Options in = document.table("scheduler");
@@ -124,7 +124,7 @@ TEST_CASE("exceptions and RTTI cross the border", "[plugin]") {
   ::unsetenv("PEFT_FIXTURE");
 }
 
-TEST_CASE("what is made outlives the Plugins that made it", "[plugin]") {
+TEST_CASE("an object outlives the Plugins object that created it", "[plugin]") {
   std::unique_ptr<Scheduler> made;
   {
     Plugins plugins({fixtures});
@@ -144,7 +144,7 @@ TEST_CASE("rules of a plugin's options are reported with the file's errors", "[p
                     "exp.toml:3:9: [scheduler] 'scale' must be positive");
 }
 
-TEST_CASE("an unknown name gets the near ones, the found ones and where was searched", "[plugin]") {
+TEST_CASE("the error for an unknown name has the nearest names, the names found and the search path", "[plugin]") {
   CHECK(refusal_of(fixtures, "godo") ==
         "no plugin 'godo' of kind scheduler; did you mean 'good'?; found: good, misbehaving, no_record, no_symbol, "
         "other_info, unresolved; searched: " +
@@ -197,7 +197,7 @@ TEST_CASE("a plugin built for something else is refused before anything in it ru
   check_good_still_works();
 }
 
-TEST_CASE("what a library exports is looked at before anything in it runs", "[plugin]") {
+TEST_CASE("the exports of a library are checked before any of its code runs", "[plugin]") {
   ::unsetenv("PEFT_FIXTURE_LOADED");
   CHECK(refusal_of(fixtures, "no_symbol") ==
         fixtures + "/peft_scheduler_no_symbol.so: not a peft plugin: it does not export peft_plugin_v1");
@@ -208,7 +208,7 @@ TEST_CASE("what a library exports is looked at before anything in it runs", "[pl
   check_good_still_works();
 }
 
-TEST_CASE("a cut-off library is refused, wherever it is cut", "[plugin]") {
+TEST_CASE("a library truncated at any byte is refused", "[plugin]") {
   const std::string complete = slurp(fixtures + "/peft_scheduler_good.so");
   for (std::size_t part = 0; part < 64; ++part) {
     const Folder folder;
@@ -221,7 +221,7 @@ TEST_CASE("a cut-off library is refused, wherever it is cut", "[plugin]") {
   check_good_still_works();
 }
 
-TEST_CASE("headers full of nonsense are refused", "[plugin]") {
+TEST_CASE("random headers are refused", "[plugin]") {
   const std::string complete = slurp(fixtures + "/peft_scheduler_good.so");
   // The ELF header, byte by byte, both ways; some bytes mean nothing to a loader.
   int refused = 0;
@@ -243,7 +243,7 @@ TEST_CASE("headers full of nonsense are refused", "[plugin]") {
   check_good_still_works();
 }
 
-TEST_CASE("a library that cannot be loaded says why", "[plugin]") {
+TEST_CASE("the error for a library that cannot be loaded has the reason", "[plugin]") {
   CHECK(has(refusal_of(fixtures, "unresolved"),
             fixtures + "/peft_scheduler_unresolved.so: cannot be loaded: undefined symbol: _Z28peft_fixture"));
   check_good_still_works();
@@ -271,7 +271,7 @@ TEST_CASE("a static constructor that throws ends the process with the file's nam
   CHECK(has(message, "peft_scheduler_throws_on_load.so: a static constructor threw: thrown by a static constructor"));
 }
 
-TEST_CASE("files and folders that others may change are refused", "[plugin]") {
+TEST_CASE("files and folders that other users can write are refused", "[plugin]") {
   const Folder folder;
   const std::string complete = slurp(fixtures + "/peft_scheduler_good.so");
   folder.write(complete);
@@ -322,7 +322,7 @@ TEST_CASE("files and folders that others may change are refused", "[plugin]") {
   check_good_still_works();
 }
 
-TEST_CASE("what goes wrong while registering is reported with the file", "[plugin]") {
+TEST_CASE("an error while registering a plugin is reported with the file", "[plugin]") {
   const std::string file = fixtures + "/peft_scheduler_misbehaving.so: ";
   CHECK(refusal_of_misbehaving("add: runtime_error") == file + "could not register: thrown by the plugin");
   CHECK(refusal_of_misbehaving("add: int") == file + "could not register: something that is not a std::exception");
@@ -337,7 +337,7 @@ TEST_CASE("what goes wrong while registering is reported with the file", "[plugi
   check_good_still_works();
 }
 
-TEST_CASE("what goes wrong while making is reported with the plugin", "[plugin]") {
+TEST_CASE("an error while creating a plugin's object is reported with the plugin", "[plugin]") {
   const std::string who = "plugin scheduler/misbehaving: ";
   CHECK(refusal_of_misbehaving("make: runtime_error") == who + "could not be made: thrown by the plugin");
   CHECK(refusal_of_misbehaving("make: int") == who + "could not be made: something that is not a std::exception");
@@ -346,7 +346,7 @@ TEST_CASE("what goes wrong while making is reported with the plugin", "[plugin]"
   check_good_still_works();
 }
 
-TEST_CASE("the folders above are looked at up to the root, along symbolic links too", "[plugin]") {
+TEST_CASE("all parent folders up to the root are checked, including those of symbolic links", "[plugin]") {
   const Folder top;
   const std::string above = top.path() + "/above", plugins = above + "/plugins";
   REQUIRE(fs::create_directories(plugins));
@@ -385,7 +385,7 @@ TEST_CASE("the folders above are looked at up to the root, along symbolic links 
   check_good_still_works();
 }
 
-TEST_CASE("what leaves a plugin in a step is reported with its file", "[plugin]") {
+TEST_CASE("an exception of a plugin in a step is reported with its file", "[plugin]") {
   Linear site({.path = "model.layers.0.self_attn.q_proj", .role = "q_proj", .layer = 0}, 2, 2, false);
   site.load_base_weight({torch::ones({2, 2}), {}});
   struct ThrowingLayer final : AdapterLayer {
@@ -405,13 +405,13 @@ TEST_CASE("what leaves a plugin in a step is reported with its file", "[plugin]"
   CHECK(has(message(), "forward failed: shape '[5]' is invalid"));
   layer->work = [](const Tensor&, const Next&) -> Tensor { throw std::bad_alloc(); };
   CHECK_THROWS_AS(site.forward(torch::ones({1, 2})), std::bad_alloc);
-  layer->work = [](const Tensor&, const Next&) -> Tensor { throw DivergedError("told"); };
+  layer->work = [](const Tensor&, const Next&) -> Tensor { throw DivergedError("diverged"); };
   CHECK_THROWS_AS(site.forward(torch::ones({1, 2})), DivergedError);
   layer->work = [](const Tensor&, const Next& next) { return next(torch::ones({3, 3})); };  // the core's own complaint
   CHECK_THROWS_AS(site.forward(torch::ones({1, 2})), c10::Error);
 }
 
-TEST_CASE("list shows all, the broken ones with the reason", "[plugin]") {
+TEST_CASE("list shows all plugins, and the reason for each that cannot be used", "[plugin]") {
   const Folder folder;
   folder.write(slurp(fixtures + "/peft_scheduler_good.so"));
   folder.write("nonsense", "broken");

@@ -1,5 +1,5 @@
-// What a method sees before it is attached promises: the loss is the mean over what is learned, and starts and labels
-// are those of the rows that layers see, also where another adapter put virtual tokens in front of each example.
+// Shows for calibration batches: the loss is the mean over target tokens; offsets and labels are those of the rows that
+// layers see, also if another adapter adds virtual tokens before each example.
 #include "peft/adapters/calibration.h"
 
 #include <torch/types.h>
@@ -51,7 +51,7 @@ Seen look(CausalLm& model) {
 
 }  // namespace
 
-TEST_CASE("without virtual tokens an example's first token is not learned") {
+TEST_CASE("without virtual tokens an example's first token is not a target") {
   const auto model = test::tiny_model(test::tiny_config(), torch::kDouble);
   const Seen seen = look(*model);
   CHECK(seen.num_target_tokens == 9 - 3);
@@ -61,7 +61,7 @@ TEST_CASE("without virtual tokens an example's first token is not learned") {
   CHECK(seen.labels.size(0) == 9);
 }
 
-TEST_CASE("behind virtual tokens it is, and layers see those, too") {
+TEST_CASE("calibration batches contain the virtual tokens of adapters attached before") {
   const auto model = test::tiny_model(test::tiny_config(), torch::kDouble);
   const auto prompt = test::load<Adapter>("prompt_tuning", "num_virtual_tokens = 4");
   prompt->attach(*model, torch::kDouble);

@@ -1,6 +1,6 @@
-// The loop promises: K micro-batches are one large batch, and packed examples are separate ones, to the last digits of
-// fp64; the same seed gives the same adapter, bit for bit; rates come from the schedule; evaluation leaves no trace in
-// training; what cannot be learned from, what diverges and whatever is not the adapter's alone stops the run.
+// Shows for the training loop: K micro-batches equal one large batch, and packed examples equal separate ones, up to
+// rounding in fp64; the same seed gives a bit-identical adapter; learning rates come from the scheduler; evaluation
+// does not affect training; a step without targets, divergence, and gradients outside the adapter stop the run.
 #include <torch/nn/module.h>
 #include <torch/types.h>
 #include <torch/utils.h>
@@ -25,7 +25,8 @@ using torch::Tensor;
 
 namespace {
 
-/// Examples of unequal lengths, the first tokens of each masked, so that batches differ in supervised tokens.
+/// Examples of unequal lengths, the first tokens of each masked, so that batches differ in their number of target
+/// tokens.
 Dataset test_data(std::size_t count, bool masked = false) {
   auto generator = at::detail::createCPUGenerator(3);
   Dataset data;
@@ -117,10 +118,10 @@ struct Trainer {
 double difference(const CausalLm& a, const CausalLm& b) {
   const NamedTensors left = a.trainable(), right = b.trainable();
   REQUIRE(left.size() == right.size());
-  double most = 0;
+  double largest = 0;
   for (std::size_t i = 0; i < left.size(); ++i)
-    most = std::max(most, (left[i].second - right[i].second).abs().max().item<double>());
-  return most;
+    largest = std::max(largest, (left[i].second - right[i].second).abs().max().item<double>());
+  return largest;
 }
 
 }  // namespace
@@ -143,31 +144,32 @@ TEST_CASE("micro-batches add up to one large batch") {
   }
 }
 
-TEST_CASE("activations computed again are those that were kept, dropout included") {
+TEST_CASE("recomputed activations equal saved ones, with dropout, too") {
   for (const std::string options : {"", "lora_dropout = 0.3"}) {
     INFO(options);
-    Trainer kept(options), one(options), all(options), mixed(options);
-    const auto layers = kept.model->checkpointing().size();
+    Trainer saved(options), selective(options), full(options), mixed(options);
+    const auto layers = saved.model->checkpointing().size();
     REQUIRE(layers >= 2);
-    one.model->set_checkpointing(std::vector<ActivationCheckpointing>(layers, ActivationCheckpointing::selective));
-    all.model->set_checkpointing(std::vector<ActivationCheckpointing>(layers, ActivationCheckpointing::full));
+    selective.model->set_checkpointing(
+        std::vector<ActivationCheckpointing>(layers, ActivationCheckpointing::selective));
+    full.model->set_checkpointing(std::vector<ActivationCheckpointing>(layers, ActivationCheckpointing::full));
     auto different = std::vector<ActivationCheckpointing>(layers, ActivationCheckpointing::none);
     different.front() = ActivationCheckpointing::full;
     different.back() = ActivationCheckpointing::selective;
     mixed.model->set_checkpointing(different);
     torch::manual_seed(7);
-    kept.run();
-    for (Trainer* trainer : {&one, &all, &mixed}) {
+    saved.run();
+    for (Trainer* trainer : {&selective, &full, &mixed}) {
       torch::manual_seed(7);
       trainer->run();
-      CHECK(difference(*kept.model, *trainer->model) == 0);
-      for (std::size_t i = 0; i < kept.recorder.steps.size(); ++i)
-        CHECK(trainer->recorder.steps[i].loss == kept.recorder.steps[i].loss);
+      CHECK(difference(*saved.model, *trainer->model) == 0);
+      for (std::size_t i = 0; i < saved.recorder.steps.size(); ++i)
+        CHECK(trainer->recorder.steps[i].loss == saved.recorder.steps[i].loss);
     }
   }
 }
 
-TEST_CASE("a budget recomputes as little as it must, and says what is too much") {
+TEST_CASE("a budget recomputes as little as needed, and reports a run that exceeds it") {
   Trainer trainer;
   const auto total = [&] { return estimate_memory(*trainer.model, *trainer.optimizer, {4096, 4096, 1}).total(); };
   const auto arrange = [&](uint64_t budget) {
@@ -220,7 +222,7 @@ TEST_CASE("the same seed gives the same adapter, another seed another") {
   CHECK(difference(*first.model, *other.model) > 0);
 }
 
-TEST_CASE("rates are the schedule's, steps and epochs are counted, checkpoints asked for") {
+TEST_CASE("learning rates follow the schedule, steps and epochs are counted, and snapshots are requested") {
   Trainer trainer;
   trainer.options.max_steps.reset();
   trainer.options.epochs = 1.5;
@@ -240,7 +242,7 @@ TEST_CASE("rates are the schedule's, steps and epochs are counted, checkpoints a
   CHECK(trainer.saved == std::vector<int64_t>{2, 3});  // and at the end
 }
 
-TEST_CASE("evaluation is the mean over supervised tokens and leaves no trace") {
+TEST_CASE("evaluation is the mean over target tokens and does not affect training") {
   Trainer with("lora_dropout = 0.3"), without("lora_dropout = 0.3");
   with.eval_data = test_data(5);
   with.options.eval_every = 1;
@@ -397,13 +399,13 @@ TEST_CASE("sampled labels are the model's own: their gradients have mean zero an
   CHECK(trainer.recorder.steps.front().loss == plain.recorder.steps.front().loss);
 }
 
-TEST_CASE("a step without anything to learn is refused") {
+TEST_CASE("a step without target tokens is refused") {
   Trainer trainer;
   trainer.data = test_data(12, /*masked=*/true);
   CHECK(has(message_of<InputError>([&] { trainer.run(); }), "step 1: all labels are masked"));
 }
 
-TEST_CASE("asked to stop, the step is finished, a snapshot taken and the rest left") {
+TEST_CASE("a stopped run finishes its step, takes a snapshot and ends") {
   Trainer trainer;
   trainer.recorder.stop_after = 2;
   const TrainingResult result = trainer.run();
@@ -468,12 +470,11 @@ TEST_CASE("a non-finite step is skipped, counted and reported with its examples,
               what == Spoiler::What::loss ? "the loss with the adapter's own part is " : "the gradient norm is "));
     REQUIRE(fault.examples.size() == 4);  // a batch
     CHECK(fault.examples.front().starts_with("data.jsonl:"));
-    CHECK(trainer.saved == std::vector<int64_t>{3, 4});  // 2's waits for a step that is finite
+    CHECK(trainer.saved == std::vector<int64_t>{3, 4});  // that of step 2 waits for a finite step
   }
 }
 
-TEST_CASE(
-    "stopped in a step that is not finite, a run keeps in mind that a checkpoint is due, and takes it for no best") {
+TEST_CASE("a run stopped in a non-finite step still takes the checkpoint that is due, and not as the best one") {
   const auto go = [](int64_t stop, const RunState* from, Trainer& trainer) {
     Spoiler spoiler(*trainer.model, Spoiler::What::gradient, 2);
     trainer.hooked_adapters = {&spoiler};
@@ -485,21 +486,21 @@ TEST_CASE(
     trainer.from = from;
     return trainer.run();
   };
-  Trainer complete, broken;
-  const TrainingResult unbroken = go(1000, nullptr, complete);
+  Trainer complete, interrupted;
+  const TrainingResult uninterrupted = go(1000, nullptr, complete);
   CHECK(complete.saved == std::vector<int64_t>{3, 4});
-  REQUIRE(unbroken.best);
-  CHECK(unbroken.best->step == 4);         // 3 was not evaluated
-  CHECK(go(-2, nullptr, broken).stopped);  // in the step at fault
-  CHECK(broken.saved == std::vector<int64_t>{2});
-  CHECK_FALSE(broken.snapshots.front().best);
-  const RunState states = broken.snapshots.front().states;
-  const TrainingResult resumed = go(1000, &states, broken);
-  CHECK(broken.saved == std::vector<int64_t>{2, 3, 4});
+  REQUIRE(uninterrupted.best);
+  CHECK(uninterrupted.best->step == 4);         // 3 was not evaluated
+  CHECK(go(-2, nullptr, interrupted).stopped);  // in the non-finite step
+  CHECK(interrupted.saved == std::vector<int64_t>{2});
+  CHECK_FALSE(interrupted.snapshots.front().best);
+  const RunState states = interrupted.snapshots.front().states;
+  const TrainingResult resumed = go(1000, &states, interrupted);
+  CHECK(interrupted.saved == std::vector<int64_t>{2, 3, 4});
   CHECK(resumed.best->step == 4);
 }
 
-TEST_CASE("one step too many that is not finite ends the run") {
+TEST_CASE("one non-finite step more than allowed ends the run") {
   Trainer trainer;
   Spoiler spoiler(*trainer.model, Spoiler::What::gradient, 2);
   trainer.hooked_adapters = {&spoiler};
@@ -511,8 +512,8 @@ TEST_CASE("one step too many that is not finite ends the run") {
   CHECK(trainer.recorder.faults.size() == 1);
 }
 
-TEST_CASE("what diverged is neither saved nor left") {
-  SECTION("a rate far too high: the loss is never finite again") {
+TEST_CASE("a diverged run throws and takes no snapshot") {
+  SECTION("a learning rate that is far too high: the loss is never finite again") {
     Trainer trainer;
     trainer.optimizer = test::load<Optimizer>("adamw", "lr = 1e200");
     for (ParamGroup& group : trainer.adapter->groups(*trainer.model))
@@ -536,7 +537,7 @@ TEST_CASE("what diverged is neither saved nor left") {
   }
 }
 
-TEST_CASE("a run in which nothing trains is refused") {
+TEST_CASE("a run without trainable parameters is refused") {
   Trainer trainer;
   trainer.model = test::tiny_model(test::tiny_config(), torch::kDouble);
   CHECK(has(message_of<ConfigError>([&] { trainer.run(); }), "no trainable parameters"));
@@ -562,7 +563,7 @@ struct Vandal : TrainingCallback {
 
 }  // namespace
 
-TEST_CASE("whatever shows that not only the adapter learns stops the run") {
+TEST_CASE("a gradient outside the adapter or a missing one stops the run") {
   SECTION("the optimizer misses an adapter's tensor") {
     Trainer trainer;
     trainer.model->lm_head().attach("idle", std::make_shared<Idle>());

@@ -1,4 +1,4 @@
-// Pass promises: the cross-entropy of a head that trains, computed in chunks of rows, and its gradients equal those of
+// Shows that the cross-entropy of a head that trains, computed in chunks of rows, and its gradients equal those of
 // all logits at once.
 #include <torch/autograd.h>
 #include <torch/types.h>

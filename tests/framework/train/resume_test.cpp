@@ -1,7 +1,7 @@
-// A resumed run promises: from a checkpoint's files, read by objects that know nothing of the run before, every
-// method of the tree, every optimizer, precision, schedule and clipping that keeps a state ends with the files of the
-// unbroken run, byte for byte, also when it is broken off twice; a state that is missing, or of another adapter, is
-// refused; nothing that diverged becomes a checkpoint.
+// Shows for resumed runs: a checkpoint's files, read by new objects, suffice to end with the same files as the
+// uninterrupted run, byte for byte, also after two interruptions, for every method and optimizer of the tree and every
+// precision, scheduler and clipping that has a state; a state that is missing or of another adapter is refused; a
+// diverged run writes no checkpoint.
 #include <torch/types.h>
 #include <torch/utils.h>
 
@@ -34,21 +34,21 @@ namespace {
 
 constexpr int64_t kSteps = 6;
 
-/// What of a run differs from row to row. All else is small and the same.
+/// The settings in which rows differ.
 struct Setup {
   std::string adapters;  ///< TOML of [adapter] or [[adapter]]
   std::string optimizer = "adamw", optimizer_options = "lr = 1e-2";
   std::string scheduler = "cosine", scheduler_options = "";
-  std::string clipping = "norm", clipper_options = "";
+  std::string clipping = "norm", clipping_options = "";
   std::string precision = "fp32", precision_options = "";
   int64_t accumulation = 1;
   bool packing = false;
 };
 
-/// Skipped steps at first, and a scale that moves in every one.
+/// Skips the first steps and changes the scale in every step.
 const std::string moving_scale = "init_scale = 17179869184.0\ngrowth_interval = 1\nbackoff_factor = 0.0001";
 
-std::string one(const std::string& method, const std::string& options) {
+std::string adapter_table(const std::string& method, const std::string& options) {
   return "[adapter]\nname = \"" + method + "\"\n" + options;
 }
 
@@ -73,7 +73,7 @@ struct Folder {
   ~Folder() { fs::remove_all(path); }
 };
 
-/// One process's part of a run: all objects made anew, and from `from`, a checkpoint, if it is not "".
+/// One process's part of a run: all objects are created, and resumed from the checkpoint `from` if it is not "".
 class Session {
  public:
   Session(const Setup& setup, const fs::path& folder, const std::string& from = "")
@@ -82,7 +82,7 @@ class Session {
         precision_(test::load<Precision>(setup.precision, setup.precision_options)),
         optimizer_(test::load<Optimizer>(setup.optimizer, setup.optimizer_options)),
         scheduler_(test::load<Scheduler>(setup.scheduler, setup.scheduler_options)),
-        clipper_(test::load<GradientClipping>(setup.clipping, setup.clipper_options)),
+        clipping_(test::load<GradientClipping>(setup.clipping, setup.clipping_options)),
         model_(test::tiny_model(test::tiny_config(2, /*attention_bias=*/true), precision_->base_dtype())),
         packing_(setup.packing) {
     options.max_steps = kSteps;
@@ -104,7 +104,7 @@ class Session {
     for (ParamGroup& group : groups_of(stack, *model_)) optimizer_->add_param_group(std::move(group));
   }
 
-  /// Up to the end, or until `stop` steps are done.
+  /// Trains to the end, or until `stop` steps are done.
   TrainingResult go(int64_t stop = kSteps) {
     struct Watch : TrainingCallback {
       explicit Watch(int64_t last) : last_step(last) {}
@@ -118,7 +118,7 @@ class Session {
     TrainingSession run{.model = *model_,
                         .optimizer = *optimizer_,
                         .scheduler = *scheduler_,
-                        .clipping = *clipper_,
+                        .clipping = *clipping_,
                         .precision = *precision_,
                         .objective = *objective_,
                         .adapters = adapters,
@@ -150,7 +150,7 @@ class Session {
   std::unique_ptr<Objective> objective_ = test::load<Objective>("sft");
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<Scheduler> scheduler_;
-  std::unique_ptr<GradientClipping> clipper_;
+  std::unique_ptr<GradientClipping> clipping_;
   std::shared_ptr<CausalLm> model_;
   Dataset data_ = test_data(11, 3), eval_data_ = test_data(3, 4);
   MemoryMeter memory_{torch::kCPU};
@@ -192,7 +192,7 @@ std::string checkpoint(const fs::path& folder, int64_t step) {
   return (folder / ("checkpoint-" + std::to_string(step))).string();
 }
 
-/// Unbroken; from step 2, broken off after step 3, and from there to the end.
+/// Runs without interruption; then from step 2 to step 3, and from there to the end.
 void check_resumes(const Setup& setup) {
   const Folder folder;
   const fs::path uninterrupted = folder.path / "uninterrupted", first = folder.path / "first",
@@ -211,7 +211,7 @@ std::string tokens() {
   return list + "]\n";
 }
 
-/// One row for every method of the tree, and for each way in which one has a state besides its weights.
+/// A row for every method of the tree, and for each kind of state that a method has in addition to its weights.
 const std::vector<std::pair<std::string, std::string>> methods = {
     {"adalora", "init_r = 4\ntarget_r = 2\ntinit = 1\nlora_dropout = 0.2\n"},
     {"adalora", "init_r = 4\ntarget_r = 2\ntfinal = 4\ntarget_modules = \"all-linear\"\n"},  // settled early
@@ -279,7 +279,7 @@ const std::vector<std::pair<std::string, std::string>> optimizers = {
 TEST_CASE("every method resumes as if it had not been interrupted, in turns of precision, accumulation and packing") {
   for (std::size_t i = 0; i < methods.size(); ++i) {
     const auto& [method, options] = methods[i];
-    Setup setup{.adapters = one(method, options)};
+    Setup setup{.adapters = adapter_table(method, options)};
     setup.precision = i % 3 == 0 ? "fp32" : i % 3 == 1 ? "bf16" : "fp16";
     if (setup.precision == "fp16") setup.precision_options = moving_scale;
     setup.accumulation = i % 2 == 0 ? 1 : 4;
@@ -292,13 +292,13 @@ TEST_CASE("every method resumes as if it had not been interrupted, in turns of p
 TEST_CASE("every optimizer resumes") {
   for (const auto& [optimizer, options] : optimizers) {
     INFO(optimizer);
-    check_resumes({.adapters = one("lora", "r = 4\nlora_dropout = 0.2\nbias = \"all\"\n"),
+    check_resumes({.adapters = adapter_table("lora", "r = 4\nlora_dropout = 0.2\nbias = \"all\"\n"),
                    .optimizer = optimizer,
                    .optimizer_options = options});
   }
 }
 
-TEST_CASE("no method and no optimizer of the tree is left out above") {
+TEST_CASE("the tests above cover every method and optimizer of the tree") {
   const auto named = [](const auto& rows, const std::string& name) {
     return std::any_of(rows.begin(), rows.end(), [&](const auto& row) { return row.first == name; });
   };
@@ -312,7 +312,7 @@ TEST_CASE("no method and no optimizer of the tree is left out above") {
   CHECK(seen > 30);
 }
 
-TEST_CASE("schedules that follow evaluations, clipping that follows norms and stacks of adapters go on") {
+TEST_CASE("schedules that depend on evaluations, clipping that depends on norms and several adapters resume") {
   const std::string lora = "[[adapter]]\nname = \"lora\"\nr = 4\nlora_dropout = 0.2\ninit_lora_weights = \"pissa\"\n";
   const std::string adalora = "[[adapter]]\nname = \"adalora\"\ninit_r = 4\ntarget_r = 2\nlr = 1e-3\n";
   const std::string vera = "[[adapter]]\nname = \"vera\"\nr = 4\nadapter_name = \"inner\"\n";
@@ -320,7 +320,7 @@ TEST_CASE("schedules that follow evaluations, clipping that follows norms and st
               .scheduler = "reduce_on_plateau",
               .scheduler_options = "factor = 0.5\npatience = 0\nthreshold = 0.5",
               .clipping = "zclip",
-              .clipper_options = "warmup_steps = 2\nz_thresh = 0.1"};
+              .clipping_options = "warmup_steps = 2\nz_thresh = 0.1"};
   for (const char* precision : {"fp32", "bf16", "fp16", "fp64"})
     for (const int64_t accumulation : {1, 4}) {
       INFO(precision << " " << accumulation);
@@ -331,9 +331,10 @@ TEST_CASE("schedules that follow evaluations, clipping that follows norms and st
     }
 }
 
-TEST_CASE("from every step") {
+TEST_CASE("a run resumes from every step") {
   const Folder folder;
-  const Setup setup{.adapters = one("lora", "r = 4\nlora_dropout = 0.2\nuse_dora = true\n"), .accumulation = 2};
+  const Setup setup{.adapters = adapter_table("lora", "r = 4\nlora_dropout = 0.2\nuse_dora = true\n"),
+                    .accumulation = 2};
   Session uninterrupted(setup, folder.path / "uninterrupted");
   uninterrupted.options.save_every = 1;
   uninterrupted.go();
@@ -350,20 +351,20 @@ TEST_CASE("from every step") {
 
 namespace {
 
-/// Its state without what begins so.
-void take_out(const fs::path& file, const std::string& beginning) {
+/// Removes the tensors whose names start with `prefix` from a state file.
+void remove_tensors(const fs::path& file, const std::string& prefix) {
   StateDict state = read_state(file.string());
-  REQUIRE(std::erase_if(state, [&](const auto& item) { return item.first.starts_with(beginning); }) > 0);
+  REQUIRE(std::erase_if(state, [&](const auto& item) { return item.first.starts_with(prefix); }) > 0);
   fs::remove(file);
   if (!state.empty()) write_state(file.string(), state, {});
 }
 
 }  // namespace
 
-TEST_CASE("a method's state besides its weights is needed") {
+TEST_CASE("a checkpoint without the state of its method is refused") {
   const Folder folder;
   const fs::path uninterrupted = folder.path / "uninterrupted", changed = folder.path / "changed" / "checkpoint-2";
-  const auto go_on = [&](const Setup& setup) {
+  const auto resume = [&](const Setup& setup) {
     fs::remove(changed / "manifest.json");
     write_manifest(changed.string());
     Session(setup, folder.path / "on", changed.string()).go();
@@ -375,31 +376,32 @@ TEST_CASE("a method's state besides its weights is needed") {
     fs::copy(checkpoint(uninterrupted, 2), changed, fs::copy_options::recursive);
   };
   SECTION("AdaLoRA: its budget") {
-    const Setup setup{.adapters = one("adalora", "init_r = 4\ntarget_r = 2\n")};
+    const Setup setup{.adapters = adapter_table("adalora", "init_r = 4\ntarget_r = 2\n")};
     begin(setup);
-    take_out(changed / "adapter_state.safetensors", "method:");
-    CHECK(has(message_of<InputError>([&] { go_on(setup); }), "does not hold the adapter of this experiment"));
+    remove_tensors(changed / "adapter_state.safetensors", "method:");
+    CHECK(has(message_of<InputError>([&] { resume(setup); }), "does not hold the adapter of this experiment"));
   }
-  SECTION("PiSSA: what was taken out of the base") {
-    const Setup setup{.adapters = one("lora", "r = 4\ninit_lora_weights = \"lora_ga\"\n")};
+  SECTION("LoRA-GA: what was subtracted from the base") {
+    const Setup setup{.adapters = adapter_table("lora", "r = 4\ninit_lora_weights = \"lora_ga\"\n")};
     begin(setup);
-    take_out(changed / "adapter_state.safetensors", "method:");
-    CHECK(has(message_of<ConfigError>([&] { go_on(setup); }), "depends on calibration data and cannot be recomputed"));
+    remove_tensors(changed / "adapter_state.safetensors", "method:");
+    CHECK(has(message_of<ConfigError>([&] { resume(setup); }), "depends on calibration data and cannot be recomputed"));
   }
-  SECTION("a method whose saved form is another than trains: what trains") {
-    const Setup setup{.adapters = one("vblora", "num_vectors = 8\nvector_length = 4\nsave_only_topk_weights = true\n")};
+  SECTION("a method whose file does not contain its trainable parameters: these") {
+    const Setup setup{
+        .adapters = adapter_table("vblora", "num_vectors = 8\nvector_length = 4\nsave_only_topk_weights = true\n")};
     begin(setup);
-    take_out(changed / "adapter_state.safetensors", "layers:");
-    CHECK(has(message_of<InputError>([&] { go_on(setup); }), "missing: "));
+    remove_tensors(changed / "adapter_state.safetensors", "layers:");
+    CHECK(has(message_of<InputError>([&] { resume(setup); }), "missing: "));
   }
   SECTION("the state of another method is refused") {
-    begin({.adapters = one("adalora", "init_r = 4\ntarget_r = 2\n")});
-    const Setup other{.adapters = one("lora", "r = 4\n")};
-    CHECK(has(message_of<InputError>([&] { go_on(other); }), "which this method does not have"));
+    begin({.adapters = adapter_table("adalora", "init_r = 4\ntarget_r = 2\n")});
+    const Setup other{.adapters = adapter_table("lora", "r = 4\n")};
+    CHECK(has(message_of<InputError>([&] { resume(other); }), "which this method does not have"));
   }
 }
 
-TEST_CASE("a run's length may change only where no step so far depended on it") {
+TEST_CASE("a run's length can change only if no step so far depended on it") {
   const Folder folder;
   const auto message = [&](const Setup& setup, int64_t steps) {
     fs::remove_all(folder.path);
@@ -408,11 +410,11 @@ TEST_CASE("a run's length may change only where no step so far depended on it") 
     longer.options.max_steps = steps;
     return message_of<ConfigError>([&] { longer.go(steps); });
   };
-  const Setup constant{.adapters = one("lora", "r = 4\n"), .scheduler = "constant"};
+  const Setup constant{.adapters = adapter_table("lora", "r = 4\n"), .scheduler = "constant"};
   CHECK(message(constant, 8).empty());
   CHECK(has(message(constant, 1), "the run now ends at 1"));
-  CHECK(has(message({.adapters = one("lora", "r = 4\n")}, 8), "on which the schedule depends"));
-  Setup adalora{.adapters = one("adalora", "init_r = 4\ntarget_r = 2\n"), .scheduler = "constant"};
+  CHECK(has(message({.adapters = adapter_table("lora", "r = 4\n")}, 8), "on which the schedule depends"));
+  Setup adalora{.adapters = adapter_table("adalora", "init_r = 4\ntarget_r = 2\n"), .scheduler = "constant"};
   CHECK(has(message(adalora, 8), "on which the adapter's method depends"));
   adalora.adapters += "total_step = 6\n";
   CHECK(message(adalora, 8).empty());

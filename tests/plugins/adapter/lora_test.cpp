@@ -289,7 +289,7 @@ TEST_CASE("fp32 parameters work with a bf16 model") {
   }
 }
 
-TEST_CASE("biases train: none, all, or those of target modules") {
+TEST_CASE("no bias, all biases or those of target modules train") {
   const auto trained = [](const std::string& toml) {
     StringList names;
     const Adapted a = adapted("target_modules = [\"q_proj\"]\n" + toml);

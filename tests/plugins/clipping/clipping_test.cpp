@@ -1,6 +1,6 @@
-// Clipping promises: every clipping returns the global 2-norm as it was before, over all gradients that are there; norm
-// and value do what torch.nn.utils does (tests/parity/test_clipping.py compares live), agc what its paper says, row by
-// row; sums are in fp32 or better; gradients that are not finite are reported and left as they are.
+// Shows for gradient clipping: every plugin returns the global 2-norm before clipping, over all gradients that exist;
+// norm and value equal torch.nn.utils (tests/parity/test_clipping.py compares them), agc equals its paper, row by row;
+// sums are in fp32 or wider; non-finite gradients are reported and not changed.
 #include <torch/types.h>
 
 #include <cmath>
@@ -74,7 +74,7 @@ TEST_CASE("every gradient clipping returns the norm before clipping and skips pa
   }
 }
 
-TEST_CASE("gradients that are not finite are reported and left alone", "[clipping]") {
+TEST_CASE("non-finite gradients are reported and not changed", "[clipping]") {
   for (const std::string& name : names)
     for (const float bad : {inf, -inf, nan_value}) {
       INFO(name << " " << bad);
@@ -88,14 +88,14 @@ TEST_CASE("gradients that are not finite are reported and left alone", "[clippin
     }
 }
 
-TEST_CASE("none changes nothing", "[clipping]") {
+TEST_CASE("none does not change gradients", "[clipping]") {
   const Tensors parameters = small();
   clip("none", "", parameters);
   check_values(parameters[0].grad(), {3}, 0);
   check_values(parameters[2].grad(), {4, 12}, 0);
 }
 
-TEST_CASE("norm shortens long gradients and leaves short ones", "[clipping]") {
+TEST_CASE("norm scales gradients above the limit and leaves others unchanged", "[clipping]") {
   const Tensors parameters = small();
   CHECK(clip("norm", "max_norm = 6.5", parameters) == 13);
   const double factor = 6.5 / (13 + 1e-6);

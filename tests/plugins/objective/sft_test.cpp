@@ -1,4 +1,4 @@
-// The objective sft promises: loss and gradients are those of the cross-entropy of all logits at once; the totals of
+// Shows for the objective sft: loss and gradients are those of the cross-entropy of all logits at once; the totals of
 // micro-batches add up, and so do their losses and gradients; evaluation reports the same loss. An objective from
 // outside the tree trains, saves its state and resumes, also from a checkpoint without one; misspelled names are
 // recognized.
@@ -191,7 +191,7 @@ TEST_CASE("an evaluation reports loss, perplexity and accuracy", "[objective]") 
   CHECK_THROWS_AS(evaluate(*adapted.model, *precision, *objective, masked, 4), InputError);
 }
 
-TEST_CASE("a misspelled objective gets a suggestion", "[objective]") {
+TEST_CASE("a misspelled objective name is an error with a suggestion", "[objective]") {
   CHECK(has(message_of<PluginError>([] { test::load<Objective>("stf"); }),
             "no plugin 'stf' of kind objective; did you mean 'sft'?"));
 }

@@ -1,7 +1,7 @@
-// Every optimizer promises: a run resumed from its state is, bit for bit, the uninterrupted run; each
-// group has its own rate and weight decay; a parameter without a gradient stays; the state takes the bytes that plan
-// says, once, and no more later; a state of other parameters is refused. That the steps are the known ones is
-// tests/parity/test_optimizers.py's to show.
+// Shows for every optimizer: a run resumed from its state is bit-identical to the uninterrupted run; each param group
+// has its own learning rate and weight decay; a parameter without a gradient does not change; the state has the size
+// that the memory plan uses and does not grow; a state of other parameters is refused. tests/parity/test_optimizers.py
+// compares the steps with the reference implementations.
 #include <torch/types.h>
 #include <torch/utils.h>
 
@@ -99,8 +99,7 @@ StateDict through_file(const StateDict& state) {
 
 }  // namespace
 
-TEST_CASE("sophia: the curvature is estimated once for each step that is due, though it be tried again",
-          "[optimizer]") {
+TEST_CASE("sophia estimates the curvature once per interval, also if the step is repeated", "[optimizer]") {
   const Row row{"sophia", "update_period = 3"};
   Bench tried(row), after(row);
   for (Bench* bench : {&tried, &after}) bench->add_both();
@@ -142,7 +141,7 @@ TEST_CASE("a run resumed from its state equals the uninterrupted run", "[optimiz
   }
 }
 
-TEST_CASE("each group has its own rate and weight decay", "[optimizer]") {
+TEST_CASE("each param group has its own learning rate and weight decay", "[optimizer]") {
   for (const Row& row : rows) {
     INFO(row.name << " " << row.toml);
     Bench both(row), alone(row, "\nweight_decay = 0.1"), still(row);
@@ -161,7 +160,7 @@ TEST_CASE("each group has its own rate and weight decay", "[optimizer]") {
   }
 }
 
-TEST_CASE("the state takes the bytes that are promised, and no more later", "[optimizer]") {
+TEST_CASE("the state has the size that state_bytes() returns, and does not grow", "[optimizer]") {
   for (const Row& row : rows) {
     INFO(row.name << " " << row.toml);
     Bench bench(row);
@@ -183,7 +182,7 @@ TEST_CASE("the state takes the bytes that are promised, and no more later", "[op
   }
 }
 
-TEST_CASE("eight bits cost a quarter of fp32", "[optimizer]") {
+TEST_CASE("8-bit state takes a quarter of the bytes of fp32 state", "[optimizer]") {
   const auto optimizer = test::load<Optimizer>("adamw_8bit");
   const Tensor large = torch::zeros({256, 256}), small = torch::zeros({60});
   CHECK(optimizer->state_bytes(large) == 2 * (256 * 256 + 256 * 4));

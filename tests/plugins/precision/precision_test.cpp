@@ -1,6 +1,6 @@
-// Precision promises: each name gives the dtypes it says; fp16 scales the loss and brings gradients back exactly, its
-// scale goes the way of torch.amp.GradScaler (tests/parity/test_clipping.py compares live), an overflow skips the step
-// and is seen once, endless overflow ends the run, and a run resumed from its state equals the uninterrupted run.
+// Shows for precisions: each has the dtypes of its name; fp16 scales the loss and unscales gradients exactly, its scale
+// changes as that of torch.amp.GradScaler (tests/parity/test_clipping.py compares them), an overflow skips the step and
+// is counted once, repeated overflow ends the run, and a run resumed from its state equals the uninterrupted run.
 #include <torch/types.h>
 
 #include <cmath>
@@ -87,7 +87,7 @@ TEST_CASE("fp16 unscales once however many backward passes a step has", "[precis
   CHECK(torch::equal(p.grad(), torch::ones({3})));
 }
 
-TEST_CASE("what fp16 would lose comes through the scale", "[precision]") {
+TEST_CASE("gradients that fp16 would round to zero survive with the loss scale", "[precision]") {
   // 1e-8 is under fp16's smallest number, 6e-8; times 65536 it is not.
   const auto precision = fp16();
   Tensor p = leaf();
@@ -126,7 +126,7 @@ TEST_CASE("fp16's scale stops growing where fp32 ends", "[precision]") {
   CHECK(scale(*precision) == static_cast<double>(2e38F));
 }
 
-TEST_CASE("fp16 ends a run that overflows for ever, and not before", "[precision]") {
+TEST_CASE("fp16 ends a run once the scale falls below its minimum, and not before", "[precision]") {
   const auto precision = fp16();
   Tensor p = leaf();
   int skipped = 0;
@@ -171,7 +171,7 @@ TEST_CASE("fp16's state is its own copy", "[precision]") {
   CHECK(before.at("scale").item<double>() == 65536);
 }
 
-TEST_CASE("fp16 grows after the next good step if its interval was made shorter", "[precision]") {
+TEST_CASE("fp16 increases the scale after the next finite step if its interval was shortened", "[precision]") {
   const auto precision = fp16("growth_interval = 2");
   precision->load_state_dict({{"scale", torch::tensor(8.0F)}, {"growth_tracker", torch::tensor(100, torch::kInt32)}});
   Tensor p = leaf();

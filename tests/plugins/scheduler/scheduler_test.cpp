@@ -1,6 +1,5 @@
-// Schedulers promise: one that follows evaluations resumes from its saved state as if it had not been interrupted, and
-// refuses another scheduler's state; the others have no state, and say so. The curves themselves are compared in
-// tests/parity/test_optimizers.py.
+// Shows for schedulers: one that depends on evaluations resumes from its saved state as if it had not been interrupted,
+// and refuses another scheduler's state; the others have no state. tests/parity/test_optimizers.py compares the curves.
 #include "peft/train/scheduler.h"
 
 #include <torch/types.h>
@@ -58,7 +57,7 @@ TEST_CASE("a state that is not a plateau's is refused", "[scheduler]") {
   }
 }
 
-TEST_CASE("the others are pure functions of the step", "[scheduler]") {
+TEST_CASE("schedulers that do not depend on evaluations are pure functions of the step", "[scheduler]") {
   for (const std::string name : {"constant", "cosine", "cosine_with_restarts", "inverse_sqrt", "linear", "one_cycle",
                                  "polynomial", "rex", "wsd"}) {
     INFO(name);

@@ -65,8 +65,8 @@ PEFT_API TrainingCheckpoint read_checkpoint(const std::string& path);
 /// Trainer does with save_total_limit. A folder is renamed before it is deleted, so that no partial checkpoint is ever
 /// found.
 PEFT_API void rotate_checkpoints(const std::string& output_dir, int64_t limit, std::optional<int64_t> keep_step);
-/// Renames checkpoints later than `step`, intact or not, to `checkpoint-<step>.aside` or the first free `….aside-<n>`,
-/// // words: ok because a resumed run may differ from there. Returns their new paths.
+/// Archives checkpoints later than `step`, intact or not, because a resumed run may differ from there: appends a suffix
+/// to their names, with a number if the name is taken. Returns their new paths.
 PEFT_API std::vector<std::string> archive_checkpoints_after(const std::string& output_dir, int64_t step);
 /// Removes partly written and partly deleted files of killed runs, in the folder and in those of its adapters.
 PEFT_API void clean_output(const std::string& output_dir, const AdapterStack& adapters);
