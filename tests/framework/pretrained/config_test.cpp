@@ -121,7 +121,7 @@ TEST_CASE("an invalid file in a model folder is refused by name") {
     fs::remove(folder / file);
   };
   check_refused("chat_template.jinja", "{{ \xff }}", "is not UTF-8");
-  check_refused("chat_template.jinja", std::string(2 << 20, 'x'), "more than the 1048576");
+  check_refused("chat_template.jinja", std::string(2 << 20, 'x'), "the limit for this file is 1048576");
   check_refused("generation_config.json", "[]", "must be an object");
   check_refused("tokenizer_config.json", "{", "not JSON");
   check_refused("model.safetensors.index.json", "{}", "has no weight_map");

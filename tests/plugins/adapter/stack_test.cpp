@@ -148,7 +148,7 @@ TEST_CASE("an adapter inside one that replicates layers adapts the deeper model"
   const Stacked again(s.document.resolved());
   CHECK(torch::equal(again.logits(), s.logits()));
   CHECK(has(message_of<ConfigError>([&] { Stacked(ia3 + "[\"k_proj\"]\n" + deep); }),
-            "the one that replicates layers must be declared first"));
+            "declare the adapter that replicates layers first"));
 }
 
 TEST_CASE("incompatible adapters are refused") {
