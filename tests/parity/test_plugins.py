@@ -131,7 +131,7 @@ def test_method_that_throws(run, folder, fixtures, call):
     assert not (folder / "out").exists()
 
 
-LAYERS = ["hf_config", "low_rank", "shape", "forward", "autograd"]
+LAYERS = ["hf_config", "as_lora", "shape", "forward", "autograd"]
 
 
 @pytest.mark.parametrize("call", LAYERS)
@@ -160,7 +160,7 @@ def test_precision_that_throws(run, folder, fixtures, call):
 
 
 def test_core_error_is_not_blamed_on_precision(run, folder, fixtures):
-    printed = train(run, folder, fixtures, ["precision.name=throwing", "adapter.name=throwing"], code=4, fixture="low_rank")
+    printed = train(run, folder, fixtures, ["precision.name=throwing", "adapter.name=throwing"], code=4, fixture="as_lora")
     assert "peft_adapter_throwing.so: as_lora failed: thrown by the plugin" in printed
 
 
