@@ -133,9 +133,10 @@ LowRank padded(const LowRank& update, int64_t r) {
           torch::constant_pad_nd(update.B.to(torch::kFloat), {0, more}).contiguous(), update.scale};
 }
 
-/// The low-rank update of a layer on a site. Throws if it is not one.
-LowRank only_update(const Site& site, const AdapterLayer& layer) {
-  const auto update = low_rank_of(site, layer);
+/// The low-rank update of an adapter's module on a site. Throws if it is not one, as virtual tokens and prefixes are not.
+LowRank only_update(const Site& site, const AdapterModule& module) {
+  const auto* layer = dynamic_cast<const AdapterLayer*>(&module);
+  const auto update = layer == nullptr ? std::nullopt : low_rank_of(site, *layer);
   if (!update)
     throw InputError("'" + site.path() +
                      "': its adapter is not a low-rank update B·A and cannot be written as a LoRA; "
@@ -150,8 +151,8 @@ std::vector<WeightedUpdate> updates_on(const Site& site, const AdaptedBase& base
                      "use 'peft-run merge'");
   std::vector<WeightedUpdate> updates;
   for (std::size_t i = 0; i < base.adapters.size(); ++i)
-    for (const auto& layer : base.adapters[i]->layers_on(site))
-      updates.push_back({only_update(site, *layer), how.weights.empty() ? 1 : how.weights[i]});
+    for (const auto& module : base.adapters[i]->modules_on(site))
+      updates.push_back({only_update(site, *module), how.weights.empty() ? 1 : how.weights[i]});
   return updates;
 }
 

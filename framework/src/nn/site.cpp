@@ -150,6 +150,7 @@ Tensor Site::apply_layers(const Tensor& x, const Next& base) const {
 }
 
 std::optional<WeightAndBias> Site::merged_weight(const WeightAndBias& base) const {
+  if (modules_.size() != layers_.size()) return std::nullopt;  // no weights express virtual tokens or a prefix
   const torch::NoGradGuard no_grad;
   const auto copy_or_base = [&](const char* parameter, const Tensor& from_base) {
     const auto copy = copies_.find(parameter);
