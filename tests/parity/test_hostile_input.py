@@ -340,7 +340,7 @@ cases(
             ["'x\\x1b' is missing"],
             tokenizer(lambda t: t.update(post_processor=around("x\x1b"))),
         ),
-        "tokenizer_beyond_model": ("train.jsonl:1", ["the id 9999", "has 258 rows"], tokenizer(lambda t: t["model"]["vocab"].update({BYTE_O: 9999}))),
+        "tokenizer_beyond_model": ("train.jsonl:1", ["the token id 9999", "has only 258 embedding rows"], tokenizer(lambda t: t["model"]["vocab"].update({BYTE_O: 9999}))),
         "eos_absent": ("tokenizer", ["eos_token 'nowhere' is not in the vocabulary"], lambda f: set_json(f / "model" / "tokenizer_config.json", eos_token="nowhere")),
         "template_syntax": ("model", ["chat template"], template(b"{% if %}")),
         "template_deep": ("model", ["chat template", "nested deeper"], template(b"{{ " + b"(" * 5000 + b" }}")),

@@ -133,7 +133,8 @@ LowRank padded(const LowRank& update, int64_t r) {
           torch::constant_pad_nd(update.B.to(torch::kFloat), {0, more}).contiguous(), update.scale};
 }
 
-/// The low-rank update of an adapter's module on a site. Throws if it is not one, as virtual tokens and prefixes are not.
+/// The low-rank update of an adapter's module on a site. Throws if it is not one, as virtual tokens and prefixes are
+/// not.
 LowRank only_update(const Site& site, const AdapterModule& module) {
   const auto* layer = dynamic_cast<const AdapterLayer*>(&module);
   const auto update = layer == nullptr ? std::nullopt : low_rank_of(site, *layer);

@@ -27,20 +27,28 @@ Model::Model(DecoderConfig config) : config_(std::move(config)), family_(&model_
   register_sites();
 }
 
-void Model::add_head(std::shared_ptr<Site> head) {
-  heads_.push_back(std::move(head));
-  register_sites();
+namespace {
+
+/// Side by side: a site's path is its name, and torch allows no dot in one.
+Site* register_site(Model& model, const std::shared_ptr<Site>& site) {
+  std::string name = site->path();
+  std::replace(name.begin(), name.end(), '.', '/');
+  return model.register_module(name, site).get();
 }
 
-/// Registers all current sites as children, side by side: a site's path is its name, in which torch allows no dot.
+}  // namespace
+
+void Model::add_head(std::shared_ptr<Site> head) {
+  sites_.push_back(register_site(*this, head));
+  heads_.push_back(std::move(head));
+}
+
 void Model::register_sites() {
-  for (const auto& child : named_children()) unregister_module(child.key());
+  const auto registered = named_children();
+  // From the last: each removal renumbers those after it.
+  for (std::size_t i = registered.size(); i-- > 0;) unregister_module(registered[i].key());
   sites_.clear();
-  const auto add = [this](const std::shared_ptr<Site>& site) {
-    std::string name = site->path();
-    std::replace(name.begin(), name.end(), '.', '/');
-    sites_.push_back(register_module(name, site).get());
-  };
+  const auto add = [this](const std::shared_ptr<Site>& site) { sites_.push_back(register_site(*this, site)); };
   add(embedding_);
   for (const auto& layer : layers_)
     for (const auto& site : layer->sites()) add(site);
