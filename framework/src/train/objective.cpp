@@ -1,6 +1,7 @@
 #include "peft/train/objective.h"
 
 #include <stdexcept>
+
 #include "plugin/plugin_call.h"
 
 namespace peft {

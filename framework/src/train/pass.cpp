@@ -28,7 +28,7 @@ namespace {
 Tensor head_cross_entropy(const CausalLm& model, const Tensor& rows, const Tensor& targets) {
   const MemoryScope scope(MemoryComponent::logits);
   const Tensor logits = model.logits(rows);
-  const auto wide = logits.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
+  const auto wide = accumulation_dtype(logits);
   return at::cross_entropy_loss(logits.to(wide), targets, {}, at::Reduction::Sum);
 }
 

@@ -17,7 +17,7 @@ Tensor sample_labels(const CausalLm& model, const Pass& pass) {
   const Tensor& labels = pass.labels();
   const Tensor samples = at::empty_like(pass.targets());
   pass.for_each_logits([&](const Tensor& logits, const Tensor& targets, int64_t first) {
-    const auto wide = logits.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
+    const auto wide = accumulation_dtype(logits);
     // For logits that are not finite any label will do: the loss reports them.
     samples.narrow(0, first, targets.size(0))
         .copy_(at::multinomial(at::softmax(logits, -1, wide).nan_to_num(1), 1).squeeze(1));

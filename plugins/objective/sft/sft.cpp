@@ -30,7 +30,7 @@ class Sft final : public peft::Objective {
 void Sft::do_evaluate(const peft::Pass& pass, peft::Sums& sums) const {
   const Tensor sum = at::zeros({2}, pass.labels().options().dtype(torch::kDouble));  // loss, tokens predicted correctly
   pass.for_each_logits([&](const Tensor& logits, const Tensor& targets, int64_t) {
-    const auto wide = logits.scalar_type() == torch::kDouble ? torch::kDouble : torch::kFloat;
+    const auto wide = peft::accumulation_dtype(logits);
     sum[0] += at::cross_entropy_loss(logits.to(wide), targets, {}, at::Reduction::Sum);
     sum[1] += (logits.argmax(-1) == targets).sum();
   });
