@@ -18,5 +18,7 @@ struct JsonSyntaxError {
 /// InputError, starting with `name`, if it starts with a byte order mark, is nested deeper than `max_depth`, has more
 /// than 2^23 values or a duplicate key in an object.
 nlohmann::json read_strict_json(std::string_view text, const std::string& name, std::size_t max_depth);
+/// The same, with the keys of an object in the order of the text.
+nlohmann::ordered_json read_ordered_json(std::string_view text, const std::string& name, std::size_t max_depth);
 
 }  // namespace peft

@@ -56,3 +56,14 @@ TEST_CASE("nesting depth and number of values are limited") {
   for (int i = 0; i < (1 << 23); ++i) many += ",0";
   CHECK(refusal(many + "]") == "f: JSON with more than 8388608 values");
 }
+
+TEST_CASE("keys keep the order of the text, and a duplicate among many is found") {
+  CHECK(read_ordered_json(R"({"b": {"z": 1, "a": [2]}, "a": null})", "f", 10).dump() ==
+        R"({"b":{"z":1,"a":[2]},"a":null})");
+  std::string many = "{";
+  for (int i = 0; i < 200'000; ++i) many += "\"k" + std::to_string(i) + "\":[0],";
+  CHECK(read_ordered_json(many + "\"last\":0}", "f", 10).size() == 200'001);
+  for (const char* key : {"k0", "k20", "k199999"})
+    CHECK(test::message_of<InputError>([&] { read_ordered_json(many + "\"" + key + "\":0}", "f", 10); }) ==
+          std::string("f: the key '") + key + "' appears twice in one object");
+}
