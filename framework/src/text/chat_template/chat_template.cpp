@@ -1,7 +1,10 @@
 #include "peft/text/chat_template/chat_template.h"
 
+#include <cmath>
+#include <limits>
 #include <mutex>
 #include <new>
+#include <nlohmann/json.hpp>
 
 #include "peft/base/error.h"
 #include "text/chat_template/template_guard.h"
@@ -30,6 +33,41 @@ std::string location_and_message(const std::string& report) {
   return report.substr(line + 4, end - line - 4) + ": " + message;
 }
 
+using Json = nlohmann::ordered_json;
+
+/// The engine's integers have 64 bits, those of Python any number; a larger one has been rounded to a double.
+void check_number(const Json& number) {
+  const bool is_wide = number.is_number_unsigned()
+                           ? number.get<uint64_t>() > uint64_t{std::numeric_limits<int64_t>::max()}
+                           : number.is_number_float() && std::abs(number.get<double>()) >= 0x1p63;
+  if (is_wide) throw InputError("the number " + number.dump() + " has more than 64 bits; write it as a string");
+}
+
+jinja::value to_value(const Json& json) {
+  if (json.is_number()) check_number(json);
+  if (json.is_null()) return jinja::mk_val<jinja::value_none>();
+  if (json.is_boolean()) return jinja::mk_val<jinja::value_bool>(json.get<bool>());
+  if (json.is_number_float()) return jinja::mk_val<jinja::value_float>(json.get<double>());
+  if (json.is_number()) return jinja::mk_val<jinja::value_int>(json.get<int64_t>());
+  if (json.is_string()) return jinja::mk_val<jinja::value_string>(json.get_ref<const std::string&>());
+  if (json.is_array()) {
+    auto list = jinja::mk_val<jinja::value_array>();
+    for (const Json& item : json) list->push_back(to_value(item));
+    return list;
+  }
+  auto object = jinja::mk_val<jinja::value_object>();
+  for (const auto& [key, item] : json.items()) object->insert(key, to_value(item));
+  return object;
+}
+
+jinja::value to_value(const Message& message) {
+  if (message.keys) return to_value(*message.keys);
+  auto object = jinja::mk_val<jinja::value_object>();
+  object->insert("role", jinja::mk_val<jinja::value_string>(message.role));
+  object->insert("content", jinja::mk_val<jinja::value_string>(message.content));
+  return object;
+}
+
 /// A template for llama.cpp's engine. Renderings update the budget that the program's guards check, so a mutex
 /// serializes them.
 class JinjaTemplate : public ChatTemplate {
@@ -53,13 +91,14 @@ class JinjaTemplate : public ChatTemplate {
     add_guards(program_, budget_);
   }
 
-  std::string render(const std::vector<Message>& messages, bool add_generation_prompt) const override {
+  std::string render(const std::vector<Message>& messages, bool add_generation_prompt,
+                     const Json* tools) const override {
     const std::lock_guard lock(mutex_);
     budget_ = {};
     const RenderingScope scope;
     try {
       jinja::context context(source_);
-      set_variables(context, messages, add_generation_prompt);
+      set_variables(context, messages, add_generation_prompt, tools);
       auto parts = jinja::mk_val<jinja::value_string>();
       jinja::gather_string_parts_recursive(jinja::runtime(context).execute(program_), parts);
       return parts->val_str.str();
@@ -73,19 +112,15 @@ class JinjaTemplate : public ChatTemplate {
   }
 
  private:
-  void set_variables(jinja::context& context, const std::vector<Message>& messages, bool add_generation_prompt) const {
+  void set_variables(jinja::context& context, const std::vector<Message>& messages, bool add_generation_prompt,
+                     const Json* tools) const {
     auto list = jinja::mk_val<jinja::value_array>();
-    for (const Message& message : messages) {
-      auto object = jinja::mk_val<jinja::value_object>();
-      object->insert("role", jinja::mk_val<jinja::value_string>(message.role));
-      object->insert("content", jinja::mk_val<jinja::value_string>(message.content));
-      list->push_back(std::move(object));
-    }
+    for (const Message& message : messages) list->push_back(to_value(message));
     context.set_val("messages", list);
     context.set_val("add_generation_prompt", jinja::mk_val<jinja::value_bool>(add_generation_prompt));
     context.set_val("bos_token", jinja::mk_val<jinja::value_string>(bos_token_));
     context.set_val("eos_token", jinja::mk_val<jinja::value_string>(eos_token_));
-    context.set_val("tools", jinja::mk_val<jinja::value_none>());  // as in transformers
+    context.set_val("tools", tools ? to_value(*tools) : jinja::mk_val<jinja::value_none>());  // as in transformers
     context.set_val("documents", jinja::mk_val<jinja::value_none>());
     limit_range(context);
     fix_date(context);

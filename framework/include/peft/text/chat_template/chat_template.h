@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 #include <vector>
 
@@ -10,6 +11,8 @@ namespace peft {
 
 struct Message {
   std::string role, content;  ///< "system", "user", "assistant", "tool"
+  /// All keys that the template sees, role and content among them; null: role and content only.
+  std::shared_ptr<const nlohmann::ordered_json> keys = nullptr;
 };
 
 /// A model's Jinja chat template.
@@ -19,11 +22,12 @@ class PEFT_API ChatTemplate {
   static std::shared_ptr<const ChatTemplate> parse(const std::string& source, const std::string& bos_token,
                                                    const std::string& eos_token);
   virtual ~ChatTemplate();
-  /// Returns what transformers' apply_chat_template(tokenize=False) returns on 26 July 2024. Throws InputError with
-  /// the line and the message if the template raises an exception or exceeds its limits (200,000 steps, 256 MiB, a
-  /// depth of 1,000, 16 GiB of work), and std::bad_alloc if no memory is left. Thread-safe; calls on one template run
-  /// one after another.
-  virtual std::string render(const std::vector<Message>& messages, bool add_generation_prompt) const = 0;
+  /// Returns what transformers' apply_chat_template(tokenize=False) returns on 26 July 2024. `tools`: a list of JSON
+  /// schemas, or null. Throws InputError with the line and the message if the template raises an exception or exceeds
+  /// its limits (200,000 steps, 256 MiB, a depth of 1,000, 16 GiB of work), or if a message has a number beyond 64
+  /// bits, and std::bad_alloc if no memory is left. Thread-safe; calls on one template run one after another.
+  virtual std::string render(const std::vector<Message>& messages, bool add_generation_prompt,
+                             const nlohmann::ordered_json* tools = nullptr) const = 0;
 };
 
 }  // namespace peft
