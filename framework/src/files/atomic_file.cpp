@@ -27,11 +27,11 @@ bool is_file_draft(const std::string& name) {
   return !process_id.empty() && process_id.find_first_not_of("0123456789") == std::string::npos;
 }
 
-AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
+AtomicFile::AtomicFile(std::string path, unsigned mode) : path_(std::move(path)) {
   const std::filesystem::path target(path_);
   staging_ = (target.parent_path() / ("." + target.filename().string() + kInfix + std::to_string(::getpid()))).string();
   ::unlink(staging_.c_str());  // a killed process with the same id may have left it
-  file_ = ::open(staging_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  file_ = ::open(staging_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
   if (file_ < 0) fail("created");
 }
 

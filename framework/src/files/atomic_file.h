@@ -12,7 +12,8 @@ bool is_file_draft(const std::string& name);
 /// Throws ResourceError.
 class AtomicFile {
  public:
-  explicit AtomicFile(std::string path);
+  /// `mode`: permissions of the file, before umask.
+  explicit AtomicFile(std::string path, unsigned mode = 0666);
   ~AtomicFile();
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;

@@ -6,8 +6,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "files/trusted_path.h"
 #include "peft/base/error.h"
-#include "plugin/trusted_path.h"
 
 // Boost.DLL's library_info lists symbols and sections too, but follows any offset in the file unchecked and finds
 // nothing in a stripped library.
@@ -36,6 +36,9 @@ ElfFile::ElfFile(const std::string& path) : path_(path) {
     if (!S_ISREG(status_.st_mode)) refuse("refused, because it is not a regular file");
     check_owner(path, status_);
     read_headers();
+  } catch (const UntrustedPath& error) {
+    ::close(fd_);
+    throw PluginError(error.what());
   } catch (...) {
     ::close(fd_);
     throw;

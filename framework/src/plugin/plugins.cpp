@@ -5,12 +5,12 @@
 #include <filesystem>
 #include <set>
 
+#include "files/trusted_path.h"
 #include "peft/base/error.h"
 #include "peft/plugin/plugin_info.h"
 #include "plugin/library.h"
 #include "plugin/plugin_call.h"
 #include "plugin/plugin_file.h"
-#include "plugin/trusted_path.h"
 
 namespace peft {
 namespace {
@@ -123,7 +123,11 @@ const Registry& Plugins::load(const std::string& kind, const std::string& name) 
 const Plugins::Loaded& Plugins::load_file(const std::string& kind, const std::string& name, const std::string& file) {
   if (const auto known = loaded_.find(file); known != loaded_.end()) return *known->second;
   const auto refuse = [&](const std::string& why) { throw PluginError(printable_path(file) + ": " + why); };
-  detail::check_trusted_folder(fs::path(file).parent_path().string());
+  try {
+    detail::check_trusted_folder(fs::path(file).parent_path().string());
+  } catch (const detail::UntrustedPath& error) {
+    throw PluginError(error.what());
+  }
   const detail::PluginRecord record = detail::read_plugin_record(file);
   if (record.abi != PEFT_ABI)
     refuse("built for {" + printable(record.abi, 400) + "}, but this is {" PEFT_ABI "}; build it again");

@@ -1,4 +1,4 @@
-#include "plugin/trusted_path.h"
+#include "files/trusted_path.h"
 
 #include <unistd.h>
 
@@ -15,7 +15,7 @@ namespace {
 namespace fs = std::filesystem;
 
 [[noreturn]] void refuse(const std::string& path, const std::string& why) {
-  throw PluginError(printable_path(path) + ": refused, because " + why);
+  throw UntrustedPath(printable_path(path) + ": refused, because " + why);
 }
 
 /// `named`: what the message calls the file with `status`, if that is not `path` itself.
@@ -31,7 +31,7 @@ void check_writers(const std::string& path, const std::string& named, const stru
 
 struct stat examined(const std::string& path) {
   struct stat status{};
-  if (::lstat(path.c_str(), &status) != 0) throw PluginError(printable_path(path) + ": " + std::strerror(errno));
+  if (::lstat(path.c_str(), &status) != 0) throw UntrustedPath(printable_path(path) + ": " + std::strerror(errno));
   return status;
 }
 
