@@ -47,7 +47,7 @@ void run(const std::string& bytes) {
   for (std::size_t i = 0; i < records.size(); ++i) {
     expect(records.line(i) >= line && records.line(i) <= lines, "a line out of order");
     line = records.line(i);
-    const nlohmann::json object = records.parse(i);
+    const data::Json object = records.parse(i);
     expect(object.is_object(), "a record that is not an object");
     if (format.empty()) format = data::detect_format(object, {}, records.where(i));
     const data::Record record = data::read_record(object, format, {}, i % 2 == 0, records.where(i));

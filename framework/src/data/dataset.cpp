@@ -19,7 +19,7 @@ DataOptions read_data_options(Options& in) {
                "must be given");
   in.get_paths("eval", o.eval, "evaluation file or files");
   std::erase(o.eval, "");
-  in.get("eval_split", o.eval_split, "ratio of the training examples held out for evaluation; requires an empty eval")
+  in.get("eval_split", o.eval_split, "ratio of the training records held out for evaluation; requires an empty eval")
       .require(std::isfinite(o.eval_split) && o.eval_split >= 0 && o.eval_split < 1, "must be at least 0 and below 1");
   if (o.eval_split > 0 && !o.eval.empty()) in.error("eval_split", "cannot be given together with 'eval'");
   StringList formats = data::format_names();
@@ -41,6 +41,7 @@ DataOptions read_data_options(Options& in) {
 }
 
 void Dataset::add(Example example, int64_t max_length) {
+  ++num_read;
   const auto length = static_cast<int64_t>(example.ids.size());
   if (length > max_length) {
     ++truncated;
@@ -65,27 +66,54 @@ std::string Dataset::source(const Example& example) const {
   return files.at(static_cast<std::size_t>(example.file)) + ":" + std::to_string(example.line);
 }
 
+namespace {
+
+/// Reads the records of one file and adds their examples to the set.
+class RecordLoader {
+ public:
+  RecordLoader(Dataset& set, const DataOptions& options, const TextPipeline& text)
+      : set_(set), options_(options), text_(text), encoder_(text), renderer_(text.chat_template.get()) {}
+
+  void load(const std::string& path) {
+    const data::RecordFile file(path);
+    set_.files.push_back(file.name());
+    for (std::size_t i = 0; i < file.size(); ++i, ++records_) add(file, i);
+  }
+
+ private:
+  void add(const data::RecordFile& file, std::size_t index) {
+    const data::Json json = file.parse(index);
+    const std::string where = file.where(index);
+    if (set_.format.empty()) set_.format = data::detect_format(json, options_.formats, where);
+    data::Record record = data::read_record(json, set_.format, options_, text_.chat_template != nullptr, where);
+    const int64_t empty = data::num_empty_answers(record);
+    const auto rendered = renderer_.render(std::move(record));
+    if (rendered.empty()) ++set_.skipped, ++set_.num_read;
+    const std::size_t before = set_.examples.size();
+    for (const data::RenderedExample& one : rendered) {
+      Example example = encoder_.encode(one);
+      example.file = static_cast<int64_t>(set_.files.size()) - 1, example.line = file.line(index);
+      example.record = records_;
+      set_.add(std::move(example), options_.max_length);
+    }
+    if (set_.examples.size() > before) set_.empty_answers += empty;
+  }
+
+  Dataset& set_;
+  const DataOptions& options_;
+  const TextPipeline& text_;
+  data::Encoder encoder_;
+  data::Renderer renderer_;
+  int64_t records_ = 0;
+};
+
+}  // namespace
+
 Dataset load_dataset(const StringList& files, const DataOptions& options, const TextPipeline& text) {
   Dataset set;
   set.format = options.format == "auto" ? "" : options.format;
-  const data::Encoder encoder(text);
-  for (const std::string& path : files) {
-    const data::RecordFile file(path);
-    set.files.push_back(file.name());
-    for (std::size_t i = 0; i < file.size(); ++i) {
-      const nlohmann::json record = file.parse(i);
-      const std::string where = file.where(i);
-      if (set.format.empty()) set.format = data::detect_format(record, options.formats, where);
-      const data::Record item = data::read_record(record, set.format, options, text.chat_template != nullptr, where);
-      const auto passages = data::render_record(item, text.chat_template.get());
-      if (passages.empty()) ++set.skipped;
-      for (const data::RenderedExample& passage : passages) {
-        Example example = encoder.encode(passage);
-        example.file = static_cast<int64_t>(set.files.size()) - 1, example.line = file.line(i);
-        set.add(std::move(example), options.max_length);
-      }
-    }
-  }
+  RecordLoader loader(set, options, text);
+  for (const std::string& path : files) loader.load(path);
   if (set.examples.empty()) {
     std::string names;
     for (const std::string& name : set.files) names += (names.empty() ? "" : ", ") + name;
@@ -96,18 +124,26 @@ Dataset load_dataset(const StringList& files, const DataOptions& options, const 
 }
 
 Dataset split_dataset(Dataset& train, double eval_split, uint64_t seed) {
-  const std::size_t all = train.examples.size();
+  std::vector<int64_t> records;  // those that have examples, in order
+  for (const Example& example : train.examples)
+    if (records.empty() || records.back() != example.record) records.push_back(example.record);
+  const std::size_t all = records.size();
   const auto share = static_cast<std::size_t>(std::llround(eval_split * static_cast<double>(all)));
   const std::size_t held = std::max<std::size_t>(share, 1);
-  if (held >= all) throw InputError("eval_split leaves no example to train on: there are " + std::to_string(all));
+  if (held >= all) throw InputError("eval_split leaves no record to train on: there are " + std::to_string(all));
   // A separate order, so that the split is independent of the first epoch.
   const std::vector<std::size_t> order = epoch_order(all, seed, -1);
-  const std::set<std::size_t> chosen(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(held));
+  std::set<int64_t> chosen;
+  for (std::size_t i = 0; i < held; ++i) chosen.insert(records[order[i]]);
   Dataset rest, eval;
   rest.format = eval.format = train.format;
   rest.files = eval.files = train.files;
-  for (std::size_t i = 0; i < all; ++i) (chosen.contains(i) ? eval : rest).add(std::move(train.examples[i]));
+  for (Example& example : train.examples) {
+    const bool is_held = chosen.contains(example.record);
+    (is_held ? eval : rest).add(std::move(example));
+  }
   rest.truncated = train.truncated, rest.truncated_tokens = train.truncated_tokens, rest.skipped = train.skipped;
+  rest.empty_answers = train.empty_answers, rest.num_read = train.num_read;
   rest.cached = eval.cached = train.cached, rest.cache_error = train.cache_error;
   train = std::move(rest);
   return eval;

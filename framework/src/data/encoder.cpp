@@ -70,6 +70,16 @@ Encoder::Encoded Encoder::encode_segments(const std::vector<Segment>& segments) 
   return joined;
 }
 
+/// Where the target tokens of ids[begin, end) end. What a template writes after the EOS token is not a target if it is
+/// white space; anything else follows an EOS token that an answer mentions.
+std::size_t Encoder::target_end(const Ids& ids, std::size_t begin, std::size_t end) const {
+  std::size_t last = end;
+  while (last > begin && !is_end(ids[last - 1])) --last;
+  if (last == begin) return end;
+  const std::string tail = text_.tokenizer->decode(Ids(ids.begin() + last, ids.begin() + end), false);
+  return tail.find_first_not_of(" \t\r\n") == std::string::npos ? last : end;
+}
+
 Example Encoder::encode(const RenderedExample& rendered) const {
   Encoded encoded = encode_segments(rendered.segments);
   Example example{.ids = std::move(encoded.ids), .labels = {}};
@@ -78,12 +88,10 @@ Example Encoder::encode(const RenderedExample& rendered) const {
   bool ended = false;
   for (std::size_t s = 0; s < encoded.ends.size(); ++s) {
     std::size_t end = encoded.ends[s];
-    ended = false;
     if (rendered.segments[s].is_target) {
-      // What a template writes after the EOS token (a newline) is not a target.
-      for (std::size_t i = end; i > begin && !ended; --i)
-        if (is_end(example.ids[i - 1])) end = i, ended = true;
+      if (rendered.is_from_template) end = target_end(example.ids, begin, end);
       std::copy(example.ids.begin() + begin, example.ids.begin() + end, example.labels.begin() + begin);
+      ended = end > begin && is_end(example.ids[end - 1]);
     }
     begin = encoded.ends[s];
   }
@@ -91,7 +99,7 @@ Example Encoder::encode(const RenderedExample& rendered) const {
     example.ids.push_back(text_.eos_ids[0]);
     example.labels.push_back(text_.eos_ids[0]);
   }
-  if (rendered.add_special_tokens && !starts_with(example.ids, bos_ids_)) {
+  if (!rendered.is_from_template && !starts_with(example.ids, bos_ids_)) {
     const bool first = rendered.segments.front().is_target;  // a prompt's BOS is prompt
     example.ids.insert(example.ids.begin(), bos_ids_.begin(), bos_ids_.end());
     example.labels.insert(example.labels.begin(), bos_ids_.begin(), bos_ids_.end());

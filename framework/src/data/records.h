@@ -1,12 +1,16 @@
 #pragma once
 
 #include <cstdint>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "data/values.h"
+
 namespace peft::data {
+
+/// Throws InputError unless `path` can be a data file: its name, kind and size. Reads nothing.
+void check_data_file(const std::string& path);
 
 /// A data file in memory, split into records that are not parsed yet.
 class RecordFile {
@@ -20,7 +24,7 @@ class RecordFile {
   std::string where(std::size_t index) const;
   int64_t line(std::size_t index) const { return records_.at(index).line; }
   /// The record, an object. Throws InputError with file and line.
-  nlohmann::json parse(std::size_t index) const;
+  Json parse(std::size_t index) const;
   const std::string& name() const { return name_; }
 
  private:
@@ -32,6 +36,9 @@ class RecordFile {
   void split_lines();
   void split_array(std::size_t begin);
   [[noreturn]] void fail(int64_t line, const std::string& message) const;
+  [[noreturn]] void fail_syntax(std::size_t index, std::size_t at, bool is_number) const;
+  void refuse_encoding() const;
+  void refuse_spread_object(std::size_t count) const;
 
   std::string name_, text_;
   std::vector<Raw> records_;

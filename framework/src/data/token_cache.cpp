@@ -1,14 +1,20 @@
 #include "peft/data/token_cache.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
 #include <cstdlib>
+#include <cstring>
 #include <filesystem>
 
 #include "base/digest.h"
 #include "data/formats.h"
+#include "data/records.h"
 #include "data/token_file.h"
 #include "files/mapped_file.h"
+#include "files/trusted_path.h"
 #include "peft/base/error.h"
 
 namespace peft {
@@ -19,7 +25,7 @@ namespace fs = std::filesystem;
 using Clock = fs::file_time_type::clock;
 
 /// Increment this when the same data, text pipeline and options give other tokens than before.
-constexpr std::string_view version = "3";
+constexpr std::string_view version = "4";
 constexpr std::string_view ending = ".tokens";
 
 std::string folder_of(const std::string& setting) {
@@ -53,6 +59,15 @@ std::string key_of(const StringList& files, const DataOptions& options, const st
       return "";
     }
   return key.hex();
+}
+
+/// Makes the folder and its missing parents, for this user only.
+void make_private_folder(const fs::path& folder) {
+  std::error_code error;
+  if (fs::is_directory(folder, error)) return;
+  if (folder.has_relative_path() && folder != folder.parent_path()) make_private_folder(folder.parent_path());
+  if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST)
+    throw ResourceError(printable_path(folder.string()) + ": cannot be made: " + std::strerror(errno));
 }
 
 /// Removes the least recently used files down to `limit` bytes, and drafts of processes that died.
@@ -90,13 +105,12 @@ void prune(const std::string& folder, uint64_t limit) {
 TokenCache::TokenCache(const std::string& folder, uint64_t limit) : folder_(folder_of(folder)), limit_(limit) {}
 
 Dataset TokenCache::load(const StringList& files, const DataOptions& options, const LazyText& text) const {
+  for (const std::string& file : files) data::check_data_file(file);  // before gigabytes are hashed
   const std::string fingerprint = folder_.empty() ? "" : text.fingerprint();
   const std::string key = folder_.empty() ? "" : key_of(files, options, fingerprint);
   if (key.empty()) return load_dataset(files, options, text.get());
   const std::string path = (fs::path(folder_) / (key + std::string(ending))).string();
-  if (auto found = data::read_token_file(path, key, files.size())) {
-    std::error_code ignored;  // a folder that may only be read
-    fs::last_write_time(path, Clock::now(), ignored);
+  if (auto found = find(path, key, files.size())) {
     for (const std::string& file : files) found->files.push_back(printable(file, 1000));
     found->cached = true;
     return std::move(*found);
@@ -107,14 +121,28 @@ Dataset TokenCache::load(const StringList& files, const DataOptions& options, co
       store(path, key, set);
     } catch (const ResourceError& error) {
       set.cache_error = error.what();
+    } catch (const detail::UntrustedPath& error) {
+      set.cache_error = error.what();
     }
   return set;
 }
 
+/// Another user could put any tokens into a folder that is not trusted; store() reports it.
+std::optional<Dataset> TokenCache::find(const std::string& path, const std::string& key, std::size_t files) const {
+  try {
+    detail::check_trusted_folder(folder_);
+  } catch (const detail::UntrustedPath&) {
+    return std::nullopt;
+  }
+  auto found = data::read_token_file(path, key, files);
+  std::error_code ignored;  // a folder that may only be read
+  if (found) fs::last_write_time(path, Clock::now(), ignored);
+  return found;
+}
+
 void TokenCache::store(const std::string& path, const std::string& key, const Dataset& set) const {
-  std::error_code error;
-  fs::create_directories(folder_, error);
-  if (error) throw ResourceError(printable_path(folder_) + ": cannot be made: " + error.message());
+  make_private_folder(folder_);
+  detail::check_trusted_folder(folder_);
   if (data::write_token_file(path, key, set, limit_) > 0) prune(folder_, limit_);
 }
 

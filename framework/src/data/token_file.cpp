@@ -1,5 +1,5 @@
-// A header, then flat arrays that fill the file to its end: for each example where it ends, its line and its file; then
-// all tokens, as int32, one that the model must say as its complement.
+// A header, then flat arrays that fill the file to its end: for each example where it ends, its line, file and record;
+// then all tokens, as int32, one that the model must say as its complement.
 #include "data/token_file.h"
 
 #include <algorithm>
@@ -11,13 +11,14 @@
 #include "base/digest.h"
 #include "files/atomic_file.h"
 #include "files/mapped_file.h"
+#include "files/trusted_path.h"
 #include "peft/base/error.h"
 
 namespace peft::data {
 
 namespace {
 
-constexpr std::string_view magic = "PEFTTOK1";
+constexpr std::string_view magic = "PEFTTOK2";
 
 struct Header {
   char magic[8];
@@ -25,15 +26,16 @@ struct Header {
   char key[32];
   char format[24];
   uint64_t examples, tokens;
-  int64_t truncated, truncated_tokens, skipped;
+  int64_t truncated, truncated_tokens, skipped, empty_answers;
 };
-static_assert(sizeof(Header) == 136);
+static_assert(sizeof(Header) == 144);
 constexpr std::size_t signed_from = offsetof(Header, key);
 
 struct Origin {
   uint64_t end;  ///< in tokens
   int64_t line;
   int64_t file;
+  int64_t record;
 };
 
 uint64_t file_size(uint64_t examples, uint64_t tokens) {
@@ -69,13 +71,14 @@ bool read_examples(std::span<const std::byte> bytes, const Header& header, int64
   const std::byte* tokens = bytes.data() + sizeof header + header.examples * sizeof(Origin);
   set.examples.reserve(header.examples);
   uint64_t begin = 0;
+  int64_t record = 0;
   for (uint64_t i = 0; i < header.examples; ++i) {
     Origin origin{};
     std::memcpy(&origin, bytes.data() + sizeof header + i * sizeof origin, sizeof origin);
     if (origin.end <= begin || origin.end > header.tokens || origin.line < 1) return false;
-    if (origin.file < 0 || origin.file >= files) return false;
+    if (origin.file < 0 || origin.file >= files || origin.record < record) return false;
     Example example;
-    example.file = origin.file, example.line = origin.line;
+    example.file = origin.file, example.line = origin.line, example.record = record = origin.record;
     example.ids.reserve(origin.end - begin), example.labels.reserve(origin.end - begin);
     for (; begin < origin.end; ++begin) {
       int32_t token = 0;
@@ -97,6 +100,7 @@ uint64_t write_token_file(const std::string& path, const std::string& key, const
   if (size > limit) return 0;
   put(header.magic, magic), put(header.key, key), put(header.format, set.format);
   header.truncated = set.truncated, header.truncated_tokens = set.truncated_tokens, header.skipped = set.skipped;
+  header.empty_answers = set.empty_answers;
 
   std::vector<Origin> origins;
   std::vector<int32_t> tokens;
@@ -106,7 +110,7 @@ uint64_t write_token_file(const std::string& path, const std::string& key, const
       const auto id = static_cast<int32_t>(example.ids[i]);
       tokens.push_back(example.labels[i] == ignored_label ? id : ~id);
     }
-    origins.push_back({tokens.size(), example.line, example.file});
+    origins.push_back({tokens.size(), example.line, example.file, example.record});
   }
   Digest digest;
   digest.add(header.key, sizeof header - signed_from);
@@ -114,7 +118,7 @@ uint64_t write_token_file(const std::string& path, const std::string& key, const
   digest.add(bytes_of(tokens).data(), bytes_of(tokens).size());
   put(header.digest, digest.hex());
 
-  AtomicFile file(path);
+  AtomicFile file(path, 0600);
   file.write(&header, sizeof header);
   file.write(bytes_of(origins).data(), bytes_of(origins).size());
   file.write(bytes_of(tokens).data(), bytes_of(tokens).size());
@@ -125,7 +129,13 @@ uint64_t write_token_file(const std::string& path, const std::string& key, const
 std::optional<Dataset> read_token_file(const std::string& path, const std::string& key, std::size_t files) {
   std::shared_ptr<const MappedFile> file;
   try {
+    struct stat status{};
+    if (::lstat(path.c_str(), &status) != 0) return std::nullopt;
+    if (!S_ISREG(status.st_mode)) return std::nullopt;
+    detail::check_owner(path, status);
     file = MappedFile::open(path);
+  } catch (const detail::UntrustedPath&) {
+    return std::nullopt;
   } catch (const InputError&) {
     return std::nullopt;
   }
@@ -135,6 +145,7 @@ std::optional<Dataset> read_token_file(const std::string& path, const std::strin
   if (bytes.empty() || !read_examples(bytes, header, static_cast<int64_t>(files), set)) return std::nullopt;
   set.format.assign(header.format, strnlen(header.format, sizeof header.format));
   set.truncated = header.truncated, set.truncated_tokens = header.truncated_tokens, set.skipped = header.skipped;
+  set.empty_answers = header.empty_answers, set.num_read += header.skipped;
   return set;
 }
 

@@ -1,7 +1,9 @@
 // Shows that the token cache returns the same examples as the data; that it uses only an intact file made from exactly
-// these data, tokenizer and options; that a run without write access still trains; and that it respects its size limit.
+// these data, tokenizer and options, which no other user can have written; that a run without write access still
+// trains; and that it respects its size limit.
 #include "peft/data/token_cache.h"
 
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -56,7 +58,10 @@ class Words final : public PretrainedModel {
 
 struct Folder {
   fs::path path = fs::temp_directory_path() / ("peft_tokens_" + std::to_string(::getpid()));
-  Folder() { fs::create_directories(path); }
+  Folder() {
+    fs::create_directories(path);
+    fs::permissions(path, fs::perms::owner_all);
+  }
   ~Folder() { fs::remove_all(path); }
   std::string put(const std::string& name, const std::string& bytes) const {
     std::ofstream(path / name, std::ios::binary) << bytes;
@@ -73,7 +78,7 @@ struct Folder {
 
 const std::string records =
     "{\"prompt\":\"abc\",\"completion\":\"de\"}\n\n{\"prompt\":\"abcdefgh\",\"completion\":\"x\"}\n"
-    "{\"prompt\":\"b\",\"completion\":\"cdefghijkl\"}\n";
+    "{\"prompt\":\"b\",\"completion\":\"cdefghijkl\"}\n{\"prompt\":\"b\",\"completion\":\"\"}\n";
 
 DataOptions short_examples() {
   DataOptions options;
@@ -92,11 +97,14 @@ void check_same(const Dataset& one, const Dataset& other) {
     CHECK(one.examples[i].ids == other.examples[i].ids);
     CHECK(one.examples[i].labels == other.examples[i].labels);
     CHECK(one.source(one.examples[i]) == other.source(other.examples[i]));
+    CHECK(one.examples[i].record == other.examples[i].record);
   }
   CHECK(one.format == other.format);
   CHECK(one.truncated == other.truncated);
   CHECK(one.truncated_tokens == other.truncated_tokens);
   CHECK(one.skipped == other.skipped);
+  CHECK(one.empty_answers == other.empty_answers);
+  CHECK(one.num_read == other.num_read);
   CHECK(one.tokens == other.tokens);
   CHECK(one.num_target_tokens == other.num_target_tokens);
 }
@@ -112,6 +120,8 @@ TEST_CASE("a second run reads the same examples without a tokenizer") {
   const Dataset plain = load_dataset(files, short_examples(), load_text(*words));
   CHECK(plain.skipped == 1);
   CHECK(plain.truncated == 2);
+  CHECK(plain.empty_answers == 1);
+  CHECK(plain.num_read == 5);
   const int built = words->built;
 
   const Dataset fresh = cache.load(files, short_examples(), LazyText(words));
@@ -174,7 +184,7 @@ TEST_CASE("a corrupt file is ignored and replaced") {
     damaged[at] = static_cast<char>(damaged[at] ^ 0x41);
     refused(damaged);
   }
-  for (const std::size_t size : {std::size_t{0}, std::size_t{7}, std::size_t{135}, std::size_t{136}, intact.size() - 1})
+  for (const std::size_t size : {std::size_t{0}, std::size_t{7}, std::size_t{143}, std::size_t{144}, intact.size() - 1})
     refused(intact.substr(0, size));
   refused(intact + "x");
   refused("[1, 2, 3]");
@@ -186,11 +196,71 @@ TEST_CASE("without write access to the cache the tokens are still read, and the 
   const StringList files = {folder.put("x.jsonl", records)};
   const auto words = std::make_shared<Words>();
   const Dataset set = TokenCache(folder.put("file", "") + "/cache").load(files, short_examples(), LazyText(words));
-  CHECK(set.examples.size() == 2);
+  CHECK(set.examples.size() == 3);
   CHECK(set.cache_error.find("file/cache") != std::string::npos);
   const Dataset none = TokenCache("").load(files, short_examples(), LazyText(words));
   CHECK(none.cache_error.empty());
   CHECK_FALSE(none.cached);
+}
+
+TEST_CASE("a folder or file that another user could have written is not trusted") {
+  const Folder folder;
+  const StringList files = {folder.put("x.jsonl", records)};
+  const auto words = std::make_shared<Words>();
+  const std::string above = (folder.path / "new" / "folders").string();
+  const auto load = [&] { return TokenCache(above + "/cache").load(files, short_examples(), LazyText(words)); };
+  const mode_t before = ::umask(0);
+  CHECK_FALSE(load().cached);
+  ::umask(before);
+  CHECK(load().cached);
+  const auto mode = [](const fs::path& path) { return fs::status(path).permissions(); };
+  for (const std::string& made : {folder.path.string() + "/new", above, above + "/cache"})
+    CHECK(mode(made) == fs::perms::owner_all);
+  const fs::path kept = fs::directory_iterator(above + "/cache")->path();
+  CHECK(mode(kept) == (fs::perms::owner_read | fs::perms::owner_write));
+
+  for (const fs::perms open : {fs::perms::group_write, fs::perms::others_write}) {
+    fs::permissions(kept, open, fs::perm_options::add);
+    CHECK_FALSE(load().cached);
+    CHECK(load().cached);  // written again
+    for (const std::string& place : {above + "/cache", above}) {
+      fs::permissions(place, open, fs::perm_options::add);
+      const Dataset set = load();
+      CHECK_FALSE(set.cached);
+      CHECK(set.examples.size() == 3);
+      CHECK(set.cache_error.find("users other than its owner can write") != std::string::npos);
+      fs::permissions(place, open, fs::perm_options::remove);
+      CHECK(load().cached);
+    }
+  }
+  const std::string bytes = bytes_of(kept);
+  fs::remove(kept);
+  fs::create_symlink(folder.put("elsewhere", bytes), kept);
+  CHECK_FALSE(load().cached);
+  CHECK(load().cached);
+  if (::geteuid() != 0) return;  // only root can give files away
+  REQUIRE(::chown(kept.c_str(), 12345, 12345) == 0);
+  CHECK_FALSE(load().cached);
+  CHECK(load().cached);
+  REQUIRE(::chown((above + "/cache").c_str(), 12345, 12345) == 0);
+  CHECK(load().cache_error.find("belongs to another user (uid 12345)") != std::string::npos);
+}
+
+TEST_CASE("a file that is too large is refused before it is read") {
+  const Folder folder;
+  const std::string large = folder.put("large.jsonl", records);
+  fs::resize_file(large, uint64_t{5} << 30);  // sparse
+  const auto words = std::make_shared<Words>();
+  const auto start = std::chrono::steady_clock::now();
+  for (const std::string& cache : {folder.cache(), std::string()}) try {
+      TokenCache(cache).load({folder.put("x.jsonl", records), large}, short_examples(), LazyText(words));
+      FAIL("not refused");
+    } catch (const InputError& error) {
+      CHECK(std::string(error.what()) ==
+            large + ": has 5.00 GiB, but a data file can have 4.00 GiB; split it and list the parts");
+    }
+  CHECK(std::chrono::steady_clock::now() - start < std::chrono::seconds(1));
+  CHECK(words->built == 0);
 }
 
 TEST_CASE("the least recently used files are removed beyond the limit") {
@@ -235,7 +305,7 @@ TEST_CASE("processes can write the same entry at the same time") {
     bool good = true;
     for (int round = 0; round < 20; ++round) {
       const Dataset set = TokenCache(folder.cache()).load(files, short_examples(), LazyText(words));
-      good = good && set.examples.size() == 2 && set.cache_error.empty();
+      good = good && set.examples.size() == 3 && set.cache_error.empty();
       std::error_code gone;
       if (round % 2 == 0) fs::remove(kept, gone);
     }

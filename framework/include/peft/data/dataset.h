@@ -19,13 +19,14 @@ constexpr int64_t ignored_label = -100;
 struct Example {
   std::vector<int64_t> ids, labels;
   int64_t file = 0, line = 0;  ///< its source: an index into Dataset::files, and the line, from 1
+  int64_t record = 0;          ///< the record it is of, counted through all files; a record can give several examples
 };
 
 /// The [data] table.
 struct DataOptions {
   StringList train;             ///< .json or .jsonl files
   StringList eval;              ///< files, or none
-  double eval_split = 0;        ///< ratio of train held out, if eval is empty
+  double eval_split = 0;        ///< ratio of the records of train held out, if eval is empty
   std::string format = "auto";  ///< a format's name, or "auto": the first one that fits the first record
   StringList formats;           ///< those that "auto" chooses among, from the objective; empty: all
   int64_t max_length = 512;     ///< tokens; longer examples are truncated and counted
@@ -42,6 +43,8 @@ struct Dataset {
   int64_t truncated = 0;         ///< examples truncated to max_length
   int64_t truncated_tokens = 0;  ///< tokens dropped by that
   int64_t skipped = 0;           ///< examples without a target token after truncation
+  int64_t empty_answers = 0;     ///< answers, completions and texts that are blank: the model learns to end at once
+  int64_t num_read = 0;          ///< examples before any was skipped or held out
   int64_t tokens = 0, num_target_tokens = 0;
   bool cached = false;      ///< read from a TokenCache
   std::string cache_error;  ///< why the TokenCache could not store it, or ""
@@ -54,7 +57,8 @@ struct Dataset {
 /// Reads and tokenizes. Throws InputError with file and line; a data set without target tokens is an error.
 PEFT_API Dataset load_dataset(const StringList& files, const DataOptions& options, const TextPipeline& text);
 
-/// Moves a random `eval_split` of the examples (at least one) out of `train`; a pure function of the seed.
+/// Moves the examples of a random `eval_split` of the records (at least one) out of `train`; a pure function of the
+/// seed. The counts of what was read stay with `train`.
 PEFT_API Dataset split_dataset(Dataset& train, double eval_split, uint64_t seed);
 
 }  // namespace peft
