@@ -65,7 +65,14 @@ def test_existing_adapter_is_not_overwritten(run, folder):
         ("twice.jsonl", '{"text": "a", "text": "b"}\n', ["twice.jsonl:1", "twice"]),
         ("empty.jsonl", "", ["empty.jsonl"]),
         ("utf8.jsonl", b'{"text": "\xff"}\n', ["utf8.jsonl:1"]),
+        ("utf16.jsonl", '{"text": "a"}\n'.encode("utf-16"), ["utf16.jsonl", "UTF-16", "iconv"]),
+        ("latin.jsonl", '{"text": "é"}\n'.encode("latin-1"), ["latin.jsonl:1", "not UTF-8 (at column 11)", "iconv"]),
+        ("cr.jsonl", b'{"text": "a"}\r{"text": "b"}\r', ["cr.jsonl", "CR alone"]),
+        ("nan.jsonl", '{"text": "a", "score": NaN}\n', ["nan.jsonl:1", "no NaN"]),
+        ("pretty.jsonl", json.dumps({"text": "a"}, indent=2), ["pretty.jsonl:1", "spans several lines"]),
+        ("data.json", json.dumps({"data": [{"text": "a"}]}, indent=2), ["data.json:1", "in the list 'data'"]),
         ("table.csv", "a,b\n", ["table.csv", ".json or .jsonl"]),
+        ("*.jsonl", None, ["*.jsonl", "patterns are not expanded"]),
     ],
 )
 def test_data(run, folder, name, content, parts):
@@ -157,6 +164,56 @@ def test_plateau_schedule_needs_evaluations(run, folder):
     follows = "scheduler.name=reduce_on_plateau"
     refused(run, folder, 2, "follows the evaluation loss", "data.eval_split", sets=[follows])
     refused(run, folder, 2, "training.eval_every", sets=[follows, "data.eval=train.jsonl"])
+
+
+def test_evaluation_options_need_data(run, folder):
+    """Each option that has no meaning without evaluation data, which is all that is missing."""
+    wanted = "needs evaluation data: [data] eval or eval_split"
+    refused(run, folder, 2, f"'eval_every' {wanted}", sets=["training.eval_every=1"])
+    best = ["training.load_best_model_at_end=true", "training.eval_every=1", "training.save_every=1"]
+    refused(run, folder, 2, f"'load_best_model_at_end' {wanted}", f"'eval_every' {wanted}", sets=best)
+    (folder / "experiment.toml").write_text(EXPERIMENT.format(model="model", train="train.jsonl"))
+    given = ["training.eval_every=1", f"data.eval={folder / 'train.jsonl'}"]
+    run("peft-run", folder / "experiment.toml", *(word for each in given for word in ("--set", each)))
+
+
+def test_data_that_teaches_something_else_is_reported(run, folder):
+    """Examples that are truncated, skipped, empty or longer than the model's positions: by plan, training and eval."""
+    words = {"short": "a", "long": "b" * 200}  # of 128 positions, one token each
+    lines = [{"prompt": "p", "completion": words["short"]}] * 8 + [{"prompt": "p", "completion": ""}] * 2
+    lines += [{"prompt": "p", "completion": words["long"]}] * 2 + [{"prompt": "q" * 300, "completion": "x"}] * 3
+    (folder / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "few.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines[:8]))
+    (folder / "experiment.toml").write_text(EXPERIMENT.format(model="model", train="train.jsonl"))
+
+    def warnings(*arguments):
+        done = run("peft-run", *arguments)
+        return [line.removeprefix("warning: ") for line in done.stderr.splitlines() if line.startswith("warning: ")], done.stdout
+
+    limits = {
+        250: ["data: 3 of 15 examples are truncated: their ends are not learned; raise max_length or split them",
+              "data: 3 of 15 examples are skipped: they have no target tokens within max_length",
+              "data: 2 answers are empty: the model learns to end at once; remove such records, or give the message weight 0",
+              "data: 2 of 12 examples are longer than the 128 positions that the model was pretrained for "
+              "(max_position_embeddings); lower max_length to 128"],
+        400: ["data: 2 answers are empty: the model learns to end at once; remove such records, or give the message weight 0",
+              "data: 5 of 15 examples are longer than the 128 positions that the model was pretrained for "
+              "(max_position_embeddings); lower max_length to 128"],
+    }
+    for max_length, expected in limits.items():
+        sets = ["--set", f"data.max_length={max_length}", "--set", "training.overwrite_output_dir=true"]
+        for command in (["plan"], []):
+            said, printed = warnings(*command, folder / "experiment.toml", *sets)
+            assert said == expected
+            assert "; 2 empty answers" in printed
+        said, printed = warnings("eval", "--model", folder / "model", "--adapter", folder / "out", "--data", folder / "train.jsonl",
+                                 "--max-length", max_length)
+        assert said == expected
+    held = ["--set", "data.max_length=400", "--set", f"data.train={folder / 'few.jsonl'}",
+            "--set", f"data.eval={folder / 'train.jsonl'}"]
+    said, _ = warnings("plan", folder / "experiment.toml", *held)
+    assert said == [line.replace("data:", "eval:") for line in limits[400]]
+    assert warnings("plan", folder / "experiment.toml", "--set", f"data.train={folder / 'few.jsonl'}")[0] == []
 
 
 def test_diverged(run, folder):

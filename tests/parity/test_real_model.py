@@ -171,7 +171,7 @@ def test_accumulation_equals_one_large_batch(experiment, plain):
 @pytest.mark.slow
 def test_packing_and_evaluation(experiment):
     _, apart = experiment("apart", "training.batch_size=8")
-    _, packed = experiment("packed", "data.packing=true", "training.batch_size=4", "training.eval_every=1")
+    _, packed = experiment("packed", "data.packing=true", "training.batch_size=4")
     assert losses(packed) == pytest.approx(losses(apart), rel=1e-5)  # all eight fit into one
     _, held_out = experiment("split", "data.eval_split=0.25", "training.eval_every=1")
     assert len([line for line in held_out if "eval_loss" in line]) == 3

@@ -306,7 +306,7 @@ def test_resume_refuses_changed_experiment(run, folder):
 
 def test_settings_that_may_change_on_resume(run, folder):
     """A resumed run can change logging, saving and output_dir, and its length if the schedule so far does not depend on it."""
-    constant = {"scheduler": {"name": "constant"}, "adapter": {"lora_dropout": 0.2}}
+    constant = {"scheduler": {"name": "constant"}, "adapter": {"lora_dropout": 0.2}, "data": {"eval": "train.jsonl"}}
     run("peft-run", write(folder, "short", constant))
     long = constant | {"training": {"max_steps": STEPS + 5}}
     run("peft-run", write(folder, "long", long))

@@ -10,6 +10,7 @@
 #include "peft/experiment/prepared_run.h"
 #include "peft/experiment/token_ids.h"
 #include "peft/train/evaluate.h"
+#include "warnings.h"
 
 namespace {
 
@@ -80,12 +81,15 @@ Outcome eval_command(const StringList& words) {
   options.system = arguments.system;
   options.max_length = arguments.max_length;
   const Dataset data = load_dataset(arguments.files, options, inference.text());
-  std::cout << "data: " << describe_dataset(data) << "\n      loss  perplexity    accuracy\n";
+  std::cout << "data: " << describe_dataset(data) << "\n      loss  perplexity    accuracy" << std::endl;
 
+  StringList warned;  // virtual tokens leave an adapter fewer positions
   // Each row loads its own base, because a method may change it for the next one.
   for (const StringList& folders : rows_of(arguments)) {
     const auto adapted = inference.load(folders);
     check_token_ids(data, *adapted.model);
+    if (const StringList warnings = dataset_warnings(data, *adapted.model, "data"); warnings != warned)
+      print_warnings(warned = warnings);
     print_row(title(folders), evaluate(*adapted.model, inference.precision(), *objective, data, arguments.batch_size));
   }
   return {};

@@ -15,6 +15,7 @@
 #include "peft/runtime/initialize.h"
 #include "peft/train/parameter_counts.h"
 #include "peft/train/train.h"
+#include "warnings.h"
 
 namespace {
 
@@ -112,6 +113,7 @@ Outcome plan_command(const StringList& words) {
   std::cout << describe_model(experiment, run) << "\n";
   print_lines(describe_vocabulary(run));
   print_lines(describe_data(run));
+  print_warnings(data_warnings(run));
   print_modules(model);
   print_lines(describe_adapters(experiment.adapters));
   std::cout << count_parameters(model).text() << "\n";

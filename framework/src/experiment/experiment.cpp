@@ -95,10 +95,14 @@ Experiment::Experiment(Document file) : document(std::move(file)) {
   precision = make<Precision>(document, *plugins);
   objective = make<Objective>(document, *plugins);
   if (objective) use_formats_of(*objective, data, document);
-  if (training.load_best_model_at_end && data.eval.empty() && data.eval_split <= 0)
-    document.table("training").error("load_best_model_at_end", "needs evaluation data: [data] eval or eval_split");
+  const bool has_eval_data = !data.eval.empty() || data.eval_split > 0;
+  const auto need_eval_data = [&](const char* key) {
+    document.table("training").error(key, "needs evaluation data: [data] eval or eval_split");
+  };
+  if (training.load_best_model_at_end && !has_eval_data) need_eval_data("load_best_model_at_end");
+  if (training.eval_every > 0 && !has_eval_data) need_eval_data("eval_every");
   document.finish();
-  require_evaluations(*scheduler, training, !data.eval.empty() || data.eval_split > 0);
+  require_evaluations(*scheduler, training, has_eval_data);
 }
 
 Experiment::~Experiment() = default;

@@ -3,8 +3,10 @@
 #include <torch/types.h>
 #include <torch/utils.h>
 
+#include <algorithm>
 #include <limits>
 
+#include "data/records.h"
 #include "peft/adapters/adapter_vocabulary.h"
 #include "peft/base/error.h"
 #include "peft/base/format_count.h"
@@ -79,6 +81,8 @@ PreparedRun::PreparedRun(Experiment& experiment, const std::string& resume_from)
     : device(choose_device(experiment.training.device)), memory(device), base(open_base(experiment)), text(base) {
   memory.phase(MemoryPhase::load);
   apply_memory_limit(experiment.memory);
+  for (const StringList& files : {experiment.data.train, experiment.data.eval})
+    for (const std::string& file : files) data::check_data_file(file);
   const TokenCache cache(experiment.data.cache);
   const auto seed = static_cast<uint64_t>(experiment.training.seed);
   data = cache.load(experiment.data.train, experiment.data, text);
@@ -149,6 +153,8 @@ std::string describe_dataset(const Dataset& data) {
     text += "; " + format_count(data.truncated) + " truncated to max_length (" + format_count(data.truncated_tokens) +
             " tokens dropped)";
   if (data.skipped > 0) text += "; " + format_count(data.skipped) + " skipped (no target tokens)";
+  if (data.empty_answers > 0)
+    text += "; " + format_count(data.empty_answers) + (data.empty_answers == 1 ? " empty answer" : " empty answers");
   if (data.cached) text += "; tokens from the cache";
   return text;
 }
@@ -156,9 +162,40 @@ std::string describe_dataset(const Dataset& data) {
 StringList describe_data(const PreparedRun& run) {
   StringList lines{"data: " + describe_dataset(run.data)};
   if (run.eval_data) lines.push_back("eval: " + describe_dataset(*run.eval_data));
+  return lines;
+}
+
+StringList dataset_warnings(const Dataset& data, const Model& model, const std::string& name) {
+  StringList lines;
+  const auto warn = [&](int64_t count, int64_t all, const std::string& text) {
+    lines.push_back(name + ": " + format_count(count) + " of " + format_count(all) + " examples " + text);
+  };
+  if (data.truncated * 10 > data.num_read)
+    warn(data.truncated, data.num_read, "are truncated: their ends are not learned; raise max_length or split them");
+  if (data.skipped * 10 > data.num_read)
+    warn(data.skipped, data.num_read,
+         "are skipped: they have no target tokens" + std::string(data.truncated > 0 ? " within max_length" : ""));
+  if (data.empty_answers > 0)
+    lines.push_back(name + ": " + format_count(data.empty_answers) +
+                    (data.empty_answers == 1 ? " answer is" : " answers are") +
+                    " empty: the model learns to end at once; remove such records, or give the message weight 0");
+  const int64_t positions = model.config().max_position_embeddings - model.virtual_positions();
+  const auto is_long = [&](const Example& example) { return static_cast<int64_t>(example.ids.size()) > positions; };
+  if (const auto count = std::count_if(data.examples.begin(), data.examples.end(), is_long); count > 0)
+    warn(count, static_cast<int64_t>(data.examples.size()),
+         "are longer than the " + format_count(positions) +
+             " positions that the model was pretrained for (max_position_embeddings); lower max_length to " +
+             std::to_string(positions));
+  return lines;
+}
+
+StringList data_warnings(const PreparedRun& run) {
+  StringList lines = dataset_warnings(run.data, *run.model, "data");
+  if (run.eval_data)
+    for (std::string& line : dataset_warnings(*run.eval_data, *run.model, "eval")) lines.push_back(std::move(line));
   const std::string& error =
       run.data.cache_error.empty() && run.eval_data ? run.eval_data->cache_error : run.data.cache_error;
-  if (!error.empty()) lines.push_back("the token cache could not be written: " + error);
+  if (!error.empty()) lines.push_back("the token cache is not used: " + error);
   return lines;
 }
 

@@ -192,6 +192,7 @@ TrainingResult run(Experiment experiment, const std::vector<TrainingCallback*>& 
   };
   const RunStart start = describe_run(experiment, prepared, memory_plan, from);
   for (TrainingCallback* callback : callbacks) callback->on_run_begin(start);
+  for (const std::string& warning : data_warnings(prepared)) messages.warning(warning);
 
   const TrainingResult result = train_or_explain(session);
   if (!result.stopped) {

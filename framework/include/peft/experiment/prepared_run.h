@@ -53,7 +53,12 @@ PEFT_API std::string describe_model(const Experiment& experiment,
 PEFT_API StringList describe_vocabulary(const PreparedRun& run);      ///< rows and added tokens, if there are any
 PEFT_API StringList describe_data(const PreparedRun& run);            ///< one line per data set
 PEFT_API StringList describe_adapters(const AdapterStack& adapters);  ///< names and methods, if there are several
-/// Examples, tokens, and what was truncated or skipped.
+/// Examples, tokens, and what was truncated, skipped or empty.
 PEFT_API std::string describe_dataset(const Dataset& data);
+/// What a user should know about the data before training: more than a tenth of it is truncated or skipped, answers are
+/// empty, or examples are longer than the model's positions. `name` is what the lines call the data.
+PEFT_API StringList dataset_warnings(const Dataset& data, const Model& model, const std::string& name);
+/// Those of both data sets, and why the tokens could not be cached.
+PEFT_API StringList data_warnings(const PreparedRun& run);
 
 }  // namespace peft
