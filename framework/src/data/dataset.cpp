@@ -7,6 +7,7 @@
 #include "data/formats.h"
 #include "data/records.h"
 #include "data/rendering.h"
+#include "data/thinking.h"
 #include "peft/base/error.h"
 #include "peft/data/sampler.h"
 
@@ -78,6 +79,7 @@ Dataset load_dataset(const StringList& files, const DataOptions& options, const 
       if (set.format.empty()) set.format = data::detect_format(record, options.formats, where);
       const data::Record item = data::read_record(record, set.format, options, text.chat_template != nullptr, where);
       const auto passages = data::render_record(item, text.chat_template.get());
+      set.cut_thinking += data::num_cut(data::thinking_of(item), passages);
       if (passages.empty()) ++set.skipped;
       for (const data::RenderedExample& passage : passages) {
         Example example = encoder.encode(passage);
@@ -108,6 +110,7 @@ Dataset split_dataset(Dataset& train, double eval_split, uint64_t seed) {
   rest.files = eval.files = train.files;
   for (std::size_t i = 0; i < all; ++i) (chosen.contains(i) ? eval : rest).add(std::move(train.examples[i]));
   rest.truncated = train.truncated, rest.truncated_tokens = train.truncated_tokens, rest.skipped = train.skipped;
+  rest.cut_thinking = train.cut_thinking;
   rest.cached = eval.cached = train.cached, rest.cache_error = train.cache_error;
   train = std::move(rest);
   return eval;

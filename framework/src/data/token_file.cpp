@@ -17,7 +17,7 @@ namespace peft::data {
 
 namespace {
 
-constexpr std::string_view magic = "PEFTTOK1";
+constexpr std::string_view magic = "PEFTTOK2";
 
 struct Header {
   char magic[8];
@@ -25,9 +25,9 @@ struct Header {
   char key[32];
   char format[24];
   uint64_t examples, tokens;
-  int64_t truncated, truncated_tokens, skipped;
+  int64_t truncated, truncated_tokens, skipped, cut_thinking;
 };
-static_assert(sizeof(Header) == 136);
+static_assert(sizeof(Header) == 144);
 constexpr std::size_t signed_from = offsetof(Header, key);
 
 struct Origin {
@@ -97,6 +97,7 @@ uint64_t write_token_file(const std::string& path, const std::string& key, const
   if (size > limit) return 0;
   put(header.magic, magic), put(header.key, key), put(header.format, set.format);
   header.truncated = set.truncated, header.truncated_tokens = set.truncated_tokens, header.skipped = set.skipped;
+  header.cut_thinking = set.cut_thinking;
 
   std::vector<Origin> origins;
   std::vector<int32_t> tokens;
@@ -135,6 +136,7 @@ std::optional<Dataset> read_token_file(const std::string& path, const std::strin
   if (bytes.empty() || !read_examples(bytes, header, static_cast<int64_t>(files), set)) return std::nullopt;
   set.format.assign(header.format, strnlen(header.format, sizeof header.format));
   set.truncated = header.truncated, set.truncated_tokens = header.truncated_tokens, set.skipped = header.skipped;
+  set.cut_thinking = header.cut_thinking;
   return set;
 }
 

@@ -55,7 +55,7 @@ TextPipeline bytes_text(bool chat) {
     text.chat_template = ChatTemplate::parse(
         "{% for m in messages %}[{{ m.role }}]{{ m.content }}<e>\n{% endfor %}"
         "{% if add_generation_prompt %}[assistant]{% endif %}",
-        "", "<e>");
+        {{"eos_token", "<e>"}});
   text.eos_ids = {0};
   return text;
 }
@@ -121,6 +121,29 @@ TEST_CASE("each format is detected, and only answers are targets") {
     const Dataset array = load(folder.put("x.json", std::string("[") + row.record + "]"), text);
     CHECK(learned(array, text) == learned(set, text));
   }
+}
+
+TEST_CASE("answers whose thinking the template cuts out are counted") {
+  const Folder folder;
+  TextPipeline text = bytes_text(true);
+  const std::string file = folder.put(
+      "x.jsonl",
+      R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"<think>\nwhy\n</think>\n\na"},)"
+      R"({"role":"user","content":"r"},{"role":"assistant","content":"why</think>b"}]})"
+      "\n"
+      R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"<think></think>a"}]})");
+  CHECK(load(file, text).cut_thinking == 0);
+  text.chat_template = ChatTemplate::parse(
+      "{% for m in messages %}[{{ m.role }}]{{ m.content.split('</think>')[-1] }}<e>\n{% endfor %}"
+      "{% if add_generation_prompt %}[assistant]{% endif %}",
+      {});
+  CHECK(load(file, text).cut_thinking == 2);
+  // earlier answers lose theirs, but are rendered as the last ones, too
+  text.chat_template = ChatTemplate::parse(
+      "{% for m in messages %}[{{ m.role }}]{{ m.content if loop.last else m.content.split('</think>')[-1] }}<e>\n"
+      "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}",
+      {});
+  CHECK(load(file, text).cut_thinking == 0);
 }
 
 TEST_CASE("truncated and skipped examples are counted") {

@@ -97,6 +97,7 @@ void check_same(const Dataset& one, const Dataset& other) {
   CHECK(one.truncated == other.truncated);
   CHECK(one.truncated_tokens == other.truncated_tokens);
   CHECK(one.skipped == other.skipped);
+  CHECK(one.cut_thinking == other.cut_thinking);
   CHECK(one.tokens == other.tokens);
   CHECK(one.num_target_tokens == other.num_target_tokens);
 }

@@ -42,6 +42,7 @@ struct Dataset {
   int64_t truncated = 0;         ///< examples truncated to max_length
   int64_t truncated_tokens = 0;  ///< tokens dropped by that
   int64_t skipped = 0;           ///< examples without a target token after truncation
+  int64_t cut_thinking = 0;      ///< answers whose thinking the chat template cuts out, so it is not learned
   int64_t tokens = 0, num_target_tokens = 0;
   bool cached = false;      ///< read from a TokenCache
   std::string cache_error;  ///< why the TokenCache could not store it, or ""

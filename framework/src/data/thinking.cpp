@@ -1,0 +1,28 @@
+#include "data/thinking.h"
+
+#include <algorithm>
+
+#include "text/chat_template/thinking.h"
+
+namespace peft::data {
+
+std::vector<std::string> thinking_of(const Record& record) {
+  std::vector<std::string> all;
+  for (const ChatTurn& turn : record.turns)
+    if (turn.is_target)
+      if (std::string thinking = text::thinking_of(turn.message.content); !thinking.empty())
+        all.push_back(std::move(thinking));
+  return all;
+}
+
+int64_t num_cut(const std::vector<std::string>& thinking, const std::vector<RenderedExample>& rendered) {
+  const auto is_learned = [&](const std::string& text) {
+    for (const RenderedExample& example : rendered)
+      for (const Segment& segment : example.segments)
+        if (segment.is_target && segment.text.find(text) != std::string::npos) return true;
+    return false;
+  };
+  return std::count_if(thinking.begin(), thinking.end(), [&](const std::string& text) { return !is_learned(text); });
+}
+
+}  // namespace peft::data
