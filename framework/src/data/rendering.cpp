@@ -27,7 +27,8 @@ Answer render_answer(const ChatTemplate& chat, const Record& record, std::size_t
   if (!text.starts_with(prompt))
     throw InputError(record.source + ": message " + std::to_string(turn) +
                      ": the chat template's assistant turn does " +
-                     "not start with its generation prompt, so the target tokens are unknown");
+                     "not start with its generation prompt, so the target tokens are unknown; give a template of your "
+                     "own with [model] chat_template or --chat-template");
   return {std::move(text), prompt.size()};
 }
 
