@@ -168,6 +168,10 @@ void AdapterArguments::add_to(Arguments& arguments) {
   arguments.flag("any-base", any_base, "accept adapters that were trained on another base");
 }
 
+void AdapterArguments::add_chat_template_to(Arguments& arguments) {
+  arguments.option("chat-template", chat_template, "FILE", "a .jinja file, or one of the model's templates");
+}
+
 void DeviceArguments::add_to(Arguments& arguments) {
   arguments.option("precision", precision, "NAME", "a precision plugin");
   arguments.option("device", device, "NAME", "auto, cpu, cuda, cuda:1, ...");

@@ -71,7 +71,10 @@ struct AdapterArguments {
   std::string model;          ///< Hugging Face folder or .gguf file
   peft::StringList adapters;  ///< folders, the outermost first
   bool any_base = false;      ///< also adapters that were trained on another base
+  std::string chat_template;  ///< a .jinja file, or the name of one of the model's templates
   void add_to(Arguments& arguments);
+  /// --chat-template, in commands that render conversations.
+  void add_chat_template_to(Arguments& arguments);
 };
 
 /// --precision and --device.

@@ -23,6 +23,13 @@ peft::StringList initialized_search_path(const peft::StringList& plugin_paths) {
   return peft::Plugins::search_path(plugin_paths);
 }
 
+peft::VocabularyOverlay overlay_of(const peft::PretrainedModel& base, const AdapterArguments& from) {
+  peft::VocabularyOverlay overlay = peft::adapter_tokenizer_changes(base, from.adapters);
+  if (!from.chat_template.empty())
+    overlay.tokenizer_config["chat_template"] = peft::find_chat_template(base, from.chat_template);
+  return overlay;
+}
+
 }  // namespace
 
 Inference::Inference(const AdapterArguments& from, const DeviceArguments& device, const peft::StringList& plugin_paths)
@@ -30,7 +37,7 @@ Inference::Inference(const AdapterArguments& from, const DeviceArguments& device
       precision_(make_precision(plugins_, device.precision)),
       device_(peft::choose_device(device.device)),
       base_(peft::open_pretrained(from.model)),
-      overlay_(peft::adapter_tokenizer_changes(*base_, from.adapters)),
+      overlay_(overlay_of(*base_, from)),
       text_(peft::load_text(*peft::base_with_vocabulary(base_, overlay_, {}))),
       any_base_(from.any_base) {}
 

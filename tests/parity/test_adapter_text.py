@@ -130,10 +130,83 @@ def test_conflicting_tokenizers_are_refused(run, folder):
 
 def test_broken(run, folder):
     for name, text, part in (("chat_template.jinja", "{% for", "broken: chat template: "), ("tokenizer_config.json", "[1]", "must be an object"),
-                             ("tokenizer_config.json", '{"eos_token": 3}', "'eos_token' must be a string"),
-                             ("tokenizer_config.json", '{"eos_token": "nowhere"}', "'nowhere' is not in the vocabulary")):
+                             ("tokenizer_config.json", '{"eos_token": 3}', "'eos_token' must be a string")):
         shutil.copytree(folder / "theirs", folder / "broken")
         (folder / "broken" / name).write_text(text)
         result = run("peft-run", "generate", "--model", folder / "model", "--adapter", folder / "broken", "--prompt", "x", code=3)
         assert part in result.stderr, result.stderr
         shutil.rmtree(folder / "broken")
+
+
+def own_template(folder, name="own"):
+    (folder / "own.jinja").write_text(TEMPLATE)
+    path = experiment(folder, 'name = "lora"', name)
+    path.write_text(path.read_text().replace('path = "model"', 'path = "model"\nchat_template = "own.jinja"'))
+    return path
+
+
+def test_own_template_is_used_and_saved(run, folder, tmp_path_factory):
+    path = own_template(folder)
+    elsewhere = tmp_path_factory.mktemp("elsewhere")  # the path starts at the experiment file
+    assert "[user]one and one" in run("peft-run", "plan", path, cwd=elsewhere).stdout
+    run("peft-run", path, cwd=elsewhere)
+    assert (folder / "own" / "chat_template.jinja").read_text() == TEMPLATE
+    assert "chat_template" not in json.loads((folder / "own" / "tokenizer_config.json").read_text())
+    assert of_adapter(folder, "own").chat_template == TEMPLATE
+    (folder / "own.jinja").unlink()
+    ask = ["--model", folder / "model", "--adapter", folder / "own"]
+    run("peft-run", "generate", *ask, "--prompt", "x")
+    run("peft-run", "eval", *ask, "--data", folder / "train.jsonl")
+    run("peft-run", "merge", *ask, "--output", folder / "merged")
+    assert of_adapter(folder, "merged").chat_template == TEMPLATE
+
+
+def test_own_template_on_the_command_line(run, folder):
+    (folder / "own.jinja").write_text(TEMPLATE)
+    base = ["--model", folder / "model"]
+    data = ["--data", folder / "train.jsonl"]
+    assert "--chat-template" in run("peft-run", "eval", *base, *data, code=3).stderr
+    run("peft-run", "eval", *base, *data, "--chat-template", folder / "own.jinja")
+    system = ["--prompt", "x", "--system", "y"]
+    assert "--chat-template" in run("peft-run", "generate", *base, *system, code=2).stderr
+    run("peft-run", "generate", *base, *system, "--chat-template", folder / "own.jinja")
+    run("peft-run", "generate", *base, "--prompt", "x", "--raw", "--chat-template", folder / "own.jinja", code=2)
+
+
+def test_named_template(run, folder):
+    (folder / "model" / "chat_template.jinja").write_text("{{ raise_exception('the default') }}")
+    (folder / "model" / "additional_chat_templates").mkdir()
+    (folder / "model" / "additional_chat_templates" / "tool_use.jinja").write_text(TEMPLATE)
+    path = experiment(folder, 'name = "lora"', "named")
+    assert "the default" in run("peft-run", path, code=3).stderr
+    run("peft-run", path, "--set", "model.chat_template=tool_use")
+    assert of_adapter(folder, "named").chat_template == TEMPLATE
+    printed = run("peft-run", path, "--set", "model.chat_template=rag", "--set", "training.overwrite_output_dir=true", code=2).stderr
+    assert "'rag' is neither a .jinja file nor a template of" in printed
+    assert "'default', 'tool_use'" in printed
+
+
+def test_template_that_cannot_be_read(run, folder):
+    path = own_template(folder)
+    (folder / "own.jinja").write_text("{% for")
+    assert "own.jinja: chat template: " in run("peft-run", path, code=3).stderr
+    (folder / "own.jinja").unlink()
+    assert "own.jinja" in run("peft-run", path, code=3).stderr
+
+
+R1 = (
+    "{% for m in messages %}{% if m.role == 'user' %}{{ '[user]' + m.content }}{% else %}"
+    "{% set content = m.content.split('</think>')[-1] %}{{ '[assistant]' + content + eos_token }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '[assistant]<think>\\n' }}{% endif %}"
+)
+
+
+def test_template_that_begins_the_thinking(run, folder):
+    """As DeepSeek-R1-Distill's does: refused with what to do, and that works."""
+    path = own_template(folder)
+    (folder / "own.jinja").write_text(R1)
+    printed = run("peft-run", path, code=3).stderr
+    assert "does not start with its generation prompt" in printed
+    assert "[model] chat_template" in printed
+    (folder / "own.jinja").write_text(R1.replace("<think>\\n", ""))
+    run("peft-run", path)

@@ -341,7 +341,8 @@ cases(
             tokenizer(lambda t: t.update(post_processor=around("x\x1b"))),
         ),
         "tokenizer_beyond_model": ("train.jsonl:1", ["the token id 9999", "has only 258 embedding rows"], tokenizer(lambda t: t["model"]["vocab"].update({BYTE_O: 9999}))),
-        "eos_absent": ("tokenizer", ["eos_token 'nowhere' is not in the vocabulary"], lambda f: set_json(f / "model" / "tokenizer_config.json", eos_token="nowhere")),
+        # added to the vocabulary, as in transformers
+        "eos_absent": ("train.jsonl:1", ["has only 258 embedding rows"], lambda f: set_json(f / "model" / "tokenizer_config.json", eos_token="nowhere")),
         "template_syntax": ("model", ["chat template"], template(b"{% if %}")),
         "template_deep": ("model", ["chat template", "nested deeper"], template(b"{{ " + b"(" * 5000 + b" }}")),
         "template_latin": ("chat_template.jinja", ["is not UTF-8"], template(b"\xe9")),
@@ -353,12 +354,12 @@ cases(
         "template_set_blocks": ("model", ["chat template", "nested deeper"], template(b"{%set a%}" * 50_000 + b"{%endset%}" * 50_000)),
         "template_cycle": (
             "train.jsonl:1",
-            ["chat template", "nested deeper"],
-            template(b"{% set x = [] %}{{ x.append(x) }}"),
+            ["chat template", "not supported here", "namespace"],
+            template(b"{% set ns = namespace() %}{% set ns.me = [ns] %}{{ ns.me }}"),
         ),
         "template_cycle_json": (
             "train.jsonl:1",
-            ["chat template", "nested deeper"],
+            ["chat template", "not JSON serializable"],
             template(b"{% set ns = namespace() %}{% set ns.me = ns %}{{ ns|tojson }}"),
         ),
         "template_caller": (

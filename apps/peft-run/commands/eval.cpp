@@ -33,6 +33,7 @@ bool read(const StringList& words, EvalArguments& out) {
   arguments.flag("together", out.together,
                  "evaluate all adapters at once, the first one outermost; without it each alone");
   arguments.required("data", out.files, "FILE", ".json or .jsonl; may be repeated");
+  out.from.add_chat_template_to(arguments);
   arguments.option("format", out.format, "NAME", "as [data] format in an experiment");
   arguments.option("system", out.system, "TEXT", "system message of conversations without one");
   arguments.option("max-length", out.max_length, "N", "maximum tokens per example; longer examples are truncated");

@@ -36,6 +36,7 @@ bool read(const StringList& words, GenerateArguments& out) {
   arguments.option("top-k", sampling.top_k, "K", "0: no limit");
   arguments.option("top-p", sampling.top_p, "P", "1: no limit");
   arguments.option("seed", sampling.seed, "N", "of the sampling");
+  out.from.add_chat_template_to(arguments);
   arguments.flag("raw", out.raw, "use the prompt as it is, without the chat template");
   out.device.add_to(arguments);
   arguments.plugin_path(out.plugin_paths);
@@ -45,6 +46,7 @@ bool read(const StringList& words, GenerateArguments& out) {
                     "--temperature must be 0 or more");
   arguments.require(sampling.top_k >= 0, "--top-k must be 0 (no limit) or more");
   arguments.require(sampling.top_p > 0 && sampling.top_p <= 1, "--top-p must be above 0 and at most 1");
+  arguments.require(!(out.raw && !out.from.chat_template.empty()), "--chat-template and --raw exclude each other");
   arguments.require(!(out.raw && out.system), "--system needs the chat template that --raw turns off");
   return true;
 }
@@ -52,7 +54,8 @@ bool read(const StringList& words, GenerateArguments& out) {
 std::vector<int64_t> prompt_ids(const GenerateArguments& arguments, const TextPipeline& text) {
   if (arguments.raw || text.chat_template == nullptr) {
     if (arguments.system)
-      throw ConfigError("--system: " + printable_path(arguments.from.model) + " has no chat template, which it needs");
+      throw ConfigError("--system: " + printable_path(arguments.from.model) +
+                        " has no chat template, which it needs: give one with --chat-template");
     return text.tokenizer->encode(arguments.prompt, true);
   }
   std::vector<Message> messages;

@@ -11,6 +11,7 @@
 #include "peft/base/error.h"
 #include "peft/files/pretrained_model.h"
 #include "peft/pretrained/vocabulary_overlay.h"
+#include "pretrained/tokenizer_files.h"
 
 namespace peft {
 
@@ -38,8 +39,11 @@ void remove_stale_adapter_files(const fs::path& folder, const std::string& confi
   const bool has_adapter = fs::exists(folder / kAdapterWeights, error) || fs::exists(folder / kAdapterConfig, error);
   bool changed = !file_equals(folder / kAdapterConfig, config) && remove_file(folder / kAdapterConfig);
   changed = remove_file(folder / kEncoderState) || changed;
-  if (has_adapter && !fs::exists(folder / "config.json", error))
+  if (has_adapter && !fs::exists(folder / "config.json", error)) {
     for (const std::string& name : tokenizer_files()) changed = remove_file(folder / name) || changed;
+    for (const fs::path& name : additional_templates(folder.string())) changed = remove_file(name) || changed;
+    fs::remove(folder / kTemplateFolder, error);  // if nothing else is in it
+  }
   if (changed && !sync_folder(folder.string()))
     throw ResourceError(printable_path(folder.string()) + " cannot be synced: " + std::strerror(errno));
 }

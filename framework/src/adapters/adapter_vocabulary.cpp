@@ -9,8 +9,9 @@
 #include "peft/files/safetensors.h"
 #include "peft/pretrained/vocabulary_overlay.h"
 #include "peft/text/chat_template/chat_template.h"
-#include "pretrained/hf_folder.h"
+#include "pretrained/tokenizer_files.h"
 #include "text/tokenizer/tokenizer_config.h"
+#include "text/tokenizer/tokenizer_json.h"
 
 namespace peft {
 
@@ -46,7 +47,8 @@ std::vector<float> rows_from(const StoredTensor& saved, int64_t first) {
 void add_tokens(const std::string& folder, const PretrainedModel& base, VocabularyOverlay& changes) {
   const std::string path = (fs::path(folder) / "tokenizer.json").string();
   if (!fs::exists(path)) return;
-  const std::vector<AddedToken> added = extra_tokens(base, read_text(path), path);
+  const std::vector<AddedToken> added =
+      extra_tokens(base, read_tokenizer_json(folder, read_tokenizer_config(folder)), path);
   if (added.empty()) return;
   if (!changes.tokens.empty() && changes.tokens != added) throw_disagreement(folder, "added tokens differ from those");
   changes.tokens = added;
@@ -55,23 +57,31 @@ void add_tokens(const std::string& folder, const PretrainedModel& base, Vocabula
 /// Throws InputError that names the folder, not the base.
 void check_template(const std::string& source, const std::string& folder) {
   try {
-    ChatTemplate::parse(source, "", "");
+    ChatTemplate::parse(source, {});
   } catch (const InputError& error) {
     throw InputError(folder + ": " + error.what());
   }
 }
 
+/// "" also for a base whose templates all have other names, which an adapter's template replaces.
+std::string default_template(const PretrainedModel& base, const std::string& name) {
+  const auto templates = text::named_templates(base.tokenizer_config(), name);
+  const auto found = templates.find("default");
+  return found == templates.end() ? "" : found->second;
+}
+
 /// Adds what differs in the folder's tokenizer_config.json and chat_template.jinja.
 void add_config(const std::string& folder, const PretrainedModel& base, VocabularyOverlay& changes) {
   const nlohmann::json config = read_tokenizer_config(folder);
-  const std::string name = printable_path(folder), base_name = printable_path(base.path());
+  const std::string name = text::tokenizer_config_name(folder);
+  const std::string base_name = text::tokenizer_config_name(base.path());
   const auto add = [&](const char* key, const std::string& value, const char* what) {
     const auto [known, inserted] = changes.tokenizer_config.try_emplace(key, value);
     if (!inserted && known->second != value) throw_disagreement(folder, what);
   };
   const std::string source = text::template_source(config, name);
-  if (!source.empty() && source != text::template_source(base.tokenizer_config(), base_name)) {
-    check_template(source, name);
+  if (!source.empty() && source != default_template(base, base_name)) {
+    check_template(source, printable_path(folder));
     add("chat_template", source, "chat template differs from that");
   }
   for (const char* key : {"bos_token", "eos_token"}) {

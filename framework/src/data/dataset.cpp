@@ -7,6 +7,7 @@
 #include "data/formats.h"
 #include "data/records.h"
 #include "data/rendering.h"
+#include "data/thinking.h"
 #include "peft/base/error.h"
 #include "peft/data/sampler.h"
 
@@ -87,7 +88,9 @@ class RecordLoader {
     if (set_.format.empty()) set_.format = data::detect_format(json, options_.formats, where);
     data::Record record = data::read_record(json, set_.format, options_, text_.chat_template != nullptr, where);
     const int64_t empty = data::num_empty_answers(record);
+    const StringList thinking = data::thinking_of(record);
     const auto rendered = renderer_.render(std::move(record));
+    set_.cut_thinking += data::num_cut(thinking, rendered);
     if (rendered.empty()) ++set_.skipped, ++set_.num_read;
     const std::size_t before = set_.examples.size();
     for (const data::RenderedExample& one : rendered) {
@@ -144,6 +147,7 @@ Dataset split_dataset(Dataset& train, double eval_split, uint64_t seed) {
   }
   rest.truncated = train.truncated, rest.truncated_tokens = train.truncated_tokens, rest.skipped = train.skipped;
   rest.empty_answers = train.empty_answers, rest.num_read = train.num_read;
+  rest.cut_thinking = train.cut_thinking;
   rest.cached = eval.cached = train.cached, rest.cache_error = train.cache_error;
   train = std::move(rest);
   return eval;

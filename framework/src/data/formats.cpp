@@ -331,7 +331,11 @@ Record read_record(const Json& record, const std::string& format, const DataOpti
   const std::string& first = item.turns[0].message.role;
   if (first != "system" && first != "developer" && !options.system.empty())
     item.turns.insert(item.turns.begin(), {{"system", options.system}, false});
-  if (!has_chat_template) throw InputError(where + ": conversations need a chat template, but the model has none");
+  if (!has_chat_template)
+    throw InputError(
+        where +
+        ": conversations need a chat template, but the model has none: give one with [model] chat_template "
+        "or --chat-template");
   return item;
 }
 

@@ -115,7 +115,8 @@ Renderer::Answer Renderer::render_answer(const Record& record, std::size_t turn)
   if (answer.begin == std::string::npos)
     throw InputError(record.source + ": message " + std::to_string(turn) +
                      ": the chat template's assistant turn does " +
-                     "not start with its generation prompt, so the target tokens are unknown");
+                     "not start with its generation prompt, so the target tokens are unknown; give a template of your "
+                     "own with [model] chat_template or --chat-template");
   return answer;
 }
 

@@ -25,7 +25,7 @@ namespace fs = std::filesystem;
 using Clock = fs::file_time_type::clock;
 
 /// Increment this when the same data, text pipeline and options give other tokens than before.
-constexpr std::string_view version = "4";
+constexpr std::string_view version = "5";
 constexpr std::string_view ending = ".tokens";
 
 std::string folder_of(const std::string& setting) {

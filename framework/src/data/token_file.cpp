@@ -26,9 +26,9 @@ struct Header {
   char key[32];
   char format[24];
   uint64_t examples, tokens;
-  int64_t truncated, truncated_tokens, skipped, empty_answers;
+  int64_t truncated, truncated_tokens, skipped, empty_answers, cut_thinking;
 };
-static_assert(sizeof(Header) == 144);
+static_assert(sizeof(Header) == 152);
 constexpr std::size_t signed_from = offsetof(Header, key);
 
 struct Origin {
@@ -101,6 +101,7 @@ uint64_t write_token_file(const std::string& path, const std::string& key, const
   put(header.magic, magic), put(header.key, key), put(header.format, set.format);
   header.truncated = set.truncated, header.truncated_tokens = set.truncated_tokens, header.skipped = set.skipped;
   header.empty_answers = set.empty_answers;
+  header.cut_thinking = set.cut_thinking;
 
   std::vector<Origin> origins;
   std::vector<int32_t> tokens;
@@ -146,6 +147,7 @@ std::optional<Dataset> read_token_file(const std::string& path, const std::strin
   set.format.assign(header.format, strnlen(header.format, sizeof header.format));
   set.truncated = header.truncated, set.truncated_tokens = header.truncated_tokens, set.skipped = header.skipped;
   set.empty_answers = header.empty_answers, set.num_read += header.skipped;
+  set.cut_thinking = header.cut_thinking;
   return set;
 }
 

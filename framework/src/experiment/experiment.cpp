@@ -16,6 +16,9 @@ ModelOptions read_model_options(Options& in) {
   in.get("added_tokens", model.added_tokens,
          "tokens to add to the vocabulary, with the next ids; embedding and head get rows for them, which are trained "
          "only by an adapter that trains them (modules_to_save, trainable_token_indices)");
+  in.get("chat_template", model.chat_template,
+         "chat template: a .jinja file, or the name of one of the model's templates; saved next to the adapter");
+  if (model.chat_template.ends_with(".jinja")) in.get_path("chat_template", model.chat_template, "");
   return model;
 }
 

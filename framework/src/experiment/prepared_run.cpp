@@ -17,6 +17,7 @@
 #include "peft/models/load.h"
 #include "peft/pretrained/open.h"
 #include "peft/runtime/device.h"
+#include "peft/text/text.h"
 #include "peft/train/calibration_batches.h"
 #include "peft/train/evaluate.h"
 #include "peft/train/step_sampler.h"
@@ -37,6 +38,8 @@ std::shared_ptr<const PretrainedModel> open_base(const Experiment& experiment) {
   if (!added.empty() && !overlay.tokens.empty() && added != overlay.tokens)
     throw ConfigError("[model] added_tokens: the adapter of init_from has other added tokens; remove this key");
   if (!added.empty()) overlay.tokens = std::move(added);
+  if (!experiment.model.chat_template.empty())
+    overlay.tokenizer_config["chat_template"] = find_chat_template(*files, experiment.model.chat_template);
   return base_with_vocabulary(files, std::move(overlay), folders);
 }
 
@@ -155,6 +158,9 @@ std::string describe_dataset(const Dataset& data) {
   if (data.skipped > 0) text += "; " + format_count(data.skipped) + " skipped (no target tokens)";
   if (data.empty_answers > 0)
     text += "; " + format_count(data.empty_answers) + (data.empty_answers == 1 ? " empty answer" : " empty answers");
+  if (data.cut_thinking > 0)
+    text += "; " + format_count(data.cut_thinking) + (data.cut_thinking == 1 ? " answer whose" : " answers whose") +
+            " thinking the chat template cuts out";
   if (data.cached) text += "; tokens from the cache";
   return text;
 }

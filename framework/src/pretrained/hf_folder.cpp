@@ -8,7 +8,7 @@
 #include "peft/files/pretrained_model.h"
 #include "peft/files/safetensors.h"
 #include "pretrained/shard_index.h"
-#include "text/unicode.h"
+#include "pretrained/tokenizer_files.h"
 
 namespace peft {
 
@@ -16,22 +16,6 @@ namespace {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
-
-constexpr std::size_t kMaxTokenizerBytes = std::size_t{256} << 20, kMaxTemplateBytes = std::size_t{1} << 20;
-
-/// Also true for a file that cannot be read or a broken link, so that reading it reports the reason.
-bool is_present(const fs::path& path) {
-  std::error_code error;
-  return fs::symlink_status(path, error).type() != fs::file_type::not_found;
-}
-
-/// Reads an object; empty if the file does not exist.
-json read_object(const fs::path& file) {
-  if (!is_present(file)) return json::object();
-  json value = read_json(file.string());
-  if (!value.is_object()) throw InputError(printable_path(file.string()) + ": must be an object");
-  return value;
-}
 
 class HfFolder final : public PretrainedModel {
  public:
@@ -50,14 +34,20 @@ class HfFolder final : public PretrainedModel {
   void read(const StoredTensor& tensor, float* out) const override { to_float(tensor, out); }
   bool is_direct(const StoredTensor& tensor) const override { return tensor.type <= StoredType::bf16; }
   std::string tokenizer_json() const override {
-    if (!is_present(folder_ / "tokenizer.json"))
-      throw InputError(name_ + ": has no tokenizer.json; write one with transformers' AutoTokenizer.save_pretrained");
-    return read_text((folder_ / "tokenizer.json").string(), kMaxTokenizerBytes);
+    require_tokenizer();
+    return read_tokenizer_json(path_, tokenizer_config_);
   }
-  std::string tokenizer_bytes() const override { return tokenizer_json(); }
+  std::string tokenizer_bytes() const override {
+    require_tokenizer();
+    return read_tokenizer_bytes(path_);
+  }
 
  private:
-  json object(const char* file) const { return read_object(folder_ / file); }
+  void require_tokenizer() const {
+    if (!is_present(folder_ / "tokenizer.json"))
+      throw InputError(name_ + ": has no tokenizer.json; write one with transformers' AutoTokenizer.save_pretrained");
+  }
+  json object(const char* file) const { return read_optional_object((folder_ / file).string()); }
   void read_weights();
   void read_index();
   void add(const std::shared_ptr<const SafetensorsFile>& file);
@@ -102,21 +92,6 @@ void HfFolder::read_index() {
 }
 
 }  // namespace
-
-json read_tokenizer_config(const std::string& folder) {
-  json config = read_object(fs::path(folder) / "tokenizer_config.json");
-  // transformers 5 writes the template to a separate file, which has precedence.
-  if (const fs::path file = fs::path(folder) / "chat_template.jinja"; is_present(file)) {
-    std::string source = read_text(file.string(), kMaxTemplateBytes);
-    if (text::find_bad_utf8(source) != source.npos) throw InputError(printable_path(file.string()) + ": is not UTF-8");
-    config["chat_template"] = std::move(source);
-  }
-  for (const char* key : {"bos_token", "eos_token"}) {
-    const auto it = config.find(key);
-    if (it != config.end() && it->is_object() && it->contains("content")) *it = json((*it)["content"]);
-  }
-  return config;
-}
 
 std::shared_ptr<const PretrainedModel> open_hf_folder(const std::string& path) {
   return std::make_shared<HfFolder>(path);

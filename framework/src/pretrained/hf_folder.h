@@ -1,7 +1,6 @@
 #pragma once
 
 #include <memory>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 namespace peft {
@@ -11,9 +10,5 @@ class PretrainedModel;
 /// Opens a Hugging Face folder: config.json, model.safetensors or an index with its shards, and the tokenizer's files.
 /// Throws InputError.
 std::shared_ptr<const PretrainedModel> open_hf_folder(const std::string& path);
-
-/// Reads tokenizer_config.json of a folder, with the contents of chat_template.jinja as its `chat_template`. Returns an
-/// empty object if neither exists. Throws InputError.
-nlohmann::json read_tokenizer_config(const std::string& folder);
 
 }  // namespace peft

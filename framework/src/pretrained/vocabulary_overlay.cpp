@@ -9,6 +9,8 @@
 #include "peft/base/error.h"
 #include "peft/files/json.h"
 #include "peft/files/safetensors.h"
+#include "pretrained/added_token_json.h"
+#include "pretrained/tokenizer_files.h"
 #include "text/tokenizer/tokenizer_json.h"
 
 namespace peft {
@@ -21,59 +23,16 @@ using nlohmann::json;
 constexpr const char* kEmbedding = "model.embed_tokens.weight";
 constexpr const char* kHead = "lm_head.weight";
 /// Files from which tokenizer_config() is read, and another file that can contain the template.
-const std::set<std::string> kConfigFiles = {"tokenizer_config.json", "chat_template.jinja", "chat_template.json"};
+const std::set<std::string> kConfigFiles = {"tokenizer_config.json", kTemplateFile, "chat_template.json"};
 
 bool has_token_rows(const std::string& tensor) { return tensor == kEmbedding || tensor == kHead; }
 
-json to_json(const AddedToken& token) {
-  return {{"content", token.content}, {"special", token.special}, {"single_word", token.single_word},
-          {"lstrip", token.lstrip},   {"rstrip", token.rstrip},   {"normalized", token.normalized}};
-}
-
-AddedToken read_added_token(const JsonObjectReader& in) {
-  AddedToken token{.content = in.text("content"),
-                   .special = in.flag("special", false),
-                   .single_word = in.flag("single_word", false),
-                   .lstrip = in.flag("lstrip", false),
-                   .rstrip = in.flag("rstrip", false)};
-  token.normalized = in.flag("normalized", !token.special);
-  return token;
-}
-
-/// The added tokens of a tokenizer.json by id.
-std::map<int64_t, AddedToken> read_added_tokens(const JsonObjectReader& tokenizer) {
-  std::map<int64_t, AddedToken> tokens;
-  if (!tokenizer.has("added_tokens")) return tokens;
-  for (const JsonObjectReader& in : tokenizer.each("added_tokens")) {
-    const int64_t id = in.integer("id");
-    if (id < 0 || id > INT32_MAX) in.fail("'id' must be from 0 to " + std::to_string(INT32_MAX));
-    tokens.emplace(id, read_added_token(in));
-  }
-  return tokens;
-}
-
-/// The id that HF tokenizers would assign to the next added token.
-int64_t next_id(const JsonObjectReader& tokenizer) {
-  auto next = static_cast<int64_t>(tokenizer.at("model").object("vocab").size());
-  const auto added = read_added_tokens(tokenizer);
-  if (!added.empty()) next = std::max(next, added.rbegin()->first + 1);
-  return next;
-}
-
-/// Whether tokens can be added to a tokenizer.json: its model must have a vocabulary by token, as BPE has.
-bool supports_added_tokens(const json& tokenizer) {
-  const auto model = tokenizer.find("model");
-  if (model == tokenizer.end() || !model->is_object()) return false;
-  const auto vocab = model->find("vocab");
-  return vocab != model->end() && vocab->is_object();
-}
-
 /// Adds the tokens to tokenizer.json and sets `first_id` to the id of the first one.
 std::string with_tokens(const PretrainedModel& base, const std::vector<AddedToken>& tokens, int64_t& first_id) {
-  const std::string name = base.path() + ": tokenizer";
+  const std::string name = text::tokenizer_name(base.path());
   json tokenizer = text::parse_tokenizer_json(base.tokenizer_json(), name);
   const JsonObjectReader in(tokenizer, name);
-  first_id = next_id(in);
+  first_id = next_token_id(in);
   std::set<std::string> known;
   for (const auto& [id, token] : read_added_tokens(in)) known.insert(token.content);
   const JsonObjectReader model = in.at("model");
@@ -205,12 +164,12 @@ std::vector<AddedToken> extra_tokens(const PretrainedModel& base, const std::str
   if (fs::is_directory(base.path()) && !fs::exists(fs::path(base.path()) / "tokenizer.json")) return tokens;
   const std::string base_text = base.tokenizer_json();
   if (base_text == tokenizer_json) return tokens;
-  const std::string base_name = base.path() + ": tokenizer";
+  const std::string base_name = text::tokenizer_name(base.path());
   const json base_tokenizer = text::parse_tokenizer_json(base_text, base_name);
   if (!supports_added_tokens(base_tokenizer)) return tokens;
   const json tokenizer = text::parse_tokenizer_json(tokenizer_json, name);
   const JsonObjectReader base_reader(base_tokenizer, base_name);
-  const int64_t first_id = next_id(base_reader);
+  const int64_t first_id = next_token_id(base_reader);
   std::set<std::string> known;
   for (const auto& [id, token] : read_added_tokens(base_reader)) known.insert(token.content);
   for (auto& [id, token] : read_added_tokens(JsonObjectReader(tokenizer, name))) {
@@ -242,13 +201,25 @@ void write_tokenizer(const PretrainedModel& model, const std::string& folder) {
   const AddedVocabulary* added = model.added();
   const bool tokens_changed = !is_folder || (added != nullptr && !added->tokens.empty());
   const bool config_changed = !is_folder || (added != nullptr && added->own_config);
-  if (config_changed) write_file(file("tokenizer_config.json"), model.tokenizer_config().dump(2) + "\n");
+  if (config_changed) {
+    json config = model.tokenizer_config();
+    if (const auto source = config.find("chat_template"); source != config.end() && source->is_string()) {
+      write_file(file(kTemplateFile), source->get<std::string>());
+      config.erase(source);
+    }
+    write_file(file("tokenizer_config.json"), config.dump(2) + "\n");
+  }
   if (tokens_changed) write_file(file("tokenizer.json"), model.tokenizer_json());
   if (!is_folder) return;
   for (const std::string& name : tokenizer_files()) {
     const bool changed = name == "tokenizer.json" ? tokens_changed : config_changed && kConfigFiles.contains(name);
     if (const fs::path source = fs::path(model.path()) / name; !changed && fs::exists(source))
       write_file(file(name), read_text(source.string()));
+  }
+  if (config_changed) return;
+  for (const fs::path& source : additional_templates(model.path())) {
+    fs::create_directories(fs::path(folder) / kTemplateFolder);
+    write_file((fs::path(folder) / kTemplateFolder / source.filename()).string(), read_text(source.string()));
   }
 }
 

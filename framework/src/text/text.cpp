@@ -5,8 +5,11 @@
 
 #include "base/digest.h"
 #include "peft/base/error.h"
+#include "peft/files/json.h"
 #include "peft/files/pretrained_model.h"
 #include "text/tokenizer/tokenizer_config.h"
+#include "text/tokenizer/tokenizer_json.h"
+#include "text/unicode.h"
 
 namespace peft {
 
@@ -14,7 +17,10 @@ namespace {
 
 using nlohmann::json;
 using text::special_token;
+using text::special_tokens;
 using text::template_source;
+using text::tokenizer_config_name;
+using text::tokenizer_name;
 
 /// Appends the ids in `eos_token_id`, an id or a list. False if it is not set.
 bool add_eos_ids(const json& config, const char* file, const std::string& path, std::vector<int64_t>& ids) {
@@ -35,7 +41,9 @@ std::vector<int64_t> eos_ids(const PretrainedModel& model, const Tokenizer& toke
   std::vector<int64_t> ids;
   if (!eos_token.empty()) {
     const auto id = tokenizer.id(eos_token);
-    if (!id) throw InputError(path + ": tokenizer: eos_token '" + printable(eos_token) + "' is not in the vocabulary");
+    if (!id)
+      throw InputError(tokenizer_config_name(model.path()) + ": eos_token '" + printable(eos_token) +
+                       "' is not in the vocabulary of " + tokenizer_name(model.path()));
     ids.push_back(*id);
   }
   if (!add_eos_ids(model.generation_config(), "generation_config.json", path, ids))
@@ -47,19 +55,35 @@ std::vector<int64_t> eos_ids(const PretrainedModel& model, const Tokenizer& toke
 
 TextPipeline load_text(const PretrainedModel& model) {
   const json& config = model.tokenizer_config();
-  const std::string path = printable_path(model.path());
+  const std::string name = tokenizer_config_name(model.path());
   TextPipeline text;
-  text.tokenizer = Tokenizer::from_json(model.tokenizer_json(), path + ": tokenizer");
-  const std::string bos_token = special_token(config, "bos_token", path);
-  const std::string eos_token = special_token(config, "eos_token", path);
-  const std::string source = template_source(config, path);
+  text.tokenizer = Tokenizer::from_json(model.tokenizer_json(), tokenizer_name(model.path()));
+  const std::string eos_token = special_token(config, "eos_token", name);
+  const std::string source = template_source(config, name);
   if (!source.empty()) try {
-      text.chat_template = ChatTemplate::parse(source, bos_token, eos_token);
+      text.chat_template = ChatTemplate::parse(source, special_tokens(config, name));
     } catch (const InputError& error) {
-      throw InputError(path + ": " + error.what());
+      throw InputError(printable_path(model.path()) + ": " + error.what());
     }
   text.eos_ids = eos_ids(model, *text.tokenizer, eos_token);
   return text;
+}
+
+std::string find_chat_template(const PretrainedModel& model, const std::string& given) {
+  if (given.ends_with(".jinja")) {
+    std::string source = read_text(given, std::size_t{1} << 20);
+    if (text::find_bad_utf8(source) != source.npos) throw InputError(printable_path(given) + ": is not UTF-8");
+    try {
+      ChatTemplate::parse(source, {});
+    } catch (const InputError& error) {
+      throw InputError(printable_path(given) + ": " + error.what());
+    }
+    return source;
+  }
+  const auto templates = text::named_templates(model.tokenizer_config(), tokenizer_config_name(model.path()));
+  if (const auto found = templates.find(given); found != templates.end()) return found->second;
+  throw ConfigError("chat_template '" + printable(given) + "' is neither a .jinja file nor a template of " +
+                    printable_path(model.path()) + ", which has " + text::listed_names(templates));
 }
 
 const TextPipeline& LazyText::get() const {

@@ -59,7 +59,7 @@ TextPipeline bytes_text(bool chat, const std::string& chat_template = marked_tur
         {"merges", nlohmann::json::array()}}}};
   TextPipeline text;
   text.tokenizer = Tokenizer::from_json(tokenizer.dump(), "test");
-  if (chat) text.chat_template = ChatTemplate::parse(chat_template, "", "<e>");
+  if (chat) text.chat_template = ChatTemplate::parse(chat_template, {{"eos_token", "<e>"}});
   text.eos_ids = {0};
   return text;
 }
@@ -313,6 +313,37 @@ TEST_CASE("empty answers are counted") {
   CHECK(skipped.empty_answers == 0);  // without a BOS token nothing precedes the EOS token
   CHECK(skipped.skipped == 1);
   CHECK(skipped.num_read == 2);
+}
+
+TEST_CASE("answers whose thinking the template cuts out are counted") {
+  const Folder folder;
+  TextPipeline text = bytes_text(true);
+  const std::string file = folder.put(
+      "x.jsonl",
+      R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"<think>\nwhy\n</think>\n\na"},)"
+      R"({"role":"user","content":"r"},{"role":"assistant","content":"why</think>b"}]})"
+      "\n"
+      R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"<think></think>a"}]})");
+  CHECK(load(file, text).cut_thinking == 0);
+  const std::string key = folder.put(
+      "key.jsonl", R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a","thinking":"why "}]})");
+  CHECK(load(key, text).cut_thinking == 1);
+  text.chat_template = ChatTemplate::parse(
+      "{% for m in messages %}[{{ m.role }}]{{ m.thinking }}{{ m.content }}<e>\n{% endfor %}"
+      "{% if add_generation_prompt %}[assistant]{% endif %}",
+      {});
+  CHECK(load(key, text).cut_thinking == 0);
+  text.chat_template = ChatTemplate::parse(
+      "{% for m in messages %}[{{ m.role }}]{{ m.content.split('</think>')[-1] }}<e>\n{% endfor %}"
+      "{% if add_generation_prompt %}[assistant]{% endif %}",
+      {});
+  CHECK(load(file, text).cut_thinking == 2);
+  // earlier answers lose theirs, but are rendered as the last ones, too
+  text.chat_template = ChatTemplate::parse(
+      "{% for m in messages %}[{{ m.role }}]{{ m.content if loop.last else m.content.split('</think>')[-1] }}<e>\n"
+      "{% endfor %}{% if add_generation_prompt %}[assistant]{% endif %}",
+      {});
+  CHECK(load(file, text).cut_thinking == 0);
 }
 
 TEST_CASE("truncated and skipped examples are counted") {

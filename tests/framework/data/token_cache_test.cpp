@@ -105,6 +105,7 @@ void check_same(const Dataset& one, const Dataset& other) {
   CHECK(one.skipped == other.skipped);
   CHECK(one.empty_answers == other.empty_answers);
   CHECK(one.num_read == other.num_read);
+  CHECK(one.cut_thinking == other.cut_thinking);
   CHECK(one.tokens == other.tokens);
   CHECK(one.num_target_tokens == other.num_target_tokens);
 }

@@ -142,3 +142,22 @@ TEST_CASE("the written files contain the same tokenizer") {
   CHECK(std::filesystem::exists(folder + "/tokenizer_config.json"));
   std::filesystem::remove_all(folder);
 }
+
+TEST_CASE("a chosen chat template is used, and written as chat_template.jinja") {
+  const std::string folder = (std::filesystem::temp_directory_path() / "peft_template_test").string();
+  std::filesystem::create_directories(folder);
+  const std::string source = folder + "/own.jinja";
+  std::ofstream(source) << "{{ eos_token }}!";
+  const auto model = overlaid({.tokenizer_config = {{"chat_template", find_chat_template(Nine(), source)}}});
+  CHECK(load_text(*model).chat_template->render({}, false) == "<s>!");
+  write_tokenizer(*model, folder);
+  std::ostringstream text;
+  text << std::ifstream(folder + "/chat_template.jinja").rdbuf();
+  CHECK(text.str() == "{{ eos_token }}!");
+  CHECK_FALSE(json::parse(std::ifstream(folder + "/tokenizer_config.json")).contains("chat_template"));
+  std::ofstream(source) << "{% for";
+  CHECK_THROWS_WITH(find_chat_template(Nine(), source), Catch::Contains("own.jinja: chat template: "));
+  CHECK_THROWS_AS(find_chat_template(Nine(), folder + "/none.jinja"), InputError);
+  CHECK_THROWS_AS(find_chat_template(Nine(), "none"), ConfigError);
+  std::filesystem::remove_all(folder);
+}

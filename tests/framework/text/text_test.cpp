@@ -61,9 +61,15 @@ TEST_CASE("of several templates the one named default is used") {
   FakeModel model;
   model.tokenizer_config_ = {{"bos_token", "<s>"}, {"chat_template", "{{ bos_token }}one"}};
   CHECK(peft::load_text(model).chat_template->render({}, false) == "<s>one");
+  model.tokenizer_config_ = {{"pad_token", {{"content", "<p>"}}}, {"x_token", "x"}, {"add_bos_token", true}};
+  model.tokenizer_config_["chat_template"] = "{{ pad_token }}{{ x_token }}{{ bos_token is defined }}";
+  CHECK(peft::load_text(model).chat_template->render({}, false) == "<p>xFalse");
   model.tokenizer_config_["chat_template"] =
       json::parse(R"([{"name": "rag", "template": "no"}, {"name": "default", "template": "yes"}])");
   CHECK(peft::load_text(model).chat_template->render({}, false) == "yes");
   model.tokenizer_config_["chat_template"].erase(1);
-  CHECK_THROWS_WITH(peft::load_text(model), Catch::Contains("one named \"default\""));
+  CHECK_THROWS_WITH(peft::load_text(model),
+                    Catch::Contains("no chat template is named 'default'") && Catch::Contains("'rag'"));
+  CHECK(peft::find_chat_template(model, "rag") == "no");
+  CHECK_THROWS_WITH(peft::find_chat_template(model, "other"), Catch::Contains("neither a .jinja file nor a template"));
 }

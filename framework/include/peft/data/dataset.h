@@ -45,6 +45,7 @@ struct Dataset {
   int64_t skipped = 0;           ///< examples without a target token after truncation
   int64_t empty_answers = 0;     ///< answers, completions and texts that are blank: the model learns to end at once
   int64_t num_read = 0;          ///< examples before any was skipped or held out
+  int64_t cut_thinking = 0;      ///< answers whose thinking the chat template cuts out, so it is not learned
   int64_t tokens = 0, num_target_tokens = 0;
   bool cached = false;      ///< read from a TokenCache
   std::string cache_error;  ///< why the TokenCache could not store it, or ""

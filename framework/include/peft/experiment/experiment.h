@@ -22,7 +22,8 @@ namespace peft {
 /// The [model] table.
 struct ModelOptions {
   std::string path;
-  StringList added_tokens;  ///< as HF's tokenizer.add_tokens takes them
+  StringList added_tokens;    ///< as HF's tokenizer.add_tokens takes them
+  std::string chat_template;  ///< as find_chat_template() takes it; "": the model's own
 };
 
 /// An experiment file, read and checked, with its plugins made. Nothing is loaded yet.

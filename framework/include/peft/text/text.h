@@ -24,6 +24,10 @@ struct TextPipeline {
 /// `eos_token_id` of generation_config.json or, if that is not set, of config.json. Throws InputError.
 PEFT_API TextPipeline load_text(const PretrainedModel& model);
 
+/// The source of a chat template that the user chooses: a file whose name ends in ".jinja", or the name of one of the
+/// model's templates. Throws ConfigError if there is no such template, InputError for a file that cannot be parsed.
+PEFT_API std::string find_chat_template(const PretrainedModel& model, const std::string& given);
+
 /// A text pipeline that is loaded on the first call of get(), because building a tokenizer takes time. Not thread-safe.
 class PEFT_API LazyText {
  public:

@@ -72,8 +72,8 @@ jinja::value to_value(const Message& message) {
 /// serializes them.
 class JinjaTemplate : public ChatTemplate {
  public:
-  JinjaTemplate(const std::string& source, const std::string& bos_token, const std::string& eos_token)
-      : source_(source), bos_token_(bos_token), eos_token_(eos_token) {
+  JinjaTemplate(const std::string& source, const std::map<std::string, std::string>& special_tokens)
+      : source_(source), special_tokens_(special_tokens) {
     if (source.size() > max_source_bytes) throw InputError("chat template: longer than 1 MiB");
     if (find_bad_utf8(source) != std::string::npos) throw InputError("chat template: not UTF-8");
     try {
@@ -118,15 +118,15 @@ class JinjaTemplate : public ChatTemplate {
     for (const Message& message : messages) list->push_back(to_value(message));
     context.set_val("messages", list);
     context.set_val("add_generation_prompt", jinja::mk_val<jinja::value_bool>(add_generation_prompt));
-    context.set_val("bos_token", jinja::mk_val<jinja::value_string>(bos_token_));
-    context.set_val("eos_token", jinja::mk_val<jinja::value_string>(eos_token_));
+    for (const auto& [name, token] : special_tokens_) context.set_val(name, jinja::mk_val<jinja::value_string>(token));
     context.set_val("tools", tools ? to_value(*tools) : jinja::mk_val<jinja::value_none>());  // as in transformers
     context.set_val("documents", jinja::mk_val<jinja::value_none>());
     limit_range(context);
     fix_date(context);
   }
 
-  std::string source_, bos_token_, eos_token_;
+  std::string source_;
+  std::map<std::string, std::string> special_tokens_;
   mutable std::mutex mutex_;
   mutable TemplateBudget budget_;
   jinja::program program_;
@@ -134,9 +134,9 @@ class JinjaTemplate : public ChatTemplate {
 
 }  // namespace
 
-std::shared_ptr<const ChatTemplate> ChatTemplate::parse(const std::string& source, const std::string& bos_token,
-                                                        const std::string& eos_token) {
-  return std::make_shared<JinjaTemplate>(source, bos_token, eos_token);
+std::shared_ptr<const ChatTemplate> ChatTemplate::parse(const std::string& source,
+                                                        const std::map<std::string, std::string>& special_tokens) {
+  return std::make_shared<JinjaTemplate>(source, special_tokens);
 }
 
 }  // namespace peft

@@ -4,6 +4,7 @@
 
 #include "peft/base/error.h"
 #include "text/chat_template/template_meter.h"
+#include "text/chat_template/template_values.h"
 
 namespace peft::text {
 
@@ -11,7 +12,6 @@ namespace {
 
 using jinja::statement_ptr;
 using jinja::statements;
-using jinja::value;
 
 constexpr int64_t max_steps = 200'000, max_macro_depth = 50, max_range = 1'000'000;
 constexpr int max_nesting = 100, max_tag_tokens = 1000;
@@ -131,14 +131,27 @@ value limited_range(const jinja::func_args& arguments) {
     if (numbers[i] < -max_range || numbers[i] > max_range)
       throw jinja::raised_exception("range() takes integers from -1000000 to 1000000");
   }
-  return jinja::global_builtins().at("range")(arguments);
+  const value range = jinja::global_builtins().at("range")(arguments);
+  std::dynamic_pointer_cast<jinja::value_array_t>(range)->kind = jinja::value_array_t::kind_t::range;
+  return range;
 }
 
 value limited_strftime(const jinja::func_args& arguments) {
-  const std::string format = arguments.get_pos(0)->as_string().str();
-  for (std::size_t i = 0; (i = format.find('%', i)) < format.size(); i += 2)
-    if (format[i + 1] == 's') throw jinja::raised_exception("strftime_now: %s depends on the time zone");
-  return jinja::global_builtins().at("strftime_now")(arguments);
+  const std::string given = text_of(Arguments("strftime_now", arguments).bind({"format"}, 1)[0]);
+  std::string format;
+  for (std::size_t at = 0; at < given.size();) {
+    const std::size_t end = given[at] == '%' ? given.find_first_not_of("-_0^#EO123456789", at + 1) : at;
+    const std::size_t next = end == given.npos ? given.size() : end + 1;
+    const char type = given[at] == '%' ? given[next - 1] : '\0';
+    if (type == 's') fail("strftime_now: %s depends on the time zone");
+    if (type == 'f') format += "000000";  // what Python adds to those of C, for a time without a time zone
+    if (type != 'f' && type != 'z' && type != 'Z') format.append(given, at, next - at);
+    at = next;
+  }
+  if (format.empty()) return make_text("");
+  jinja::func_args checked(arguments.ctx);
+  checked.push_back(make_text(format));
+  return jinja::global_builtins().at("strftime_now")(checked);
 }
 
 bool is_opening(jinja::token::type type) {

@@ -54,24 +54,39 @@ class Characters : public Pattern {
   bool (*belongs_)(char32_t);
 };
 
+/// In HF tokenizers' Oniguruma "[:punct:]" includes symbols, before 6.9.9 it does not.
+std::string with_symbols(std::string expression) {
+  constexpr std::string_view punctuation = "[:punct:]", both = "\\p{P}\\p{S}";
+  for (std::size_t at = 0; (at = expression.find(punctuation, at)) != std::string::npos; at += both.size())
+    expression.replace(at, punctuation.size(), both);
+  return expression;
+}
+
 class Expression : public Pattern {
  public:
   Expression(const std::string& expression, const std::string& location) try
-      : regex_(expression, Regex::Syntax::oniguruma), location_(location) {
+      : regex_(with_symbols(expression), Regex::Syntax::oniguruma), location_(location) {
   } catch (const RegexError& error) {
     throw InputError(location + ": the regular expression '" + printable(expression) + "' " + error.what());
   }
 
+  /// The matches of rust-onig's find_iter(): an empty one counts unless it follows another match at once.
   std::vector<Span> spans(std::string_view text) const override {
     std::vector<Span> all;
+    if (text.empty()) return all;
     std::size_t done = 0;
+    bool any = false;
     RegexSteps steps(text);
     for (std::size_t from = 0; from <= text.size();) {
       const auto found = next(text, from, steps);
       if (!found) break;
-      if (found->begin < found->end) add_match(all, done, found->begin, found->end);  // empty matches do not split
-      const std::size_t end = found->end;
-      from = found->begin < end ? end : end < text.size() ? end + char_length(text[end]) : end + 1;
+      if (found->begin == found->end && any && found->end == done) {
+        from += from < text.size() ? char_length(text[from]) : 1;
+        continue;
+      }
+      add_match(all, done, found->begin, found->end);
+      any = true;
+      from = done;
     }
     add_rest(all, done, text.size());
     return all;
@@ -101,6 +116,12 @@ std::vector<Span> merge_matches(const std::vector<Span>& spans) {
     previous = span.match;
   }
   return out;
+}
+
+/// Where a pattern matched without width, there is nothing to tokenize.
+std::vector<Span> without_empty(std::vector<Span> spans) {
+  std::erase_if(spans, [](const Span& span) { return span.begin == span.end; });
+  return spans;
 }
 
 std::vector<Span> merge_runs(const std::vector<Span>& spans) {
@@ -155,19 +176,21 @@ std::vector<Span> split(std::string_view text, const Pattern& pattern, Behavior 
     case Behavior::isolated:
       break;
     case Behavior::removed:
-      spans.erase(std::remove_if(spans.begin(), spans.end(), [](const Span& span) { return span.match; }), spans.end());
+      std::erase_if(spans, [](const Span& span) { return span.match; });
       break;
     case Behavior::contiguous:
-      return merge_runs(spans);
+      spans = merge_runs(spans);
+      break;
     case Behavior::merged_with_previous:
-      return merge_matches(spans);
+      spans = merge_matches(spans);
+      break;
     case Behavior::merged_with_next:
       std::reverse(spans.begin(), spans.end());
       spans = merge_matches(spans);
       std::reverse(spans.begin(), spans.end());
       break;
   }
-  return spans;
+  return without_empty(std::move(spans));
 }
 
 std::string replace(std::string_view text, const Pattern& pattern, const std::string& content, TextBudget& budget) {

@@ -19,7 +19,7 @@ struct Span {
 class Pattern {
  public:
   virtual ~Pattern() = default;
-  /// Consecutive spans that cover the text. Throws InputError if the search is given up.
+  /// Consecutive spans that cover the text; matches can be empty. Throws InputError if the search is given up.
   virtual std::vector<Span> spans(std::string_view text) const = 0;
 };
 

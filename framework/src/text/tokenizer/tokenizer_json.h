@@ -9,4 +9,9 @@ namespace peft::text {
 /// `name` is used as the file name in messages.
 nlohmann::json parse_tokenizer_json(const std::string& text, const std::string& name);
 
+/// The file that messages about a model's tokenizer name: that of a folder, or the GGUF file.
+std::string tokenizer_name(const std::string& model_path);
+/// The file that messages about its configuration name.
+std::string tokenizer_config_name(const std::string& model_path);
+
 }  // namespace peft::text

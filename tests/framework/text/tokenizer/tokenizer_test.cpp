@@ -137,6 +137,23 @@ TEST_CASE("pre-tokenizers split as HF tokenizers does") {
   CHECK(split("MergedWithNext") == Ids{1, 7});
 }
 
+TEST_CASE("a match of no width splits and is replaced, as in HF tokenizers") {
+  const auto encode = [](const char* pattern, const char* behavior, bool invert, const std::string& text) {
+    json document = small_tokenizer();
+    document["pre_tokenizer"] = {
+        {"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", behavior}, {"invert", invert}};
+    return make(document)->encode(text, true);
+  };
+  for (const char* behavior : {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext"})
+    CHECK(encode("(?=b)", behavior, false, "abab") == Ids{1, 2, 1, 2});
+  CHECK(encode("(?=c)", "Isolated", false, "abc") == Ids{4, 3});
+  CHECK(encode("(?=b)", "Removed", true, "abab").empty());
+  CHECK(encode("x*", "Isolated", false, "abc") == Ids{1, 2, 3});
+  json document = small_tokenizer();
+  document["normalizer"] = {{"type", "Replace"}, {"pattern", {{"Regex", "(?=b)"}}}, {"content", "a"}};
+  CHECK(make(document)->encode("cb", true) == Ids{3, 4});
+}
+
 TEST_CASE("a type or option that is not implemented is refused with its name and location") {
   CHECK(error_with("/normalizer", {{"type", "Nmt"}}) == "t.json.normalizer: normalizer 'Nmt' is not implemented");
   CHECK(contains(error_with("/pre_tokenizer", {{"type", "Bert\n"}}), "pre-tokenizer 'Bert\\x0a' is not implemented"));
