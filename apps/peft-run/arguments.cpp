@@ -166,6 +166,8 @@ void AdapterArguments::add_to(Arguments& arguments) {
   arguments.option("adapter", adapters, "DIR",
                    "folder with adapter_config.json and adapter_model.safetensors; may be repeated");
   arguments.flag("any-base", any_base, "accept adapters that were trained on another base");
+  arguments.flag("ignore-unknown", ignore_unknown,
+                 "accept configs of model and adapters with unknown keys, and note them");
 }
 
 void AdapterArguments::add_chat_template_to(Arguments& arguments) {

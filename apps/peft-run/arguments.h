@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "peft/export/combine.h"
 #include "peft/options/options.h"
 
 /// The command line cannot be understood; `usage` is the help text to print after the message.
@@ -66,15 +67,17 @@ class Arguments {
   std::unique_ptr<Parser> parser_;
 };
 
-/// --model, --adapter and --any-base, as in every command that reads adapters.
+/// --model, --adapter, --any-base and --ignore-unknown, as in every command that reads adapters.
 struct AdapterArguments {
-  std::string model;          ///< Hugging Face folder or .gguf file
-  peft::StringList adapters;  ///< folders, the outermost first
-  bool any_base = false;      ///< also adapters that were trained on another base
-  std::string chat_template;  ///< a .jinja file, or the name of one of the model's templates
+  std::string model;            ///< Hugging Face folder or .gguf file
+  peft::StringList adapters;    ///< folders, the outermost first
+  bool any_base = false;        ///< also adapters that were trained on another base
+  bool ignore_unknown = false;  ///< also configs with unknown keys
+  std::string chat_template;    ///< a .jinja file, or the name of one of the model's templates
   void add_to(Arguments& arguments);
   /// --chat-template, in commands that render conversations.
   void add_chat_template_to(Arguments& arguments);
+  peft::AdaptedModelOptions model_options() const { return {model, adapters, any_base, ignore_unknown}; }
 };
 
 /// --precision and --device.

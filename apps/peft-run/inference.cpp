@@ -4,7 +4,6 @@
 
 #include "merge_report.h"
 #include "peft/adapters/adapter_vocabulary.h"
-#include "peft/adapters/hf_files.h"
 #include "peft/models/load.h"
 #include "peft/pretrained/open.h"
 #include "peft/runtime/device.h"
@@ -36,17 +35,19 @@ Inference::Inference(const AdapterArguments& from, const DeviceArguments& device
     : plugins_(initialized_search_path(plugin_paths)),
       precision_(make_precision(plugins_, device.precision)),
       device_(peft::choose_device(device.device)),
-      base_(peft::open_pretrained(from.model)),
+      base_(peft::open_pretrained(from.model, {.ignore_unknown = from.ignore_unknown})),
       overlay_(overlay_of(*base_, from)),
       text_(peft::load_text(*peft::base_with_vocabulary(base_, overlay_, {}))),
-      any_base_(from.any_base) {}
+      how_{.any_base = from.any_base, .ignore_unknown = from.ignore_unknown} {
+  print_notes({.model = peft::open_notes(*base_), .adapters = {}});
+}
 
 Inference::AdaptedModel Inference::load(const peft::StringList& folders) {
   const auto base = peft::base_with_vocabulary(base_, overlay_, folders);
   AdaptedModel out{peft::load_model(base, precision_->base_dtype(), device_), {}};
   for (const std::string& folder : folders) {
-    auto loaded = peft::load_adapter(folder, plugins_, *out.model, precision_->adapter_dtype(), any_base_);
-    if (loaded.base == peft::BaseMatch::unknown) warn_unknown_bases({folder});
+    auto loaded = peft::load_adapter(folder, plugins_, *out.model, precision_->adapter_dtype(), how_);
+    print_notes({.model = {}, .adapters = loaded.notes});
     out.adapters.push_back(std::move(loaded.adapter));
   }
   return out;

@@ -5,6 +5,7 @@
 
 #include "arguments.h"
 #include "peft/adapters/adapter.h"
+#include "peft/adapters/hf_files.h"
 #include "peft/files/pretrained_model.h"
 #include "peft/models/causal_lm.h"
 #include "peft/plugin/plugins.h"
@@ -25,7 +26,7 @@ class Inference {
     std::shared_ptr<peft::CausalLm> model;
     std::vector<std::unique_ptr<peft::Adapter>> adapters;
   };
-  /// A new copy of the base with some of the adapters, the outermost first. Notes those that do not record their base.
+  /// A new copy of the base with some of the adapters, the outermost first. Prints the notes about them.
   AdaptedModel load(const peft::StringList& folders);
 
  private:
@@ -35,5 +36,5 @@ class Inference {
   std::shared_ptr<const peft::PretrainedModel> base_;
   peft::VocabularyOverlay overlay_;
   peft::TextPipeline text_;
-  bool any_base_;
+  peft::LoadAdapterOptions how_;
 };

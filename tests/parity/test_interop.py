@@ -115,7 +115,7 @@ def test_different_base_is_detected(run, tmp_path):
     run("peft-run", *with_adapter, "--any-base")
 
     peft_adapter(tmp_path, "theirs")
-    assert "does not say which base" in run("peft-run", *GENERATE, tmp_path / "model", "--adapter", tmp_path / "theirs").stderr
+    assert "has no fingerprint to compare" in run("peft-run", *GENERATE, tmp_path / "model", "--adapter", tmp_path / "theirs").stderr
 
 
 def merged(run, folder, *adapters, model="model", arguments=()):

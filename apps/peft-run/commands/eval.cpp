@@ -1,5 +1,6 @@
 #include <torch/types.h>
 
+#include <cmath>
 #include <cstdio>
 #include <iostream>
 
@@ -86,12 +87,18 @@ Outcome eval_command(const StringList& words) {
 
   StringList warned;  // virtual tokens leave an adapter fewer positions
   // Each row loads its own base, because a method may change it for the next one.
+  std::string diverged;
   for (const StringList& folders : rows_of(arguments)) {
     const auto adapted = inference.load(folders);
     check_token_ids(data, *adapted.model);
     if (const StringList warnings = dataset_warnings(data, *adapted.model, "data"); warnings != warned)
       print_warnings(warned = warnings);
-    print_row(title(folders), evaluate(*adapted.model, inference.precision(), *objective, data, arguments.batch_size));
+    const Evaluation result = evaluate(*adapted.model, inference.precision(), *objective, data, arguments.batch_size);
+    print_row(title(folders), result);
+    if (!std::isfinite(result.loss)) diverged += (diverged.empty() ? "" : ", ") + title(folders);
   }
+  if (!diverged.empty())
+    throw DivergedError("the loss is not finite: " + diverged +
+                        "; the adapter has diverged, or the precision is too narrow: try --precision fp32");
   return {};
 }

@@ -66,22 +66,21 @@ Outcome export_command(const peft::StringList& words) {
   if (!read(words, given)) return {};
   peft::initialize_libtorch();
   peft::Plugins plugins(peft::Plugins::search_path(given.plugin_paths));
-  const auto& [model, adapters, any_base] = given.from;
-  const peft::CombineOptions from{model, adapters, any_base, given.combination};
+  const peft::CombineOptions from{given.from.model_options(), given.combination};
   if (given.as == "lora") {
-    warn_unknown_bases(peft::export_lora(from, given.output, plugins));
+    print_notes(peft::export_lora(from, given.output, plugins));
     print_written(given.output, "adapter_config.json, adapter_model.safetensors");
   } else if (given.as == "gguf-adapter") {
     peft::GgufAdapterOptions options{.adapters = from, .output = given.output};
     if (!given.type.empty()) options.type = given.type;
-    warn_unknown_bases(peft::export_gguf_adapter(options, plugins));
+    print_notes(peft::export_gguf_adapter(options, plugins));
     print_written(given.output, "adapter.gguf in " + options.type + ", Modelfile");
   } else {
-    peft::GgufModelOptions options{.model = model, .adapters = adapters, .output = given.output, .any_base = any_base};
+    peft::GgufModelOptions options{.from = from.from, .output = given.output};
     if (!given.type.empty()) options.type = given.type;
     const peft::MergeReport report = peft::export_gguf_model(options, plugins);
+    print_notes(report.notes);
     if (!report.modules.empty()) print_merge_report(report, "--type f32");
-    warn_unknown_bases(report.unknown_bases);
     print_written(given.output, "model.gguf in " + options.type + ", Modelfile");
   }
   return {};

@@ -38,15 +38,13 @@ Outcome merge_command(const StringList& words) {
 
   initialize_libtorch();
   Plugins plugins(Plugins::search_path(plugin_paths));
-  const MergeOptions options{.model = from.model,
-                             .adapters = from.adapters,
+  const MergeOptions options{.from = from.model_options(),
                              .output = output,
-                             .any_base = from.any_base,
                              .dtype = dtype,
                              .max_shard_size = parse_shard_size(max_shard_size)};
   const MergeReport report = merge(options, plugins);
+  print_notes(report.notes);
   print_merge_report(report, "--dtype float32");
-  warn_unknown_bases(report.unknown_bases);
   std::cout << "written: " << printable_path(output) << " (" << report.files.size()
             << (report.files.size() == 1 ? " file" : " files") << " of weights; merge_receipt.json lists each module)"
             << std::endl;

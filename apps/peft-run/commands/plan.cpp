@@ -110,6 +110,7 @@ Outcome plan_command(const StringList& words) {
   initialize_libtorch();
   const PreparedRun run(experiment);
   const CausalLm& model = *run.model;
+  for (const std::string& note : describe_notes(experiment, run)) std::cerr << "warning: " << note << "\n";
   std::cout << describe_model(experiment, run) << "\n";
   print_lines(describe_vocabulary(run));
   print_lines(describe_data(run));

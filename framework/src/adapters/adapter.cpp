@@ -2,6 +2,7 @@
 
 #include <torch/types.h>
 
+#include "adapters/lenient_targets.h"
 #include "peft/base/error.h"
 #include "peft/models/model.h"
 #include "peft/nn/attention.h"
@@ -13,6 +14,7 @@ namespace peft {
 Adapter::~Adapter() = default;
 
 void Adapter::attach(Model& model, torch::Dtype dtype) {
+  const LenientTargets lenient(will_be_loaded_);
   detail::call_plugin(*this, "attach", [&] { do_attach(model, dtype); });
 }
 

@@ -8,6 +8,7 @@
 
 #include "files/atomic_file.h"
 #include "files/descriptor.h"
+#include "files/folder_contents.h"
 #include "peft/base/error.h"
 #include "peft/files/pretrained_model.h"
 #include "peft/pretrained/vocabulary_overlay.h"
@@ -33,6 +34,35 @@ bool file_equals(const fs::path& path, const std::string& text) {
 }
 
 }  // namespace
+
+std::string describe_other_folder(const std::string& path) {
+  const fs::path folder = path;
+  std::error_code error;
+  const auto status = fs::status(folder, error);
+  if (!fs::exists(status)) return hub_hint(path).empty() ? "" : "no such adapter" + hub_hint(path);
+  if (path.ends_with(".gguf")) return "is a GGUF file; give the HF PEFT folder that it was made from";
+  if (!fs::is_directory(status)) return "is a file; give the folder that holds it";
+  if (fs::symlink_status(folder / kAdapterConfig, error).type() != fs::file_type::not_found) return "";
+  if (const std::string snapshot = subfolder_with(folder / "snapshots", "", kAdapterConfig); !snapshot.empty())
+    return "is a folder of the Hugging Face hub's cache: give " + printable_path(snapshot);
+  if (const std::string checkpoint = subfolder_with(folder, "checkpoint-", kAdapterConfig); !checkpoint.empty())
+    return "has no adapter_config.json, but checkpoints of a training: give one of them, such as " +
+           printable_path(checkpoint);
+  if (const std::string inside = subfolder_with(folder, "", kAdapterConfig); !inside.empty())
+    return "has no adapter_config.json, but a folder that does: give " + printable_path(inside);
+  if (fs::exists(folder / "config.json", error))
+    return "has no adapter_config.json: it is a model, not an adapter; give it as the model";
+  return "";
+}
+
+void check_not_pickled(const fs::path& folder) {
+  std::error_code error;
+  if (fs::exists(folder / kAdapterWeights, error) || !fs::exists(folder / "adapter_model.bin", error)) return;
+  throw InputError(
+      printable_path(folder.string()) +
+      ": the weights are a Python pickle, adapter_model.bin, which can run code and is not loaded; convert "
+      "it to safetensors with HF PEFT: PeftModel.from_pretrained(base, DIR).save_pretrained(NEW)");
+}
 
 void remove_stale_adapter_files(const fs::path& folder, const std::string& config) {
   std::error_code error;

@@ -15,16 +15,17 @@ namespace peft {
 namespace {
 
 /// With `init_from` the options are the saved adapter's; the table must not have any.
-void make_adapter(Options& table, Plugins& plugins, NamedAdapter& out) {
+void make_adapter(Options& table, Plugins& plugins, bool ignore_unknown, NamedAdapter& out) {
   if (out.init_from.empty()) {
     if (!out.plugin.empty()) out.adapter = plugins.make<Adapter>(out.plugin, table);
     return;
   }
-  OpenedAdapter saved = open_adapter(out.init_from, plugins);
+  OpenedAdapter saved = open_adapter(out.init_from, plugins, ignore_unknown);
   if (!out.plugin.empty() && out.plugin != saved.plugin)
     table.error("name", "must be '" + printable(saved.plugin) + "', the method of the adapter in init_from");
   out.plugin = saved.plugin;
   out.adapter = std::move(saved.adapter);
+  out.notes = std::move(saved.notes);
 }
 
 /// A name is a folder next to a run's checkpoints, and part of keys that HF PEFT splits at dots.
@@ -62,7 +63,7 @@ NamedAdapter read_adapter_keys(Options& table) {
   return out;
 }
 
-AdapterStack read_adapters(Document& document, Plugins& plugins) {
+AdapterStack read_adapters(Document& document, Plugins& plugins, bool ignore_unknown) {
   AdapterStack stack;
   StringList taken;
   for (Options& table : document.tables("adapter")) {
@@ -70,7 +71,7 @@ AdapterStack read_adapters(Document& document, Plugins& plugins) {
     if (!adapter.name.empty() && std::find(taken.begin(), taken.end(), adapter.name) != taken.end())
       table.error("adapter_name", "is the name of another adapter");
     taken.push_back(adapter.name);
-    make_adapter(table, plugins, adapter);
+    make_adapter(table, plugins, ignore_unknown, adapter);
     stack.push_back(std::move(adapter));
   }
   for (NamedAdapter& adapter : stack) {

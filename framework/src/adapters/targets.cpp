@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "adapters/lenient_targets.h"
 #include "adapters/name_pattern.h"
 #include "base/first_lines.h"
 #include "peft/models/model.h"
@@ -69,6 +70,9 @@ class Unmatched {
   }
   void add(const std::string& line) { lines_.add("[adapter] " + line); }
   void throw_if_any() const {
+    if (!LenientTargets::active()) throw_even_if_lenient();
+  }
+  void throw_even_if_lenient() const {
     if (!lines_.empty()) throw ConfigError(lines_.text() + "\nthe model has " + describe_names(sites_));
   }
 
@@ -276,9 +280,9 @@ std::vector<Site*> select_sites(const Model& model, const Targets& targets) {
   chosen = without_excluded(sites, targets, std::move(chosen), unmatched);
   unmatched.throw_if_any();
   std::erase_if(chosen, [&](Site* site) { return trains_in_full(site->path(), targets); });
-  if (chosen.empty())
-    throw ConfigError("[adapter] target_modules: no module is left after exclude_modules and modules_to_save");
-  return chosen;
+  if (!chosen.empty()) return chosen;
+  unmatched.throw_even_if_lenient();
+  throw ConfigError("[adapter] target_modules: no module is left after exclude_modules and modules_to_save");
 }
 
 std::vector<Site*> sites_to_save(const Model& model, const Targets& targets) {

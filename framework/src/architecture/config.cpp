@@ -1,9 +1,11 @@
 // Reads config.json of the Llama family as transformers does.
-#include <cmath>
+#include <algorithm>
 #include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "architecture/config_keys.h"
+#include "architecture/read_config.h"
 #include "files/json_object_reader.h"
 #include "peft/architecture/config.h"
 #include "peft/base/error.h"
@@ -14,60 +16,14 @@ namespace {
 
 using nlohmann::json;
 
-/// Keys that do not change the computation, or not that of a single model in training.
-const std::set<std::string> kIgnoredKeys = {"_name_or_path",
-                                            "_attn_implementation_autoset",
-                                            "architectures",
-                                            "attention_dropout",
-                                            "bos_token_id",
-                                            "eos_token_id",
-                                            "pad_token_id",
-                                            "unk_token_id",
-                                            "sep_token_id",
-                                            "decoder_start_token_id",
-                                            "initializer_range",
-                                            "transformers_version",
-                                            "use_cache",
-                                            "dtype",
-                                            "torch_dtype",
-                                            "is_encoder_decoder",
-                                            "is_decoder",
-                                            "id2label",
-                                            "label2id",
-                                            "num_labels",
-                                            "problem_type",
-                                            "return_dict",
-                                            "output_attentions",
-                                            "output_hidden_states",
-                                            "tokenizer_class",
-                                            "prefix",
-                                            "chunk_size_feed_forward",
-                                            "finetuning_task",
-                                            "task_specific_params",
-                                            "max_length",
-                                            "min_length",
-                                            "do_sample",
-                                            "temperature",
-                                            "top_k",
-                                            "top_p",
-                                            "repetition_penalty",
-                                            "length_penalty",
-                                            "no_repeat_ngram_size",
-                                            "num_beams",
-                                            "torchscript",
-                                            "use_bfloat16",
-                                            "transformers.js_config",
-                                            "auto_map",
-                                            "unsloth_version",
-                                            "unsloth_fixed",
-                                            "model_max_length",
-                                            "is_llama_config",
-                                            "rope_interleaved"};
+/// Keys that no part of the reader knows, as "rope_scaling.odd".
+using UnknownKeys = std::vector<std::string>;
 
 /// Reads members of config.json and records which ones were read.
 class ConfigReader {
  public:
-  explicit ConfigReader(JsonObjectReader in) : in_(std::move(in)) {}
+  explicit ConfigReader(JsonObjectReader in, UnknownKeys& unknown, std::string prefix = "")
+      : in_(std::move(in)), unknown_(unknown), prefix_(std::move(prefix)) {}
 
   [[noreturn]] void fail(const std::string& message) const { in_.fail(message); }
   bool has(const std::string& key) {
@@ -90,23 +46,22 @@ class ConfigReader {
   }
   ConfigReader at(const std::string& key) {
     read_.insert(key);
-    return ConfigReader(in_.at(key));
+    return ConfigReader(in_.at(key), unknown_, key + ".");
   }
   /// The member without a check of its type; null if it does not exist.
   json value(const std::string& key) { return has(key) ? in_.value().at(key) : json(); }
   /// True if the member exists and is null.
   bool is_null(const std::string& key) { return !has(key) && in_.value().contains(key); }
-  /// Throws if a key that was not read could change the computation.
-  void check_all_known() const {
-    for (const auto& [key, value] : in_.value().items()) {
-      const bool disabled = value.is_null() || value == json(false) || (value.is_structured() && value.empty());
-      if (!disabled && !read_.contains(key) && !kIgnoredKeys.contains(key))
-        fail("'" + printable(key) + "' is not known and could change the computation; remove it if it does not");
-    }
+  /// Collects the keys that were not read and could change the computation.
+  void collect_unknown() const {
+    for (const auto& [key, value] : in_.value().items())
+      if (!read_.contains(key) && !is_harmless(key, value)) unknown_.push_back(prefix_ + key);
   }
 
  private:
   JsonObjectReader in_;
+  UnknownKeys& unknown_;
+  std::string prefix_;
   std::set<std::string> read_;
 };
 
@@ -134,7 +89,7 @@ RopeConfig read_rope(ConfigReader& config, double default_theta, int64_t max_pos
     rope.original_max_position_embeddings = in.size("original_max_position_embeddings", max_positions);
     rope.partial_rotary_factor = in.number("partial_rotary_factor", rope.partial_rotary_factor);
     in.flag("finetuned", false);
-    in.check_all_known();
+    in.collect_unknown();
   }
   const std::set<std::string> types = {"default", "linear", "llama3", "yarn"};
   if (!types.contains(rope.type))
@@ -148,15 +103,29 @@ RopeConfig read_rope(ConfigReader& config, double default_theta, int64_t max_pos
   return rope;
 }
 
+/// Only a name that a weight can have; "auto", null and others say nothing. The files decide.
 void read_dtype(ConfigReader& in, DecoderConfig& c) {
-  const std::string old_name = in.text("torch_dtype", "float32");
-  c.torch_dtype = in.text("dtype", old_name);
+  for (const char* key : {"torch_dtype", "dtype"}) {
+    const json value = in.value(key);
+    if (value == json("float32") || value == json("float16") || value == json("bfloat16"))
+      c.torch_dtype = value.get<std::string>();
+  }
+}
+
+void check_layer_types(ConfigReader& in, const DecoderConfig& c) {
+  if (!in.has("layer_types")) return;
+  const json types = in.value("layer_types");
+  if (!types.is_array() || static_cast<int64_t>(types.size()) != c.num_hidden_layers)
+    in.fail("'layer_types' must list the types of the " + std::to_string(c.num_hidden_layers) + " layers");
+  for (const json& type : types)
+    if (type != json("full_attention"))
+      in.fail("'layer_types' with " + printable(type.dump()) + " is not implemented; supported: \"full_attention\"");
 }
 
 void check_implemented(ConfigReader& in, const DecoderConfig& c) {
-  if (const std::string act = in.text("hidden_act", "silu"); act != "silu")
+  if (const std::string act = in.text("hidden_act", "silu"); act != "silu" && act != "swish")
     in.fail("'hidden_act' " + printable(act) + " is not implemented; supported: silu");
-  if (in.number("pretraining_tp", 1) != 1) in.fail("'pretraining_tp' other than 1 is not implemented");
+  check_layer_types(in, c);
   if (in.has("quantization_config")) {
     const json quantization = in.value("quantization_config");
     const std::string method = quantization.is_object() ? quantization.value("quant_method", json("?")).dump() : "?";
@@ -169,10 +138,45 @@ void check_implemented(ConfigReader& in, const DecoderConfig& c) {
     in.fail("'sliding_window' is not implemented");
 }
 
+/// `keys` in quotes, at most 50 of them.
+std::string quoted(const UnknownKeys& keys) {
+  constexpr std::size_t max_listed = 50;
+  std::string text;
+  for (std::size_t i = 0; i < std::min(keys.size(), max_listed); ++i)
+    text += (i > 0 ? ", '" : "'") + printable(keys[i]) + "'";
+  return text + (keys.size() > max_listed ? " and " + std::to_string(keys.size() - max_listed) + " more" : "");
+}
+
+DecoderConfig read_decoder(ConfigReader& in);
+
 }  // namespace
 
+ReadConfig read_config(const json& config, const std::string& name, bool ignore_unknown) {
+  UnknownKeys unknown;
+  const JsonObjectReader object(config, printable_path(name) + ": config.json");
+  ConfigReader in(object, unknown);
+  ReadConfig result{read_decoder(in), {}};
+  in.collect_unknown();
+  const bool one = unknown.size() == 1;
+  if (!unknown.empty() && !ignore_unknown)
+    in.fail(
+        std::string("unknown ") + (one ? "key " : "keys ") + quoted(unknown) +
+        ", which could change the computation; if not, pass --ignore-unknown, or set [model] ignore_unknown = true in "
+        "an experiment");
+  if (!unknown.empty()) result.notes.push_back(object.location() + ": ignored unknown keys " + quoted(unknown));
+  if (const json dropout = in.value("attention_dropout"); dropout.is_number() && dropout != json(0))
+    result.notes.push_back(object.location() + ": 'attention_dropout' " + dropout.dump() +
+                           " is not applied, as transformers would in training");
+  return result;
+}
+
 DecoderConfig decoder_config(const json& config, const std::string& name) {
-  ConfigReader in(JsonObjectReader(config, printable_path(name) + ": config.json"));
+  return read_config(config, name, false).config;
+}
+
+namespace {
+
+DecoderConfig read_decoder(ConfigReader& in) {
   DecoderConfig c;
   c.model_type = in.text("model_type", "");
   const bool llama = c.model_type == "llama", mistral = c.model_type == "mistral";
@@ -201,8 +205,8 @@ DecoderConfig decoder_config(const json& config, const std::string& name) {
   c.rope = read_rope(in, 10000, c.max_position_embeddings);
   read_dtype(in, c);
   check_implemented(in, c);
-  in.check_all_known();
   return c;
 }
 
+}  // namespace
 }  // namespace peft

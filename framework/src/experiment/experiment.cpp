@@ -19,6 +19,12 @@ ModelOptions read_model_options(Options& in) {
   in.get("chat_template", model.chat_template,
          "chat template: a .jinja file, or the name of one of the model's templates; saved next to the adapter");
   if (model.chat_template.ends_with(".jinja")) in.get_path("chat_template", model.chat_template, "");
+  in.get(
+      "base_name", model.base_name,
+      "base_model_name_or_path of the adapter, such as \"org/name\" on the hub; default: the name that a GGUF file has "
+      "for itself there, else path");
+  in.get("ignore_unknown", model.ignore_unknown,
+         "read a model or an adapter (init_from) whose config has unknown keys, and report them");
   return model;
 }
 
@@ -91,7 +97,7 @@ Experiment::Experiment(Document file) : document(std::move(file)) {
   training = read_table(document, "training", read_training_options);
   memory = read_table(document, "memory", read_memory_options);
   plugins = std::make_unique<Plugins>(Plugins::search_path(read_table(document, "plugins", read_plugin_options)));
-  adapters = read_adapters(document, *plugins);
+  adapters = read_adapters(document, *plugins, model.ignore_unknown);
   optimizer = make<Optimizer>(document, *plugins);
   scheduler = make<Scheduler>(document, *plugins);
   clipping = make<GradientClipping>(document, *plugins);

@@ -34,7 +34,10 @@ std::string usage(const AdapterStack& adapters) {
 }  // namespace
 
 std::string model_card(const Experiment& experiment, const PreparedRun& run, const TrainingResult& result) {
-  const std::string base = std::filesystem::path(experiment.model.path).filename().string();
+  const std::string& named = run.base->base_name();
+  // A local path says nothing on another machine.
+  const std::string base =
+      named == run.base->path() ? std::filesystem::path(experiment.model.path).filename().string() : named;
   std::string tags, method;
   for (const NamedAdapter& adapter : experiment.adapters) {
     const std::string type = peft_type(*adapter.adapter, *run.model);

@@ -28,7 +28,8 @@ namespace {
 
 /// The pretrained files, with the tokens that the experiment adds or that an adapter named by init_from brings.
 std::shared_ptr<const PretrainedModel> open_base(const Experiment& experiment) {
-  const auto files = open_pretrained(experiment.model.path);
+  const auto files = open_pretrained(experiment.model.path, {.ignore_unknown = experiment.model.ignore_unknown,
+                                                             .base_name = experiment.model.base_name});
   StringList folders;
   for (const NamedAdapter& adapter : experiment.adapters)
     if (!adapter.init_from.empty()) folders.push_back(adapter.init_from);
@@ -202,6 +203,13 @@ StringList data_warnings(const PreparedRun& run) {
   const std::string& error =
       run.data.cache_error.empty() && run.eval_data ? run.eval_data->cache_error : run.data.cache_error;
   if (!error.empty()) lines.push_back("the token cache is not used: " + error);
+  return lines;
+}
+
+StringList describe_notes(const Experiment& experiment, const PreparedRun& run) {
+  StringList lines = open_notes(*run.base);
+  for (const NamedAdapter& adapter : experiment.adapters)
+    lines.insert(lines.end(), adapter.notes.begin(), adapter.notes.end());
   return lines;
 }
 

@@ -38,6 +38,8 @@ const std::set<std::string> kChangeableKeys = {"training.output_dir",
                                                "training.epochs",
                                                "training.max_steps",
                                                "model.path",
+                                               "model.base_name",
+                                               "model.ignore_unknown",
                                                "data.train",
                                                "data.eval",
                                                "data.cache",
@@ -167,6 +169,9 @@ void check_same_settings(const TrainingCheckpoint& checkpoint, const Experiment&
   const auto now = keys_of(experiment.document.resolved(), "[resolved]");
   // Runs of versions without objectives minimized what is now the default one.
   before.try_emplace("objective.name", std::string("\"") + Kind<Objective>::default_plugin + "\"");
+  // Earlier versions did not have this option.
+  for (const auto& [key, value] : now)
+    if (key.ends_with(".ensure_weight_tying")) before.try_emplace(key, "false");
   std::set<std::string> keys;
   for (const auto* side : {&std::as_const(before), &now})
     for (const auto& [key, value] : *side) keys.insert(key);

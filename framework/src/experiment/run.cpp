@@ -170,6 +170,7 @@ TrainingResult run(Experiment experiment, const std::vector<TrainingCallback*>& 
   const auto from = resolve_resume(options, experiment, output, messages);  // before minutes of loading
   const json log_so_far = from ? logged_state(*from) : json();
   PreparedRun prepared(experiment, from ? from->path : "");
+  for (const std::string& note : describe_notes(experiment, prepared)) messages.warning(note);
   const json about = about_run(experiment, prepared);
   if (from) check_same_environment(*from, about, messages);
   const PeakBatches peak = peak_batches(experiment, prepared, training);

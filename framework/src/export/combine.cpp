@@ -23,14 +23,15 @@ struct WeightedUpdate {
 void check(const CombineOptions& options) {
   const Combination& how = options.combination;
   const auto& methods = combination_methods();
-  if (options.adapters.empty()) throw ConfigError("no adapter to export");
+  const StringList& adapters = options.from.adapters;
+  if (adapters.empty()) throw ConfigError("no adapter to export");
   if (std::find(methods.begin(), methods.end(), how.method) == methods.end())
     throw ConfigError(
         "unknown combination '" + printable(how.method) + "'; use " +
         std::accumulate(methods.begin() + 1, methods.end(), methods.front(),
                         [](const std::string& list, const std::string& method) { return list + ", " + method; }));
-  if (!how.weights.empty() && how.weights.size() != options.adapters.size())
-    throw ConfigError(std::to_string(how.weights.size()) + " weights for " + std::to_string(options.adapters.size()) +
+  if (!how.weights.empty() && how.weights.size() != adapters.size())
+    throw ConfigError(std::to_string(how.weights.size()) + " weights for " + std::to_string(adapters.size()) +
                       " adapters; give one weight per adapter, or none");
   for (const double weight : how.weights)
     if (!std::isfinite(static_cast<float>(weight))) throw ConfigError("a weight must be a finite number");
@@ -183,7 +184,7 @@ int64_t largest_rank(const std::vector<SiteUpdate>& updates) {
 CombinedAdapters combine(const CombineOptions& options, Plugins& plugins) {
   check(options);
   const torch::NoGradGuard no_grad;
-  CombinedAdapters out{load_adapted_base(options.model, options.adapters, options.any_base, plugins), {}};
+  CombinedAdapters out{load_adapted_base(options.from, plugins), {}};
   if (out.base.model->replicated())
     throw InputError(
         "an adapter replicates layers of the base (layer_replication), which a LoRA file cannot represent; use "
@@ -199,7 +200,7 @@ CombinedAdapters combine(const CombineOptions& options, Plugins& plugins) {
   }
   if (sites.empty()) throw InputError("the adapters do not change any module");
   const bool unchanged =
-      options.adapters.size() == 1 && how.method == "cat" && (how.weights.empty() || how.weights[0] == 1);
+      options.from.adapters.size() == 1 && how.method == "cat" && (how.weights.empty() || how.weights[0] == 1);
   torch::manual_seed(how.seed);
   for (auto& [site, updates] : sites)
     out.updates.push_back({site, unchanged && updates.size() == 1

@@ -1,6 +1,7 @@
 #include <torch/types.h>
 #include <torch/utils.h>
 
+#include <cmath>
 #include <filesystem>
 
 #include "export/combine.h"
@@ -30,6 +31,8 @@ NamedUpdate named(const SiteUpdate& given, const CausalLm& model, double alpha) 
   const std::string weight = site->path() + ".weight";
   // llama.cpp multiplies by alpha / r.
   const double ratio = update.scale * static_cast<double>(update.A.size(0)) / alpha;
+  if (!std::isfinite(ratio))
+    throw InputError("'" + site->path() + "': its scale cannot be expressed by the alpha of the other modules");
   const Tensor B = ratio == 1 ? update.B : update.B * ratio;
   const int64_t heads = permuted_heads(weight, model.config().num_attention_heads, model.config().num_key_value_heads);
   // For an embedding, llama.cpp looks up rows of a.
@@ -56,9 +59,16 @@ void write_updates(const std::string& path, const GgufPairs& pairs, const std::v
   writer.commit();
 }
 
+/// The alpha of the first update that has a scale: those of the others are multiples of it.
+double common_alpha(const std::vector<SiteUpdate>& updates) {
+  for (const auto& [site, update] : updates)
+    if (update.scale != 0) return update.scale * static_cast<double>(update.A.size(0));
+  return 1;
+}
+
 }  // namespace
 
-StringList export_gguf_adapter(const GgufAdapterOptions& options, Plugins& plugins) {
+ReadingNotes export_gguf_adapter(const GgufAdapterOptions& options, Plugins& plugins) {
   const torch::NoGradGuard no_grad;
   const StoredType type = gguf_export_type(options.type);
   AtomicDirectory draft(require_absent(options.output));
@@ -69,18 +79,17 @@ StringList export_gguf_adapter(const GgufAdapterOptions& options, Plugins& plugi
         "the adapters change the base's vocabulary (added tokens or rows), which an adapter for llama.cpp cannot "
         "contain; "
         "use 'peft-run export --as gguf'");
-  const LowRank& first = combined.updates.front().update;
-  const double alpha = first.scale * static_cast<double>(first.A.size(0));
+  const double alpha = common_alpha(combined.updates);
   std::vector<NamedUpdate> updates;
   for (const SiteUpdate& update : combined.updates) updates.push_back(named(update, *combined.base.model, alpha));
-  GgufPairs pairs = gguf_general("adapter", model_name(options.adapters.adapters.front()));
+  GgufPairs pairs = gguf_general("adapter", model_name(options.adapters.from.adapters.front()));
   pairs.emplace_back("adapter.type", std::string("lora"));
   pairs.emplace_back("adapter.lora.alpha", static_cast<float>(alpha));
   write_updates(draft.file("adapter.gguf"), pairs, updates, type);
-  const auto base = std::filesystem::absolute(options.adapters.model).lexically_normal();
+  const auto base = std::filesystem::absolute(options.adapters.from.model).lexically_normal();
   write_modelfile(draft, *combined.base.checkpoint, base.string(), "./adapter.gguf");
   draft.commit();
-  return combined.base.unknown_bases;
+  return combined.base.notes;
 }
 
 }  // namespace peft

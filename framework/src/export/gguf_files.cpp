@@ -29,7 +29,12 @@ constexpr ExportType kTypes[] = {{"f32", StoredType::f32, 0},
 StoredType gguf_export_type(const std::string& name) {
   for (const ExportType& known : kTypes)
     if (name == known.name) return known.type;
-  throw ConfigError("unsupported export type '" + printable(name) + "'; use f32, f16, bf16 or q8_0");
+  const bool quantized = name.starts_with('q') || name.starts_with("iq");
+  throw ConfigError("unsupported export type '" + printable(name) + "'; use f32, f16, bf16 or q8_0" +
+                    (quantized ? "; for other quantizations export f16, then run llama.cpp's 'llama-quantize "
+                                 "model.gguf quantized.gguf " +
+                                     printable(name) + "'"
+                               : ""));
 }
 
 StoredType gguf_type_for(StoredType wanted, const std::vector<int64_t>& shape) {

@@ -1,5 +1,6 @@
 #include <torch/types.h>
 
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "export/adapted_base.h"
@@ -48,22 +49,29 @@ void write_weights(const std::string& path, const GgufPairs& pairs, MergedWeight
   writer.commit();
 }
 
+/// "bfloat16" → "bf16".
+std::string gguf_dtype(std::string dtype) { return dtype.erase(dtype.find("float") + 1, std::strlen("loat")); }
+
 }  // namespace
 
 MergeReport export_gguf_model(const GgufModelOptions& options, Plugins& plugins) {
   const StoredType type = gguf_export_type(options.type);
   AtomicDirectory draft(require_absent(options.output));
-  const AdaptedBase base = load_adapted_base(options.model, options.adapters, options.any_base, plugins);
+  const AdaptedBase base = load_adapted_base(options.from, plugins);
   const DecoderConfig& config = base.model->config();
   MergedWeights weights(*base.checkpoint, *base.model,
                         [type](const StoredTensor& stored) { return gguf_type_for(type, stored.shape); });
   write_weights(draft.file("model.gguf"), metadata(*base.checkpoint, config, type), weights, config);
   write_modelfile(draft, *base.checkpoint, "./model.gguf", "");
   draft.commit();
-  return {.modules = weights.modules(),
+  std::vector<MergedModule> modules = weights.modules();
+  for (MergedModule& module : modules)
+    if (module.dtype.find("float") != std::string::npos) module.dtype = gguf_dtype(module.dtype);
+  return {.modules = std::move(modules),
           .files = {"model.gguf"},
           .dtype = options.type,
-          .unknown_bases = base.unknown_bases};
+          .dtypes = {},  // vectors are always f32
+          .notes = base.notes};
 }
 
 }  // namespace peft

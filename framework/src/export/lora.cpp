@@ -38,7 +38,7 @@ std::unique_ptr<Adapter> make_lora(const Model& model, const std::vector<SiteUpd
 
 }  // namespace
 
-StringList export_lora(const CombineOptions& options, const std::string& output, Plugins& plugins) {
+ReadingNotes export_lora(const CombineOptions& options, const std::string& output, Plugins& plugins) {
   const torch::NoGradGuard no_grad;
   AtomicDirectory draft(require_absent(output));
   const CombinedAdapters combined = combine(options, plugins);
@@ -56,7 +56,7 @@ StringList export_lora(const CombineOptions& options, const std::string& output,
   }
   save_adapter(draft.path(), *lora, model);
   draft.commit();
-  return combined.base.unknown_bases;
+  return combined.base.notes;
 }
 
 }  // namespace peft

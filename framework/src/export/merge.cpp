@@ -7,6 +7,7 @@
 
 #include "export/adapted_base.h"
 #include "export/merged_weights.h"
+#include "export/stored_values.h"
 #include "peft/base/error.h"
 #include "peft/files/atomic_directory.h"
 #include "peft/files/json.h"
@@ -67,8 +68,13 @@ std::vector<std::string> write_weights(MergedWeights& weights, const AtomicDirec
 void write_config(const AdaptedBase& base, const MergedWeights& weights, const std::string& dtype,
                   const AtomicDirectory& draft) {
   json config = base.checkpoint->config();
-  if (base.model->replicated()) config["num_hidden_layers"] = base.model->config().num_hidden_layers;
-  config[config.contains("torch_dtype") ? "torch_dtype" : "dtype"] = dtype;
+  if (base.model->replicated()) {
+    config["num_hidden_layers"] = base.model->config().num_hidden_layers;
+    config.erase("layer_types");  // one for each of the old layers; all are the default
+  }
+  // transformers v5 prefers `dtype`, v4 knows `torch_dtype` only: each that is there must be true.
+  if (config.contains("torch_dtype")) config["torch_dtype"] = dtype;
+  if (config.contains("dtype") || !config.contains("torch_dtype")) config["dtype"] = dtype;
   if (weights.unties()) config["tie_word_embeddings"] = false;
   write_file(draft.file("config.json"), config.dump(2) + "\n");
 }
@@ -91,10 +97,15 @@ void write_text(const PretrainedModel& checkpoint, const AtomicDirectory& draft)
 void write_receipt(const MergeReport& receipt, const MergeOptions& options, const AtomicDirectory& draft) {
   json modules = json::object();
   for (const MergedModule& module : receipt.modules)
-    modules[module.path] = {
-        {"weights", module.weights}, {"unchanged", module.unchanged}, {"relative_error", module.error}};
-  const json all = {
-      {"base", options.model}, {"adapters", options.adapters}, {"dtype", receipt.dtype}, {"modules", modules}};
+    modules[module.path] = {{"dtype", module.dtype},
+                            {"weights", module.weights},
+                            {"unchanged", module.unchanged},
+                            {"relative_error", module.error}};
+  const json all = {{"base", options.from.model},
+                    {"adapters", options.from.adapters},
+                    {"dtype", receipt.dtype},
+                    {"dtypes", receipt.dtypes},
+                    {"modules", modules}};
   write_file(draft.file("merge_receipt.json"), all.dump(2) + "\n");
 }
 
@@ -105,15 +116,17 @@ MergeReport merge(const MergeOptions& options, Plugins& plugins) {
   if (!wanted && !options.dtype.empty())
     throw ConfigError("unsupported dtype '" + printable(options.dtype) + "'; use float32, bfloat16 or float16");
   AtomicDirectory draft(require_absent(options.output));
-  const AdaptedBase base = load_adapted_base(options.model, options.adapters, options.any_base, plugins);
+  const AdaptedBase base = load_adapted_base(options.from, plugins);
   const PretrainedModel& checkpoint = *base.checkpoint;
-  if (!wanted && !fs::is_directory(options.model)) wanted = torch::kFloat;  // a GGUF file has tensors of several types
+  if (!wanted && !fs::is_directory(options.from.model))
+    wanted = torch::kFloat;  // a GGUF file has tensors of several types
 
   MergedWeights weights(checkpoint, *base.model,
                         [wanted](const StoredTensor& stored) { return wanted ? stored_type(*wanted) : stored.type; });
   MergeReport receipt;
-  receipt.unknown_bases = base.unknown_bases;
-  receipt.dtype = !wanted ? base.model->config().torch_dtype : options.dtype.empty() ? "float32" : options.dtype;
+  receipt.notes = base.notes;
+  receipt.dtype = dtype_name(main_type(weights.tensors()));
+  receipt.dtypes = weights.dtypes();
   receipt.files = write_weights(weights, draft, options.max_shard_size);
   receipt.modules = weights.modules();
   write_config(base, weights, receipt.dtype, draft);

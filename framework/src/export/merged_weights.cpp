@@ -71,11 +71,19 @@ const WeightAndBias& MergedWeights::merged(const Site& site) {
 /// `stored` is the merged weight in the type in which it is written.
 void MergedWeights::record(const Site& site, const Tensor& stored, StoredType type) {
   const Tensor &merged = weights_.weight, written = decode(stored, merged.sizes(), type);
-  const double change = (merged - base_).norm().item<double>();
-  MergedModule module{.path = site.path(), .weights = merged.numel()};
+  // In fp64: the squares of finite values can exceed fp32.
+  const auto norm = [](const Tensor& values) { return values.norm(2, torch::kDouble).item<double>(); };
+  const double change = norm(merged - base_);
+  MergedModule module{.path = site.path(), .dtype = dtype_name(type), .weights = merged.numel()};
   module.unchanged = (written == rounded(base_, type)).sum().item<int64_t>();
-  module.error = change > 0 ? (written - merged).norm().item<double>() / change : 0;
+  module.error = change > 0 ? norm(written - merged) / change : 0;
   modules_.push_back(std::move(module));
+}
+
+std::map<std::string, int64_t> MergedWeights::dtypes() const {
+  std::map<std::string, int64_t> counts;
+  for (const TensorInfo& form : forms_) ++counts[dtype_name(form.type)];
+  return counts;
 }
 
 const void* MergedWeights::data(const TensorInfo& form) {

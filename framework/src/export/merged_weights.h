@@ -25,6 +25,8 @@ class MergedWeights {
   /// The bytes of a tensor, valid until the next call.
   const void* data(const TensorInfo& form);
   const std::vector<MergedModule>& modules() const { return modules_; }
+  /// The number of tensors of each dtype, by its name in config.json or in GGUF.
+  std::map<std::string, int64_t> dtypes() const;
 
  private:
   struct Source {

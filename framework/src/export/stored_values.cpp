@@ -2,6 +2,9 @@
 
 #include <torch/types.h>
 
+#include <algorithm>
+#include <cctype>
+
 #include "peft/base/error.h"
 #include "pretrained/gguf/types.h"
 #include "runtime/finite.h"
@@ -37,8 +40,10 @@ Tensor encode_finite(const Tensor& values, StoredType type, const std::string& n
   // A block of Q8_0 starts with its scale, the only value that can be non-finite.
   const bool blocks = type == StoredType::q8_0;
   if (!all_finite(blocks ? stored.narrow(1, 0, 2).contiguous().view(torch::kHalf) : stored))
-    throw InputError("'" + printable(name) + "' is not finite in " + type_name(type) +
-                     "; use fp32 or bf16, which have a larger range");
+    throw InputError("'" + printable(name) + "' is not finite" +
+                     (all_finite(values.contiguous())
+                          ? " in " + dtype_name(type) + "; use fp32 or bf16, which have a larger range"
+                          : ": its adapter's update is too large for fp32, or the adapter has diverged"));
   return stored;
 }
 
@@ -51,9 +56,13 @@ Tensor decode(const Tensor& stored, at::IntArrayRef shape, StoredType type) {
 
 Tensor rounded(const Tensor& values, StoredType type) { return decode(encode(values, type), values.sizes(), type); }
 
-std::string type_name(StoredType type) {
-  const auto dtype = torch_type(type);
-  return dtype ? c10::toString(*dtype) : gguf_type(type).name;
+std::string dtype_name(StoredType type) {
+  for (const char* name : {"float32", "float16", "bfloat16"})
+    if (torch_type(type) == named_type(name)) return name;
+  if (const auto dtype = torch_type(type)) return c10::toString(*dtype);
+  std::string name = gguf_type(type).name;
+  std::ranges::transform(name, name.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return name;
 }
 
 }  // namespace peft

@@ -15,7 +15,7 @@ Tensor encode_finite(const Tensor& values, StoredType type, const std::string& n
 Tensor decode(const Tensor& stored, at::IntArrayRef shape, StoredType type);
 /// The fp32 values after a conversion to `type` and back.
 Tensor rounded(const Tensor& values, StoredType type);
-/// Name of a type in messages: "Half", "Q8_0".
-std::string type_name(StoredType type);
+/// Name of a type as a config.json or `--type` has it: "float16", "q8_0".
+std::string dtype_name(StoredType type);
 
 }  // namespace peft

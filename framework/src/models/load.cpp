@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "architecture/read_config.h"
 #include "peft/base/error.h"
 #include "peft/runtime/memory.h"
 #include "runtime/finite.h"
@@ -119,7 +120,8 @@ std::shared_ptr<CausalLm> load_model(std::shared_ptr<const PretrainedModel> pret
                                      torch::Device device) {
   const torch::NoGradGuard no_grad;
   const MemoryScope scope(MemoryComponent::base);
-  auto model = std::make_shared<CausalLm>(decoder_config(pretrained->config(), pretrained->path()));
+  auto model = std::make_shared<CausalLm>(
+      read_config(pretrained->config(), pretrained->path(), pretrained->ignores_unknown()).config);
   const auto parameters = frozen_parameters(*model);
   check_names(*pretrained, model->config(), parameters);
   if (device.is_cpu()) check_fits_in_memory(*pretrained, parameters, dtype);

@@ -137,6 +137,7 @@ Options Document::add_table(std::string_view name, const Value* value, bool list
   table->name = name;
   table->label = state_->kind == ErrorKind::config ? "[" + table->name + "] " : "";
   table->errors = state_->errors;
+  table->saved = state_->saved;
   table->listed = listed;
   table->location = {state_->source};
   if (value != nullptr) {
@@ -195,6 +196,7 @@ void Document::finish() {
                         (table ? "unknown table [" + name + "]; " : "key '" + name + "' outside any table; ") +
                             (near.empty() || !table ? "known tables: " + list : "did you mean [" + near + "]?"));
   }
+  if (state_->saved != nullptr) state_->report_saved();
   if (state_->errors->empty()) return;
   if (state_->kind == ErrorKind::input) throw InputError(state_->errors->text());
   throw ConfigError(state_->errors->text());

@@ -18,6 +18,10 @@ struct Document::State {
   int assignments = 0;                                  ///< number of `--set` options so far
   std::vector<std::shared_ptr<Options::Table>> tables;  ///< in the order in which they were read
   std::shared_ptr<detail::Errors> errors = std::make_shared<detail::Errors>();
+  std::shared_ptr<detail::SavedConfig> saved;  ///< of a finished adapter; null for an experiment
+  std::string peft_version;                    ///< of HF PEFT that wrote it, or ""
+  bool ignore_unknown = false;
+  void report_saved();
 };
 
 }  // namespace peft

@@ -55,6 +55,7 @@ const Options::Table::ReadOption* Options::Table::find_read(std::string_view key
 
 void Options::Table::error(std::string_view key, std::string_view message) {
   const Entry* entry = find(key);
+  if (saved != nullptr && entry != nullptr && saved->passes(name, key, entry->value)) return;
   errors->add(entry != nullptr ? entry->value.location : location,
               label + "'" + printable(std::string(key)) + "' " + std::string(message));
 }
@@ -95,6 +96,15 @@ void Options::Table::report_unknown_keys() {
   for (const std::string& key : known) list += (list.empty() ? "" : ", ") + key;
   for (const Entry& entry : entries) {
     if (entry.value.ignorable || find_read(entry.key) != nullptr || child(entry.key) != nullptr) continue;
+    if (saved != nullptr) {
+      if (!saved->passes(name, entry.key, entry.value)) saved->add_unknown(name, entry.key);
+      continue;
+    }
+    if (find("init_from") != nullptr) {
+      errors->add(entry.location, label + "'" + printable(entry.key) +
+                                      "' next to init_from: the method's options are those of that adapter; remove it");
+      continue;
+    }
     const std::string near = errors->full() ? "" : nearest(entry.key, known);
     errors->add(entry.location, label + "unknown key '" + printable(entry.key) + "'; " +
                                     (near.empty() ? "known: " + list : "did you mean '" + near + "'?"));
@@ -123,7 +133,7 @@ OptionRule Options::read(std::string_view key, T& value, std::string_view help) 
   if (const Entry* entry = table_->find(key)) {
     const Value* wrong = nullptr;
     readable = detail::read(entry->value, value, wrong);
-    if (!readable) {
+    if (!readable && (table_->saved == nullptr || !table_->saved->passes(table_->name, key, entry->value))) {
       const bool inside = wrong != &entry->value;
       table_->errors->add(wrong->location, table_->label + "'" + info.key + "' must be " + detail::type_name(value) +
                                                (inside ? "; this element is " : ", not ") + detail::describe(*wrong));
@@ -204,6 +214,7 @@ Options Options::table(std::string_view key) {
   child->name = table_->name + "." + std::string(key);
   child->label = table_->label.empty() ? std::string(key) + ": " : "[" + child->name + "] ";
   child->errors = table_->errors;
+  child->saved = table_->saved;
   child->location = table_->location;
   if (const Entry* entry = table_->find(key)) {
     child->location = entry->value.location;

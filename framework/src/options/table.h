@@ -2,6 +2,7 @@
 // The state of Options, shared with its Document, which collects the errors.
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,6 +29,26 @@ class Errors {
   };
   std::vector<Line> lines_;
   std::size_t omitted_ = 0;
+};
+
+/// How the config of a finished adapter is read: its tensors are there, so it may have values that only training needs.
+class SavedConfig {
+ public:
+  explicit SavedConfig(std::string method) : method_(std::move(method)) {}
+  /// True if `key` of `table` ("adapter" or "adapter.eva_config") matters only when an adapter is initialized or
+  /// trained; its value is then noted.
+  bool passes(const std::string& table, std::string_view key, const Value& value);
+  void add_unknown(const std::string& table, const std::string& key);
+  /// Keys that no option reads: "'a', 'eva_config.b'".
+  std::string unknown() const;
+  std::size_t num_unknown() const { return num_unknown_; }
+  const std::set<std::string>& passed() const { return passed_; }
+
+ private:
+  std::string method_;  ///< peft_type in lower case
+  std::string unknown_;
+  std::size_t num_unknown_ = 0;
+  std::set<std::string> passed_;
 };
 
 }  // namespace detail
@@ -60,6 +81,7 @@ struct Options::Table {
   std::vector<ReadOption> read_options;
   std::vector<std::shared_ptr<Table>> children;
   std::shared_ptr<detail::Errors> errors = std::make_shared<detail::Errors>();
+  std::shared_ptr<detail::SavedConfig> saved;  ///< null for an experiment
 };
 
 }  // namespace peft

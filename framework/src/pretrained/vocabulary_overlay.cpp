@@ -67,6 +67,9 @@ class OverlaidModel final : public PretrainedModel {
   }
 
   const std::string& path() const override { return base_->path(); }
+  const std::string& base_name() const override { return base_->base_name(); }
+  bool ignores_unknown() const override { return base_->ignores_unknown(); }
+  std::vector<std::string> notes() const override { return base_->notes(); }
   const json& config() const override { return config_; }
   const json& tokenizer_config() const override { return tokenizer_config_; }
   const json& generation_config() const override { return base_->generation_config(); }

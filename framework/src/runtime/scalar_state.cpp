@@ -13,14 +13,14 @@ void ScalarState::put(const std::string& name, double value) { state_[name] = to
 double ScalarState::at(const std::string& name) const {
   const auto it = state_.find(name);
   if (it == state_.end() || it->second.scalar_type() != torch::kDouble || it->second.numel() != 1)
-    throw InputError("the checkpoint lacks the number '" + name + "'");
+    throw InputError("lacks the number '" + name + "'");
   return it->second.item<double>();
 }
 
 int64_t ScalarState::count(const std::string& name) const {
   const double value = at(name);
   if (!(value >= 0 && value < 9e15) || value != std::floor(value))
-    throw InputError("the checkpoint's number '" + name + "' is not a count");
+    throw InputError("the number '" + name + "' is not a count");
   return static_cast<int64_t>(value);
 }
 

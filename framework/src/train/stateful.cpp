@@ -42,6 +42,21 @@ RunState states_of(const std::vector<StatefulComponent>& components) {
   return states;
 }
 
+namespace {
+
+void load_state(const StatefulComponent& component, const StateDict& state) {
+  try {
+    component.load_state_dict(state);
+  } catch (const InputError& error) {
+    throw InputError(
+        "the checkpoint's " + component.name + ".safetensors: " + error.what() +
+        "; the file was changed, or this version of the component saves another state: resume from another "
+        "checkpoint, or start a new run with [adapter] init_from");
+  }
+}
+
+}  // namespace
+
 void load_states(const std::vector<StatefulComponent>& components, const RunState& states) {
   for (const auto& [name, state] : states)
     if (std::none_of(components.begin(), components.end(),
@@ -52,7 +67,7 @@ void load_states(const std::vector<StatefulComponent>& components, const RunStat
     if (it == states.end() && component.optional) continue;
     if (it == states.end()) throw InputError("the checkpoint lacks the state of '" + component.name + "'");
     // Both are empty for an optimizer before its first step, which would refuse to load nothing.
-    if (!it->second.empty() || !component.state_dict().empty()) component.load_state_dict(it->second);
+    if (!it->second.empty() || !component.state_dict().empty()) load_state(component, it->second);
   }
 }
 

@@ -134,7 +134,8 @@ void AdaLora::prepare(const peft::Model&, const std::vector<peft::Site*>& sites,
   for (const peft::Site* site : sites) paths_.push_back(site->path());
   if (options_.rank_pattern.empty()) return;
   for (const auto& [key, mask] : options_.rank_pattern)
-    if (std::none_of(paths_.begin(), paths_.end(), [&](const std::string& path) { return key_of(path) == key; }))
+    if (!will_be_loaded() &&
+        std::none_of(paths_.begin(), paths_.end(), [&](const std::string& path) { return key_of(path) == key; }))
       throw peft::ConfigError("[adapter] rank_pattern: '" + peft::printable(key) +
                               "' does not belong to an adapted module");
   for (const std::string& path : paths_) {

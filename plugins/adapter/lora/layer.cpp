@@ -116,11 +116,24 @@ bool DoraLayer::merge_into(peft::WeightAndBias& weights) const {
   return true;
 }
 
-EmbeddingLayer::EmbeddingLayer(const peft::Embedding& site, const Settings& s) : scale_(s.scale) {
+namespace {
+
+Tensor initial_embedding_B(const peft::Embedding& site, const Settings& s, bool tied) {
+  if (!tied || s.init == Init::random) return peft::init::normal({site.hidden(), s.rank}, 1, s.tensor_options);
+  const at::IntArrayRef of_head{s.rank, site.hidden()};
+  return (s.init == Init::gaussian ? peft::init::normal(of_head, 1 / static_cast<double>(s.rank), s.tensor_options)
+                                   : peft::init::kaiming_uniform(of_head, s.tensor_options))
+      .t()
+      .contiguous();
+}
+
+}  // namespace
+
+EmbeddingLayer::EmbeddingLayer(const peft::Embedding& site, const Settings& s, bool tied) : scale_(s.scale) {
   A_ = register_parameter("lora_embedding_A", s.init == Init::random
                                                   ? peft::init::normal({s.rank, site.rows()}, 1, s.tensor_options)
                                                   : peft::init::zeros({s.rank, site.rows()}, s.tensor_options));
-  B_ = register_parameter("lora_embedding_B", peft::init::normal({site.hidden(), s.rank}, 1, s.tensor_options));
+  B_ = register_parameter("lora_embedding_B", initial_embedding_B(site, s, tied));
 }
 
 Tensor EmbeddingLayer::forward(const Tensor& ids, const peft::Next& next) {
@@ -134,6 +147,25 @@ bool EmbeddingLayer::merge_into(peft::WeightAndBias& weights) const {
   const auto dtype = weights.weight.scalar_type();
   weights.weight.addmm_(A_.t().to(dtype), B_.t().to(dtype), 1, scale_);
   return true;
+}
+
+Tensor TiedHeadLayer::forward(const Tensor& x, const peft::Next& next) {
+  const auto dtype = x.scalar_type();
+  const Tensor dropped = has_active_dropout() ? at::dropout(x, dropout_, /*train=*/true) : x;
+  const Tensor update = at::linear(at::linear(dropped, embedding_->head_A().to(dtype)), embedding_->head_B().to(dtype));
+  return next(x).add(update, scale_);
+}
+
+bool TiedHeadLayer::merge_into(peft::WeightAndBias& weights) const {
+  const torch::NoGradGuard guard;
+  const auto dtype = weights.weight.scalar_type();
+  weights.weight.addmm_(embedding_->head_B().to(dtype), embedding_->head_A().to(dtype), 1, scale_);
+  return true;
+}
+
+std::optional<peft::LowRank> TiedHeadLayer::as_lora() const {
+  if (has_active_dropout()) return std::nullopt;
+  return peft::LowRank{embedding_->head_A().contiguous(), embedding_->head_B().contiguous(), scale_};
 }
 
 }  // namespace lora

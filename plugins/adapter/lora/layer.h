@@ -58,14 +58,38 @@ class DoraLayer final : public LinearLayer {
 /// next(ids) + scale · (rows of Aᵀ)·Bᵀ. Dropout does not apply to ids.
 class EmbeddingLayer final : public peft::AdapterLayer {
  public:
-  EmbeddingLayer(const peft::Embedding& site, const Settings& settings);
+  /// `tied`: the layer is shared with a tied head, for which B is initialized, as in HF PEFT.
+  EmbeddingLayer(const peft::Embedding& site, const Settings& settings, bool tied);
   torch::Tensor forward(const torch::Tensor& ids, const peft::Next& next) override;
   bool merge_into(peft::WeightAndBias& weights) const override;
   std::optional<peft::LowRank> as_lora() const override { return peft::LowRank{A_, B_, scale_}; }
+  double scale() const { return scale_; }
+  /// The factors of a head that shares this update: Bᵀ [r, hidden] and Aᵀ [rows, r], as views.
+  torch::Tensor head_A() const { return B_.t(); }
+  torch::Tensor head_B() const { return A_.t(); }
 
  private:
   torch::Tensor A_, B_;  // [r, rows], [hidden, r]
   double scale_;
+};
+
+/// HF PEFT's ensure_weight_tying: the head's update is that of the embedding to which it is tied. It has no parameters.
+class TiedHeadLayer final : public peft::AdapterLayer {
+ public:
+  TiedHeadLayer(std::shared_ptr<const EmbeddingLayer> embedding, const Settings& settings)
+      : embedding_(std::move(embedding)), scale_(settings.scale), dropout_(settings.dropout) {}
+  torch::Tensor forward(const torch::Tensor& x, const peft::Next& next) override;
+  bool merge_into(peft::WeightAndBias& weights) const override;
+  std::optional<peft::LowRank> as_lora() const override;
+  /// Patterns can give the two sites other scales; then their merged weights differ.
+  const peft::AdapterLayer* tied_to() const override {
+    return scale_ == embedding_->scale() ? embedding_.get() : nullptr;
+  }
+
+ private:
+  bool has_active_dropout() const { return dropout_ > 0 && is_training(); }
+  std::shared_ptr<const EmbeddingLayer> embedding_;
+  double scale_, dropout_;
 };
 
 }  // namespace lora

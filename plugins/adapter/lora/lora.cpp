@@ -17,6 +17,8 @@
 
 namespace {
 
+constexpr const char *kWeightA = "lora_A.weight", *kWeightB = "lora_B.weight";
+
 class Lora final : public peft::TargetedAdapter, public peft::TrainingHooks, public peft::Calibrated {
  public:
   explicit Lora(lora::Options options)
@@ -57,6 +59,20 @@ class Lora final : public peft::TargetedAdapter, public peft::TrainingHooks, pub
   std::vector<std::pair<const peft::Site*, lora::LinearLayer*>> residual_layers(const peft::Model& model) const;
   bool targets_embedding() const;
   void replicate_layers(peft::Model& model);
+  void use_saved_factors();
+  /// How a head is adapted that is tied to the embedding, with ensure_weight_tying.
+  enum class TiedHead { none, update, trained };
+  TiedHead prepare_tied_head(const peft::Model& model);
+  void tie_head(peft::Model& model);
+  void check_tied_tokens(const peft::Model& model,
+                         const std::vector<std::pair<peft::Site*, peft::IntList>>& tokens) const;
+  /// Pairs of keys, of the head's tensor and the embedding's, and whether one is the other's transpose.
+  struct TiedKeys {
+    std::string head, embedding;
+    bool transposed;
+  };
+  std::vector<TiedKeys> tied_head_keys(const peft::Model& model) const;
+  TiedHead tied_head_ = TiedHead::none;
   lora::Options options_;
   bool replicated_ = false;
   std::map<std::string, lora::Initialization> known_init_;  ///< from calibration or a checkpoint, by site path
@@ -157,8 +173,11 @@ void Lora::apply_rank_shares() {
   set_targets(options_.targets);
 }
 
-void Lora::prepare(const peft::Model&, const Sites& sites, const at::TensorOptions& tensor_options) {
-  settings_ = settings_of(sites, tensor_options);
+/// With an update that a tied head shares, the last settings are the head's.
+void Lora::prepare(const peft::Model& model, const Sites& sites, const at::TensorOptions& tensor_options) {
+  Sites all = sites;
+  if (tied_head_ == TiedHead::update) all.push_back(model.output_embedding());
+  settings_ = settings_of(all, tensor_options);
 }
 
 std::shared_ptr<peft::AdapterLayer> Lora::make_layer(const peft::Linear& site, std::size_t index,
@@ -175,8 +194,7 @@ lora::Initialization Lora::initialization(const peft::Linear& site, const lora::
   const auto found = known_init_.extract(site.path());
   if (!found && (options_.init == lora::Init::corda || options_.init == lora::Init::lora_ga))
     throw peft::ConfigError("[adapter] init_lora_weights: " + peft::config_value(options_.init_lora_weights).dump() +
-                            " depends on calibration data and cannot be recomputed; for a saved adapter, use one "
-                            "that was converted to \"init_lora_weights\": true");
+                            " needs data: call Calibrated::calibrate before attach");
   if (!found) return lora::make_initialization(site, settings);
   const lora::Initialization& init = found.mapped();
   if (init.A.sizes() != at::IntArrayRef{settings.rank, site.in_features()} ||
@@ -228,13 +246,102 @@ std::shared_ptr<peft::AdapterLayer> Lora::make_embedding_layer(const peft::Embed
     if (on)
       throw peft::ConfigError(std::string("[adapter] ") + option + ": '" + site.path() +
                               "' is an embedding, which does not support it");
-  return std::make_shared<lora::EmbeddingLayer>(site, settings_[index]);
+  return std::make_shared<lora::EmbeddingLayer>(site, settings_[index], tied_head_ == TiedHead::update);
+}
+
+/// The factors of a finished adapter are in its file. One that starts from data or random numbers and was saved without
+/// the conversion to an ordinary LoRA belongs to the base that was saved with it, and is an ordinary LoRA of that base.
+void Lora::use_saved_factors() {
+  using lora::Init;
+  const bool unknown = options_.init == Init::corda || options_.init == Init::lora_ga || options_.init == Init::loftq ||
+                       (options_.init == Init::pissa && options_.niter > 0);
+  if (!will_be_loaded() || !known_init_.empty() || !unknown) return;
+  options_.init = Init::uniform;
+  options_.init_lora_weights = true;
+}
+
+namespace {
+
+bool contains(const std::vector<peft::Site*>& sites, const peft::Site* site) {
+  return std::find(sites.begin(), sites.end(), site) != sites.end();
+}
+
+/// `names` with the embedding and without the names that select the head.
+peft::StringList with_embedding_for_head(peft::StringList names, const peft::Model& model) {
+  const std::string &head = model.output_embedding()->path(), &embedding = model.embedding().path();
+  std::erase_if(names, [&](const std::string& name) { return head == name || head.ends_with("." + name); });
+  if (std::find(names.begin(), names.end(), embedding) == names.end()) names.push_back(embedding);
+  return names;
+}
+
+}  // namespace
+
+/// HF PEFT's _check_tied_modules: whatever names embedding or head selects the embedding, which the head follows.
+Lora::TiedHead Lora::prepare_tied_head(const peft::Model& model) {
+  const peft::Site *embedding = &model.embedding(), *head = model.output_embedding();
+  if (!options_.ensure_weight_tying || head == nullptr || !model.config().tie_word_embeddings) return TiedHead::none;
+  peft::Targets targets = this->targets();
+  const auto names_either = [&](const Sites& sites) { return contains(sites, embedding) || contains(sites, head); };
+  if (names_either(peft::sites_to_save(model, targets))) {
+    targets.modules_to_save = with_embedding_for_head(*targets.modules_to_save, model);
+    set_targets(std::move(targets));
+    return TiedHead::trained;
+  }
+  const Sites selected = peft::select_sites(model, targets);
+  if (!names_either(selected)) return TiedHead::none;
+  if (const auto* names = std::get_if<peft::StringList>(&targets.target_modules)) {
+    targets.target_modules = with_embedding_for_head(*names, model);
+  } else {
+    peft::StringList paths;
+    for (const peft::Site* site : selected) paths.push_back(site->path());
+    targets.target_modules = with_embedding_for_head(std::move(paths), model);
+  }
+  set_targets(std::move(targets));
+  const bool drawn = options_.init == lora::Init::uniform || options_.init == lora::Init::gaussian ||
+                     options_.init == lora::Init::random;
+  if (!drawn && !will_be_loaded())
+    throw peft::ConfigError("[adapter] ensure_weight_tying: needs init_lora_weights to be true, false or \"gaussian\"");
+  return TiedHead::update;
+}
+
+void Lora::tie_head(peft::Model& model) {
+  peft::Site& head = *model.output_embedding();
+  if (tied_head_ == TiedHead::trained) return head.tie_weight_to(model.embedding());
+  const auto layers = layers_on(model.embedding());
+  const auto embedding = std::dynamic_pointer_cast<lora::EmbeddingLayer>(layers.front());
+  add_layer(head, "lora", std::make_shared<lora::TiedHeadLayer>(embedding, settings_.back()));
+}
+
+void Lora::check_tied_tokens(const peft::Model& model,
+                             const std::vector<std::pair<peft::Site*, peft::IntList>>& tokens) const {
+  if (!options_.ensure_weight_tying || !model.config().tie_word_embeddings) return;
+  const peft::IntList* first = nullptr;
+  for (const auto& [site, ids] : tokens) {
+    if (site != &model.embedding() && site != model.output_embedding()) continue;
+    if (first != nullptr && *first != ids)
+      throw peft::ConfigError(
+          "[adapter] ensure_weight_tying: trainable_token_indices lists other tokens for the head than for the "
+          "embedding; list the same ones");
+    first = &ids;
+  }
+}
+
+std::vector<Lora::TiedKeys> Lora::tied_head_keys(const peft::Model& model) const {
+  if (tied_head_ == TiedHead::none) return {};
+  const peft::Site &head = *model.output_embedding(), &embedding = model.embedding();
+  if (tied_head_ == TiedHead::trained)
+    return {{peft::hf_key(head, "weight"), peft::hf_key(embedding, "weight"), false}};
+  return {{peft::hf_key(head, kWeightA), peft::hf_key(embedding, "lora_embedding_B"), true},
+          {peft::hf_key(head, kWeightB), peft::hf_key(embedding, "lora_embedding_A"), true}};
 }
 
 void Lora::do_attach(peft::Model& model, torch::Dtype dtype) {
   replicate_layers(model);
+  use_saved_factors();
+  tied_head_ = prepare_tied_head(model);
   TargetedAdapter::do_attach(model, dtype);
   const peft::MemoryScope scope(peft::MemoryComponent::adapter);
+  if (tied_head_ != TiedHead::none) tie_head(model);
   for (peft::Site* site : model.sites())
     if (site->base_bias().defined() &&
         (options_.bias == "all" || (options_.bias == "lora_only" && !layers_on(*site).empty())))
@@ -243,8 +350,9 @@ void Lora::do_attach(peft::Model& model, torch::Dtype dtype) {
   const std::string option = "trainable_token_indices";
   const peft::TokenLayerOptions layer_options{option, "token_adapter", false,
                                               at::TensorOptions().dtype(dtype).device(model.device())};
-  for (auto& [site, layer] : peft::make_token_layers(
-           model, peft::token_sites(model, *options_.trainable_token_indices, option), layer_options)) {
+  const auto tokens = peft::token_sites(model, *options_.trainable_token_indices, option);
+  check_tied_tokens(model, tokens);
+  for (auto& [site, layer] : peft::make_token_layers(model, tokens, layer_options)) {
     add_layer(*site, "tokens", std::move(layer));
     sites_with_trained_tokens_.insert(site);
   }
@@ -263,9 +371,8 @@ std::vector<std::pair<const peft::Site*, lora::LinearLayer*>> Lora::residual_lay
   return all;
 }
 
-constexpr const char *kWeightA = "lora_A.weight", *kWeightB = "lora_B.weight";
-
-/// A residual initialization is saved as an update of the loaded base: HF PEFT's conversion to an ordinary LoRA.
+/// A residual initialization is saved as an update of the loaded base: HF PEFT's conversion to an ordinary LoRA. What a
+/// tied head shares with the embedding is saved for both, as HF PEFT does.
 peft::StateDict Lora::do_to_hf(const peft::Model& model) const {
   const torch::NoGradGuard no_grad;
   peft::StateDict state = TargetedAdapter::do_to_hf(model);
@@ -274,6 +381,10 @@ peft::StateDict Lora::do_to_hf(const peft::Model& model) const {
     state.insert_or_assign(peft::hf_key(*site, kWeightA), update.A);
     state.insert_or_assign(peft::hf_key(*site, kWeightB), update.B);
   }
+  for (const auto& [head, embedding, transposed] : tied_head_keys(model)) {
+    const torch::Tensor& tensor = state.at(embedding);
+    state.insert_or_assign(head, transposed ? tensor.t() : tensor);
+  }
   return state;
 }
 
@@ -281,6 +392,15 @@ peft::StateDict Lora::do_to_hf(const peft::Model& model) const {
 /// deterministic.
 peft::StateDict Lora::do_add_derived_tensors(const peft::Model& model, peft::StateDict file) const {
   peft::StateDict state = peft::without_tied_keys(model, std::move(file));
+  for (const auto& [head, embedding, transposed] : tied_head_keys(model)) {
+    const auto source = state.find(embedding);
+    if (source == state.end() || (transposed && source->second.dim() != 2)) continue;
+    const torch::Tensor tied = transposed ? source->second.t().contiguous() : source->second;
+    const auto [found, added] = state.emplace(head, tied);
+    if (!added && !at::equal(found->second, tied))
+      throw peft::InputError(peft::printable(head) + " differs from " + peft::printable(embedding) +
+                             ", to which ensure_weight_tying ties it");
+  }
   const bool deterministic =
       options_.init == lora::Init::olora || (options_.init == lora::Init::pissa && options_.niter == 0);
   if (!deterministic) return state;

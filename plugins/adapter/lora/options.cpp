@@ -49,10 +49,13 @@ void read_init(peft::Options& in, Options& o) {
     o.init = *drawn ? Init::uniform : Init::random;
     return;
   }
-  if (!parse_init(std::get<std::string>(o.init_lora_weights), o))
+  if (!parse_init(std::get<std::string>(o.init_lora_weights), o)) {
     in.error("init_lora_weights",
              "must be true, false, \"gaussian\", \"orthogonal\", \"pissa\", \"pissa_niter_N\", \"olora\", \"loftq\", "
              "\"eva\", \"corda\" or \"lora_ga\"");
+    o.init = Init::gaussian;  // a finished adapter is read nevertheless
+    o.niter = 0;
+  }
   if (o.lora_bias) in.error("lora_bias", "needs init_lora_weights to be true or false");
   if (o.has_residual_init() && (o.lora_alpha <= 0 || !all_positive(o.alpha_pattern)))
     in.error("lora_alpha", "and alpha_pattern must be positive with this init_lora_weights");
@@ -139,6 +142,8 @@ Options read(peft::Options& in) {
       .require(o.loraplus_lr_embedding > 0, "must be positive");
   in.get("trainable_token_indices", o.trainable_token_indices,
          "tokens whose embedding rows train too: ids, or ids by suffix of a module's name");
+  in.get("ensure_weight_tying", o.ensure_weight_tying,
+         "if the model ties its head to the embedding, adapt or train both as one weight where either is named");
   in.get("layer_replication", o.layer_replication,
          "ranges [first, last) of layers, concatenated into a deeper model; copies of a layer share frozen weights and "
          "have separate adapters")
@@ -179,7 +184,8 @@ void write_config(const Options& o, nlohmann::ordered_json& config) {
                           "megatron_config", "monteclora_config", "target_parameters", "use_bdlora", "velora_config"})
     config[off] = nullptr;
   if (!o.layer_replication.empty()) config["layer_replication"] = o.layer_replication;
-  for (const char* off : {"ensure_weight_tying", "fan_in_fan_out", "use_qalora"}) config[off] = false;
+  for (const char* off : {"fan_in_fan_out", "use_qalora"}) config[off] = false;
+  config["ensure_weight_tying"] = o.ensure_weight_tying;
   write_nested(o, config);
   config["megatron_core"] = "megatron.core";
   config["qalora_group_size"] = 16;

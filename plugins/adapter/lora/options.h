@@ -48,6 +48,7 @@ struct Options {
   std::string bias = "none";
   bool lora_bias = false;
   bool use_dora = false;
+  bool ensure_weight_tying = false;
   bool use_lorafa = false;
   std::optional<double> loraplus_lr_ratio;
   double loraplus_lr_embedding = 1e-6;

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
+#include "architecture/read_config.h"
 #include "peft/architecture/config.h"
 #include "peft/base/error.h"
 #include "peft/files/pretrained_model.h"
@@ -63,7 +64,6 @@ TEST_CASE("a value or key that is not implemented is refused by name") {
   CHECK(refused(llama(), "hidden_act", "gelu", "gelu"));
   CHECK(refused(llama(), "attn_logit_softcapping", 50.0, "attn_logit_softcapping"));
   CHECK(refused(llama(), "quantization_config", {{"quant_method", "gptq"}}, "gptq"));
-  CHECK(refused(llama(), "pretraining_tp", 2, "pretraining_tp"));
   CHECK(refused(llama(), "partial_rotary_factor", 0.5, "partial_rotary_factor"));
   CHECK(refused(llama(), "rope_scaling", {{"rope_type", "dynamic"}, {"factor", 2.0}}, "dynamic"));
   CHECK(refused(llama(), "rope_scaling", {{"rope_type", "linear"}, {"factor", 2.0}, {"odd", 1}}, "odd"));
@@ -74,6 +74,123 @@ TEST_CASE("a value or key that is not implemented is refused by name") {
   CHECK(refused(mistral, "sliding_window", 4096, "sliding_window"));
   mistral["sliding_window"] = nullptr;
   CHECK(error_of(mistral).empty());
+}
+
+TEST_CASE("keys that do not change the computation are ignored") {
+  const json harmless = {{"_from_model_config", true},
+                         {"keys_to_ignore_at_inference", {"past_key_values"}},
+                         {"attn_implementation", "flash_attention_2"},
+                         {"_attn_implementation", "sdpa"},
+                         {"_attn_implementation_autoset", true},
+                         {"bos_token", "<s>"},
+                         {"layer_types", {"full_attention", "full_attention"}},
+                         {"max_sequence_length", 4096},
+                         {"max_window_layers", 2},
+                         {"neftune_noise_alpha", 5},
+                         {"pretraining_tp", 2},  // splits the same products
+                         {"use_cache", true},
+                         {"gradient_checkpointing", true},
+                         {"unsloth_version", "2025.1"},
+                         {"unsloth_fixed", true},
+                         {"quantization_config", nullptr},
+                         {"rope_theta", 10000},
+                         {"rope_scaling", nullptr},
+                         {"head_dim", 8},
+                         {"hidden_act", "swish"},
+                         {"temperature", 0.6},
+                         {"top_p", 0.9},
+                         {"max_length", 20},
+                         {"typical_p", 0.9},
+                         {"suppress_tokens", {1, 2}},
+                         {"resid_pdrop", 0.0},
+                         {"embedding_multiplier", 1.0},
+                         {"torch_dtype", "auto"},
+                         {"pruned_heads", json::object()}};
+  json all = llama();
+  for (const auto& [key, value] : harmless.items()) {
+    INFO(key);
+    json one = llama();
+    one[key] = all[key] = value;
+    CHECK(error_of(one) == "");
+  }
+  CHECK(error_of(all) == "");
+}
+
+TEST_CASE("the same keys with values that change the computation are refused") {
+  CHECK(refused(llama(), "layer_types", {"full_attention", "sliding_attention"}, "sliding_attention"));
+  CHECK(refused(llama(), "layer_types", {"full_attention"}, "2 layers"));
+  CHECK(refused(llama(), "embedding_multiplier", 12.0, "embedding_multiplier"));
+  CHECK(refused(llama(), "resid_pdrop", 0.1, "resid_pdrop"));
+  CHECK(refused(llama(), "pruned_heads", {{"0", {1}}}, "pruned_heads"));
+  CHECK(refused(llama(), "per_layer_config", {{"0", {{"head_dim", 4}}}}, "per_layer_config"));
+}
+
+TEST_CASE("all unknown keys are in one error, and can be ignored") {
+  json config = llama();
+  config["odd"] = 1;
+  config["another"] = "x";
+  config["rope_scaling"] = {{"rope_type", "linear"}, {"factor", 2.0}, {"stray", 1}};
+  CHECK(error_of(config) ==
+        "folder: config.json: unknown keys 'rope_scaling.stray', 'another', 'odd', which could change the computation; "
+        "if not, pass --ignore-unknown, or set [model] ignore_unknown = true in an experiment");
+  const ReadConfig read = read_config(config, "folder", true);
+  CHECK(read.config.rope.factor == 2);
+  CHECK(read.notes ==
+        std::vector<std::string>{"folder: config.json: ignored unknown keys 'rope_scaling.stray', 'another', 'odd'"});
+  for (int i = 0; i < 200; ++i) config["odd_" + std::to_string(i)] = 1;
+  CHECK(error_of(config).find(" and 153 more") != std::string::npos);
+}
+
+TEST_CASE("a dropout of the pretraining is noted") {
+  json config = llama();
+  config["attention_dropout"] = 0.0;
+  CHECK(read_config(config, "folder", false).notes.empty());
+  config["attention_dropout"] = 0.1;
+  CHECK(read_config(config, "folder", false).notes.at(0).find("'attention_dropout' 0.1 is not applied") !=
+        std::string::npos);
+}
+
+TEST_CASE("a path to something else says what it is") {
+  namespace fs = std::filesystem;
+  const fs::path folder = fs::temp_directory_path() / "peft_what_is_it_test";
+  const auto error = [&](const fs::path& path) -> std::string {
+    try {
+      open_pretrained(path.string());
+    } catch (const InputError& e) {
+      return e.what();
+    }
+    return "";
+  };
+  const auto make = [&](const char* file) {
+    fs::remove_all(folder);
+    fs::create_directories((folder / file).parent_path());
+    std::ofstream(folder / file) << "{}";
+  };
+  const auto has = [](const std::string& text, const std::string& part) {
+    INFO(text);
+    CHECK(text.find(part) != std::string::npos);
+  };
+  make("some.txt");
+  has(error(folder), "has no config.json");
+  make("snapshots/abc/config.json");
+  has(error(folder), "the Hugging Face hub's cache: give " + (folder / "snapshots/abc").string());
+  make("weights.gguf");
+  has(error(folder), "but a GGUF file: give " + (folder / "weights.gguf").string());
+  make("adapter_config.json");
+  has(error(folder), "but an adapter");
+  make("checkpoint-5/config.json");
+  has(error(folder), "checkpoints of a training: give one of them, such as " + (folder / "checkpoint-5").string());
+  fs::create_directories(folder / "checkpoint-10");
+  std::ofstream(folder / "checkpoint-10/config.json") << "{}";
+  has(error(folder), (folder / "checkpoint-10").string());
+  make("inside/config.json");
+  has(error(folder), "but a folder that does: give " + (folder / "inside").string());
+  make("model.safetensors");
+  has(error(folder / "model.safetensors"), "is one file of a model; give the folder");
+  has(error("HuggingFaceTB/SmolLM2-135M"), "run 'hf download HuggingFaceTB/SmolLM2-135M --local-dir DIR'");
+  has(error(folder / "HuggingFaceTB/SmolLM2-135M"), "hf download HuggingFaceTB/SmolLM2-135M");
+  CHECK(error(folder / "missing").find("hf download") == std::string::npos);
+  fs::remove_all(folder);
 }
 
 TEST_CASE("invalid sizes are refused") {

@@ -204,8 +204,39 @@ TEST_CASE("malformed metadata is refused") {
   CHECK(refusal(with_pairs(1, GgufBytes().pair("general.alignment", 64U))).empty());
 }
 
+TEST_CASE("unknown keys can be ignored, and are noted") {
+  const TemporaryFile file;
+  const std::string bytes = with_pairs(2, GgufBytes().pair("llama.odd", 4U).pair("llama.strange", 1U));
+  check_refused(bytes, "unknown keys 'llama.odd', 'llama.strange'");
+  const auto model = peft::open_gguf(file.write(bytes), {.ignore_unknown = true});
+  CHECK(model->notes().size() == 2);
+  CHECK(model->notes().at(0).find("ignored unknown key 'llama.odd'") != std::string::npos);
+}
+
+TEST_CASE("the name for an adapter's base is the repository of these weights") {
+  const TemporaryFile file;
+  const auto base_name = [&](uint64_t count, const GgufBytes& pairs) {
+    return peft::open_gguf(file.write(with_pairs(count, pairs)))->base_name();
+  };
+  const auto text = [](const char* value) { return std::string(value); };
+  const std::string repo_url = "general.base_model.0.repo_url", url = "https://huggingface.co/org/Some-1B-Chat";
+  CHECK(base_name(0, {}) == file.path());
+  CHECK(base_name(1, GgufBytes().pair("general.source.huggingface.repository", text("org/some"))) == "org/some");
+  CHECK(base_name(1, GgufBytes().pair("general.source.url", text("https://huggingface.co/org/some/"))) == "org/some");
+  CHECK(base_name(1, GgufBytes().pair("general.source.url", text("https://example.org/a"))) == file.path());
+  CHECK(base_name(2, GgufBytes().pair("general.name", text("Some 1B Chat")).pair(repo_url, url)) == "org/Some-1B-Chat");
+  CHECK(base_name(3, GgufBytes()
+                         .pair("general.name", text("Some 1B"))
+                         .pair("general.base_model.0.organization", text("org"))
+                         .pair("general.base_model.0.name", text("Some 1B"))) == "org/Some-1B");
+  // The model that this one was fine-tuned from.
+  CHECK(base_name(2, GgufBytes().pair("general.name", text("My Model")).pair(repo_url, url)) == file.path());
+  CHECK(peft::open_gguf(file.path(), {.base_name = "given/name"})->base_name() == "given/name");
+}
+
 TEST_CASE("metadata that changes the computation in ways that are not implemented is refused") {
-  check_refused(with_pairs(1, GgufBytes().pair("llama.attention.sliding_window", 4U)), "is not implemented");
+  check_refused(with_pairs(1, GgufBytes().pair("llama.attention.sliding_window", 4U)),
+                "unknown keys 'llama.attention.sliding_window', which could change the computation");
   check_refused(with_pairs(1, GgufBytes().pair("llama.expert_count", 8U)), "mixtures of experts");
   check_refused(with_pairs(1, GgufBytes().pair("llama.rope.dimension_count", 2U).pair("x", 1U)), "");
   check_refused(
@@ -219,7 +250,7 @@ TEST_CASE("metadata that changes the computation in ways that are not implemente
           2,
           GgufBytes().pair("llama.rope.scaling.type", std::string("longrope")).pair("llama.rope.scaling.factor", 2.0F)),
       "longrope is not implemented");
-  check_refused(replaced("llama.block_count", "llama.block_couNT"), "llama.block_couNT' is not implemented");
+  check_refused(replaced("llama.block_count", "llama.block_couNT"), "unknown keys 'llama.block_couNT'");
   check_refused(replaced("general.architecture", "general.archiTECTURE"), "'general.architecture' is missing");
   check_refused(with_pairs(1, GgufBytes().pair("llama.rope.freq_base", -1.0F)), "must be positive");
   check_refused(with_pairs(1, GgufBytes().pair("llama.rope.freq_base", INFINITY)), "must be a finite number");

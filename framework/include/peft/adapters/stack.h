@@ -20,6 +20,7 @@ struct NamedAdapter {
   std::unique_ptr<Adapter> adapter;
   std::optional<double> lr;  ///< of its parameters; absent: the optimizer's
   std::string init_from;     ///< folder of the adapter to train further, or ""
+  StringList notes = {};     ///< of reading that folder (OpenedAdapter::notes)
 };
 /// In declared order: the first is the outermost.
 using AdapterStack = std::vector<NamedAdapter>;
@@ -27,9 +28,9 @@ using AdapterStack = std::vector<NamedAdapter>;
 /// Reads the keys of an [adapter] table that every method has. The adapter is not made yet.
 PEFT_API NamedAdapter read_adapter_keys(Options& table);
 /// Makes the adapters of the tables [[adapter]], or of the single table [adapter]. Errors are added to the document;
-/// the adapter of an entry that could not be made is null. Throws InputError if an init_from is not an adapter's
-/// folder.
-PEFT_API AdapterStack read_adapters(Document& document, Plugins& plugins);
+/// the adapter of an entry that could not be made is null. `ignore_unknown`: as open_adapter(), of init_from. Throws
+/// InputError if an init_from is not an adapter's folder.
+PEFT_API AdapterStack read_adapters(Document& document, Plugins& plugins, bool ignore_unknown = false);
 
 /// Attaches the adapters in order. One with init_from loads its weights; the others calibrate before they attach.
 /// Throws as Calibrated::calibrate, Adapter::attach and load_adapter_weights.

@@ -22,8 +22,10 @@ namespace peft {
 /// The [model] table.
 struct ModelOptions {
   std::string path;
-  StringList added_tokens;    ///< as HF's tokenizer.add_tokens takes them
-  std::string chat_template;  ///< as find_chat_template() takes it; "": the model's own
+  StringList added_tokens;      ///< as HF's tokenizer.add_tokens takes them
+  std::string chat_template;    ///< as find_chat_template() takes it; "": the model's own
+  std::string base_name;        ///< OpenOptions::base_name
+  bool ignore_unknown = false;  ///< of config.json and of the adapters to train further
 };
 
 /// An experiment file, read and checked, with its plugins made. Nothing is loaded yet.

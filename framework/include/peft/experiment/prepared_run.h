@@ -53,6 +53,8 @@ PEFT_API std::string describe_model(const Experiment& experiment,
 PEFT_API StringList describe_vocabulary(const PreparedRun& run);      ///< rows and added tokens, if there are any
 PEFT_API StringList describe_data(const PreparedRun& run);            ///< one line per data set
 PEFT_API StringList describe_adapters(const AdapterStack& adapters);  ///< names and methods, if there are several
+/// What to know about the files of the model and of init_from: contradictions and what of them was ignored.
+PEFT_API StringList describe_notes(const Experiment& experiment, const PreparedRun& run);
 /// Examples, tokens, and what was truncated, skipped or empty.
 PEFT_API std::string describe_dataset(const Dataset& data);
 /// What a user should know about the data before training: more than a tenth of it is truncated or skipped, answers are

@@ -30,16 +30,27 @@ struct Combination {
 /// Names of all methods.
 PEFT_API const StringList& combination_methods();
 
-struct CombineOptions {
+/// A model and the adapters to merge into it or to export.
+struct AdaptedModelOptions {
   std::string model;    ///< Hugging Face folder, or .gguf file
-  StringList adapters;  ///< folders
+  StringList adapters;  ///< folders, in this order
   bool any_base = false;
+  bool ignore_unknown = false;  ///< unknown keys in the configs of model and adapters are noted instead of refused
+};
+
+struct CombineOptions {
+  AdaptedModelOptions from;
   Combination combination;
 };
 
+/// What a user should know about how files were read, a line each.
+struct ReadingNotes {
+  StringList model, adapters;
+};
+
 /// Writes the adapters as one LoRA in HF PEFT's format, with one rank and scale 1, to a folder that does not exist yet.
-/// Returns the adapters that do not record which base they were trained on. Throws ConfigError for an invalid
-/// combination, InputError, with the module, for an adapter that is not a low-rank update.
-PEFT_API StringList export_lora(const CombineOptions& options, const std::string& output, Plugins& plugins);
+/// Throws ConfigError for an invalid combination, InputError, with the module, for an adapter that is not a low-rank
+/// update.
+PEFT_API ReadingNotes export_lora(const CombineOptions& options, const std::string& output, Plugins& plugins);
 
 }  // namespace peft

@@ -12,10 +12,8 @@ namespace peft {
 /// Options of a GGUF file. The type of its weights is "f32", "f16", "bf16" or "q8_0". As in llama.cpp's converters,
 /// vectors and norms are f32, and rows that are not a multiple of Q8_0's block size, 32, are f16.
 struct GgufModelOptions {
-  std::string model;    ///< Hugging Face folder, or .gguf file
-  StringList adapters;  ///< folders, merged in this order; may be empty
-  std::string output;   ///< folder that does not exist yet
-  bool any_base = false;
+  AdaptedModelOptions from;  ///< may have no adapters
+  std::string output;        ///< folder that does not exist yet
   std::string type = "f16";
 };
 
@@ -32,8 +30,8 @@ struct GgufAdapterOptions {
 
 /// Writes `adapter.gguf`, a LoRA for llama.cpp's --lora, and a `Modelfile` for Ollama. llama.cpp scales all updates by
 /// alpha / r. If the scale of a module differs (use_rslora, rank_pattern, alpha_pattern), B is multiplied by the ratio.
-/// Returns the adapters that do not record which base they were trained on. Throws InputError, with the module, for an
-/// adapter that is not a low-rank update.
-PEFT_API StringList export_gguf_adapter(const GgufAdapterOptions& options, Plugins& plugins);
+/// Throws InputError, with the module, for an adapter that is not a low-rank update, and for an alpha that is not
+/// finite in fp32.
+PEFT_API ReadingNotes export_gguf_adapter(const GgufAdapterOptions& options, Plugins& plugins);
 
 }  // namespace peft

@@ -1,27 +1,28 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "peft/base/export.h"
+#include "peft/export/combine.h"
 #include "peft/plugin/plugins.h"
 #include "peft/runtime/tensors.h"
 
 namespace peft {
 
 struct MergeOptions {
-  std::string model;    ///< Hugging Face folder, or .gguf file
-  StringList adapters;  ///< folders, merged in this order
-  std::string output;   ///< folder that does not exist yet
-  bool any_base = false;
-  std::string dtype;  ///< of the merged weights: "float32", "bfloat16", "float16"; "": as stored (a GGUF file: fp32)
+  AdaptedModelOptions from;
+  std::string output;  ///< folder that does not exist yet
+  std::string dtype;   ///< of the merged weights: "float32", "bfloat16", "float16"; "": as stored (a GGUF file: fp32)
   uint64_t max_shard_size = 5'000'000'000;  ///< bytes of one safetensors file
 };
 
 /// How much of an adapter's change of one module remains after the merged weight is rounded to its dtype.
 struct MergedModule {
   std::string path;
+  std::string dtype;  ///< in which the merged weight is written
   int64_t weights = 0;
   int64_t unchanged = 0;  ///< weights that equal the base's after rounding
   double error = 0;       ///< ‖rounded − exact‖ / ‖exact − base‖
@@ -29,9 +30,10 @@ struct MergedModule {
 
 struct MergeReport {
   std::vector<MergedModule> modules;
-  std::vector<std::string> files;  ///< names of the written weight files
-  std::string dtype;               ///< of most merged weights
-  StringList unknown_bases;        ///< adapters that do not record which base they were trained on
+  std::vector<std::string> files;         ///< names of the written weight files
+  std::string dtype;                      ///< of most of the written weights, as the written config names it
+  std::map<std::string, int64_t> dtypes;  ///< tensors by dtype
+  ReadingNotes notes;
 };
 
 /// Merges adapters into a model and writes it as a Hugging Face folder: weights, config, tokenizer, chat template,

@@ -38,8 +38,16 @@ class PEFT_API PretrainedModel {
 
   /// The path passed to open_pretrained().
   virtual const std::string& path() const = 0;
-  /// config.json, or its equivalent made from a GGUF file's metadata.
+  /// What an adapter's base_model_name_or_path names: path(), unless open_pretrained() was given another name or a GGUF
+  /// file names the Hugging Face repository that it was made from.
+  virtual const std::string& base_name() const { return path(); }
+  /// config.json, or its equivalent made from a GGUF file's metadata. `tie_word_embeddings` is false if the files hold
+  /// a head that differs from the embedding.
   virtual const nlohmann::json& config() const = 0;
+  /// Whether unknown keys of config() are to be ignored, as OpenOptions says.
+  virtual bool ignores_unknown() const { return false; }
+  /// What a user should know about how the files were read, a line each: contradictions, ignored keys.
+  virtual std::vector<std::string> notes() const { return {}; }
   /// The text of tokenizer.json, or its equivalent made from a GGUF file's vocabulary. Throws InputError if there is
   /// none.
   virtual std::string tokenizer_json() const = 0;

@@ -20,7 +20,10 @@ class PEFT_API Document {
   static Document from_text(const std::string& toml, const std::string& name = "<text>");
   /// A document with one table, read from HF PEFT's `adapter_config.json` at `path`. Its errors are InputErrors. Keys
   /// of HF PEFT's bookkeeping are ignored, and so are unknown keys that disable a feature (null, false, empty, "none").
-  static Document from_adapter_config(const std::string& table, const nlohmann::json& config, const std::string& path);
+  /// An initialization or dropout that is not implemented is noted, because it does not change a finished adapter.
+  /// `ignore_unknown`: other unknown keys are noted, too.
+  static Document from_adapter_config(const std::string& table, const nlohmann::json& config, const std::string& path,
+                                      bool ignore_unknown = false);
   ~Document();
   Document(Document&&) noexcept;
 
@@ -35,6 +38,8 @@ class PEFT_API Document {
   /// Throws if there was an error, with all of them in the order of the file: unknown tables and keys (with "did you
   /// mean"), wrong types, broken rules.
   void finish();
+  /// After finish(): what from_adapter_config() left out, a line each.
+  StringList notes() const;
   /// All options that were read, with their defaults, as TOML that repeats the run. Paths are absolute.
   std::string resolved() const;
 

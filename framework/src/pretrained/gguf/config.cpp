@@ -1,6 +1,7 @@
 #include "pretrained/gguf/config.h"
 
 #include <algorithm>
+#include <cctype>
 #include <iterator>
 #include <string_view>
 
@@ -54,14 +55,28 @@ void check_architecture(const GgufMetadata& metadata) {
                   " parts of a split model; merge them first with llama-gguf-split --merge");
 }
 
-void check_keys(const GgufMetadata& metadata) {
+std::vector<std::string> unknown_keys(const GgufMetadata& metadata) {
   const std::string_view prefix = "llama.";
+  std::vector<std::string> unknown;
   for (const auto& [key, value] : metadata.value().items()) {
     const std::string_view view = key;
     if (view.substr(0, prefix.size()) != prefix) continue;
     if (std::find(std::begin(kKnownKeys), std::end(kKnownKeys), view.substr(prefix.size())) == std::end(kKnownKeys))
-      metadata.fail("'" + printable(key) + "' is not implemented");
+      unknown.push_back(key);
   }
+  return unknown;
+}
+
+void check_keys(const GgufMetadata& metadata, bool ignore_unknown) {
+  const std::vector<std::string> unknown = unknown_keys(metadata);
+  constexpr std::size_t max_listed = 50;
+  std::string list;
+  for (std::size_t i = 0; i < std::min(unknown.size(), max_listed); ++i)
+    list += (i > 0 ? ", '" : "'") + printable(unknown[i]) + "'";
+  if (!unknown.empty() && !ignore_unknown)
+    metadata.fail("unknown keys " + list +
+                  ", which could change the computation; if not, pass --ignore-unknown, or set [model] "
+                  "ignore_unknown = true in an experiment");
   if (metadata.integer("llama.expert_count", 0, 0) != 0) metadata.fail("mixtures of experts are not implemented");
   if (metadata.has("llama.attention.causal") && metadata.value()["llama.attention.causal"] != true)
     metadata.fail("'llama.attention.causal' other than true is not implemented");
@@ -112,10 +127,58 @@ void add_token_ids(const GgufMetadata& metadata, json& config) {
 
 }  // namespace
 
-json config_of_gguf(const GgufFile& gguf) {
+std::vector<std::string> unknown_keys_of_gguf(const GgufFile& gguf) { return unknown_keys(GgufMetadata(gguf)); }
+
+namespace {
+
+/// "org/name" of a link to the hub, or of such a name itself; "" for other text.
+std::string hub_id(std::string text) {
+  for (const std::string prefix : {"https://huggingface.co/", "http://huggingface.co/", "https://hf.co/"})
+    if (text.starts_with(prefix)) text.erase(0, prefix.size());
+  while (text.ends_with('/')) text.pop_back();
+  const auto slash = text.find('/');
+  const auto is_part = [](const std::string& part) {
+    return !part.empty() &&
+           part.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.") == part.npos;
+  };
+  return slash != text.npos && is_part(text.substr(0, slash)) && is_part(text.substr(slash + 1)) ? text : "";
+}
+
+/// Letters and digits in lower case: llama.cpp writes "SmolLM2 135M" for SmolLM2-135M.
+std::string plain_name(const std::string& name) {
+  std::string plain;
+  for (const unsigned char c : name)
+    if (std::isalnum(c) != 0) plain += static_cast<char>(std::tolower(c));
+  return plain;
+}
+
+std::string text_or_empty(const GgufMetadata& metadata, const std::string& key) {
+  return metadata.has(key) && metadata.value().at(key).is_string() ? metadata.text(key) : "";
+}
+
+}  // namespace
+
+std::string repository_of_gguf(const GgufFile& gguf) {
+  const GgufMetadata metadata(gguf);
+  for (const char* key : {"general.source.huggingface.repository", "general.source.repo_url", "general.source.url"})
+    if (const std::string id = hub_id(text_or_empty(metadata, key)); !id.empty()) return id;
+  // The base model is the same model before its quantization, or the one it was fine-tuned from; the names show which.
+  const std::string name = plain_name(text_or_empty(metadata, "general.name")), base = "general.base_model.0.";
+  const std::string base_name = text_or_empty(metadata, base + "name");
+  std::string id = hub_id(text_or_empty(metadata, base + "repo_url"));
+  if (id.empty()) {
+    std::string last = base_name;
+    std::ranges::replace(last, ' ', '-');
+    id = hub_id(text_or_empty(metadata, base + "organization") + "/" + last);
+  }
+  const bool is_same = name.empty() || name == plain_name(id.substr(id.find('/') + 1)) || name == plain_name(base_name);
+  return is_same ? id : "";
+}
+
+json config_of_gguf(const GgufFile& gguf, bool ignore_unknown) {
   const GgufMetadata metadata(gguf);
   check_architecture(metadata);
-  check_keys(metadata);
+  check_keys(metadata, ignore_unknown);
   const int64_t heads = metadata.integer("llama.attention.head_count", 1);
   const double theta = metadata.number("llama.rope.freq_base", 10000);
   if (theta <= 0) metadata.fail("'llama.rope.freq_base' must be positive");

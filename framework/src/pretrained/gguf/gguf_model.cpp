@@ -7,6 +7,7 @@
 #include "peft/base/error.h"
 #include "peft/files/pretrained_model.h"
 #include "peft/pretrained/gguf/vocabulary.h"
+#include "peft/pretrained/open.h"
 #include "pretrained/gguf/config.h"
 #include "pretrained/gguf/file.h"
 #include "pretrained/gguf/heads.h"
@@ -41,8 +42,11 @@ void parallel_for_rows(int64_t rows, int64_t row_elements, const Work& work) {
 
 class GgufModel final : public PretrainedModel {
  public:
-  explicit GgufModel(const std::string& path) : gguf_(GgufFile::parse(MappedFile::open(path))) {
-    config_ = config_of_gguf(gguf_);
+  GgufModel(const std::string& path, const OpenOptions& options)
+      : gguf_(GgufFile::parse(MappedFile::open(path))), ignores_unknown_(options.ignore_unknown) {
+    config_ = config_of_gguf(gguf_, ignores_unknown_);
+    base_name_ = options.base_name.empty() ? repository_of_gguf(gguf_) : options.base_name;
+    if (base_name_.empty()) base_name_ = path;
     tokenizer_config_ = tokenizer_config_of_gguf(gguf_);
     generation_config_ = generation_config_of_gguf(gguf_);
     for (const GgufTensor& tensor : gguf_.tensors)
@@ -50,6 +54,15 @@ class GgufModel final : public PretrainedModel {
   }
 
   const std::string& path() const override { return gguf_.file->path(); }
+  const std::string& base_name() const override { return base_name_; }
+  bool ignores_unknown() const override { return ignores_unknown_; }
+  std::vector<std::string> notes() const override {
+    const std::vector<std::string> keys = unknown_keys_of_gguf(gguf_);
+    std::vector<std::string> notes;
+    for (const std::string& key : keys)
+      notes.push_back(printable_path(path()) + ": ignored unknown key '" + printable(key) + "'");
+    return notes;
+  }
   const json& config() const override { return config_; }
   std::string tokenizer_json() const override {
     return tokenizer_json_from_gguf(gguf_.metadata, printable_path(path()));
@@ -116,12 +129,16 @@ class GgufModel final : public PretrainedModel {
   }
 
   GgufFile gguf_;
+  bool ignores_unknown_;
+  std::string base_name_;
   json config_, tokenizer_config_, generation_config_;
   std::vector<StoredTensor> tensors_;
 };
 
 }  // namespace
 
-std::shared_ptr<const PretrainedModel> open_gguf(const std::string& path) { return std::make_shared<GgufModel>(path); }
+std::shared_ptr<const PretrainedModel> open_gguf(const std::string& path, const OpenOptions& options) {
+  return std::make_shared<GgufModel>(path, options);
+}
 
 }  // namespace peft

@@ -1,9 +1,11 @@
 #include "pretrained/gguf/writer.h"
 
+#include <cmath>
 #include <cstring>
 #include <stdexcept>
 #include <type_traits>
 
+#include "peft/base/error.h"
 #include "pretrained/gguf/heads.h"
 #include "pretrained/gguf/types.h"
 
@@ -83,6 +85,8 @@ GgufWriter::GgufWriter(const std::string& path, const GgufPairs& pairs, std::vec
   header.put<uint64_t>(pairs.size());
   for (const auto& [key, value] : pairs) {
     header.put(key);
+    if (const auto* number = std::get_if<float>(&value); number != nullptr && !std::isfinite(*number))
+      throw InputError("'" + key + "' is not finite in fp32, in which a GGUF file holds it");
     std::visit([&](const auto& typed) { header.put_value(typed); }, value);
   }
   uint64_t offset = 0;

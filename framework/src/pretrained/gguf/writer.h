@@ -22,7 +22,7 @@ struct GgufTensorInfo : TensorInfo {
 };
 
 /// Writes a GGUF file (version 3, little-endian) one tensor at a time. The file appears under its name on commit().
-/// Throws ResourceError.
+/// Throws ResourceError, and InputError for a number in `pairs` that is not finite.
 class GgufWriter {
  public:
   GgufWriter(const std::string& path, const GgufPairs& pairs, std::vector<GgufTensorInfo> tensors);
