@@ -4,10 +4,12 @@ include(CMakePackageConfigHelpers)
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/peft)
 
 # libtorch is not installed: the run paths contain its folder. They are set explicitly, because
-# CMAKE_INSTALL_RPATH_USE_LINK_PATH leaves out folders in the source tree, where the private venv is.
-cmake_path(GET TORCH_LIBRARY PARENT_PATH torch_folder)
-set_target_properties(peft PROPERTIES INSTALL_RPATH "$ORIGIN;${torch_folder}")
-set_target_properties(peft-run PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR};${torch_folder}")
+# CMAKE_INSTALL_RPATH_USE_LINK_PATH leaves out folders in the source tree, where the private venv is. The build tree has
+# the same folders as an installation, except that libpeft is always in `lib`.
+set(libpeft_folders $ORIGIN/../${CMAKE_INSTALL_LIBDIR} $ORIGIN/../lib)
+list(REMOVE_DUPLICATES libpeft_folders)
+set_target_properties(peft PROPERTIES INSTALL_RPATH "$ORIGIN;${peft_dependency_folders}")
+set_target_properties(peft-run PROPERTIES INSTALL_RPATH "${libpeft_folders};${peft_dependency_folders}")
 
 install(TARGETS peft EXPORT peft LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS peft-run RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
@@ -18,7 +20,7 @@ get_property(folders DIRECTORY plugins PROPERTY SUBDIRECTORIES)
 foreach(folder IN LISTS folders)
   get_property(targets DIRECTORY ${folder} PROPERTY BUILDSYSTEM_TARGETS)
   foreach(target IN LISTS targets)
-    set_target_properties(${target} PROPERTIES INSTALL_RPATH "$ORIGIN/../..;${torch_folder}")
+    set_target_properties(${target} PROPERTIES INSTALL_RPATH "$ORIGIN/../..;${peft_dependency_folders}")
     install(TARGETS ${target} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/peft/plugins)
   endforeach()
 endforeach()

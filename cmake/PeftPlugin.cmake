@@ -21,6 +21,14 @@ function(peft_add_plugin kind name)
   target_link_libraries(${target} PRIVATE peft::peft)
   set_target_properties(${target} PROPERTIES PREFIX "" CXX_VISIBILITY_PRESET hidden
                                              VISIBILITY_INLINES_HIDDEN ON DEFINE_SYMBOL "")
+  if(NOT TARGET peft_pch)
+    # No run path: the program that loads a plugin has loaded its libraries. CMake's own would end with an empty entry, the
+    # current folder.
+    set_target_properties(${target} PROPERTIES BUILD_WITH_INSTALL_RPATH ON)
+    # As in the tree, where PeftHardening.cmake sets them.
+    target_compile_options(${target} PRIVATE -fstack-protector-strong)
+    target_link_options(${target} PRIVATE -Wl,-z,relro,-z,now -Wl,-z,noexecstack)
+  endif()
   # Code that torch or an exception still points to must not be unmapped.
   target_link_options(${target} PRIVATE -Wl,-z,nodelete)
   if(TARGET peft_pch)

@@ -11,31 +11,40 @@
 namespace po = boost::program_options;
 using peft::StringList;
 
+namespace {
+
+bool is_experiment(const std::string& word) {
+  std::error_code error;
+  const auto type = std::filesystem::status(word, error).type();
+  if (type == std::filesystem::file_type::directory) return false;
+  return type == std::filesystem::file_type::regular || word.ends_with(".toml");
+}
+
+}  // namespace
+
 struct Arguments::Parser {
   std::string usage;
   po::options_description options{"options"};
   po::options_description hidden;  ///< arguments without a name
   po::positional_options_description positional;
   po::variables_map values;
-  std::string optional_value, not_ending_with;  ///< of optional_value(): the option, as "--name"
+  std::string optional_folder;  ///< the option of optional_folder(), as "--name"
 
   /// Boost gives an option with an optional value whatever word follows it. So `--resume DIR` becomes `--resume=DIR`,
-  /// and
-  /// `--resume` without a value moves to the end.
+  /// and `--resume` without a value moves to the end.
   StringList joined(const StringList& words) const {
     StringList all;
     bool is_alone = false;
     for (std::size_t i = 0; i < words.size(); ++i) {
-      const bool has_value =
-          i + 1 < words.size() && !words[i + 1].starts_with('-') && !words[i + 1].ends_with(not_ending_with);
-      if (optional_value.empty() || words[i] != optional_value)
+      const bool has_value = i + 1 < words.size() && !words[i + 1].starts_with('-') && !is_experiment(words[i + 1]);
+      if (optional_folder.empty() || words[i] != optional_folder)
         all.push_back(words[i]);
       else if (has_value)
-        all.push_back(optional_value + "=" + words[++i]);
+        all.push_back(optional_folder + "=" + words[++i]);
       else
         is_alone = true;
     }
-    if (is_alone) all.insert(std::find(all.begin(), all.end(), "--"), optional_value);
+    if (is_alone) all.insert(std::find(all.begin(), all.end(), "--"), optional_folder);
     return all;
   }
 };
@@ -101,10 +110,9 @@ void Arguments::required(const char* name, StringList& values, const char* place
   add(name, po::value(&values)->required(), placeholder, help);
 }
 
-void Arguments::optional_value(const char* name, std::optional<std::string>& value, const char* placeholder,
-                               const std::string& help, const std::string& not_ending_with) {
-  parser_->optional_value = std::string("--") + name;
-  parser_->not_ending_with = not_ending_with;
+void Arguments::optional_folder(const char* name, std::optional<std::string>& value, const char* placeholder,
+                                const std::string& help) {
+  parser_->optional_folder = std::string("--") + name;
   add(name,
       po::value<std::string>()->implicit_value("")->notifier([&value](const std::string& given) { value = given; }),
       placeholder, help);
@@ -116,9 +124,11 @@ void Arguments::positional(std::string& value) {
 }
 
 void Arguments::plugin_path(StringList& folders) {
-  const auto make_absolute = [&folders](const StringList& given) {
-    for (const std::string& folder : given)
+  const auto make_absolute = [this, &folders](const StringList& given) {
+    for (const std::string& folder : given) {
+      require(!folder.empty(), "--plugin-path must name a folder");
       folders.push_back(std::filesystem::absolute(folder).lexically_normal().string());
+    }
   };
   add("plugin-path", po::value<StringList>()->notifier(make_absolute), "DIR",
       "search this folder for plugins first (may be repeated)");

@@ -43,10 +43,10 @@ class Arguments {
   /// Must be given.
   void required(const char* name, std::string& value, const char* placeholder, const std::string& help);
   void required(const char* name, peft::StringList& values, const char* placeholder, const std::string& help);
-  /// `--name` alone gives ""; otherwise the next word is the value, unless it starts with '-' or ends with
-  /// `not_ending_with`.
-  void optional_value(const char* name, std::optional<std::string>& value, const char* placeholder,
-                      const std::string& help, const std::string& not_ending_with);
+  /// `--name` alone gives ""; otherwise the next word is the value, unless it starts with '-' or is an experiment: a
+  /// file, or a name ending in ".toml" that is not a folder.
+  void optional_folder(const char* name, std::optional<std::string>& value, const char* placeholder,
+                       const std::string& help);
   /// The one argument without a name; "" if it is absent.
   void positional(std::string& value);
   /// Absolute folders.

@@ -4,31 +4,23 @@
 #include <unistd.h>
 
 #include <atomic>
-#include <cstring>
 
 #include "peft/base/error.h"
 #include "peft/files/mapped_path.h"
+#include "plugin_faults.h"
+#include "standard_output.h"
 
 namespace {
 
-void print(const char* text) {
-  [[maybe_unused]] const ssize_t written = ::write(STDERR_FILENO, text, std::strlen(text));
-}
-
 void on_bus_error(int number, siginfo_t* info, void*) {
   const char* path = peft::mapped_path(info->si_addr);
-  if (path == nullptr) {  // not a mapped file: as if there were no handler
-    ::signal(number, SIG_DFL);
-    ::raise(number);
-    return;
-  }
+  if (path == nullptr) return end_by_signal(number);  // not a mapped file
   static std::atomic_flag is_ending;
   if (is_ending.test_and_set())
     for (;;) ::pause();  // until the first thread has ended the process
-  print("peft-run: ");
-  print(path);
-  print(" was truncated while in use, or can no longer be read\n");
-  ::_exit(static_cast<int>(peft::ErrorKind::input));
+  for (const char* text : {"peft-run: ", path, " was truncated while in use, or can no longer be read\n"})
+    print_in_handler(text);
+  end_process(static_cast<int>(peft::ErrorKind::input));
 }
 
 }  // namespace

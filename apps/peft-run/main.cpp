@@ -1,7 +1,7 @@
 #include <torch/types.h>
 
 #include <algorithm>
-#include <cstdlib>
+#include <csignal>
 #include <exception>
 #include <iostream>
 #include <new>
@@ -11,7 +11,10 @@
 #include "bus_error.h"
 #include "commands.h"
 #include "peft/base/error.h"
+#include "peft/plugin/active_plugin.h"
 #include "peft/runtime/memory.h"
+#include "plugin_faults.h"
+#include "standard_output.h"
 
 namespace {
 
@@ -69,16 +72,46 @@ void note_out_of_memory() {
   throw std::bad_alloc();
 }
 
+/// Prints the exception being handled, which ended a thread or a destructor of the plugin, and returns its exit code.
+int report_termination_of(const char* plugin) {
+  std::string text = "something that is not a std::exception";
+  try {
+    throw;
+  } catch (const std::bad_alloc&) {
+    return report();
+  } catch (const c10::OutOfMemoryError&) {
+    return report();
+  } catch (const c10::Error& error) {
+    text = error.what_without_backtrace();
+  } catch (const std::exception& error) {
+    text = error.what();
+  } catch (...) {
+  }
+  std::cerr << plugin
+            << ": an exception left a thread, or a function that must not throw: " << peft::printable(text, 1000)
+            << "\n";
+  return plugin_error;
+}
+
+int report_termination() {
+  const char* plugin = peft::active_plugin();
+  if (std::current_exception()) return plugin != nullptr ? report_termination_of(plugin) : report();
+  if (out_of_memory) return report_out_of_memory("");
+  if (plugin == nullptr) return report_internal("no exception was thrown");
+  std::cerr << plugin << ": ended the process by std::terminate\n";
+  return plugin_error;
+}
+
 /// The terminate handler: also an exception that cannot leave a thread ends with its message and exit code. If it comes
 /// from a destructor of libtorch's, it is not the current exception here.
-[[noreturn]] void end() {
-  if (std::current_exception()) std::_Exit(report());
-  std::_Exit(out_of_memory ? report_out_of_memory("") : report_internal("no exception was thrown"));
-}
+[[noreturn]] void end() { end_process(report_termination()); }
 
 }  // namespace
 
 int main(int argc, char** argv) {
+  let_signals_interrupt_output();
+  std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the limit of a file's size then fails with a reason
+  name_plugins_that_end_the_process();
   std::set_terminate(end);
   std::set_new_handler(note_out_of_memory);
   watch_mapped_files();

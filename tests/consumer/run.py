@@ -15,6 +15,8 @@ import sys
 import tempfile
 
 TREE = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(TREE / "tests" / "tools"))
+import elf_test  # noqa: E402
 KINDS = {"adapter": "my_method", "optimizer": "my_optimizer", "scheduler": "my_schedule", "clipping": "my_bound",
          "precision": "my_types", "objective": "my_objective"}
 STEPS = 3
@@ -132,6 +134,10 @@ with tempfile.TemporaryDirectory(prefix="peft_consumer_") as scratch:
     run("cmake", "--install", build, "--prefix", prefix)
     peft_run = prefix / "bin" / "peft-run"
     folders = build_outside(outside, prefix)
+    for folder in (prefix, *folders.values()):
+        cache = (pathlib.Path(build) / "CMakeCache.txt").read_text()
+        hardened = "PEFT_HARDENING:BOOL=ON" in cache and "CMAKE_BUILD_TYPE:STRING=Release" in cache
+        assert elf_test.check(folder, hardened) > 0, folder
     check_found(peft_run, prefix, folders, [word for path in folders.values() for word in ("--plugin-path", path)])
     out, log, sets = check_training(peft_run, outside, folders)
     check_adapter(out)

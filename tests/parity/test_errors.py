@@ -3,6 +3,7 @@ changed."""
 
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -132,6 +133,51 @@ def test_folder_name_that_toml_cannot_hold(run, folder):
     run("peft-run", "export", "--as", "lora", *of, "--output", odd / "lora")
     config = json.loads((odd / "lora" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == f"{folder}/caf\ufffd/model"
+
+
+def test_path_with_nul(run, folder):
+    """The system would open what the part before it names."""
+    for key in ("model.path", "data.train", "data.eval", "training.output_dir", "plugins.paths", "adapter.init_from"):
+        table = key.partition(".")[0]
+        refused(run, folder, 2, f"[{table}] ", "contains a NUL character", sets=[f'{key}="model\\u0000x"'])
+
+
+def test_empty_words(run, folder):
+    """An empty word is a mistake of the command line or names no file, never an internal error."""
+    (folder / "experiment.toml").write_text(EXPERIMENT.format(model="model", train="train.jsonl"))
+    for code, *words in ((2, "list", "--plugin-path", ""), (2, "describe", "--plugin-path", ""), (2, ""),
+                         (3, "generate", "--model", "", "--prompt", "x"), (2, "plan", ""),
+                         (3, "merge", "--model", folder / "model", "--adapter", "", "--output", folder / "merged"),
+                         (2, folder / "experiment.toml", "--set", ""), (4, "describe", "/")):
+        assert "internal error" not in run("peft-run", *words, code=code).stderr
+    assert "--plugin-path must name a folder" in run("peft-run", "list", "--plugin-path", "", code=2).stderr
+
+
+def test_numbers_beyond_what_fp32_holds(run, folder):
+    refused(run, folder, 2, "'lora_alpha' must be a number, not one beyond 1e30", sets=["adapter.lora_alpha=1e308"])
+    test_valid_experiment_trains(run, folder)
+    config = folder / "out" / "adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"lora_alpha": 1e308}))
+    of = ["--model", folder / "model", "--adapter", folder / "out", "--output", folder / "merged"]
+    assert "'lora_alpha' must be a number, not one beyond 1e30" in run("peft-run", "merge", *of, code=3).stderr
+
+
+def test_plan_counts_a_billion_steps(run, folder):
+    (folder / "experiment.toml").write_text(EXPERIMENT.format(model="model", train="train.jsonl"))
+    printed = run("peft-run", "plan", folder / "experiment.toml", "--set", "training.max_steps=1000000000", timeout=60).stdout
+    steps = next(line for line in printed.splitlines() if line.startswith("steps: "))
+    one = run("peft-run", "plan", folder / "experiment.toml").stdout
+    (tokens,) = re.findall(r"^steps: 1, ([\d,]+) tokens, ([\d,]+) target", one, re.MULTILINE)
+    assert steps.startswith(f"steps: 1000000000, about {tokens[0]},000,000,000 tokens, {tokens[1]},000,000,000 target tokens")
+    refused(run, folder, 2, "'max_steps' must be at most 1e12", sets=["training.max_steps=9223372036854775807"])
+
+
+def test_experiment_after_resume(run, folder):
+    """What follows --resume is a folder or the experiment, which need not be named .toml."""
+    for name in ("experiment.toml", "experiment.conf"):
+        (folder / name).write_text(EXPERIMENT.format(model="model", train="train.jsonl"))
+        shutil.rmtree(folder / "out", ignore_errors=True)
+        assert "starting from scratch" in run("peft-run", "--resume", folder / name).stdout
 
 
 def test_patterns_without_match(run, folder):

@@ -150,6 +150,26 @@ def test_merged_model_loads_like_any_other(run, folder):
     assert "merged" in printed and "'model.layers.0.self_attn.q_proj.weight' holds NaN or infinity" in printed
 
 
+def test_model_file_modified_during_run(folder, bin_dir):
+    """Another program that writes to the base's file is not a bug of ours."""
+    save_llama(folder / "model")
+    process = subprocess.Popen([bin_dir / "peft-run", folder / "experiment.toml", "--set", "training.max_steps=300", "--set",
+                                "training.log_every=1"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    metrics, end = folder / "out" / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.exists() and len(metrics.read_text().splitlines()) > 3):
+        assert process.poll() is None and time.monotonic() < end
+        time.sleep(0.01)
+    with open(folder / "model" / "model.safetensors", "r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        last = file.read(1)[0]
+        file.seek(-1, os.SEEK_END)
+        file.write(bytes([last ^ 1]))
+    _, printed = process.communicate(timeout=120)
+    assert process.returncode == 3, printed
+    assert printed.startswith(f"{folder}/model/model.safetensors: was modified during the run")
+    assert not (folder / "out" / "adapter_model.safetensors").exists()
+
+
 def test_model_file_truncated_during_run(folder, bin_dir):
     save_llama(folder / "model")
     command = [bin_dir / "peft-run", folder / "experiment.toml", "--set", "training.max_steps=1000000", "--set",

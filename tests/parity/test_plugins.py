@@ -193,6 +193,41 @@ def test_static_constructor_that_throws(run, folder, fixtures):
     assert "peft_scheduler_throws_on_load.so: a static constructor threw: thrown by a static constructor" in printed
 
 
+ENDS = {
+    "exit": "ended the process", "quick_exit": "ended the process", "_exit": "ended the process", "_Exit": "ended the process",
+    "abort": "crashed with SIGABRT", "segfault": "crashed with SIGSEGV", "division": "crashed with SIGFPE",
+    "recursion": "crashed with SIGSEGV", "crash in a thread": "crashed with SIGSEGV",
+    "terminate": "ended the process by std::terminate",
+    "thread": "an exception left a thread, or a function that must not throw: thrown by the plugin",
+    "destructor": "an exception left a thread, or a function that must not throw: thrown by the plugin",
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_plugin_that_ends_the_process(run, folder, fixtures, end):
+    """A plugin that crashes or ends the process is named, with exit code 4, whatever code it asks for."""
+    if "SIG" in ENDS[end] and "ASAN_OPTIONS" in os.environ:
+        pytest.skip("the sanitizer reports crashes itself")
+    printed = train(run, folder, fixtures, ["optimizer.name=ending"], code=4, fixture=f"step: {end}")
+    assert printed.splitlines()[-1] == f"{fixtures}/peft_optimizer_ending.so: {ENDS[end]}"
+
+
+@pytest.mark.parametrize("call", ["load", "add", "make"])
+@pytest.mark.parametrize("end", ["exit", "_exit", "segfault"])
+def test_plugin_that_ends_the_process_before_a_run(run, folder, fixtures, call, end):
+    printed = train(run, folder, fixtures, ["optimizer.name=ending"], code=4, fixture=f"{call}: {end}")
+    assert f"{fixtures}/peft_optimizer_ending.so: {ENDS[end]}\n" in printed
+    assert not (folder / "out").exists()
+    listed = run("peft-run", "list", "--plugin-path", fixtures, env=os.environ | {"PEFT_FIXTURE": f"make: {end}"}).stdout
+    assert "ending" in listed
+
+
+def test_scheduler_with_negative_rate(run, folder, fixtures):
+    """A rate below 0 would train uphill."""
+    printed = train(run, folder, fixtures, ["scheduler.name=misbehaving"], code=4, fixture="lr: negative")
+    assert "peft_scheduler_misbehaving.so: lr failed: the learning rate of step 1 of 3 is -" in printed
+
+
 def test_other_plugins_still_work(run, folder, fixtures, tmp_path):
     """Valid plugins work next to broken ones; of two with the same name the first one found is used, and the other is reported."""
     train(run, folder, fixtures, ["scheduler.name=good", "optimizer.name=throwing"], code=0)

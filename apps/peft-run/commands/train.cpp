@@ -10,9 +10,8 @@ Outcome train_command(const peft::StringList& words) {
   ExperimentArguments experiment;
   peft::RunOptions options;
   Arguments arguments("EXPERIMENT.toml [--set TABLE.KEY=VALUE]... [--resume [DIR]]");
-  arguments.optional_value("resume", options.resume, "DIR",
-                           "resume from this checkpoint; without DIR, from the newest intact one of output_dir",
-                           ".toml");
+  arguments.optional_folder("resume", options.resume, "DIR",
+                            "resume from this checkpoint; without DIR, from the newest intact one of output_dir");
   experiment.add_to(arguments);
   if (!arguments.parse(words)) return {};
   experiment.check(arguments);

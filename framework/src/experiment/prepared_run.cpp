@@ -58,15 +58,28 @@ PeakBatch peak_evaluation_batch(const PreparedRun& run, const TrainingOptions& o
   return peak;
 }
 
-/// Of the first `max_epochs` epochs.
+/// The totals, if the first `counted` steps have been added up.
+void extrapolate(StepCounts& counts, int64_t counted) {
+  if (counted >= counts.steps) return;
+  counts.is_estimate = true;
+  const double share = static_cast<double>(counts.steps) / static_cast<double>(counted);
+  for (int64_t* number : {&counts.tokens, &counts.num_target_tokens}) {
+    const double all = share * static_cast<double>(*number);
+    *number = all < 9e18 ? static_cast<int64_t>(all) : std::numeric_limits<int64_t>::max();
+  }
+}
+
+/// Looks at ten epochs, each in another order, and at `min_steps` steps.
 StepCounts count_epochs(const Experiment& experiment, const PreparedRun& run, const TrainingOptions& options,
-                        double max_epochs) {
+                        int64_t min_steps) {
+  constexpr double max_epochs = 10;
   StepSampler steps(run.data, options, experiment.data.packing, experiment.data.max_length);
   StepCounts counts{.steps = steps.total()};
   counts.peak.evaluation = peak_evaluation_batch(run, options);
   const bool has_virtual_tokens = run.model->virtual_tokens() > 0;
   double epoch = 0;
-  for (int64_t i = 0; i < steps.total() && epoch < max_epochs; ++i) {
+  int64_t counted = 0;
+  for (; counted < steps.total() && (epoch < max_epochs || counted < min_steps); ++counted) {
     const StepSampler::Step step = steps.next();
     epoch = step.epoch;
     for (const auto& examples : step.batches) {
@@ -76,6 +89,7 @@ StepCounts count_epochs(const Experiment& experiment, const PreparedRun& run, co
       include_batch(counts.peak.training, batch, has_virtual_tokens);
     }
   }
+  extrapolate(counts, counted);
   return counts;
 }
 
@@ -111,12 +125,12 @@ PreparedRun::PreparedRun(Experiment& experiment, const std::string& resume_from)
 }
 
 PeakBatches peak_batches(const Experiment& experiment, const PreparedRun& run, const TrainingOptions& options) {
-  constexpr double max_epochs = 10;  // each in another order
-  return count_epochs(experiment, run, options, max_epochs).peak;
+  return count_epochs(experiment, run, options, 0).peak;
 }
 
 StepCounts count_steps(const Experiment& experiment, const PreparedRun& run) {
-  return count_epochs(experiment, run, experiment.training, std::numeric_limits<double>::infinity());
+  constexpr int64_t min_steps = 100'000;
+  return count_epochs(experiment, run, experiment.training, min_steps);
 }
 
 std::string apply_memory_plan(const Experiment& experiment, const PreparedRun& run, const PeakBatches& peak) {

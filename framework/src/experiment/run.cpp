@@ -3,6 +3,7 @@
 
 #include <torch/types.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <sstream>
 
@@ -33,6 +34,7 @@ std::optional<TrainingCheckpoint> resolve_resume(const RunOptions& options, cons
   auto from = options.resume ? find_checkpoint(*options.resume, training.output_dir, messages) : std::nullopt;
   const bool elsewhere = !from || !output.contains(from->path);
   if (elsewhere) output.check_may_overwrite();
+  output.check_foreign_files();
   if (!from) {
     if (options.resume)
       messages.info("no checkpoint in " + printable_path(training.output_dir) + ": starting from scratch");
@@ -55,8 +57,7 @@ std::vector<Adapter*> adapter_pointers(const AdapterStack& adapters) {
   return pointers;
 }
 
-TrainingSession make_session(const Experiment& experiment, PreparedRun& run,
-                             const std::optional<TrainingCheckpoint>& from) {
+TrainingSession make_session(const Experiment& experiment, PreparedRun& run, std::optional<TrainingCheckpoint>& from) {
   return {.model = *run.model,
           .optimizer = *experiment.optimizer,
           .scheduler = *experiment.scheduler,
@@ -97,7 +98,7 @@ class CheckpointWriter {
   /// Rotates before it writes, because only the next finite step shows that a checkpoint can be resumed from. So
   /// `best_` is the best of the checkpoints on disk, which stays until a better one is written.
   std::string save(const Snapshot& snapshot) {
-    if (snapshot.finite) output_.rotate(best_);
+    if (snapshot.finite) output_.rotate(best_, snapshot.temporary ? std::optional<int64_t>(1) : std::nullopt);
     std::string path = write_checkpoint(
         experiment_.training.output_dir, snapshot, experiment_.adapters, *run_.model, about_,
         {{"trainer_state.json", log_.state(snapshot.best)}, {"resolved.toml", experiment_.document.resolved()}});
@@ -114,6 +115,28 @@ class CheckpointWriter {
   Best best_;
 };
 
+/// Nobody has asked for a temporary checkpoint, so one that cannot be written does not end the run.
+std::optional<std::string> save_if_possible(CheckpointWriter& checkpoints, const Snapshot& snapshot,
+                                            const Messages& messages) {
+  try {
+    return checkpoints.save(snapshot);
+  } catch (const ResourceError& error) {
+    messages.warning("no checkpoint at step " + std::to_string(snapshot.step) + ": " + error.what());
+    return std::nullopt;
+  }
+}
+
+void check_space_for_checkpoints(const OutputDirectory& output, const PreparedRun& run, const TrainingOptions& options,
+                                 const Messages& messages) {
+  if (options.save_every == 0 && options.save_every_minutes == 0) return;
+  try {
+    output.check_space_for_checkpoint(run);
+  } catch (const ResourceError& error) {
+    if (options.save_every > 0) throw;
+    messages.warning(std::string(error.what()) + "; there will be no temporary checkpoints");
+  }
+}
+
 /// train(); if it diverges, the message names the last checkpoint.
 TrainingResult train_or_explain(TrainingSession& session) {
   try {
@@ -126,8 +149,8 @@ TrainingResult train_or_explain(TrainingSession& session) {
   }
 }
 
-void write_results(const Experiment& experiment, const PreparedRun& run, const TrainingResult& result, RunLog& log,
-                   const Messages& messages) {
+void write_adapters(const Experiment& experiment, const PreparedRun& run, const TrainingResult& result,
+                    const Messages& messages) {
   const std::string& output_dir = experiment.training.output_dir;
   const bool wants_best = experiment.training.load_best_model_at_end;
   if (wants_best && !result.best)
@@ -138,9 +161,6 @@ void write_results(const Experiment& experiment, const PreparedRun& run, const T
   uint64_t bytes = 0;
   for (const NamedAdapter& adapter : experiment.adapters) bytes += checkpoint_bytes(*adapter.adapter, *run.model);
   require_space(output_dir, bytes, "the adapter");
-  log.add_totals(result);
-  write_file(output_dir + "/trainer_state.json", log.state(result.best));
-  write_file(output_dir + "/README.md", model_card(experiment, run, result));
   if (!wants_best) return save_adapters(output_dir, experiment.adapters, *run.model);
   const std::string best = checkpoint_folder(output_dir, result.best->step);
   verify_manifest(best);
@@ -148,6 +168,36 @@ void write_results(const Experiment& experiment, const PreparedRun& run, const T
   std::ostringstream loss;
   loss << result.best->loss;
   messages.info("the result is " + printable_path(best) + " with evaluation loss " + loss.str());
+}
+
+/// The log and the model card.
+void write_report(const Experiment& experiment, const PreparedRun& run, const TrainingResult& result,
+                  OutputDirectory& output, RunLog& log, const Messages& messages) {
+  log.add_totals(result);
+  const StringList names{"trainer_state.json", "README.md"};
+  const StringList foreign = output.claim(names);
+  for (const std::string& name : names) {
+    if (std::find(foreign.begin(), foreign.end(), name) != foreign.end()) {
+      messages.warning("not written: " + name + ", because a file of that name was put into " +
+                       printable_path(experiment.training.output_dir) + " during the run");
+      continue;
+    }
+    write_file(experiment.training.output_dir + "/" + name,
+               name == "README.md" ? model_card(experiment, run, result) : log.state(result.best));
+  }
+}
+
+/// The adapters first: nothing that fails later may cost a finished training.
+void write_results(const Experiment& experiment, const PreparedRun& run, const TrainingResult& result,
+                   OutputDirectory& output, RunLog& log, const Messages& messages) {
+  write_adapters(experiment, run, result, messages);
+  try {
+    output.rotate(result.best, 0);  // which also frees space
+    write_report(experiment, run, result, output, log, messages);
+  } catch (const ResourceError& error) {
+    throw ResourceError(std::string(error.what()) + "; the adapter is complete in " +
+                        printable_path(experiment.training.output_dir));
+  }
 }
 
 RunEnd describe_end(const Experiment& experiment, const PreparedRun& run, const TrainingResult& result) {
@@ -167,7 +217,7 @@ TrainingResult run(Experiment experiment, const std::vector<TrainingCallback*>& 
   const TrainingOptions& training = experiment.training;
   const Messages messages(callbacks);
   OutputDirectory output(experiment);
-  const auto from = resolve_resume(options, experiment, output, messages);  // before minutes of loading
+  auto from = resolve_resume(options, experiment, output, messages);  // before minutes of loading
   const json log_so_far = from ? logged_state(*from) : json();
   PreparedRun prepared(experiment, from ? from->path : "");
   for (const std::string& note : describe_notes(experiment, prepared)) messages.warning(note);
@@ -180,7 +230,7 @@ TrainingResult run(Experiment experiment, const std::vector<TrainingCallback*>& 
   if (from) require_resumable(session);
 
   output.prepare(from, messages);
-  if (training.save_every > 0) output.check_space_for_checkpoint(prepared);
+  check_space_for_checkpoints(output, prepared, training, messages);
   write_file(training.output_dir + "/resolved.toml", experiment.document.resolved());
   RunLog log =
       from ? RunLog(training.output_dir, training, from->step, log_so_far) : RunLog(training.output_dir, training);
@@ -188,7 +238,10 @@ TrainingResult run(Experiment experiment, const std::vector<TrainingCallback*>& 
   session.callbacks.push_back(&log);
   CheckpointWriter checkpoints(experiment, prepared, output, log, about, from ? best_of(*from) : std::nullopt);
   session.save = [&](const Snapshot& snapshot) {
-    const SaveReport report{.step = snapshot.step, .path = checkpoints.save(snapshot)};
+    const auto path =
+        snapshot.temporary ? save_if_possible(checkpoints, snapshot, messages) : checkpoints.save(snapshot);
+    if (!path) return;
+    const SaveReport report{.step = snapshot.step, .path = *path};
     for (TrainingCallback* callback : callbacks) callback->on_save(report);
   };
   const RunStart start = describe_run(experiment, prepared, memory_plan, from);
@@ -198,8 +251,7 @@ TrainingResult run(Experiment experiment, const std::vector<TrainingCallback*>& 
   const TrainingResult result = train_or_explain(session);
   if (!result.stopped) {
     prepared.memory.phase(MemoryPhase::save);
-    write_results(experiment, prepared, result, log, messages);
-    output.rotate(result.best);
+    write_results(experiment, prepared, result, output, log, messages);
   }
   const RunEnd end = describe_end(experiment, prepared, result);
   for (TrainingCallback* callback : callbacks) callback->on_run_end(end);

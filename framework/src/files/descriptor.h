@@ -20,6 +20,10 @@ struct Descriptor {
 };
 
 inline Descriptor open_for_reading(const std::string& path) {
+  if (path.find('\0') != std::string::npos) {  // the system would open another file
+    errno = EINVAL;
+    return Descriptor(-1);
+  }
   // O_NONBLOCK: opening a named pipe must not wait for a writer.
   return Descriptor(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
 }

@@ -28,8 +28,8 @@ std::mutex opening;
 
 }  // namespace
 
-MappedFile::MappedFile(std::string path, std::span<const std::byte> bytes)
-    : path_(std::move(path)), shown_(printable_path(path_)), bytes_(bytes) {
+MappedFile::MappedFile(std::string path, std::span<const std::byte> bytes, const struct stat& status)
+    : path_(std::move(path)), shown_(printable_path(path_)), bytes_(bytes), status_(status) {
   const std::lock_guard lock(opening);
   next_ = first_open.load();
   first_open = this;
@@ -52,6 +52,24 @@ const char* mapped_path(const void* address) {
   return nullptr;
 }
 
+/// A file that was replaced by another one of its name is still mapped as it was.
+bool MappedFile::is_modified() const {
+  const auto same_time = [](const timespec& a, const timespec& b) {
+    return a.tv_sec == b.tv_sec && a.tv_nsec == b.tv_nsec;
+  };
+  struct stat now{};
+  return ::stat(path_.c_str(), &now) == 0 && now.st_dev == status_.st_dev && now.st_ino == status_.st_ino &&
+         !(now.st_size == status_.st_size && same_time(now.st_mtim, status_.st_mtim) &&
+           same_time(now.st_ctim, status_.st_ctim));
+}
+
+std::string modified_mapped_path() {
+  const std::lock_guard lock(opening);
+  for (const MappedFile* file = first_open; file != nullptr; file = file->next_)
+    if (file->is_modified()) return file->path_;
+  return "";
+}
+
 std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
   const Descriptor file = open_for_reading(path);
   if (file.number < 0) fail(path, "open");
@@ -62,7 +80,7 @@ std::shared_ptr<const MappedFile> MappedFile::open(const std::string& path) {
   const auto size = static_cast<std::size_t>(status.st_size);
   void* data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, file.number, 0);
   if (data == MAP_FAILED) fail(path, "map");
-  return std::shared_ptr<const MappedFile>(new MappedFile(path, {static_cast<const std::byte*>(data), size}));
+  return std::shared_ptr<const MappedFile>(new MappedFile(path, {static_cast<const std::byte*>(data), size}, status));
 }
 
 }  // namespace peft

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/stat.h>
+
 #include <atomic>
 #include <cstddef>
 #include <memory>
@@ -23,10 +25,13 @@ class MappedFile {
 
  private:
   friend const char* mapped_path(const void* address);
-  MappedFile(std::string path, std::span<const std::byte> bytes);
+  friend std::string modified_mapped_path();
+  MappedFile(std::string path, std::span<const std::byte> bytes, const struct stat& status);
+  bool is_modified() const;
 
   std::string path_, shown_;
   std::span<const std::byte> bytes_;
+  const struct stat status_;                               ///< when it was mapped
   mutable std::atomic<const MappedFile*> next_ = nullptr;  ///< in the list of all open files
 };
 

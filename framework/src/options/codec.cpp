@@ -7,6 +7,9 @@
 namespace peft::detail {
 namespace {
 
+/// Products of a few options must fit fp32.
+constexpr double kMaxNumber = 1e30;
+
 template <class T>
 bool read_exact(const Value& in, T& out, const Value*& wrong) {
   if (const T* value = std::get_if<T>(&in.data)) {
@@ -115,7 +118,7 @@ bool read(const Value& in, double& out, const Value*& wrong) {
   double number = 0;
   if (const auto* integer = std::get_if<int64_t>(&in.data))
     number = static_cast<double>(*integer);
-  else if (!read_exact(in, number, wrong) || !std::isfinite(number))
+  else if (!read_exact(in, number, wrong) || !(std::abs(number) <= kMaxNumber))
     return wrong = &in, false;
   out = number;
   return true;
@@ -198,8 +201,10 @@ std::string write_key(const std::string& key) {
 std::string describe(const Value& value) {
   static const char* const names[] = {"a boolean", "an integer", "a number", "a string", "", "a list", "a table"};
   if (const auto* other = std::get_if<Value::Other>(&value.data)) return other->what;
-  if (const auto* number = std::get_if<double>(&value.data); number != nullptr && !std::isfinite(*number))
-    return std::isnan(*number) ? "nan" : "inf";
+  if (const auto* number = std::get_if<double>(&value.data)) {
+    if (!std::isfinite(*number)) return std::isnan(*number) ? "nan" : "inf";
+    if (std::abs(*number) > kMaxNumber) return "one beyond 1e30";
+  }
   return names[value.data.index()];
 }
 

@@ -63,6 +63,10 @@ void Options::Table::error(std::string_view key, std::string_view message) {
 std::string Options::Table::absolute(std::string_view key, const std::string& path) {
   const Entry* entry = find(key);
   const auto& source = entry != nullptr ? entry->value.location.source : location.source;
+  if (path.find('\0') != std::string::npos) {
+    error(key, "contains a NUL character, which no path can: " + printable_path(path));
+    return absolute(key, path.substr(0, path.find('\0')) + "?");  // until finish() throws
+  }
   if (path.empty() || !source) return path;
   std::string absolute_path = (source->folder / path).lexically_normal().string();
   if (!detail::is_utf8(absolute_path))

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "peft/base/error.h"
+#include "plugin/active_plugin.h"
 
 namespace peft::detail {
 namespace {
@@ -73,6 +74,7 @@ const PluginInfo& load_library(const std::string& file) {
   using boost::dll::load_mode::rtld_now;
   auto library = std::make_unique<boost::dll::shared_library>();
   const PluginInfo* info = nullptr;
+  LoadingPlugin loading(file);
   try {
     const NamedTermination named(file);
     library->load(file, rtld_now | rtld_local);
@@ -85,6 +87,7 @@ const PluginInfo& load_library(const std::string& file) {
     if (said.find(std::strerror(ENOMEM)) != std::string::npos) throw ResourceError(message);
     throw PluginError(message);
   }
+  loading.loaded(info);
   retain(std::move(library));
   return *info;
 }

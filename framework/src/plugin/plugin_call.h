@@ -5,6 +5,8 @@
 #include <string>
 #include <typeinfo>
 
+#include "plugin/active_plugin.h"
+
 namespace peft::detail {
 
 /// The text of the exception being handled, printable.
@@ -20,6 +22,7 @@ void rethrow_missing_memory();
 /// Returns work(), which calls into `object`. Exceptions leave as rethrow_from() says; `what` names the call.
 template <class Object, class Work>
 decltype(auto) call_plugin(const Object& object, const char* what, Work&& work) {
+  const ActivePlugin active(&typeid(object));
   try {
     return work();
   } catch (...) {
@@ -32,6 +35,7 @@ class CoreCallback {
  public:
   template <class Work>
   auto operator()(Work&& work) {
+    const ActiveCore active;
     in_plugin_ = false;
     auto result = work();
     in_plugin_ = true;
@@ -47,6 +51,7 @@ class CoreCallback {
 /// argument.
 template <class Object, class Work>
 auto call_plugin_with_callback(const Object& object, const char* what, Work&& work) {
+  const ActivePlugin active(&typeid(object));
   CoreCallback core;
   try {
     return work(core);

@@ -8,6 +8,7 @@
 #include "files/trusted_path.h"
 #include "peft/base/error.h"
 #include "peft/plugin/plugin_info.h"
+#include "plugin/active_plugin.h"
 #include "plugin/library.h"
 #include "plugin/plugin_call.h"
 #include "plugin/plugin_file.h"
@@ -143,6 +144,7 @@ const Plugins::Loaded& Plugins::load_file(const std::string& kind, const std::st
   auto plugin = std::make_unique<Loaded>();
   plugin->status = {kind, name, printable(record.version), file, ""};
   try {
+    const detail::ActivePlugin active(&info);
     info.add(plugin->registry);
   } catch (...) {
     detail::rethrow_missing_memory();

@@ -101,7 +101,8 @@ std::string write_checkpoint(const std::string& output_dir, const Snapshot& snap
     parts.push_back(name);
   }
   for (const auto& [name, text] : files) write_file(draft.file(name), text);
-  const json all = {{"version", 1}, {"step", snapshot.step}, {"parts", parts}, {"about", about}};
+  json all = {{"version", 1}, {"step", snapshot.step}, {"parts", parts}, {"about", about}};
+  if (snapshot.temporary) all["temporary"] = true;
   write_file(draft.file(kAbout), all.dump(2) + "\n");
   write_manifest(draft.path());
   draft.commit();
@@ -123,7 +124,7 @@ TrainingCheckpoint read_checkpoint(const std::string& path) {
                      ", which does not match its name");
   for (const auto& part : all["parts"]) {
     const std::string name = part.is_string() ? part.get<std::string>() : "";
-    if (name.empty() || name.find('/') != std::string::npos)
+    if (name.empty() || name.find_first_of("/\0", 0, 2) != std::string::npos)
       throw InputError(printable_path(file) + ": names an invalid component");
     const std::string state = (fs::path(path) / (name + ".safetensors")).string();
     read.states[name] =
@@ -132,26 +133,53 @@ TrainingCheckpoint read_checkpoint(const std::string& path) {
   return read;
 }
 
+namespace {
+
+void remove_checkpoint(const CheckpointDirectory& folder, const std::string& output_dir) {
+  std::error_code error;
+  const std::string trash = folder.path + AtomicDirectory::kTrashSuffix;
+  fs::rename(folder.path, trash, error);
+  if (error) throw ResourceError(printable_path(folder.path) + " cannot be removed: " + error.message());
+  // The name must be gone durably before the first file is.
+  if (!sync_folder(output_dir)) {
+    const std::string why = std::strerror(errno);
+    fs::rename(trash, folder.path, error);
+    if (error) remove_all_or_throw(trash);
+    throw ResourceError(printable_path(output_dir) + " cannot be synced: " + why);
+  }
+  remove_all_or_throw(trash);
+}
+
+/// A corrupt checkpoint is not: it says nothing.
+bool is_temporary(const std::string& path) {
+  try {
+    const nlohmann::json about = read_json((fs::path(path) / kAbout).string());
+    return about.is_object() && about.value("temporary", nlohmann::json()) == true;
+  } catch (const InputError&) {
+    return false;
+  }
+}
+
+}  // namespace
+
+bool is_checkpoint(const std::string& path) {
+  std::error_code error;
+  return fs::exists(fs::path(path) / kAbout, error) || fs::exists(fs::path(path) / "manifest.json", error);
+}
+
 void rotate_checkpoints(const std::string& output_dir, int64_t limit, std::optional<int64_t> keep_step) {
   const std::vector<CheckpointDirectory> all = checkpoints_in(output_dir);
   const bool spares = std::any_of(all.begin(), all.end(), [&](const auto& folder) { return folder.step == keep_step; });
   // As HF's Trainer counts: the one of keep_step is one of the `limit`, and the newest stays as well.
   int64_t others = limit - (spares ? 1 : 0);
   if (spares && all.front().step != keep_step) others = std::max<int64_t>(others, 1);
-  for (const CheckpointDirectory& folder : all) {
-    if (folder.step == keep_step || others-- > 0) continue;
-    std::error_code error;
-    fs::rename(folder.path, folder.path + AtomicDirectory::kTrashSuffix, error);
-    if (error) throw ResourceError(printable_path(folder.path) + " cannot be removed: " + error.message());
-    // The name must be gone durably before the first file is.
-    if (!sync_folder(output_dir)) {
-      const std::string why = std::strerror(errno);
-      fs::rename(folder.path + AtomicDirectory::kTrashSuffix, folder.path, error);
-      if (error) remove_all_or_throw(folder.path + AtomicDirectory::kTrashSuffix);
-      throw ResourceError(printable_path(output_dir) + " cannot be synced: " + why);
-    }
-    remove_all_or_throw(folder.path + AtomicDirectory::kTrashSuffix);
-  }
+  for (const CheckpointDirectory& folder : all)
+    if (folder.step != keep_step && others-- <= 0 && is_checkpoint(folder.path)) remove_checkpoint(folder, output_dir);
+}
+
+void remove_temporary_checkpoints(const std::string& output_dir, int64_t limit) {
+  for (const CheckpointDirectory& folder : checkpoints_in(output_dir))
+    if (is_temporary(folder.path) && limit-- <= 0) remove_checkpoint(folder, output_dir);
 }
 
 namespace {

@@ -9,6 +9,7 @@
 
 #include "base/digest.h"
 #include "peft/base/error.h"
+#include "peft/files/mapped_path.h"
 #include "peft/train/train.h"
 
 namespace peft {
@@ -57,8 +58,13 @@ std::string data_hash(const Dataset& data) {
 }
 
 void require_unchanged(const Model& model, const std::string& hash) {
-  if (base_hash(model) != hash)
-    throw std::logic_error("the frozen base changed during training: it is not bit-equal to what was loaded");
+  if (base_hash(model) == hash) return;
+  if (const std::string path = modified_mapped_path(); !path.empty())
+    throw InputError(
+        printable_path(path) +
+        ": was modified during the run, so the base is not the one that the run has loaded; no adapter was "
+        "written");
+  throw std::logic_error("the frozen base changed during training: it is not bit-equal to what was loaded");
 }
 
 GradientCheck::GradientCheck(const Model& model) : model_(model) {

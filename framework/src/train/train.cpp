@@ -3,6 +3,7 @@
 
 #include <torch/types.h>
 
+#include <chrono>
 #include <cmath>
 
 #include "peft/base/error.h"
@@ -64,12 +65,17 @@ void handle_nonfinite_step(TrainingSession& run, Progress& progress, const NonFi
                         kAdvice);
 }
 
-/// Nothing that diverged is saved: throws DivergedError if a trained parameter or a tensor of `state` is not finite.
-void require_finite(const TrainingSession& run, const StateDict& state, int64_t step) {
+/// Names of the trained parameters and tensors of `state` that are not finite.
+std::string nonfinite_tensors(const TrainingSession& run, const StateDict& state) {
   std::string names = not_finite(run.optimizer.groups());
   for (const auto& [name, tensor] : state)
     if (!all_finite(tensor)) names += (names.empty() ? "'" : ", '") + printable(name) + "'";
-  if (!names.empty())
+  return names;
+}
+
+/// Nothing that diverged is saved: throws DivergedError if a trained parameter or a tensor of `state` is not finite.
+void require_finite(const TrainingSession& run, const StateDict& state, int64_t step) {
+  if (const std::string names = nonfinite_tensors(run, state); !names.empty())
     throw DivergedError("step " + std::to_string(step) + " left NaN or infinity in " + names + kAdvice);
 }
 
@@ -86,6 +92,20 @@ void check_final_step(TrainingSession& run, std::optional<std::size_t> learned, 
     throw DivergedError("after step " + std::to_string(step) + " the loss of " +
                         run.data.source(example.examples.front()) + " is " + text_of(loss) + kAdvice);
 }
+
+/// Says when save_every_minutes have passed since the last checkpoint.
+class SaveTimer {
+ public:
+  explicit SaveTimer(const TrainingOptions& options)
+      : interval_(options.save_every > 0 ? 0 : options.save_every_minutes), last_(Clock::now()) {}
+  bool is_due() const { return interval_.count() > 0 && Clock::now() - last_ >= interval_; }
+  void restart() { last_ = Clock::now(); }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  std::chrono::duration<double, std::ratio<60>> interval_;
+  Clock::time_point last_;
+};
 
 /// While it lives, the parameters have the values to evaluate and save.
 class EvalWeights {
@@ -142,11 +162,15 @@ TrainingResult train(TrainingSession& run) {
   optimizer.train();
   optimizer.zero_grad();
   const std::vector<StatefulComponent> components = components_of(run, steps, progress);
-  if (resume != nullptr) load_states(components, *resume);
+  if (resume != nullptr) {
+    load_states(components, *resume);
+    resume->clear();
+  }
   const int64_t done = progress.result().steps, total = steps.total();
 
   std::optional<StepProfile> profile;
   if (options.profile) profile.emplace();
+  SaveTimer timer(options);
   bool stopped = false;
   for (int64_t step = done + 1; step <= total && !stopped; ++step) {
     if (profile && step == done + 2) profile->reset();  // the first step also allocates memory
@@ -172,7 +196,8 @@ TrainingResult train(TrainingSession& run) {
     const bool evaluates = eval_data != nullptr && (last || every(options.eval_every));
     if (every(options.save_every) || (last && options.save_every > 0)) progress.due();
     stopped = !last && progress.should_stop();
-    if (!evaluates && !progress.is_due() && !stopped && !last) continue;
+    const bool timed = !last && !outcome.fault && timer.is_due();
+    if (!evaluates && !progress.is_due() && !stopped && !last && !timed) continue;
     EvalWeights weights(optimizer);
     if (evaluates) {
       memory.phase(MemoryPhase::evaluate);
@@ -185,12 +210,15 @@ TrainingResult train(TrainingSession& run) {
     if (last) check_final_step(run, progress.learned(), step);
     // After a non-finite step the checkpoint waits for a finite one, unless this is the last step.
     const bool saves = progress.is_due() && (!outcome.fault || last);
-    if (saves || stopped) {
+    if (saves || stopped || timed) {
       memory.phase(MemoryPhase::save);
-      if (saves) progress.snapshot();  // a run that is not stopped takes no others
-      Snapshot snapshot{step, states_of(components), progress.result().best, !outcome.fault && !outcome.overflowed};
-      require_finite(run, snapshot.states.at("optimizer"), step);
-      save(snapshot);
+      if (saves) progress.snapshot();  // how a run ends must not depend on signals and time
+      Snapshot snapshot{step, states_of(components), progress.result().best, !outcome.fault && !outcome.overflowed,
+                        /*temporary=*/!saves && !stopped};
+      const StateDict& optimizer_state = snapshot.states.at("optimizer");
+      if (!snapshot.temporary) require_finite(run, optimizer_state, step);
+      if (!snapshot.temporary || nonfinite_tensors(run, optimizer_state).empty()) save(snapshot);
+      timer.restart();
     }
     weights.done();
   }

@@ -35,14 +35,18 @@ void read_schedule(peft::Options& in, AdaLoraOptions& o) {
   in.get("init_r", s.init_r, "initial rank of each update").in_size_limit(s.init_r);
   in.get("target_r", s.target_r, "mean final rank of the updates")
       .require(s.target_r > 0 && s.target_r <= s.init_r, "must be positive and at most init_r");
-  in.get("tinit", s.tinit, "steps before the first reduction of ranks").require(s.tinit >= 0, "must not be negative");
-  in.get("tfinal", s.tfinal, "steps with the final ranks").require(s.tfinal >= 0, "must not be negative");
+  constexpr int64_t max_steps = 1'000'000'000'000;
+  in.get("tinit", s.tinit, "steps before the first reduction of ranks")
+      .require(s.tinit >= 0 && s.tinit <= max_steps, "must be from 0 to 1e12");
+  in.get("tfinal", s.tfinal, "steps with the final ranks")
+      .require(s.tfinal >= 0 && s.tfinal <= max_steps, "must be from 0 to 1e12");
   in.get("deltaT", s.deltaT, "steps between allocations").require(s.deltaT > 0, "must be positive");
   for (auto [key, beta] : {std::pair("beta1", &s.beta1), std::pair("beta2", &s.beta2)})
     in.get(key, *beta, beta == &s.beta1 ? "smoothing of the importance" : "smoothing of its uncertainty")
         .require(*beta > 0 && *beta < 1, "must be between 0 and 1");
-  in.get("total_step", o.total_step, "steps of the schedule; default: those of the run");
-  if (o.total_step)
+  in.get("total_step", o.total_step, "steps of the schedule; default: those of the run")
+      .require(!o.total_step || (*o.total_step > 0 && *o.total_step <= max_steps), "must be from 1 to 1e12");
+  if (o.total_step && *o.total_step > 0)
     if (const std::string problem = s.schedule_error(*o.total_step); !problem.empty())
       in.error("total_step", "is too small: " + problem);
 }

@@ -21,7 +21,7 @@ std::unique_ptr<peft::Scheduler> make(peft::Options& in) {
   int64_t timescale = 0;
   in.get("timescale", timescale,
          "steps during which the learning rate decays to 1/sqrt(2); 0: the warm-up steps, or 10000 without a warm-up")
-      .require(timescale >= 0, "must be 0 or more");
+      .require(timescale >= 0 && timescale <= 1'000'000'000'000, "must be from 0 to 1e12");
   return std::make_unique<InverseSqrt>(warmup, timescale);
 }
 

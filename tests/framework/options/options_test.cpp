@@ -132,6 +132,7 @@ TEST_CASE("a wrong type is refused with the actual and the required type", "[opt
   CHECK(error_of("rate = true") == "exp.toml:2:8: [t] 'rate' must be a number, not a boolean");
   CHECK(error_of("rate = nan") == "exp.toml:2:8: [t] 'rate' must be a number, not nan");
   CHECK(error_of("rate = -inf") == "exp.toml:2:8: [t] 'rate' must be a number, not inf");
+  CHECK(error_of("rate = -1.1e30") == "exp.toml:2:8: [t] 'rate' must be a number, not one beyond 1e30");
   CHECK(error_of("text = 2024-01-01") == "exp.toml:2:8: [t] 'text' must be a string, not a date or time");
   CHECK(error_of("names = \"a\"") == "exp.toml:2:9: [t] 'names' must be a list of strings, not a string");
   CHECK(error_of("names = [\"a\", 2]") ==

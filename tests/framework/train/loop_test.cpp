@@ -92,7 +92,7 @@ struct Trainer {
                               saved.push_back(snapshot.step);
                               snapshots.push_back(snapshot);
                             },
-                        .resume = from};
+                        .resume = from ? &*from : nullptr};
     return train(all);
   }
   std::vector<Adapter*> hooked_adapters;
@@ -112,7 +112,7 @@ struct Trainer {
   std::vector<TrainingCallback*> callbacks{&recorder};
   std::vector<int64_t> saved;
   std::vector<Snapshot> snapshots;
-  const RunState* from = nullptr;  ///< a snapshot's states
+  std::optional<RunState> from;  ///< a snapshot's states
 };
 
 double difference(const CausalLm& a, const CausalLm& b) {
@@ -240,6 +240,20 @@ TEST_CASE("learning rates follow the schedule, steps and epochs are counted, and
   CHECK(steps[0].epoch == Approx(2.0 / 3));
   CHECK(steps[1].epoch == Approx(1.0));
   CHECK(trainer.saved == std::vector<int64_t>{2, 3});  // and at the end
+}
+
+TEST_CASE("without save_every, time requests temporary snapshots, which change nothing") {
+  Trainer timed, without, by_steps;
+  timed.options.save_every_minutes = by_steps.options.save_every_minutes = 1e-9;
+  without.options.save_every_minutes = 0;
+  by_steps.options.save_every = 2;
+  timed.run(), without.run(), by_steps.run();
+  CHECK(timed.saved == std::vector<int64_t>{1, 2});  // the adapter follows the last step
+  CHECK(without.saved.empty());
+  CHECK(by_steps.saved == std::vector<int64_t>{2, 3});
+  for (const Snapshot& snapshot : timed.snapshots) CHECK(snapshot.temporary);
+  for (const Snapshot& snapshot : by_steps.snapshots) CHECK_FALSE(snapshot.temporary);
+  CHECK(difference(*timed.model, *without.model) == 0);
 }
 
 TEST_CASE("evaluation is the mean over target tokens and does not affect training") {
@@ -475,7 +489,7 @@ TEST_CASE("a non-finite step is skipped, counted and reported with its examples,
 }
 
 TEST_CASE("a run stopped in a non-finite step still takes the checkpoint that is due, and not as the best one") {
-  const auto go = [](int64_t stop, const RunState* from, Trainer& trainer) {
+  const auto go = [](int64_t stop, const std::optional<RunState>& from, Trainer& trainer) {
     Spoiler spoiler(*trainer.model, Spoiler::What::gradient, 2);
     trainer.hooked_adapters = {&spoiler};
     trainer.options.max_steps = 4;
@@ -487,15 +501,16 @@ TEST_CASE("a run stopped in a non-finite step still takes the checkpoint that is
     return trainer.run();
   };
   Trainer complete, interrupted;
-  const TrainingResult uninterrupted = go(1000, nullptr, complete);
+  const TrainingResult uninterrupted = go(1000, {}, complete);
   CHECK(complete.saved == std::vector<int64_t>{3, 4});
   REQUIRE(uninterrupted.best);
-  CHECK(uninterrupted.best->step == 4);         // 3 was not evaluated
-  CHECK(go(-2, nullptr, interrupted).stopped);  // in the non-finite step
+  CHECK(uninterrupted.best->step == 4);    // 3 was not evaluated
+  CHECK(go(-2, {}, interrupted).stopped);  // in the non-finite step
   CHECK(interrupted.saved == std::vector<int64_t>{2});
   CHECK_FALSE(interrupted.snapshots.front().best);
   const RunState states = interrupted.snapshots.front().states;
-  const TrainingResult resumed = go(1000, &states, interrupted);
+  const TrainingResult resumed = go(1000, states, interrupted);
+  CHECK(interrupted.from->empty());  // the components have what they need
   CHECK(interrupted.saved == std::vector<int64_t>{2, 3, 4});
   CHECK(resumed.best->step == 4);
 }

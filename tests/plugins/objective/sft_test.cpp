@@ -93,7 +93,7 @@ struct Trainer {
     options.save_every = 1;
     for (ParamGroup& group : adapted.adapter->groups(*adapted.model)) optimizer->add_param_group(std::move(group));
   }
-  TrainingResult run(const RunState* from = nullptr) {
+  TrainingResult run(RunState* from = nullptr) {
     TrainingSession session{.model = *adapted.model,
                             .optimizer = *optimizer,
                             .scheduler = *scheduler,
@@ -208,11 +208,10 @@ TEST_CASE("an objective from outside the tree trains, and resumes with its state
   Trainer complete(load_doubled()), before(load_doubled()), after(load_doubled());
   complete.run();
   before.run();
-  const RunState from = before.snapshots.front().states;
+  RunState from = before.snapshots.front().states, older = from;
   Trainer resumed(load_doubled());
   resumed.run(&from);
   CHECK(torch::equal(resumed.objective->state_dict().at("losses"), complete.objective->state_dict().at("losses")));
-  RunState older = from;
   older.erase("objective");
   CHECK_NOTHROW(after.run(&older));
 }

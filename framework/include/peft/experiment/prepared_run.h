@@ -39,8 +39,10 @@ PEFT_API PeakBatches peak_batches(const Experiment& experiment, const PreparedRu
 /// Totals of all steps.
 struct StepCounts {
   int64_t steps = 0, tokens = 0, num_target_tokens = 0;
+  bool is_estimate = false;  ///< the tokens of the last steps are taken to be as many as those of the steps before
   PeakBatches peak = {};
 };
+/// Counts the first ten epochs, and at least 100,000 steps.
 PEFT_API StepCounts count_steps(const Experiment& experiment, const PreparedRun& run);
 
 /// Sets the model's activation checkpointing as [memory] asks for. Returns a line that says how many layers recompute,

@@ -29,7 +29,8 @@ struct Snapshot {
   int64_t step = 0;  ///< steps done
   RunState states;   ///< the run's own tensors, not copies: use them before the next step
   Best best;
-  bool finite = true;  ///< the last step was finite, which shows that earlier checkpoints can be resumed from
+  bool finite = true;      ///< the last step was finite, which shows that earlier checkpoints can be resumed from
+  bool temporary = false;  ///< requested by save_every_minutes: to be deleted when the adapter is written
 };
 
 /// A folder `checkpoint-<step>`.
@@ -43,9 +44,9 @@ PEFT_API std::string checkpoint_folder(const std::string& output_dir, int64_t st
 PEFT_API std::vector<CheckpointDirectory> checkpoints_in(const std::string& output_dir);
 
 /// Writes `checkpoint-<step>` into `output_dir`: the adapters in the formats of HF PEFT and of resume_adapters(), a
-/// safetensors file for each component with a state, `checkpoint.json` with `about`, the texts of `files`, and
-/// manifest.json last. The folder appears atomically. Throws ResourceError; if the disk has too little space, before
-/// anything is written. Returns the path.
+/// safetensors file for each component with a state, `checkpoint.json` with `about` and whether the checkpoint is
+/// temporary, the texts of `files`, and manifest.json last. The folder appears atomically. Throws ResourceError; if the
+/// disk has too little space, before anything is written. Returns the path.
 PEFT_API std::string write_checkpoint(const std::string& output_dir, const Snapshot& snapshot,
                                       const AdapterStack& adapters, const Model& model,
                                       const nlohmann::ordered_json& about,
@@ -61,10 +62,15 @@ struct TrainingCheckpoint {
 /// Throws InputError if a file does not match the manifest or is invalid.
 PEFT_API TrainingCheckpoint read_checkpoint(const std::string& path);
 
+/// Whether a folder `checkpoint-<step>` is a run's, intact or not: another program's has no checkpoint.json.
+PEFT_API bool is_checkpoint(const std::string& path);
+
 /// Deletes the oldest checkpoints beyond `limit` (0: all), except that of `keep_step` and the newest one, as HF's
 /// Trainer does with save_total_limit. A folder is renamed before it is deleted, so that no partial checkpoint is ever
 /// found.
 PEFT_API void rotate_checkpoints(const std::string& output_dir, int64_t limit, std::optional<int64_t> keep_step);
+/// Deletes the temporary checkpoints except the newest `limit` of them, in the same way.
+PEFT_API void remove_temporary_checkpoints(const std::string& output_dir, int64_t limit);
 /// Archives checkpoints later than `step`, intact or not, because a resumed run may differ from there: appends a suffix
 /// to their names, with a number if the name is taken. Returns their new paths.
 PEFT_API std::vector<std::string> archive_checkpoints_after(const std::string& output_dir, int64_t step);

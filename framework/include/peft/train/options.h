@@ -19,7 +19,8 @@ struct TrainingOptions {
   int64_t seed = 42;
   int64_t log_every = 10;                   ///< steps
   int64_t eval_every = 0;                   ///< steps; 0: only at the end
-  int64_t save_every = 0;                   ///< steps between checkpoints, and one at the end; 0: none
+  int64_t save_every = 0;                   ///< steps between checkpoints, and one at the end; 0: save_every_minutes
+  double save_every_minutes = 15;           ///< minutes between temporary checkpoints; 0: none
   std::optional<int64_t> save_total_limit;  ///< maximum number of checkpoints
   bool load_best_model_at_end = false;      ///< the result is the checkpoint with the lowest evaluation loss
   int64_t max_nonfinite_steps = 5;          ///< maximum number of non-finite steps; one more ends the run

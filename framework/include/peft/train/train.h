@@ -46,8 +46,10 @@ struct TrainingSession {
   MemoryMeter& memory;
   std::vector<TrainingCallback*> callbacks;
   std::function<void(const Snapshot&)> save = [](const Snapshot&) {
-  };  ///< called every save_every steps, at the last step, and at a stop
-  const RunState* resume = nullptr;  ///< of the snapshot whose adapters the model has; null: start from scratch
+  };  ///< called every save_every steps or save_every_minutes, with save_every at the last step, and at a stop
+  /// Of the snapshot whose adapters the model has; null: start from scratch. train() empties it once the components
+  /// have their states, so that memory holds them once.
+  RunState* resume = nullptr;
 };
 
 /// Throws ConfigError if the scheduler depends on evaluations and the run has none before its end.
