@@ -5,7 +5,9 @@
     tests/benchmark/methods.py --out methods.json                     all that `peft-run list` shows, a minute or two each
     tests/benchmark/methods.py --out methods.json --methods lora ia3
     tests/benchmark/methods.py --out topics.json --task topics        after `tools/fetch_models.py CACHE --news`
+    tests/benchmark/methods.py --out rates.json --task topics --sweep each of CHOICES at each of RATES
     tests/benchmark/methods.py --draw methods.json topics.json        into docs/methods.md, with plots; needs matplotlib
+    tests/benchmark/methods.py --draw rates.json                      the table of a sweep, into docs/methods.md
 
 SmolLM2-135M-Instruct learns a task: to follow instructions (alpaca_en_demo), or to classify a BBC article by its first 300
 characters with one of five letters. --held-out examples, drawn with --seed, are used for evaluation. Each method has the
@@ -32,6 +34,7 @@ WARM = 2
 TREE = common.HERE.parent.parent
 PAGE, IMAGES = TREE / "docs" / "methods.md", TREE / "docs" / "images"
 BEGIN, END = "<!-- tests/benchmark/methods.py: begin -->\n", "<!-- tests/benchmark/methods.py: end -->\n"
+SWEEP_BEGIN, SWEEP_END = "<!-- tests/benchmark/methods.py --sweep: begin -->\n", "<!-- tests/benchmark/methods.py --sweep: end -->\n"
 #: What differs from a plugin's example.toml; `lr` is the optimizer's, the other keys are the adapter's.
 OVERRIDES = {
     "ia3": {"lr": 3e-3},  # Liu et al. 2022 train (IA)³ so
@@ -39,17 +42,33 @@ OVERRIDES = {
     "lora": {"lora_dropout": 0.0},  # so few steps see each example at most once: nothing to drop out for
     "adalora": {"tinit": 4, "tfinal": 8, "lr": 1e-2},  # within so few steps, from three factors of which one is zero
 }
+#: What --sweep compares: the method and the keys of its [adapter] table that differ from its example.toml.
+CHOICES = {
+    "lora, r = 4, lora_alpha = 8": ("lora", {"r": 4, "lora_alpha": 8}),
+    "lora, r = 4, lora_alpha = 32": ("lora", {"r": 4, "lora_alpha": 32}),
+    "lora, r = 16, lora_alpha = 32": ("lora", {"r": 16, "lora_alpha": 32}),
+    "lora, r = 64, lora_alpha = 32": ("lora", {"r": 64, "lora_alpha": 32}),
+    "lora, r = 64, lora_alpha = 128": ("lora", {"r": 64, "lora_alpha": 128}),
+    "lora, r = 64, lora_alpha = 32, use_rslora": ("lora", {"r": 64, "lora_alpha": 32, "use_rslora": True}),
+    "lora, r = 16, lora_alpha = 32, use_dora": ("lora", {"r": 16, "lora_alpha": 32, "use_dora": True}),
+    "lora, r = 16, lora_alpha = 32, q_proj and v_proj": ("lora", {"r": 16, "lora_alpha": 32, "target_modules": ["q_proj", "v_proj"]}),
+    "oft": ("oft", {}),
+    "ia3": ("ia3", {}),
+    "full, all weights": ("full", {"target_modules": ".*"}),
+}
+RATES = [3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
 #: The format of a task's data, and what the table says of it.
 TASKS = {"instructions": ("alpaca", "Instructions: alpaca_en_demo"),
          "topics": ("prompt_completion",
                     "Topics: the first 300 characters of BBC articles, with one of five letters and the EOS token as the answer")}
-SAME = ("task", "machine", "model", "precision", "threads", "steps", "batch", "max_length", "held_out", "seed")
+SAME = ("sweep", "task", "machine", "model", "precision", "threads", "steps", "batch", "max_length", "held_out", "seed")
 
 
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common.add_arguments(parser)
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="default: all there are")
+    parser.add_argument("--sweep", action="store_true", help="compare CHOICES at each of RATES")
     parser.add_argument("--task", choices=list(TASKS), default="instructions")
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--batch", type=int, default=8)
@@ -123,8 +142,14 @@ def evaluate(options, held_out, *adapter):
     return float(loss), float(accuracy)
 
 
-def measure(options, folder, files, method):
-    adapter, lr = settings(method)
+def runs(options):
+    """What is measured: a name for the table, the [adapter] table and the learning rate."""
+    if not options.sweep:
+        return {method: settings(method) for method in methods(options)}
+    return {f"{name} @ {lr:g}": (settings(method)[0] | keys, lr) for name, (method, keys) in CHOICES.items() for lr in RATES}
+
+
+def measure(options, folder, files, adapter, lr):
     request = {"files": [str(files[0])], "format": TASKS[options.task][0], "max_length": options.max_length,
                "batch_size": options.batch}
     more = {"adapter": adapter, "precision": {"name": options.precision},
@@ -142,7 +167,7 @@ def measure(options, folder, files, method):
 
 
 def begin(options):
-    measured = {"task": options.task, "machine": common.machine(), "model": options.model.name, "precision": options.precision,
+    measured = {"sweep": options.sweep, "task": options.task, "machine": common.machine(), "model": options.model.name, "precision": options.precision,
             "threads": options.threads, "steps": options.steps, "batch": options.batch, "max_length": options.max_length,
             "held_out": options.held_out, "seed": options.seed, "methods": {}}
     if not options.out.exists():
@@ -156,16 +181,16 @@ def begin(options):
 
 def run_all(options):
     measured, failed = begin(options), []
-    wanted = [name for name in methods(options) if "step" not in measured["methods"].get(name, {})]
+    wanted = {name: run for name, run in runs(options).items() if "step" not in measured["methods"].get(name, {})}
     with tempfile.TemporaryDirectory(prefix="peft_methods_") as scratch:
         files = split(options, pathlib.Path(scratch))
         if wanted and "base_loss" not in measured:
             measured["base_loss"], measured["base_accuracy"] = evaluate(options, files[1])
-        for method in wanted:
-            folder = pathlib.Path(scratch) / method
+        for number, (method, (adapter, lr)) in enumerate(wanted.items()):
+            folder = pathlib.Path(scratch) / str(number)
             folder.mkdir()
             try:
-                record = measure(options, folder, files, method)
+                record = measure(options, folder, files, adapter, lr)
                 text = f"{measured['base_loss']:.4f} → {record['eval_loss']:.4f}, {record['step']:.2f} s/step"
             except (RuntimeError, FileNotFoundError) as error:
                 record = {"error": str(error)}
@@ -184,14 +209,35 @@ def ranked(measured):
     return sorted(known, key=lambda item: item[1]["eval_loss"])
 
 
-def introduction(measured):
+def setting(measured):
+    """On what, and how, a table was measured."""
     _, about = TASKS[measured["task"]]
     return (f"{measured['machine']}; {measured['threads']} threads used, {measured['model']}, {measured['precision']}. {about}, "
             f"{measured['steps']} steps of {measured['batch']} examples truncated to {measured['max_length']} tokens; loss and top-1 token "
             f"accuracy on {measured['held_out']} held-out examples, which are {measured['base_loss']:.4f} and {measured['base_accuracy']:.1f} % "
-            f"without an adapter. s/step: median. GiB: peak resident memory of training. One run each (seed {measured['seed']}), with the "
+            f"without an adapter. GiB: peak resident memory of training.")
+
+
+def introduction(measured):
+    return (f"{setting(measured)} s/step: median. One run each (seed {measured['seed']}), with the "
             f"options and the learning rate of the method's `example.toml`, except for `OVERRIDES` in `tests/benchmark/methods.py`: the "
             f"table does not show what another learning rate, rank or task would give.")
+
+
+def sweep_table(measured):
+    """A row for each choice and a column for each rate; the lowest loss of a row in bold."""
+    lines = []
+    for name in CHOICES:
+        records = {lr: measured["methods"].get(f"{name} @ {lr:g}", {}) for lr in RATES}
+        losses = {lr: record["eval_loss"] for lr, record in records.items() if "eval_loss" in record}
+        if not losses:
+            continue
+        best = min(losses, key=losses.get)
+        shown = [f"{losses[lr]:.3f}" if lr in losses else "–" for lr in RATES]
+        shown[RATES.index(best)] = f"**{losses[best]:.3f}**"
+        lines.append([name.replace("lora,", "`lora`,"), f"{records[best]['parameters']:,}", *shown,
+                      f"{records[best]['training_peak'] / 2**30:.2f}"])
+    return common.markdown(["choice", "trainable params", *(f"lr = {lr:g}" for lr in RATES), "GiB"], lines)
 
 
 def table(measured):
@@ -228,21 +274,29 @@ def save_plot(measured, path):
         figure.savefig(path, metadata={"Date": None, "Creator": None})
 
 
-def section(file):
-    measured = json.loads(file.read_text())
-    if not ranked(measured):
-        sys.exit(f"{file} holds no measured method")
+def section(measured):
+    if measured.get("sweep"):
+        about = f"{setting(measured)} The columns hold the loss; one run each (seed {measured['seed']})."
+        return f"{textwrap.fill(about, 128)}\n\n{sweep_table(measured)}\n"
     plot = IMAGES / f"methods-{measured['task']}.svg"
     save_plot(measured, plot)
     return f"{textwrap.fill(introduction(measured), 128)}\n\n{table(measured)}\n\n![Held-out loss, trainable parameters, seconds per step and peak memory by method](images/{plot.name})\n"
 
 
 def draw(options):
+    files = {file: json.loads(file.read_text()) for file in options.draw}
+    for file, measured in files.items():
+        if not ranked(measured):
+            sys.exit(f"{file} holds no measured method")
     text = PAGE.read_text()
-    if text.count(BEGIN) != 1 or text.count(END) != 1:
-        sys.exit(f"{PAGE}: the table's place, between {BEGIN.strip()} and {END.strip()}, is not there")
-    part = "\n".join(map(section, options.draw))
-    PAGE.write_text(text[:text.index(BEGIN)] + BEGIN + part + text[text.index(END):])
+    for sweep, (begin, end) in ((False, (BEGIN, END)), (True, (SWEEP_BEGIN, SWEEP_END))):
+        parts = [section(measured) for measured in files.values() if measured.get("sweep", False) == sweep]
+        if not parts:
+            continue
+        if text.count(begin) != 1 or text.count(end) != 1:
+            sys.exit(f"{PAGE}: the table's place, between {begin.strip()} and {end.strip()}, is not there")
+        text = text[:text.index(begin)] + begin + "\n".join(parts) + text[text.index(end):]
+    PAGE.write_text(text)
 
 
 def main():
