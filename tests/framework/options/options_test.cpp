@@ -475,7 +475,7 @@ TEST_CASE("an overlay replaces entire tables, and its paths and errors are its o
   CHECK(message_of<ConfigError>([&] { wrong.finish(); }) ==
         main + ":5:1: [u] unknown key 'path'; known: \n" + main + ":7:1: [v] unknown key 'path'; known: \n" + second +
             ":3:1: [t] unknown key 'cuont'; did you mean 'count'?\n" + second +
-            ":4:2: unknown table [w]; did you mean [t]?\n--set t.rate=x: [t] 'rate' must be a number, not a string");
+            ":4:2: unknown table [w]; known tables: [t], [u], [v]\n--set t.rate=x: [t] 'rate' must be a number, not a string");
   CHECK(has(message_of<ConfigError>([&] { wrong.overlay(files.path("none.toml")); }), "none.toml: No such file"));
 }
 
