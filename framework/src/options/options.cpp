@@ -32,6 +32,9 @@ bool has_variable(const std::string& path) {
   return std::isalpha(next) != 0 || next == '_' || next == '{';
 }
 
+/// 'path' for 'paths' is a slip, whatever 'path' is elsewhere.
+bool is_plural(const std::string& key, const std::string& written) { return key == written + "s"; }
+
 bool exists(const std::string& path) {
   std::error_code ignored;
   return std::filesystem::exists(path, ignored);
@@ -123,8 +126,8 @@ void Options::Table::report_unknown_keys(
   for (const std::string& key : known) list += (list.empty() ? "" : ", ") + key;
   for (const Entry& entry : entries) {
     if (entry.value.ignorable || may_have(entry.key)) continue;
-    std::string advice = errors->full() ? "" : hint(entry.key, name);
-    const std::string near = advice.empty() && !errors->full() ? nearest(entry.key, known) : "";
+    const std::string near = errors->full() ? "" : nearest(entry.key, known);
+    std::string advice = errors->full() || is_plural(near, entry.key) ? "" : hint(entry.key, name);
     if (advice.empty()) advice = near.empty() ? "known: " + list : "did you mean '" + near + "'?";
     errors->add(entry.location, label + "unknown key '" + printable(entry.key) + "'; " + advice);
   }
