@@ -130,7 +130,7 @@ def test_overlay(run, folder):
 
 def test_plan_names_the_defaults(run, folder):
     plan = run("peft-run", "plan", folder / "experiment.toml", "--set", "training.gradient_accumulation_steps=3").stdout
-    assert "optimizer: adamw, the default (lr = 0.0002, " in plan
+    assert "optimizer: adamw, the default (lr = 2e-04, " in plan
     assert "scheduler: linear, the default (warmup_steps = 0, " in plan
     assert "clipping: norm, the default (max_norm = 1.0" in plan
     assert "precision: fp32, the default\n" in plan
