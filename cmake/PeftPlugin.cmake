@@ -9,7 +9,8 @@ list(TRANSFORM peft_kinds REPLACE ".*\"([a-z]+)\"" "\\1")
 set_property(GLOBAL PROPERTY peft_plugin_kinds ${peft_kinds})
 
 # peft_add_plugin(<kind> <name> <source>...)
-# Builds peft_<kind>_<name>.so, in the tree and outside it (find_package(peft)).
+# Builds peft_<kind>_<name>.so, in the tree and outside it (find_package(peft)). Next to it come copies of the folder's
+# example.toml, which `peft-run describe --example` prints, and hints.toml, with the names that other tools have for it.
 function(peft_add_plugin kind name)
   get_property(kinds GLOBAL PROPERTY peft_plugin_kinds)
   if(NOT kind IN_LIST kinds OR NOT name MATCHES "^[a-z0-9_]+$")
@@ -36,4 +37,13 @@ function(peft_add_plugin kind name)
     target_precompile_headers(${target} REUSE_FROM peft_pch)
     set_target_properties(${target} PROPERTIES LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib/peft/plugins)
   endif()
+  get_target_property(built ${target} LIBRARY_OUTPUT_DIRECTORY)
+  if(NOT built)
+    set(built ${CMAKE_CURRENT_BINARY_DIR})
+  endif()
+  foreach(file example hints)
+    if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${file}.toml)
+      configure_file(${file}.toml ${built}/${target}.${file}.toml COPYONLY)
+    endif()
+  endforeach()
 endfunction()

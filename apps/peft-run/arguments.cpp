@@ -149,15 +149,18 @@ bool Arguments::parse(const StringList& words) {
     }
     po::notify(parser_->values);
   } catch (const po::unknown_option& error) {
-    throw UsageError("unknown option '" + peft::printable(error.get_option_name()) + "'", help());
+    const std::string near = near_option(error.get_option_name());
+    throw UsageError("unknown option '" + peft::printable(error.get_option_name()) + "'" +
+                         (near.empty() ? "" : "; did you mean '" + near + "'?"),
+                     help_command());
   } catch (const po::error& error) {
-    throw UsageError(peft::printable(error.what(), 1000), help());
+    throw UsageError(peft::printable(error.what(), 1000), help_command());
   }
   return true;
 }
 
 void Arguments::require(bool ok, const std::string& message) const {
-  if (!ok) throw UsageError(message, help());
+  if (!ok) throw UsageError(message, help_command());
 }
 
 bool Arguments::has(const char* name) const {
@@ -169,6 +172,19 @@ std::string Arguments::help() const {
   std::ostringstream text;
   text << parser_->usage << "\n" << parser_->options;
   return text.str();
+}
+
+std::string Arguments::help_command() const {
+  const std::string& usage = parser_->usage;
+  const std::string prefix = "usage: peft-run ";
+  return "peft-run " + usage.substr(prefix.size(), usage.find_first_of(" \n", prefix.size()) - prefix.size()) +
+         " --help";
+}
+
+std::string Arguments::near_option(const std::string& unknown) const {
+  StringList known;
+  for (const auto& option : parser_->options.options()) known.push_back("--" + option->long_name());
+  return peft::nearest(unknown, known);
 }
 
 void AdapterArguments::add_to(Arguments& arguments) {
@@ -190,7 +206,9 @@ void DeviceArguments::add_to(Arguments& arguments) {
 }
 
 void ExperimentArguments::add_to(Arguments& arguments) {
-  arguments.option("set", sets, "TABLE.KEY=VALUE", "override a value of the file; may be repeated");
+  arguments.option("with", overlays, "FILE.toml",
+                   "replace entire tables of the experiment by those of this file; may be repeated");
+  arguments.option("set", sets, "TABLE.KEY=VALUE", "then override a value; may be repeated");
   arguments.positional(path);
 }
 

@@ -11,11 +11,10 @@
 #include "peft/export/combine.h"
 #include "peft/options/options.h"
 
-/// The command line cannot be understood; `usage` is the help text to print after the message.
+/// The command line cannot be understood. `help` is the command that shows what can be: "peft-run list --help".
 struct UsageError : std::runtime_error {
-  UsageError(const std::string& message, std::string usage_text)
-      : std::runtime_error(message), usage(std::move(usage_text)) {}
-  std::string usage;
+  UsageError(const std::string& message, const std::string& help)
+      : std::runtime_error(message + "; see '" + help + "'") {}
 };
 
 /// Declares a command's options and reads them. Every option is `--name VALUE` and writes to a variable that must live
@@ -63,6 +62,8 @@ class Arguments {
   template <class Value>
   void add(const char* name, Value* semantic, const char* placeholder, const std::string& help);
   std::string help() const;
+  std::string help_command() const;
+  std::string near_option(const std::string& unknown) const;
   struct Parser;
   std::unique_ptr<Parser> parser_;
 };
@@ -86,10 +87,11 @@ struct DeviceArguments {
   void add_to(Arguments& arguments);
 };
 
-/// An experiment file and --set.
+/// An experiment file, --with and --set.
 struct ExperimentArguments {
   std::string path;
-  peft::StringList sets;  ///< `table.key=value`, in order
+  peft::StringList overlays;  ///< files whose tables replace the experiment's, in order
+  peft::StringList sets;      ///< `table.key=value`, in order
   void add_to(Arguments& arguments);
   void check(const Arguments& arguments) const;
 };

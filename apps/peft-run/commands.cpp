@@ -28,7 +28,7 @@ std::string overview() {
     line.resize(std::max(line.size() + 2, width), ' ');
     text += (text.ends_with('\n') ? "       " : "") + ("peft-run " + line) + help + "\n";
   };
-  row("EXPERIMENT.toml [--set TABLE.KEY=VALUE]...", "train; --resume resumes from the newest checkpoint");
+  row("EXPERIMENT.toml [--with FILE] [--set ...]", "train; --resume resumes from the newest checkpoint");
   for (const Command& command : commands())
     row(std::string(command.name) + (*command.arguments == '\0' ? "" : " ") + command.arguments, command.help);
   return text +
@@ -36,7 +36,7 @@ std::string overview() {
 }
 
 Outcome run_command(const peft::StringList& words) {
-  if (words.empty()) throw UsageError("nothing to do", overview());
+  if (words.empty()) throw UsageError("no experiment and no command given", "peft-run --help");
   const std::string& first = words.front();
   if (first == "--help" || first == "-h" || first == "help") {
     std::cout << overview();
@@ -55,7 +55,7 @@ Outcome run_command(const peft::StringList& words) {
     const std::string nearest = peft::nearest(first, names);
     throw UsageError(
         "no command '" + peft::printable(first) + "'" + (nearest.empty() ? "" : "; did you mean '" + nearest + "'?"),
-        overview());
+        "peft-run --help");
   }
   return train_command(words);
 }

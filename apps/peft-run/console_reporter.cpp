@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <filesystem>
 #include <iostream>
+#include <iterator>
+#include <string_view>
 
 #include "peft/base/bytes.h"
 #include "peft/base/error.h"
@@ -17,6 +19,8 @@
 namespace {
 
 using peft::format_bytes;
+
+constexpr const char* kClearLine = "\r\x1b[K";
 
 template <class... Values>
 std::string format(const char* pattern, Values... values) {
@@ -45,12 +49,39 @@ std::size_t terminal_width() {
   return ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? size.ws_col : 80;
 }
 
-std::string bar(const peft::StepReport& r) {
-  constexpr int64_t cells = 20;
+/// "[######....] ".
+std::string bar(const peft::StepReport& r, int64_t cells) {
   const int64_t full = r.step * cells / r.total_steps;
-  std::string text = "[";
-  for (int64_t i = 0; i < cells; ++i) text += i < full ? '#' : '.';
-  return text + "] ";
+  return "[" + std::string(full, '#') + std::string(cells - full, '.') + "] ";
+}
+
+/// What of a step fits into `width` columns: where the run is, the time left and the memory first.
+std::string progress_line(const peft::StepReport& r, std::size_t width) {
+  struct Part {
+    std::size_t rank;  ///< the most important one is 0
+    std::string text;
+  };
+  const Part parts[] = {
+      {0, std::to_string(r.step) + "/" + std::to_string(r.total_steps)},
+      {3, format("loss %.4f", r.loss)},
+      {4, peft::format_count(std::llround(r.tokens_per_second)) + " tok/s"},
+      {2, "mem " + format_bytes(r.memory.allocated)},
+      {1, "left " + format_duration(r.seconds_left)},
+  };
+  constexpr std::string_view gap = "  ";
+  std::size_t used = 0, shown = 0;  // the parts with a rank below `shown`
+  for (bool fits = true; fits && shown < std::size(parts);) {
+    const auto& next =
+        *std::find_if(std::begin(parts), std::end(parts), [&](const Part& p) { return p.rank == shown; });
+    fits = used + next.text.size() <= width;
+    if (fits) used += next.text.size() + gap.size(), ++shown;
+  }
+  std::string line;
+  for (const Part& part : parts)
+    if (part.rank < shown) line += (line.empty() ? "" : std::string(gap)) + part.text;
+  constexpr std::size_t frame = 3, min_cells = 5, max_cells = 30;
+  const std::size_t rest = width - std::min(width, line.size() + frame);
+  return rest < min_cells ? line : bar(r, static_cast<int64_t>(std::min(rest, max_cells))) + line;
 }
 
 /// Where the time of the steps went, as shares.
@@ -106,15 +137,14 @@ void ConsoleReporter::on_run_begin(const peft::RunStart& start) {
 }
 
 void ConsoleReporter::on_step_end(const peft::StepReport& r, peft::TrainingControl&) {
-  const std::string step = "step " + std::to_string(r.step) + "/" + std::to_string(r.total_steps);
-  if (!is_terminal_) {
-    if (r.logged) std::cout << step << format("  epoch %.2f  ", r.epoch) << figures(r, r.mean_loss) << std::endl;
-    return;
+  if (r.logged) {
+    end_bar();
+    std::cout << "step " << r.step << "/" << r.total_steps << format("  epoch %.2f  ", r.epoch)
+              << figures(r, r.mean_loss) << std::endl;
   }
-  std::string line = bar(r) + step + "  " + figures(r, r.loss);
-  const std::size_t width = terminal_width() - 1;
-  if (line.size() > width) line.resize(width);
-  std::cout << "\r\x1b[K" << line << std::flush;
+  if (!is_terminal_ || r.step == r.total_steps) return;
+  // One column stays free: after the last one some terminals begin a new line.
+  std::cout << kClearLine << progress_line(r, terminal_width() - 1) << std::flush;
   bar_is_open_ = true;
 }
 
@@ -134,6 +164,8 @@ void ConsoleReporter::on_evaluate(const peft::EvalReport& r, peft::TrainingContr
 void ConsoleReporter::on_run_end(const peft::RunEnd& end) {
   end_bar();
   checkpoint_ = peft::printable_path(end.checkpoint);
+  adapters_ = end.adapters;
+  can_merge_ = end.can_merge;
   const peft::TrainingResult& result = end.result;
   if (result.stopped) return;
   std::cout
@@ -157,6 +189,6 @@ void ConsoleReporter::on_message(peft::MessageLevel level, const std::string& te
 }
 
 void ConsoleReporter::end_bar() {
-  if (bar_is_open_) std::cout << "\n";
+  if (bar_is_open_) std::cout << kClearLine << std::flush;
   bar_is_open_ = false;
 }

@@ -4,7 +4,7 @@
 
 #include "peft/train/callbacks.h"
 
-/// Shows a run: a progress bar on a terminal, elsewhere a line for each logged step. Warnings go to stderr.
+/// Shows a run: a line for each logged step and, on a terminal, a progress bar below it. Warnings go to stderr.
 class ConsoleReporter : public peft::TrainingCallback {
  public:
   ConsoleReporter();
@@ -16,9 +16,14 @@ class ConsoleReporter : public peft::TrainingCallback {
   void on_message(peft::MessageLevel level, const std::string& text) override;
   /// Of a stopped run: folder of the checkpoint to resume from, printable.
   const std::string& checkpoint() const { return checkpoint_; }
+  /// Of a finished run: folders of the adapters, and whether they can be merged.
+  const peft::StringList& adapters() const { return adapters_; }
+  bool can_merge() const { return can_merge_; }
 
  private:
   void end_bar();
   bool is_terminal_, bar_is_open_ = false;
+  bool can_merge_ = false;
   std::string checkpoint_;
+  peft::StringList adapters_;
 };

@@ -40,7 +40,7 @@ int report() {
   try {
     throw;
   } catch (const UsageError& error) {
-    std::cerr << "peft-run: " << error.what() << "\n" << error.usage;
+    std::cerr << "peft-run: " << error.what() << "\n";
     return usage_error;
   } catch (const peft::Error& error) {
     std::cerr << error.what() << "\n";

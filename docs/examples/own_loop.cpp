@@ -1,11 +1,15 @@
-// Trains a LoRA with a loop of its own, on a CPU: own_loop MODEL TRAIN.jsonl
+// Trains a LoRA with a loop of its own and saves it: own_loop MODEL TRAIN.jsonl ADAPTER_FOLDER [DEVICE]
+#include <peft/adapters/hf_files.h>
 #include <peft/base/error.h>
 #include <peft/data/sampler.h>
+#include <peft/files/atomic_directory.h>
 #include <peft/models/load.h>
 #include <peft/options/document.h>
 #include <peft/plugin.h>
 #include <peft/plugin/plugins.h>
 #include <peft/pretrained/open.h>
+#include <peft/runtime/device.h>
+#include <peft/runtime/initialize.h>
 #include <peft/text/text.h>
 #include <peft/train/pass.h>
 #include <torch/torch.h>
@@ -13,9 +17,13 @@
 #include <iostream>
 
 int main(int argc, char** argv) try {
-  if (argc != 3) throw peft::ConfigError("usage: own_loop MODEL TRAIN.jsonl");
+  if (argc < 4) throw peft::ConfigError("usage: own_loop MODEL TRAIN.jsonl ADAPTER_FOLDER [DEVICE]");
+  const std::string folder = argv[3];
+  peft::initialize_libtorch();
+  torch::manual_seed(42);                                                         // of the initial values
+  const torch::Device device = peft::choose_device(argc > 4 ? argv[4] : "auto");  // "cpu", "cuda", …
   const auto base = peft::open_pretrained(argv[1]);
-  const auto model = peft::load_model(base, torch::kFloat32, torch::kCPU);  // frozen
+  const auto model = peft::load_model(base, torch::kFloat32, device);  // frozen
   const peft::TextPipeline text = peft::load_text(*base);
 
   auto settings =
@@ -30,6 +38,7 @@ int main(int argc, char** argv) try {
   for (const auto& group : adapter->groups(*model)) optimizer->add_param_group(group);
   for (auto& group : optimizer->groups()) group.lr = group.initial_lr.value();  // which add_param_group() has filled in
 
+  model->train();
   const peft::Dataset data = peft::load_dataset({argv[2]}, peft::DataOptions{}, text);
   for (int64_t epoch = 0; epoch < 3; ++epoch) {
     for (const auto& examples :
@@ -42,6 +51,10 @@ int main(int argc, char** argv) try {
       std::cout << epoch << ' ' << loss.item<float>() << '\n';
     }
   }
+  optimizer->eval();  // some optimizers train other weights than they save
+  peft::make_folder(folder);
+  peft::save_adapter(folder, *adapter, *model);  // as HF PEFT reads it
+  std::cout << "saved " << folder << '\n';
 } catch (const peft::Error& error) {
   std::cerr << error.what() << '\n';
   return static_cast<int>(error.kind());

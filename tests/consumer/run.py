@@ -36,14 +36,42 @@ def output_of(*command):
     return text
 
 
+def install(prefix):
+    """Installs, with libtorch if that is the CPU build (that for CUDA has gigabytes), and moves the folder."""
+    first = prefix.with_name("installed")
+    run("cmake", "--install", build, "--prefix", first)
+    torch_libraries = {pathlib.Path(word).parent for word in libraries_of(first / "bin" / "peft-run") if "libtorch" in word}
+    has_torch = not any((folder / "libtorch_cuda.so").exists() for folder in torch_libraries)
+    if has_torch:
+        run("cmake", "--install", build, "--prefix", first, "--component", "torch", stdout=subprocess.DEVNULL)
+    first.rename(prefix)
+    files = [prefix / "bin" / "peft-run", *(prefix / "lib" / "peft" / "plugins").glob("*.so")]
+    for file in [files[0], files[1], files[-1]] if has_torch else []:
+        foreign = [path for path in libraries_of(file) if "torch" in path or "libc10" in path or "libpeft" in path]
+        assert foreign and all(path.startswith(str(prefix)) for path in foreign), (file, foreign)
+
+
+def libraries_of(file):
+    return [words[2] for line in output_of("ldd", file).splitlines() if len(words := line.split()) > 3]
+
+
+def check_new_plugin(prefix, folder):
+    """The installed script needs nothing but the package."""
+    script = prefix / "bin" / "peft-new-plugin"
+    assert f"-DCMAKE_PREFIX_PATH={prefix}" in output_of(sys.executable, script, "optimizer", "mine", folder / "mine")
+    shutil.rmtree(folder / "mine")
+    done = subprocess.run([sys.executable, script, "adapter", "mine"], capture_output=True, text=True)
+    assert done.returncode == 2 and "usage: peft-new-plugin KIND NAME FOLDER" in done.stderr, done.stderr
+
+
 def build_outside(folder, prefix):
     """Plugins and examples in one project, so that libtorch is looked for once; returns each kind's folder of plugins."""
     lines = ["cmake_minimum_required(VERSION 3.25)", "project(outside LANGUAGES CXX)"]
     for kind, name in KINDS.items():
-        run(sys.executable, TREE / "tools" / "new-plugin", kind, name, folder / kind)
+        run(sys.executable, prefix / "bin" / "peft-new-plugin", kind, name, folder / kind)
         lines.append(f"add_subdirectory({kind})")
-    shutil.copytree(TREE / "docs" / "examples", folder / "examples")
-    lines.append("add_subdirectory(examples)")
+    shutil.copytree(prefix / "share" / "peft" / "examples", folder / "examples")
+    lines += ["add_subdirectory(examples)", "add_subdirectory(examples/plugins)"]
     (folder / "CMakeLists.txt").write_text("\n".join(lines) + "\n")
     run("cmake", "-S", folder, "-B", folder / "build", "-G", "Ninja", f"-DCMAKE_PREFIX_PATH={prefix}", *definitions)
     run("cmake", "--build", folder / "build", "--parallel", "2")
@@ -60,6 +88,18 @@ def check_found(peft_run, prefix, folders, paths):
         assert [kind, name, "0.1.0", f"{folders[kind]}/peft_{kind}_{name}.so"] in rows
     assert '["v_proj", "down_proj"]' in output_of(peft_run, "describe", "adapter/my_method", *paths)
     assert "BROKEN" not in output_of(peft_run, "selfcheck", "adapter/my_method", *paths)
+    assert 'name = "my_method"' in output_of(peft_run, "describe", "my_method", "--example", *paths)
+    assert "[model]" in output_of(peft_run, "describe", "lora", "--example")
+
+
+def check_example_plugins(peft_run, folder):
+    """The methods of the page keep their promises, and refuse a rank that a module cannot have."""
+    path = ["--plugin-path", folder / "build" / "examples" / "plugins"]
+    for name in ("hadamard", "lora_xs"):
+        assert "BROKEN" not in output_of(peft_run, "selfcheck", f"adapter/{name}", *path)
+    refused = subprocess.run([peft_run, "selfcheck", "adapter/lora_xs", "--set", "r=17", *path], env=environment,
+                             capture_output=True, text=True)
+    assert refused.returncode != 0 and "has a rank of at most" in refused.stdout + refused.stderr, refused
 
 
 def model_and_data(folder):
@@ -93,7 +133,7 @@ def check_training(peft_run, folder, folders):
     return out, log, sets
 
 
-def check_examples(folder, out, sets):
+def check_examples(peft_run, folder, out, sets):
     """The same experiment from C++ gives the same adapter; a callback stops another one."""
     experiment, built = folder / "adapter" / "example.toml", folder / "build" / "examples"
     embedded, stopped = folder / "embedded", folder / "stopped"
@@ -109,8 +149,13 @@ def check_examples(folder, out, sets):
     assert (stopped / "checkpoint-2" / weights).exists() and not (stopped / weights).exists()
     model, data = (next(set_.partition("=")[2] for set_ in [*sets, f"data.train={folder / 'adapter' / 'train.jsonl'}"]
                         if set_.startswith(key)) for key in ("model.path", "data.train"))
-    losses = [float(line.split()[1]) for line in output_of(built / "own_loop", model, data).splitlines()]
-    assert losses[-1] < losses[0], losses
+    own = folder / "own"
+    *lines, saved = output_of(built / "own_loop", model, data, own, "cpu").splitlines()
+    losses = [float(line.split()[1]) for line in lines]
+    assert losses[-1] < losses[0] and saved == f"saved {own}", (losses, saved)
+    printed = output_of(peft_run, "eval", "--model", model, "--data", data, "--adapter", own)
+    base, adapted = (float(line.split()[0]) for line in printed.splitlines()[-2:])
+    assert adapted < base, printed
     failed = subprocess.run([built / "embed", folder / "missing.toml"], env=environment, capture_output=True, text=True)
     assert failed.returncode == 2 and "missing.toml" in failed.stderr
 
@@ -131,7 +176,8 @@ with tempfile.TemporaryDirectory(prefix="peft_consumer_") as scratch:
     prefix, outside = scratch / "prefix", scratch / "outside"
     outside.mkdir()
     environment["PEFT_CACHE"] = str(scratch / "cache")
-    run("cmake", "--install", build, "--prefix", prefix)
+    install(prefix)
+    check_new_plugin(prefix, outside)
     peft_run = prefix / "bin" / "peft-run"
     folders = build_outside(outside, prefix)
     for folder in (prefix, *folders.values()):
@@ -139,7 +185,8 @@ with tempfile.TemporaryDirectory(prefix="peft_consumer_") as scratch:
         hardened = "PEFT_HARDENING:BOOL=ON" in cache and "CMAKE_BUILD_TYPE:STRING=Release" in cache
         assert elf_test.check(folder, hardened) > 0, folder
     check_found(peft_run, prefix, folders, [word for path in folders.values() for word in ("--plugin-path", path)])
+    check_example_plugins(peft_run, outside)
     out, log, sets = check_training(peft_run, outside, folders)
     check_adapter(out)
-    check_examples(outside, out, sets)
+    check_examples(peft_run, outside, out, sets)
     print("trained with new plugins:", [line["loss"] for line in log])

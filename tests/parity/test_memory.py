@@ -157,7 +157,7 @@ def test_limits_too_small_for_any_run(folder, plan, train):
     printed = train('memory.limit="50MB"', code=5)
     assert printed.startswith("[memory] limit: ") and "but the process already uses" in printed
     printed = train(f'memory.limit="{(needed - total + 100 * MIB) / 1e6:.1f}MB"', code=5)
-    assert "its weights need 513 MiB in Float, but the memory limit leaves" in printed and "narrower precision" in printed
+    assert "its weights need 513 MiB in fp32, but the memory limit leaves" in printed and "narrower precision" in printed
     printed = train(f'memory.limit="{(needed - total + 560 * MIB) / 1e6:.1f}MB"', "data.max_length=2000", "training.batch_size=1",
                  code=5)
     assert "this run needs" in printed or "out of memory on the CPU during load" in printed

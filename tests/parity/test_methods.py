@@ -307,7 +307,7 @@ def test_vblora_saves_topk_mixtures(run, tmp_path, vectors, index):
         ("lora", {"use_dora": True, "lora_bias": True}, "'use_dora' and lora_bias exclude each other"),
         ("vblora", {"vector_length": 12}, "vector_length: 12 does not divide the 32 inputs"),
         ("vblora", {"num_vectors": 4, "topk": 5}, "'topk' must be positive and at most num_vectors"),
-        ("boft", {"boft_block_num": 4}, "exactly one of them must be 0"),
+        ("boft", {"boft_block_num": 4}, "add boft_block_size = 0"),
         ("boft", {"boft_block_size": 5}, "boft_block_size: 5 does not divide the 32 inputs"),
         ("boft", {"boft_block_size": 16, "boft_n_butterfly_factor": 3}, "needs blocks of even size, in a multiple of 2^2"),
         ("adalora", {"total_step": 5, "tinit": 3, "tfinal": 2}, "'total_step' is too small"),

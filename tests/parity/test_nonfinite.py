@@ -55,7 +55,7 @@ def test_weights_out_of_range_of_dtype(run, folder):
     change(folder / "model" / "model.safetensors", TENSOR, 5, 1e30)
     run("peft-run", "plan", folder / "experiment.toml")
     printed = run("peft-run", folder / "experiment.toml", "--set", "precision.name=fp16", code=3).stderr
-    assert f"tensor '{TENSOR}' holds NaN or infinity in Half" in printed
+    assert f"tensor '{TENSOR}' holds NaN or infinity in fp16" in printed
     save_adapter(folder, target_modules=["q_proj"])
     merge = ["--model", folder / "model", "--adapter", folder / "adapter", "--any-base", "--output", folder / "merged"]
     assert f"'{TENSOR}' is not finite in Half" in run("peft-run", "merge", *merge, "--dtype", "float16", code=3).stderr

@@ -3,6 +3,8 @@ docs/troubleshooting.md quotes are those of the sources."""
 
 import pathlib
 import re
+import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -225,6 +227,38 @@ class Docs(unittest.TestCase):
         text = (ROOT / "docs" / "migrate.md").read_text()
         self.assertGreater(len(list(column_spans(text, COLUMN))), 100)
         self.assertEqual(list(key_problems(text, self.experiment)), [])
+
+    def test_hints_are_those_of_the_migration_page(self):
+        done = subprocess.run([sys.executable, ROOT / "tools" / "hints.py", "--check"], capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stderr)
+
+    @unittest.skipIf(tomllib is None, "needs Python 3.11")
+    def test_hints(self):
+        """They name options and plugins that exist, and explain names that do not exist here."""
+        kinds = set(self.experiment.plugins)
+        for file in sorted((ROOT / "plugins").rglob("*hints.toml")):
+            for table, hints in tomllib.loads(file.read_text()).items():
+                self.assertIn(table, kinds | {"keys"}, file)
+                for name, hint in hints.items():
+                    if table != "keys":
+                        self.assertNotIn(name, self.experiment.plugins[table], file)
+                        known = [word for word in re.findall(r"'(\w+)'", hint) if word in self.experiment.plugins[table]]
+                        self.assertTrue(known, f"{file}: '{hint}' names no plugin")
+                        keys = re.findall(r"(\w+) = ", hint)
+                        for key in keys:
+                            problem = self.experiment.problem(*(("data", key) if table == "objective" else (table, key, known[0])))
+                            self.assertIsNone(problem, f"{file}: {hint}")
+                    elif isinstance(hint, list):
+                        for option in hint:
+                            self.assertIsNone(self.experiment.problem(*option.split(" = ")[0].split(".", 1)), f"{name}: {option}")
+        names = tomllib.loads((ROOT / "plugins" / "names.hints.toml").read_text())["keys"]
+        for name, option in (("learning_rate", "optimizer.lr"), ("num_train_epochs", "training.epochs"),
+                             ("per_device_train_batch_size", "training.batch_size"), ("rank", "adapter.r"), ("lora_rank", "adapter.r"),
+                             ("max_seq_length", "data.max_length"), ("optim", "optimizer.name"), ("bf16", 'precision.name = "bf16"'),
+                             ("logging_steps", "training.log_every"), ("lr_scheduler_type", "scheduler.name"),
+                             ("gradient_accumulation_steps", "training.gradient_accumulation_steps"), ("cutoff_len", "data.max_length"),
+                             ("micro_batch_size", "training.batch_size"), ("iters", "training.max_steps")):
+            self.assertIn(option, names[name])
 
     @unittest.skipIf(tomllib is None, "needs Python 3.11")
     def test_keys_of_the_examples(self):

@@ -54,6 +54,32 @@ class NewPlugin(unittest.TestCase):
         self.assertNotIn("[plugins]", (made / "example.toml").read_text())
         self.assertIn('name = "mine"', (made / "example.toml").read_text())
 
+    def test_installed(self):
+        """As cmake --install lays it out (cmake/PeftInstall.cmake)."""
+        prefix = self.folder / "prefix"
+        (prefix / "bin").mkdir(parents=True)
+        script = shutil.copy(ROOT / "tools" / "new-plugin", prefix / "bin" / "peft-new-plugin")
+        shutil.copytree(ROOT / "tools" / "templates", prefix / "share" / "peft" / "templates")
+        headers = pathlib.Path("peft/plugin")
+        shutil.copytree(ROOT / "framework/include" / headers, prefix / "include" / headers)
+
+        def make(*words):
+            return subprocess.run([sys.executable, script, *map(str, words)], text=True, capture_output=True, cwd=self.folder)
+
+        done = make("adapter", "mine", "outside")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertIn(f"-DCMAKE_PREFIX_PATH={prefix}", done.stdout)
+        self.assertIn("find_package(peft", (self.folder / "outside" / "CMakeLists.txt").read_text())
+        self.assertEqual(make("adapter", "mine", prefix / "mine").returncode, 0)  # not a source tree
+        self.assertIn("usage: peft-new-plugin KIND NAME FOLDER", make("adapter", "mine").stderr)
+        self.assertIn("peft-new-plugin KIND NAME FOLDER\n", make("--help").stdout)
+
+    def test_readme_is_to_be_written(self):
+        """What describes the template is not left as the description of the new plugin."""
+        for kind in KINDS:
+            self.assertIn("README.md: replace each TODO", self.make(kind, "mine", kind))
+            self.assertGreater((self.folder / kind / "README.md").read_text().count("TODO"), 1)
+
     def test_kind_without_a_template(self):
         header = self.tree / "framework" / "include" / "peft" / "plugin" / "kinds.h"
         text = header.read_text()

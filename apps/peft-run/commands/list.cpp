@@ -14,16 +14,30 @@ std::string padded(const std::string& text, std::size_t width) {
   return text + std::string(width > text.size() ? width - text.size() : 0, ' ');
 }
 
+void check_kind(const std::string& kind) {
+  const peft::StringList kinds = peft::plugin_kind_names();
+  if (kind.empty() || std::find(kinds.begin(), kinds.end(), kind) != kinds.end()) return;
+  std::string known;
+  for (const std::string& name : kinds) known += (known.empty() ? "" : ", ") + name;
+  const std::string near = peft::nearest(kind, kinds);
+  throw peft::ConfigError("unknown plugin kind '" + peft::printable(kind) + "'; " +
+                          (near.empty() ? "kinds: " + known : "did you mean '" + near + "'?"));
+}
+
 }  // namespace
 
 Outcome list_command(const peft::StringList& words) {
+  std::string only;  // a kind, or "" for all
   peft::StringList plugin_paths;
-  Arguments arguments("list [--plugin-path DIR]...");
+  Arguments arguments("list [KIND] [--plugin-path DIR]...");
   arguments.plugin_path(plugin_paths);
+  arguments.positional(only);
   if (!arguments.parse(words)) return {};
+  check_kind(only);
 
   const peft::StringList folders = peft::Plugins::search_path(plugin_paths);
-  const auto all = peft::Plugins(folders).scan();
+  auto all = peft::Plugins(folders).scan();
+  if (!only.empty()) std::erase_if(all, [&](const peft::PluginStatus& plugin) { return plugin.kind != only; });
   std::size_t kind = 4, name = 4, version = 7;
   for (const peft::PluginStatus& plugin : all) {
     kind = std::max(kind, plugin.kind.size());

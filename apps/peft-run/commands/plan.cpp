@@ -12,6 +12,7 @@
 #include "peft/base/format_count.h"
 #include "peft/experiment/memory_check.h"
 #include "peft/experiment/prepared_run.h"
+#include "peft/runtime/dtype_name.h"
 #include "peft/runtime/initialize.h"
 #include "peft/train/parameter_counts.h"
 #include "peft/train/train.h"
@@ -59,8 +60,8 @@ void print_groups(Optimizer& optimizer) {
     int64_t elements = 0;
     for (const auto& [name, tensor] : group.parameters) elements += tensor.numel();
     std::cout << "group '" << group.name << "': " << format_count(elements) << " parameters, "
-              << (group.parameters.empty() ? "" : c10::toString(group.parameters.front().second.scalar_type()))
-              << ", lr " << *group.initial_lr << ", weight_decay " << *group.weight_decay << "\n";
+              << (group.parameters.empty() ? "" : dtype_name(group.parameters.front().second.scalar_type())) << ", lr "
+              << *group.initial_lr << ", weight_decay " << *group.weight_decay << "\n";
   }
 }
 
@@ -101,12 +102,12 @@ void print_sample(const PreparedRun& run) {
 
 Outcome plan_command(const StringList& words) {
   ExperimentArguments given;
-  Arguments arguments("plan EXPERIMENT.toml [--set TABLE.KEY=VALUE]...");
+  Arguments arguments("plan EXPERIMENT.toml [--with FILE.toml]... [--set TABLE.KEY=VALUE]...");
   given.add_to(arguments);
   if (!arguments.parse(words)) return {};
   given.check(arguments);
 
-  Experiment experiment = Experiment::from_file(given.path, given.sets);
+  Experiment experiment = Experiment::from_file(given.path, given.sets, given.overlays);
   initialize_libtorch();
   const PreparedRun run(experiment);
   const CausalLm& model = *run.model;
@@ -119,12 +120,15 @@ Outcome plan_command(const StringList& words) {
   print_lines(describe_adapters(experiment.adapters));
   std::cout << count_parameters(model).text() << "\n";
   print_groups(*experiment.optimizer);
+  print_lines(describe_parts(experiment));
   const StepCounts counts = count_steps(experiment, run);
   print_steps(experiment, counts);
   const std::string memory_plan = apply_memory_plan(experiment, run, counts.peak);
   if (!memory_plan.empty()) std::cout << memory_plan << "\n";
   print_memory(expected_memory(experiment, run, counts.peak));
   print_sample(run);
+  std::cout << std::flush;
+  for (const std::string& caution : cautions(experiment, run)) std::cerr << "warning: " << caution << "\n";
   check_fits_in_memory(experiment, run, counts.peak);
   return {};
 }

@@ -15,9 +15,12 @@ namespace peft {
 namespace {
 
 /// With `init_from` the options are the saved adapter's; the table must not have any.
-void make_adapter(Options& table, Plugins& plugins, bool ignore_unknown, NamedAdapter& out) {
+void make_adapter(Document& document, Options& table, Plugins& plugins, bool ignore_unknown, NamedAdapter& out) {
   if (out.init_from.empty()) {
-    if (!out.plugin.empty()) out.adapter = plugins.make<Adapter>(out.plugin, table);
+    if (out.plugin.empty()) return;
+    if (const std::string error = plugins.missing(Kind<Adapter>::name, out.plugin); !error.empty())
+      return document.reject_plugin(table, error);
+    out.adapter = plugins.make<Adapter>(out.plugin, table);
     return;
   }
   OpenedAdapter saved = open_adapter(out.init_from, plugins, ignore_unknown);
@@ -71,7 +74,7 @@ AdapterStack read_adapters(Document& document, Plugins& plugins, bool ignore_unk
     if (!adapter.name.empty() && std::find(taken.begin(), taken.end(), adapter.name) != taken.end())
       table.error("adapter_name", "is the name of another adapter");
     taken.push_back(adapter.name);
-    make_adapter(table, plugins, ignore_unknown, adapter);
+    make_adapter(document, table, plugins, ignore_unknown, adapter);
     stack.push_back(std::move(adapter));
   }
   for (NamedAdapter& adapter : stack) {

@@ -8,6 +8,7 @@
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 
 #include "adapters/lenient_targets.h"
 #include "adapters/name_pattern.h"
@@ -68,6 +69,13 @@ class Unmatched {
     add(option + ": '" + printable(wanted) + "' matches nothing" +
         (suggestion.empty() ? "" : "; did you mean '" + printable(suggestion) + "'?"));
   }
+  /// A regex for the full name, where names of modules were probably meant.
+  void add_regex(const std::string& option, const std::string& wanted) {
+    const std::string list = as_list(wanted);
+    if (list.empty()) return add_name(option, wanted);
+    add(option + ": a string is one regular expression for a module's full name, and '" + printable(wanted) +
+        "' matches none; write " + list);
+  }
   void add(const std::string& line) { lines_.add("[adapter] " + line); }
   void throw_if_any() const {
     if (!LenientTargets::active()) throw_even_if_lenient();
@@ -77,6 +85,18 @@ class Unmatched {
   }
 
  private:
+  /// `["q_proj", "v_proj"]` of "q_proj,v_proj" or "q_proj|v_proj", if the model has all of these names; else "".
+  std::string as_list(std::string names) const {
+    std::string list;
+    std::replace_if(names.begin(), names.end(), [](char c) { return c == ',' || c == '|'; }, ' ');
+    std::istringstream words(names);
+    for (std::string name; words >> name;) {
+      if (std::none_of(sites_.begin(), sites_.end(), [&](const Site* s) { return has_suffix_at_dot(s->path(), name); }))
+        return "";
+      list += (list.empty() ? "[\"" : ", \"") + printable(name) + "\"";
+    }
+    return list.empty() ? "" : list + "]";
+  }
   std::vector<Site*> sites_;
   detail::FirstLines lines_;
 };
@@ -92,6 +112,14 @@ std::vector<std::pair<std::string, Matcher>> matchers(const StringOrList& wanted
       all.emplace_back(name, [name](const std::string& path) { return has_suffix_at_dot(path, name); });
   }
   return all;
+}
+
+void add_unmatched(Unmatched& unmatched, const std::string& option, const StringOrList& wanted,
+                   const std::string& name) {
+  if (std::holds_alternative<std::string>(wanted))
+    unmatched.add_regex(option, name);
+  else
+    unmatched.add_name(option, name);
 }
 
 /// Finds a layer's index in a module's name as HF PEFT does: the first number after layers_pattern.
@@ -145,7 +173,7 @@ std::vector<Site*> without_excluded(const std::vector<Site*>& sites, const Targe
   if (!targets.exclude_modules || *targets.exclude_modules == StringOrList("")) return candidates;
   for (const auto& [name, matches] : matchers(*targets.exclude_modules, "exclude_modules")) {
     if (std::none_of(sites.begin(), sites.end(), [&](Site* site) { return matches(site->path()); }))
-      unmatched.add_name("exclude_modules", name);
+      add_unmatched(unmatched, "exclude_modules", *targets.exclude_modules, name);
     std::erase_if(candidates, [&](Site* site) { return matches(site->path()); });
   }
   return candidates;
@@ -171,7 +199,7 @@ std::set<Site*> matched(const std::vector<Site*>& sites, const Targets& targets,
       }
       matching.insert(site);
     }
-    if (!any) unmatched.add_name("target_modules", name);
+    if (!any) add_unmatched(unmatched, "target_modules", targets.target_modules, name);
     every_name_matches = every_name_matches && any;
   }
   if (every_name_matches)

@@ -42,12 +42,18 @@ auto read_table(Document& document, const char* name, Read read) {
 
 /// The plugin that the table `[kind]` names; null if it names none, which document.finish() reports.
 template <class Interface>
-std::unique_ptr<Interface> make(Document& document, Plugins& plugins) {
+std::unique_ptr<Interface> make(Document& document, Plugins& plugins, PluginNames& names) {
   std::string name = Kind<Interface>::default_plugin;
   Options table = document.table(Kind<Interface>::name);
   table.get("name", name, "the plugin; 'peft-run list' shows the installed ones")
       .require(!name.empty(), "must be given: it selects the plugin");
-  return name.empty() ? nullptr : plugins.make<Interface>(name, table);
+  if (name.empty()) return nullptr;
+  names.emplace_back(Kind<Interface>::name, name);
+  if (const std::string error = plugins.missing(Kind<Interface>::name, name); !error.empty()) {
+    document.reject_plugin(table, error);
+    return nullptr;
+  }
+  return plugins.make<Interface>(name, table);
 }
 
 /// The objective's record formats are the ones that [data] format may name and "auto" chooses among.
@@ -60,8 +66,27 @@ void use_formats_of(const Objective& objective, DataOptions& data, Document& doc
   document.table("data").error("format", "the objective does not read '" + data.format + "', only: " + known);
 }
 
-Document with_sets(Document document, const StringList& sets) {
-  for (const std::string& assignment : sets) document.set(assignment);
+/// `--set precision=bf16` and `--set learning_rate=1e-3` name no table: throws ConfigError with what was meant.
+void check_has_table(const std::string& assignment) {
+  const std::string name = assignment.substr(0, assignment.find_first_of(".="));
+  if (assignment.find('=') != name.size()) return;
+  const StringList kinds = plugin_kind_names();
+  const bool is_kind = std::find(kinds.begin(), kinds.end(), name) != kinds.end();
+  const std::string hint =
+      is_kind ? "" : Plugins(Plugins::search_path({})).name_hints().of_key(name, "", [](auto&&...) { return true; });
+  if (is_kind || !hint.empty())
+    throw ConfigError(
+        "--set '" + printable(assignment) + "': write table.key=value; " +
+        (is_kind ? "to choose the plugin, --set " + name + ".name=" + printable(assignment.substr(name.size() + 1))
+                 : hint));
+}
+
+Document overridden(Document document, const StringList& sets, const StringList& overlays) {
+  for (const std::string& file : overlays) document.overlay(file);
+  for (const std::string& assignment : sets) {
+    check_has_table(assignment);
+    document.set(assignment);
+  }
   return document;
 }
 
@@ -83,12 +108,12 @@ std::vector<CoreTable> core_tables() {
           table("plugins", "Where plugins are searched for.", read_plugin_options)};
 }
 
-Experiment Experiment::from_file(const std::string& path, const StringList& sets) {
-  return Experiment(with_sets(Document::from_file(path), sets));
+Experiment Experiment::from_file(const std::string& path, const StringList& sets, const StringList& overlays) {
+  return Experiment(overridden(Document::from_file(path), sets, overlays));
 }
 
 Experiment Experiment::from_text(const std::string& toml, const StringList& sets, const std::string& name) {
-  return Experiment(with_sets(Document::from_text(toml, name), sets));
+  return Experiment(overridden(Document::from_text(toml, name), sets, {}));
 }
 
 Experiment::Experiment(Document file) : document(std::move(file)) {
@@ -96,13 +121,15 @@ Experiment::Experiment(Document file) : document(std::move(file)) {
   data = read_table(document, "data", read_data_options);
   training = read_table(document, "training", read_training_options);
   memory = read_table(document, "memory", read_memory_options);
-  plugins = std::make_unique<Plugins>(Plugins::search_path(read_table(document, "plugins", read_plugin_options)));
+  plugin_paths = read_table(document, "plugins", read_plugin_options);
+  plugins = std::make_unique<Plugins>(Plugins::search_path(plugin_paths));
+  document.set_hints([searched = plugins.get()] { return searched->name_hints(); });
   adapters = read_adapters(document, *plugins, model.ignore_unknown);
-  optimizer = make<Optimizer>(document, *plugins);
-  scheduler = make<Scheduler>(document, *plugins);
-  clipping = make<GradientClipping>(document, *plugins);
-  precision = make<Precision>(document, *plugins);
-  objective = make<Objective>(document, *plugins);
+  optimizer = make<Optimizer>(document, *plugins, plugin_names);
+  scheduler = make<Scheduler>(document, *plugins, plugin_names);
+  clipping = make<GradientClipping>(document, *plugins, plugin_names);
+  precision = make<Precision>(document, *plugins, plugin_names);
+  objective = make<Objective>(document, *plugins, plugin_names);
   if (objective) use_formats_of(*objective, data, document);
   const bool has_eval_data = !data.eval.empty() || data.eval_split > 0;
   const auto need_eval_data = [&](const char* key) {

@@ -4,6 +4,7 @@
 #include <torch/utils.h>
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "data/records.h"
@@ -17,8 +18,10 @@
 #include "peft/models/load.h"
 #include "peft/pretrained/open.h"
 #include "peft/runtime/device.h"
+#include "peft/runtime/dtype_name.h"
 #include "peft/text/text.h"
 #include "peft/train/calibration_batches.h"
+#include "peft/train/device_advice.h"
 #include "peft/train/evaluate.h"
 #include "peft/train/step_sampler.h"
 
@@ -95,6 +98,28 @@ StepCounts count_epochs(const Experiment& experiment, const PreparedRun& run, co
 
 }  // namespace
 
+namespace {
+
+/// A warm-up that is longer than the run, for example, leaves the rate low all along. "" if it reaches the optimizer's.
+std::string describe_low_rate(const Scheduler& scheduler, int64_t total) {
+  constexpr int64_t max_looks = 1000;
+  constexpr double low = 0.9;
+  double highest = 0;
+  int64_t at = 0;
+  for (int64_t i = 0; i < std::min(total, max_looks); ++i) {
+    const double share = static_cast<double>(i) / static_cast<double>(max_looks - 1);
+    const int64_t step = total <= max_looks ? i : static_cast<int64_t>(static_cast<double>(total - 1) * share);
+    const double factor = scheduler.lr(step, total, 1);
+    if (factor > highest) highest = factor, at = step;
+  }
+  if (highest >= low) return "";
+  return "[scheduler] the learning rate never reaches optimizer.lr: at most " +
+         std::to_string(std::lround(100 * highest)) + " % of it, in step " + std::to_string(at + 1) + " of " +
+         std::to_string(total) + "; is the warm-up longer than the run?";
+}
+
+}  // namespace
+
 PreparedRun::PreparedRun(Experiment& experiment, const std::string& resume_from)
     : device(choose_device(experiment.training.device)), memory(device), base(open_base(experiment)), text(base) {
   memory.phase(MemoryPhase::load);
@@ -149,8 +174,35 @@ std::string apply_memory_plan(const Experiment& experiment, const PreparedRun& r
 std::string describe_model(const Experiment& experiment, const PreparedRun& run) {
   const CausalLm& model = *run.model;
   return "model: " + printable_path(experiment.model.path) + " (" + printable(model.config().model_type) + ", " +
-         c10::toString(model.dtype()) + ", " + run.device.str() + ", " + std::to_string(at::get_num_threads()) +
+         dtype_name(model.dtype()) + ", " + run.device.str() + ", " + std::to_string(at::get_num_threads()) +
          " threads)";
+}
+
+StringList describe_parts(const Experiment& experiment) {
+  StringList lines;
+  for (const auto& [kind, name] : experiment.plugin_names) {
+    const std::string options = experiment.document.values(kind);
+    lines.push_back(kind + ": " + printable(name) + (experiment.document.has_table(kind) ? "" : ", the default") +
+                    (options.empty() ? "" : " (" + printable(options, 1000) + ")"));
+  }
+  const TrainingOptions& training = experiment.training;
+  const bool packing = experiment.data.packing;
+  lines.push_back("batch: " + format_count(training.batch_size * training.gradient_accumulation_steps) +
+                  (packing ? " rows of " + format_count(experiment.data.max_length) + " tokens" : " examples") +
+                  " per step (batch_size " + std::to_string(training.batch_size) + ", gradient_accumulation_steps " +
+                  std::to_string(training.gradient_accumulation_steps) + ")");
+  return lines;
+}
+
+StringList cautions(const Experiment& experiment, const PreparedRun& run) {
+  StringList lines;
+  if (std::string advice = advice_of(*experiment.precision, run.device); !advice.empty())
+    lines.push_back(std::move(advice));
+  const Scheduler& scheduler = *experiment.scheduler;
+  const int64_t total =
+      StepSampler(run.data, experiment.training, experiment.data.packing, experiment.data.max_length).total();
+  if (std::string low = describe_low_rate(scheduler, total); !low.empty()) lines.push_back(std::move(low));
+  return lines;
 }
 
 StringList describe_vocabulary(const PreparedRun& run) {

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <sstream>
 
+#include "experiment/learning_check.h"
 #include "experiment/messages.h"
 #include "experiment/model_card.h"
 #include "experiment/output_directory.h"
@@ -200,9 +201,29 @@ void write_results(const Experiment& experiment, const PreparedRun& run, const T
   }
 }
 
+/// Tries the smallest adapted module, which costs the memory of its weight. Virtual tokens and prefixes are no weights.
+bool can_merge(const Model& model) {
+  std::vector<Site*> sites = model.sites();
+  std::erase_if(sites, [](const Site* site) { return !site->has_adapter(); });
+  const auto is_weight = [](const Site* site) {
+    return site->base_weight() != nullptr && site->adapter_modules().size() == site->layers().size();
+  };
+  if (sites.empty() || !std::all_of(sites.begin(), sites.end(), is_weight)) return false;
+  const Site* smallest = *std::min_element(sites.begin(), sites.end(), [](const Site* a, const Site* b) {
+    return a->base_weight()->rows() * a->base_weight()->columns() <
+           b->base_weight()->rows() * b->base_weight()->columns();
+  });
+  try {
+    return smallest->merged_weight(smallest->dense_base()).has_value();
+  } catch (const std::exception&) {  // the adapter is saved, and this is only for a hint
+    return false;
+  }
+}
+
 RunEnd describe_end(const Experiment& experiment, const PreparedRun& run, const TrainingResult& result) {
   const std::string& output_dir = experiment.training.output_dir;
-  RunEnd end{.result = result, .memory = run.memory, .adapters = {}, .checkpoint = ""};
+  RunEnd end{
+      .result = result, .memory = run.memory, .adapters = {}, .can_merge = can_merge(*run.model), .checkpoint = ""};
   if (result.stopped)
     end.checkpoint = checkpoint_folder(output_dir, result.steps);
   else
@@ -234,7 +255,9 @@ TrainingResult run(Experiment experiment, const std::vector<TrainingCallback*>& 
   write_file(training.output_dir + "/resolved.toml", experiment.document.resolved());
   RunLog log =
       from ? RunLog(training.output_dir, training, from->step, log_so_far) : RunLog(training.output_dir, training);
+  LearningCheck learning;
   session.callbacks = callbacks;
+  session.callbacks.push_back(&learning);
   session.callbacks.push_back(&log);
   CheckpointWriter checkpoints(experiment, prepared, output, log, about, from ? best_of(*from) : std::nullopt);
   session.save = [&](const Snapshot& snapshot) {
@@ -247,11 +270,13 @@ TrainingResult run(Experiment experiment, const std::vector<TrainingCallback*>& 
   const RunStart start = describe_run(experiment, prepared, memory_plan, from);
   for (TrainingCallback* callback : callbacks) callback->on_run_begin(start);
   for (const std::string& warning : data_warnings(prepared)) messages.warning(warning);
+  for (const std::string& caution : cautions(experiment, prepared)) messages.warning(caution);
 
   const TrainingResult result = train_or_explain(session);
   if (!result.stopped) {
     prepared.memory.phase(MemoryPhase::save);
     write_results(experiment, prepared, result, output, log, messages);
+    if (const std::string warning = learning.warning(); !warning.empty()) messages.warning(warning);
   }
   const RunEnd end = describe_end(experiment, prepared, result);
   for (TrainingCallback* callback : callbacks) callback->on_run_end(end);

@@ -8,6 +8,7 @@
 
 #include "architecture/read_config.h"
 #include "peft/base/error.h"
+#include "peft/runtime/dtype_name.h"
 #include "peft/runtime/memory.h"
 #include "runtime/finite.h"
 #include "runtime/stored_types.h"
@@ -110,7 +111,7 @@ void check_fits_in_memory(const PretrainedModel& pretrained, const std::map<std:
   const AvailableMemory available = available_memory();
   if (bytes > available.bytes)
     throw ResourceError(printable_path(pretrained.path()) + ": its weights need " + std::to_string(bytes >> 20) +
-                        " MiB in " + c10::toString(dtype) + ", but " + available.bound + " leaves " +
+                        " MiB in " + dtype_name(dtype) + ", but " + available.bound + " leaves " +
                         std::to_string(available.bytes >> 20) + " MiB; use a narrower precision or a smaller model");
 }
 
@@ -136,7 +137,7 @@ std::shared_ptr<CausalLm> load_model(std::shared_ptr<const PretrainedModel> pret
     const Tensor tensor = load_tensor(pretrained, stored, dtype, device);
     if (!all_finite(tensor))
       throw InputError(printable_path(pretrained->path()) + ": tensor '" + printable(name) +
-                       "' holds NaN or infinity in " + c10::toString(dtype));
+                       "' holds NaN or infinity in " + dtype_name(dtype));
     (parameter.parameter == "bias" ? loaded[parameter.site].bias : loaded[parameter.site].weight) = tensor;
   }
   for (const auto& [site, weights] : loaded) site->load_base_weight(weights);

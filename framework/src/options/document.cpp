@@ -1,11 +1,13 @@
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
+#include <optional>
+#include <tuple>
 
 #include "base/first_lines.h"
 #include "options/codec.h"
 #include "options/document_state.h"
 #include "options/table.h"
+#include "options/toml_file.h"
 #include "peft/base/error.h"
 
 namespace peft {
@@ -33,6 +35,7 @@ void Errors::add(const SourceLocation& location, const std::string& text) {
   lines_.push_back({location.source ? location.source->order : 0, location.line, location.column, where + ": " + text});
 }
 
+std::size_t Errors::count() const { return lines_.size() + omitted_; }
 bool Errors::full() const { return lines_.size() == kMaxLines; }
 
 std::string Errors::text() const {
@@ -53,21 +56,8 @@ Document::~Document() = default;
 Document::Document(Document&&) noexcept = default;
 
 Document Document::from_file(const std::string& path) {
-  constexpr std::uintmax_t max_size = 16 << 20;
-  std::error_code error;
-  const std::filesystem::path file(path);
-  if (!std::filesystem::is_regular_file(file, error))
-    throw ConfigError(printable_path(path) + ": " + (error ? error.message() : "not a regular file"));
-  const std::uintmax_t size = std::filesystem::file_size(file, error);
-  if (size > max_size)
-    throw ConfigError(printable_path(path) + ": larger than 16 MiB, the limit for an experiment file");
-  std::ifstream stream(file, std::ios::binary);
-  std::string text(size, '\0');
-  if (!stream.read(text.data(), static_cast<std::streamsize>(size)))
-    throw ConfigError(printable_path(path) + ": cannot be read");
   auto state = std::make_unique<State>();
-  state->source = std::make_shared<Source>(Source{path, std::filesystem::absolute(file).parent_path()});
-  state->entries = detail::parse_toml(text, state->source);
+  std::tie(state->source, state->entries) = detail::read_toml_file(path);
   return Document(std::move(state));
 }
 
@@ -99,6 +89,15 @@ bool is_plain_key(const std::string& key) { return !key.empty() && detail::write
 
 }  // namespace
 
+void Document::overlay(const std::string& path) {
+  for (Entry& table : detail::read_toml_file(path, ++state_->sources).second) {
+    std::erase_if(state_->entries, [&](const Entry& old) { return old.key == table.key; });
+    state_->entries.push_back(std::move(table));
+  }
+}
+
+void Document::set_hints(std::function<NameHints()> load) { state_->load_hints = std::move(load); }
+
 void Document::set(const std::string& assignment) {
   const std::string usage = "--set '" + printable(assignment) + "': write table.key=value, e.g. --set adapter.r=16";
   const std::size_t equals = assignment.find('=');
@@ -108,7 +107,7 @@ void Document::set(const std::string& assignment) {
   std::string key = assignment.substr(dot + 1, equals - dot - 1);
   if (!is_plain_key(table)) throw ConfigError(usage);
   const auto source =
-      std::make_shared<Source>(Source{"--set " + assignment, std::filesystem::current_path(), ++state_->assignments});
+      std::make_shared<Source>(Source{"--set " + assignment, std::filesystem::current_path(), ++state_->sources, true});
   Value value = detail::parse_assigned(assignment.substr(equals + 1), source);
   Entry* entry = state_->find(table);
   if (entry == nullptr) entry = &state_->entries.emplace_back(Entry{table, {source}, {Entries{}, {state_->source}}});
@@ -179,11 +178,30 @@ std::vector<Options> Document::tables(std::string_view name) {
   return out;
 }
 
+void Document::reject_plugin(Options& table, const std::string& message) {
+  Options::Table& rejected = *table.table_;
+  const Entry* name = rejected.find("name");
+  state_->errors->add(name != nullptr ? name->value.location : rejected.location, rejected.label + message);
+  rejected.has_unknown_plugin = true;
+  ++state_->rejected_plugins;
+}
+
 void Document::finish() {
+  std::optional<NameHints> names;
+  const auto is_option = [&](const std::string& name, const std::string& key) {
+    return std::any_of(state_->tables.begin(), state_->tables.end(), [&](const auto& table) {
+      return table->name == name && table->may_have(key.substr(0, key.find('.')));
+    });
+  };
+  const auto hint = [&](const std::string& key, const std::string& table) -> std::string {
+    if (!state_->load_hints) return "";
+    if (!names) names = state_->load_hints();
+    return names->of_key(key, table, is_option);
+  };
   StringList known;
   std::string list;
   for (const auto& table : state_->tables) {
-    table->report_unknown_keys();
+    table->report_unknown_keys(hint);
     if (std::find(known.begin(), known.end(), table->name) != known.end()) continue;
     known.push_back(table->name);
     list += (list.empty() ? "[" : ", [") + table->name + "]";
@@ -192,14 +210,29 @@ void Document::finish() {
     if (std::find(known.begin(), known.end(), entry.key) != known.end()) continue;
     const bool table = std::holds_alternative<Entries>(entry.value.data);
     const std::string near = nearest(entry.key, known), name = printable(entry.key);
+    const std::string elsewhere = state_->errors->full() ? "" : hint(entry.key, "");
     state_->errors->add(entry.location,
                         (table ? "unknown table [" + name + "]; " : "key '" + name + "' outside any table; ") +
-                            (near.empty() || !table ? "known tables: " + list : "did you mean [" + near + "]?"));
+                            (!elsewhere.empty()       ? elsewhere
+                             : near.empty() || !table ? "known tables: " + list
+                                                      : "did you mean [" + near + "]?"));
   }
   if (state_->saved != nullptr) state_->report_saved();
   if (state_->errors->empty()) return;
   if (state_->kind == ErrorKind::input) throw InputError(state_->errors->text());
+  if (state_->errors->count() == state_->rejected_plugins) throw PluginError(state_->errors->text());
   throw ConfigError(state_->errors->text());
+}
+
+std::string Document::values(std::string_view name) const {
+  std::string out;
+  for (const auto& table : state_->tables) {
+    if (table->name != name) continue;
+    for (const auto& option : table->read_options)
+      if (option.info.key != "name" && !option.value.empty())
+        out += (out.empty() ? "" : ", ") + option.info.key + " = " + option.value;
+  }
+  return out;
 }
 
 std::string Document::resolved() const {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -15,7 +16,9 @@ struct Document::State {
   ErrorKind kind = ErrorKind::config;  ///< of the error that finish() throws
   std::shared_ptr<const detail::Source> source;
   detail::Entries entries;
-  int assignments = 0;                                  ///< number of `--set` options so far
+  int sources = 0;                                      ///< number of overlays and `--set` options so far
+  std::size_t rejected_plugins = 0;                     ///< number of errors that are missing plugins
+  std::function<NameHints()> load_hints;                ///< empty: there are none
   std::vector<std::shared_ptr<Options::Table>> tables;  ///< in the order in which they were read
   std::shared_ptr<detail::Errors> errors = std::make_shared<detail::Errors>();
   std::shared_ptr<detail::SavedConfig> saved;  ///< of a finished adapter; null for an experiment

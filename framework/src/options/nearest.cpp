@@ -35,12 +35,18 @@ std::string nearest(std::string_view word, const StringList& known) {
   constexpr std::size_t max_length = 100;  // the cost grows with the square of the length
   if (word.empty() || word.size() > max_length) return "";
   const std::string wanted = lower(word);
+  const auto common_prefix = [&](const std::string& candidate) {
+    return std::mismatch(wanted.begin(), wanted.end(), candidate.begin(), candidate.end()).first - wanted.begin();
+  };
   std::string best;
   std::size_t best_distance = std::max<std::size_t>(1, word.size() / 3) + 1;
   for (const std::string& candidate : known) {
     if (candidate.size() > max_length) continue;
-    const std::size_t edits = distance(wanted, lower(candidate));
-    if (edits < best_distance && edits < wanted.size()) best = candidate, best_distance = edits;
+    const std::string lower_candidate = lower(candidate);
+    const std::size_t edits = distance(wanted, lower_candidate);
+    const bool is_nearer = edits < best_distance || (!best.empty() && edits == best_distance &&
+                                                     common_prefix(lower_candidate) > common_prefix(lower(best)));
+    if (is_nearer && edits < wanted.size()) best = candidate, best_distance = edits;
   }
   return best;
 }

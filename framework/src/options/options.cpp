@@ -1,5 +1,8 @@
 #include "peft/options/options.h"
 
+#include <cctype>
+#include <cstdlib>
+
 #include "base/utf8.h"
 #include "options/codec.h"
 #include "options/table.h"
@@ -19,6 +22,22 @@ std::string without_articles(std::string phrase) {
       phrase.erase(at + 3, article.size());
   }
   return phrase;
+}
+
+/// "$NAME" or "${NAME}", which a shell would have replaced.
+bool has_variable(const std::string& path) {
+  const std::size_t dollar = path.find('$');
+  if (dollar == std::string::npos || dollar + 1 == path.size()) return false;
+  const auto next = static_cast<unsigned char>(path[dollar + 1]);
+  return std::isalpha(next) != 0 || next == '_' || next == '{';
+}
+
+/// 'path' for 'paths' is a slip, whatever 'path' is elsewhere.
+bool is_plural(const std::string& key, const std::string& written) { return key == written + "s"; }
+
+bool exists(const std::string& path) {
+  std::error_code ignored;
+  return std::filesystem::exists(path, ignored);
 }
 
 }  // namespace
@@ -68,7 +87,13 @@ std::string Options::Table::absolute(std::string_view key, const std::string& pa
     return absolute(key, path.substr(0, path.find('\0')) + "?");  // until finish() throws
   }
   if (path.empty() || !source) return path;
-  std::string absolute_path = (source->folder / path).lexically_normal().string();
+  const char* home = std::getenv("HOME");
+  const bool starts_at_home = path.starts_with("~/") && home != nullptr && *home == '/';
+  std::string absolute_path = (starts_at_home ? std::filesystem::path(home) / path.substr(2) : source->folder / path)
+                                  .lexically_normal()
+                                  .string();
+  if (entry != nullptr && has_variable(path) && !exists(absolute_path))
+    error(key, "contains '$', but variables are not expanded; write the path itself, or ~/ for your home folder");
   if (!detail::is_utf8(absolute_path))
     error(key,
           "is in a folder whose name is not UTF-8, so TOML cannot contain its path: " + printable_path(absolute_path));
@@ -89,17 +114,23 @@ std::shared_ptr<Options::Table> Options::Table::child(std::string_view key) cons
   return nullptr;
 }
 
-void Options::Table::report_unknown_keys() {
+bool Options::Table::may_have(const std::string& key) const {
+  return has_unknown_plugin || find_read(key) != nullptr || child(key) != nullptr;
+}
+
+void Options::Table::report_unknown_keys(
+    const std::function<std::string(const std::string&, const std::string&)>& hint) {
+  if (has_unknown_plugin) return;
   StringList known;
   for (const ReadOption& option : read_options) known.push_back(option.info.key);
   for (const auto& table : children) {
     known.push_back(table->key());
-    table->report_unknown_keys();
+    table->report_unknown_keys(hint);
   }
   std::string list;
   for (const std::string& key : known) list += (list.empty() ? "" : ", ") + key;
   for (const Entry& entry : entries) {
-    if (entry.value.ignorable || find_read(entry.key) != nullptr || child(entry.key) != nullptr) continue;
+    if (entry.value.ignorable || may_have(entry.key)) continue;
     if (saved != nullptr) {
       if (!saved->passes(name, entry.key, entry.value)) saved->add_unknown(name, entry.key);
       continue;
@@ -110,8 +141,9 @@ void Options::Table::report_unknown_keys() {
       continue;
     }
     const std::string near = errors->full() ? "" : nearest(entry.key, known);
-    errors->add(entry.location, label + "unknown key '" + printable(entry.key) + "'; " +
-                                    (near.empty() ? "known: " + list : "did you mean '" + near + "'?"));
+    std::string advice = errors->full() || is_plural(near, entry.key) ? "" : hint(entry.key, name);
+    if (advice.empty()) advice = near.empty() ? "known: " + list : "did you mean '" + near + "'?";
+    errors->add(entry.location, label + "unknown key '" + printable(entry.key) + "'; " + advice);
   }
 }
 
@@ -139,8 +171,11 @@ OptionRule Options::read(std::string_view key, T& value, std::string_view help) 
     readable = detail::read(entry->value, value, wrong);
     if (!readable && (table_->saved == nullptr || !table_->saved->passes(table_->name, key, entry->value))) {
       const bool inside = wrong != &entry->value;
-      table_->errors->add(wrong->location, table_->label + "'" + info.key + "' must be " + detail::type_name(value) +
-                                               (inside ? "; this element is " : ", not ") + detail::describe(*wrong));
+      const std::string given = detail::describe(*wrong), type = detail::type_name(value);
+      const bool must_be_finite = type == "a number" && (given == "nan" || given == "inf");
+      table_->errors->add(wrong->location, table_->label + "'" + info.key + "' must be " +
+                                               (must_be_finite ? "a finite number" : type) +
+                                               (inside ? "; this element is " : ", not ") + given);
     }
   }
   if (table_->find_read(key) == nullptr) table_->read_options.push_back({std::move(info), detail::write(value)});
@@ -207,7 +242,11 @@ OptionRule Options::get_paths(std::string_view key, StringList& value, std::stri
   OptionRule rule = read(key, given, help);
   value = given.index() == 0 ? StringList{std::get<std::string>(given)} : std::get<StringList>(given);
   std::erase(value, "");  // "" means "not given"
-  for (std::string& path : value) path = table_->absolute(key, path);
+  for (std::string& path : value) {
+    path = table_->absolute(key, path);
+    if (path.find_first_of("*?") != std::string::npos && !exists(path))
+      table_->error(key, "contains a wildcard, but wildcards are not expanded; name each file, in a list");
+  }
   table_->set_resolved(key, "path or list of paths", detail::write(value));
   return rule;
 }

@@ -1,6 +1,7 @@
 #pragma once
 // The state of Options, shared with its Document, which collects the errors.
 
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -18,6 +19,7 @@ class Errors {
  public:
   void add(const SourceLocation& location, const std::string& text);
   bool empty() const { return lines_.empty(); }
+  std::size_t count() const;
   bool full() const;  ///< true if further errors are only counted
   std::string text() const;
 
@@ -67,15 +69,18 @@ struct Options::Table {
   std::string absolute(std::string_view key, const std::string& path);
   /// Sets the type and value of an option that was read as text but is a path.
   void set_resolved(std::string_view key, const std::string& type, const std::string& value);
-  /// Adds an error for each key that was not read.
-  void report_unknown_keys();
+  /// Adds an error for each key that was not read. `hint(key, table)` says what another tool's key is called here.
+  void report_unknown_keys(const std::function<std::string(const std::string&, const std::string&)>& hint);
+  /// Whether the key was read, as an option or as a table; also if its plugin is unknown and would have read it.
+  bool may_have(const std::string& key) const;
   /// The options that were read as TOML lines "prefix.key = value".
   std::string resolved(const std::string& prefix) const;
   std::string key() const { return name.substr(name.rfind('.') + 1); }  ///< last component of `name`
 
-  std::string name;     ///< path in the document: "adapter.eva_config"
-  std::string label;    ///< prefix of messages: "[adapter] "
-  bool listed = false;  ///< written [[name]]
+  std::string name;                 ///< path in the document: "adapter.eva_config"
+  std::string label;                ///< prefix of messages: "[adapter] "
+  bool listed = false;              ///< written [[name]]
+  bool has_unknown_plugin = false;  ///< its other keys are not checked, because nothing has read them
   detail::SourceLocation location;
   detail::Entries entries;
   std::vector<ReadOption> read_options;

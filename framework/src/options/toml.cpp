@@ -84,7 +84,7 @@ toml::table parse_checked(const std::string& text, const Source& source) {
 }
 
 SourceLocation location_of(const toml::source_region& region, const std::shared_ptr<const Source>& source) {
-  if (source->order > 0) return {source};  // messages show the complete --set, which needs no line number
+  if (source->is_assignment) return {source};
   return {source, region.begin.line, region.begin.column};
 }
 

@@ -11,11 +11,12 @@
 
 namespace peft::detail {
 
-/// A file or one `--set` option.
+/// A file, an overlay or one `--set` option.
 struct Source {
   std::string name;              ///< as shown in messages
   std::filesystem::path folder;  ///< base of relative paths
   int order = 0;                 ///< position of its messages among those of other sources; 0: the file
+  bool is_assignment = false;    ///< a `--set`: messages show all of it, without line numbers
 };
 
 struct SourceLocation {

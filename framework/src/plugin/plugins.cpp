@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <set>
+#include <sstream>
 
 #include "files/trusted_path.h"
 #include "peft/base/error.h"
@@ -45,13 +47,22 @@ std::pair<std::string, std::string> kind_and_name(const std::string& file) {
   return {middle.substr(0, bar), middle.substr(bar + 1)};
 }
 
-/// Entries of a folder that are named like plugins, sorted; none if it does not exist.
-std::vector<fs::path> plugin_files(const std::string& folder) {
+constexpr const char* hints_suffix = ".hints.toml";
+
+/// Entries of a folder, sorted; none if it does not exist.
+std::vector<fs::path> files_in(const std::string& folder) {
   std::vector<fs::path> files;
   std::error_code error;
   for (fs::directory_iterator entry(folder, error), end; !error && entry != end; entry.increment(error))
-    if (!kind_and_name(entry->path().filename().string()).first.empty()) files.push_back(entry->path());
+    files.push_back(entry->path());
   std::sort(files.begin(), files.end());
+  return files;
+}
+
+/// Those that are named like plugins.
+std::vector<fs::path> plugin_files(const std::string& folder) {
+  std::vector<fs::path> files = files_in(folder);
+  std::erase_if(files, [](const fs::path& file) { return kind_and_name(file.filename().string()).first.empty(); });
   return files;
 }
 
@@ -100,25 +111,56 @@ StringList Plugins::search_path(const StringList& from_toml) {
 
 std::string Plugins::find(const std::string& kind, const std::string& name) const {
   std::error_code error;
-  StringList found;
   for (const std::string& folder : search_path_) {
     const fs::path file = fs::path(folder) / file_name(kind, name);
     if (is_plugin_name(name) && fs::symlink_status(file, error).type() != fs::file_type::not_found)
       return file.string();
-    for (const fs::path& other : plugin_files(folder)) {
-      const auto [other_kind, other_name] = kind_and_name(other.filename().string());
+  }
+  return "";
+}
+
+std::string Plugins::missing(const std::string& kind, const std::string& name) const {
+  if (!find(kind, name).empty()) return "";
+  StringList found;
+  for (const std::string& folder : search_path_)
+    for (const fs::path& file : plugin_files(folder)) {
+      const auto [other_kind, other_name] = kind_and_name(file.filename().string());
       if (other_kind == kind && std::find(found.begin(), found.end(), other_name) == found.end())
         found.push_back(other_name);
     }
-  }
-  const std::string near = nearest(name, found);
-  throw PluginError("no plugin '" + printable(name) + "' of kind " + kind +
-                    (near.empty() ? "" : "; did you mean '" + printable(near) + "'?") +
-                    "; found: " + joined(all_printable(found)) + "; searched: " + joined(all_printable(search_path_)));
+  const std::string hint = name_hints().of_plugin(kind, name), near = hint.empty() ? nearest(name, found) : "";
+  return "no plugin '" + printable(name) + "' of kind " + kind + (hint.empty() ? "" : "; " + hint) +
+         (near.empty() ? "" : "; did you mean '" + printable(near) + "'?") +
+         "; found: " + joined(all_printable(found)) + "; searched: " + joined(all_printable(search_path_)) +
+         "; [plugins] paths, --plugin-path or $PEFT_PLUGIN_PATH add a folder";
+}
+
+NameHints Plugins::name_hints() const {
+  NameHints hints;
+  for (const std::string& folder : search_path_)
+    for (const fs::path& file : files_in(folder))
+      if (file.filename().string().ends_with(hints_suffix)) hints.add_file(file.string());
+  return hints;
+}
+
+std::string Plugins::example(const std::string& kind, const std::string& name) {
+  fs::path file = load_file(kind, name, found(kind, name)).status.file;
+  file.replace_extension(".example.toml");
+  std::ifstream stream(file, std::ios::binary);
+  std::ostringstream text;
+  if (!stream || !(text << stream.rdbuf()))
+    throw PluginError(kind + "/" + name + " has no example: there is no file " + printable_path(file.string()));
+  return text.str();
 }
 
 const Registry& Plugins::load(const std::string& kind, const std::string& name) {
-  return load_file(kind, name, find(kind, name)).registry;
+  return load_file(kind, name, found(kind, name)).registry;
+}
+
+std::string Plugins::found(const std::string& kind, const std::string& name) const {
+  const std::string file = find(kind, name);
+  if (file.empty()) throw PluginError(missing(kind, name));
+  return file;
 }
 
 const Plugins::Loaded& Plugins::load_file(const std::string& kind, const std::string& name, const std::string& file) {

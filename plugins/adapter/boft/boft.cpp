@@ -29,8 +29,10 @@ BoftOptions read(peft::Options& in) {
       .require(o.boft_block_size >= 0, "must not be negative");
   in.get("boft_block_num", o.boft_block_num, "blocks per factor; 0: given by boft_block_size")
       .require(o.boft_block_num >= 0, "must not be negative")
-      .require((o.boft_block_num == 0) != (o.boft_block_size == 0),
-               "and boft_block_size: exactly one of them must be 0");
+      .require(o.boft_block_num == 0 || o.boft_block_size == 0,
+               "and boft_block_size exclude each other; add boft_block_size = 0 to choose the number of blocks, or "
+               "boft_block_num = 0 to choose their size")
+      .require(o.boft_block_num != 0 || o.boft_block_size != 0, "and boft_block_size are both 0; set one of them");
   in.get("boft_n_butterfly_factor", o.boft_n_butterfly_factor,
          "number of rotations, each mixing twice as many features as the one before")
       .require(o.boft_n_butterfly_factor > 0 && o.boft_n_butterfly_factor < 32, "must be between 1 and 31");

@@ -26,7 +26,11 @@ OftOptions read(peft::Options& in) {
   in.get("r", o.r, "number of blocks; 0: given by oft_block_size").require(o.r >= 0, "must not be negative");
   in.get("oft_block_size", o.oft_block_size, "size of the blocks; 0: given by r")
       .require(o.oft_block_size >= 0, "must not be negative");
-  if ((o.r == 0) == (o.oft_block_size == 0)) in.error("r", "and oft_block_size: exactly one of them must be 0");
+  if (o.r == 0 && o.oft_block_size == 0) in.error("r", "and oft_block_size are both 0; set one of them");
+  if (o.r != 0 && o.oft_block_size != 0)
+    in.error("r",
+             "and oft_block_size exclude each other; add oft_block_size = 0 to choose the number of blocks, or r = 0 "
+             "to choose their size");
   double dropout = 0;
   in.get("module_dropout", dropout, "must be 0: HF PEFT's linear layers do not use it")
       .require(dropout == 0, "is not supported: must be 0");

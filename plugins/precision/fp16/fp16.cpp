@@ -2,6 +2,7 @@
 #include <limits>
 
 #include "peft/plugin.h"
+#include "peft/train/device_advice.h"
 
 namespace {
 
@@ -14,7 +15,7 @@ struct Fp16Options {
 };
 
 /// Dynamic loss scaling with the same steps as torch.amp.GradScaler.
-class Fp16 final : public peft::Precision {
+class Fp16 final : public peft::Precision, public peft::DeviceAdvice {
  public:
   // The object is created before rejected options are reported, so the cast may give infinity.
   explicit Fp16(Fp16Options options)
@@ -22,6 +23,13 @@ class Fp16 final : public peft::Precision {
 
  protected:
   torch::Dtype do_base_dtype() const override { return torch::kFloat16; }
+
+  std::string do_advice(const torch::Device& device) const override {
+    if (!device.is_cpu()) return "";
+    return "precision fp16: on a CPU a step takes about 18 times as long as in fp32 (384 s instead of 21 s for the "
+           "same "
+           "run); use fp32, or bf16 if memory is short";
+  }
 
   void do_backward(const torch::Tensor& loss) override {
     // A zero-dimensional fp32 scale makes the product fp32: an fp16 loss would overflow in it.
@@ -109,4 +117,4 @@ void add(peft::Registry& registry) { registry.add<peft::Precision>("fp16", make)
 
 }  // namespace
 
-PEFT_PLUGIN("fp16", "1.0.0", add)
+PEFT_PLUGIN("fp16", "1.1.0", add)

@@ -47,7 +47,12 @@ TEST_CASE("a string is a regex over the full name, in Python's syntax") {
         StringList{layer0 + "mlp.gate_proj", layer0 + "mlp.up_proj"});
   CHECK(regex(R"(model\.layers\.\d+\.mlp\.down_proj)").size() == 2);
   CHECK(regex(R"((?i)LM_HEAD)") == StringList{"lm_head"});
-  CHECK(has(message_of<ConfigError>([&] { regex("q_proj"); }), "'q_proj' matches nothing"));
+  CHECK(has(message_of<ConfigError>([&] { regex("q_proj"); }),
+            "target_modules: a string is one regular expression for a module's full name, and 'q_proj' matches none; "
+            "write [\"q_proj\"]"));
+  CHECK(has(message_of<ConfigError>([&] { regex("q_proj,v_proj"); }), "write [\"q_proj\", \"v_proj\"]"));
+  CHECK(has(message_of<ConfigError>([&] { regex("q_proj|k_proj"); }), "write [\"q_proj\", \"k_proj\"]"));
+  CHECK(has(message_of<ConfigError>([&] { regex("q_proj,w_proj"); }), "'q_proj,w_proj' matches nothing"));
   CHECK(has(message_of<ConfigError>([&] { regex("(q_proj"); }),
             "[adapter] target_modules: the regular expression '(q_proj'"));
 }

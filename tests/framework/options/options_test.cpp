@@ -4,6 +4,7 @@
 #include "peft/options/options.h"
 #include "peft/options/document.h"
 
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <limits>
@@ -130,8 +131,8 @@ TEST_CASE("a wrong type is refused with the actual and the required type", "[opt
   CHECK(error_of("count = 1.0") == "exp.toml:2:9: [t] 'count' must be an integer, not a number");
   CHECK(error_of("count = \"1\"") == "exp.toml:2:9: [t] 'count' must be an integer, not a string");
   CHECK(error_of("rate = true") == "exp.toml:2:8: [t] 'rate' must be a number, not a boolean");
-  CHECK(error_of("rate = nan") == "exp.toml:2:8: [t] 'rate' must be a number, not nan");
-  CHECK(error_of("rate = -inf") == "exp.toml:2:8: [t] 'rate' must be a number, not inf");
+  CHECK(error_of("rate = nan") == "exp.toml:2:8: [t] 'rate' must be a finite number, not nan");
+  CHECK(error_of("rate = -inf") == "exp.toml:2:8: [t] 'rate' must be a finite number, not inf");
   CHECK(error_of("rate = -1.1e30") == "exp.toml:2:8: [t] 'rate' must be a number, not one beyond 1e30");
   CHECK(error_of("text = 2024-01-01") == "exp.toml:2:8: [t] 'text' must be a string, not a date or time");
   CHECK(error_of("names = \"a\"") == "exp.toml:2:9: [t] 'names' must be a list of strings, not a string");
@@ -418,4 +419,184 @@ TEST_CASE("a nested table has keys, errors and lines in the resolved TOML", "[op
   CHECK(has(message, "x.toml:2:15: [adapter.eva] 'rho' must be 1 or more"));
   CHECK(has(message, "x.toml:2:20: [adapter.eva] unknown key 'ro'; did you mean 'rho'?"));
   CHECK(has(message, "x.toml:3:9: [adapter] 'corda' must be a table, not an integer"));
+}
+
+namespace {
+
+/// A folder with files, for overlays and hints.
+class Files {
+ public:
+  Files() {
+    std::string name = (std::filesystem::temp_directory_path() / "peft_options_XXXXXX").string();
+    REQUIRE(::mkdtemp(name.data()) != nullptr);
+    folder_ = name;
+  }
+  ~Files() { std::filesystem::remove_all(folder_); }
+  std::string write(const std::string& name, const std::string& text) const {
+    std::filesystem::create_directories((folder_ / name).parent_path());
+    std::ofstream(folder_ / name) << text;
+    return (folder_ / name).string();
+  }
+  std::string path(const std::string& name) const { return (folder_ / name).string(); }
+
+ private:
+  std::filesystem::path folder_;
+};
+
+}  // namespace
+
+TEST_CASE("an overlay replaces entire tables, and its paths and errors are its own", "[options]") {
+  const Files files;
+  const std::string main =
+      files.write("exp.toml", "[t]\ncount = 1\nrate = 2.0\n[u]\npath = \"a\"\n[v]\npath = \"a\"\n");
+  const std::string other = files.write("sub/other.toml", "[t]\ncount = 5\n[u]\npath = \"b\"\n");
+  Document document = Document::from_file(main);
+  document.overlay(other);
+  document.set("t.text=set");
+  Everything o;
+  read(document.table("t"), o);
+  CHECK(o.count == 5);
+  CHECK(o.rate == Everything{}.rate);  // the table is the overlay's
+  CHECK(o.text == "set");
+  std::string in_overlay, in_file;
+  document.table("u").get_path("path", in_overlay, "h");
+  document.table("v").get_path("path", in_file, "h");
+  CHECK(in_overlay == files.path("sub/b"));
+  CHECK(in_file == files.path("a"));
+  document.finish();
+
+  Document wrong = Document::from_file(main);
+  wrong.overlay(files.write("first.toml", "[t]\ncount = \"x\"\n"));
+  wrong.overlay(files.write("second.toml", "[t]\n\ncuont = 1\n[w]\n"));
+  wrong.set("t.rate=x");
+  read(wrong.table("t"), o);
+  wrong.table("u");
+  wrong.table("v");
+  const std::string second = files.path("second.toml");
+  CHECK(message_of<ConfigError>([&] { wrong.finish(); }) ==
+        main + ":5:1: [u] unknown key 'path'; known: \n" + main + ":7:1: [v] unknown key 'path'; known: \n" + second +
+            ":3:1: [t] unknown key 'cuont'; did you mean 'count'?\n" + second +
+            ":4:2: unknown table [w]; known tables: [t], [u], [v]\n--set t.rate=x: [t] 'rate' must be a number, not a string");
+  CHECK(has(message_of<ConfigError>([&] { wrong.overlay(files.path("none.toml")); }), "none.toml: No such file"));
+}
+
+TEST_CASE("an overlay's list of tables replaces a table", "[options]") {
+  const Files files;
+  Document document = Document::from_file(files.write("exp.toml", "[t]\ncount = 1\n"));
+  document.overlay(files.write("two.toml", "[[t]]\ncount = 2\n[[t]]\ncount = 3\n"));
+  CHECK(document.tables("t").size() == 2);
+}
+
+TEST_CASE("the names of other tools are explained", "[options]") {
+  const Files files;
+  NameHints hints;
+  hints.add_file(files.write("a.hints.toml",
+                             "[keys]\nlearning_rate = [\"u.lr\"]\nnum = [\"t.count\", \"x.count\"]\n"
+                             "bf16 = [\"u.kind = \\\"bf16\\\"\"]\npadding = \"not needed\"\nother = [\"u.absent\"]\n"));
+  hints.add_file(files.write("b.hints.toml", "[keys]\nlearning_rate = [\"t.count\"]\n"));  // the first one stays
+  hints.add_file(files.write("c.hints.toml", "[keys\n"));
+  hints.add_file(files.path("absent"));
+  Document document = Document::from_text(
+      "learning_rate = 1\n[t]\nlearning_rate = 1\nnum = 2\nbf16 = true\npadding = 3\nother = 4\ncuont = 1\n",
+      "exp.toml");
+  int loads = 0;
+  document.set_hints([&] { return ++loads, hints; });
+  Everything o;
+  read(document.table("t"), o);
+  double lr = 0;
+  std::string kind;
+  Options u = document.table("u");
+  u.get("lr", lr, "h");
+  u.get("kind", kind, "h");
+  const std::string message = message_of<ConfigError>([&] { document.finish(); });
+  CHECK(has(message, "exp.toml:1:1: key 'learning_rate' outside any table; here it is 'lr' in [u]\n"));
+  CHECK(has(message, "exp.toml:3:1: [t] unknown key 'learning_rate'; here it is 'lr' in [u]\n"));
+  CHECK(has(message, "exp.toml:4:1: [t] unknown key 'num'; here it is 'count'\n"));
+  CHECK(has(message, "exp.toml:5:1: [t] unknown key 'bf16'; here it is kind = \"bf16\" in [u]\n"));
+  CHECK(has(message, "exp.toml:6:1: [t] unknown key 'padding'; it has no counterpart here: not needed\n"));
+  CHECK(has(message, "exp.toml:7:1: [t] unknown key 'other'; known: "));  // no option of this experiment
+  CHECK(has(message, "exp.toml:8:1: [t] unknown key 'cuont'; did you mean 'count'?"));
+  CHECK(loads == 1);
+}
+
+TEST_CASE("hints are not read without a mistake", "[options]") {
+  Document document = Document::from_text("[t]\ncount = 1\n");
+  document.set_hints([]() -> NameHints { throw std::logic_error("read"); });
+  Everything o;
+  read(document.table("t"), o);
+  document.finish();
+}
+
+TEST_CASE("a missing plugin is reported at its name, and its other keys are not checked", "[options]") {
+  const char* const text = "[t]\nname = \"x\"\ncount = 1\nany = 2\n";
+  Document document = Document::from_text(text, "exp.toml");
+  std::string name;
+  Options table = document.table("t");
+  table.get("name", name, "h");
+  document.reject_plugin(table, "no plugin 'x'");
+  CHECK(message_of<PluginError>([&] { document.finish(); }) == "exp.toml:2:8: [t] no plugin 'x'");
+  Document both = Document::from_text(std::string(text) + "[u]\nwrong = 1\n", "exp.toml");
+  Options again = both.table("t");
+  again.get("name", name, "h");
+  both.reject_plugin(again, "no plugin 'x'");
+  both.table("u");
+  CHECK(has(message_of<ConfigError>([&] { both.finish(); }), "no plugin 'x'\nexp.toml:6:1: [u] unknown key 'wrong'"));
+}
+
+TEST_CASE("of names at the same distance the one with the same beginning is suggested", "[options]") {
+  CHECK(nearest("rr", {"lr", "r"}) == "r");
+  CHECK(nearest("rr", {"r", "lr"}) == "r");
+  CHECK(nearest("lrr", {"lr", "r"}) == "lr");
+}
+
+TEST_CASE("a path's ~/ is the home folder; a variable is refused unless such a file exists", "[options]") {
+  const Files files;
+  const char* const home = std::getenv("HOME");
+  const std::string before = home == nullptr ? "" : home;
+  ::setenv("HOME", files.path("home").c_str(), 1);
+  const auto path_of = [&](const std::string& written) {
+    Document document = Document::from_file(files.write("exp.toml", "[t]\npath = '" + written + "'\n"));
+    std::string path;
+    document.table("t").get_path("path", path, "h");
+    const std::string error = message_of<ConfigError>([&] { document.finish(); });
+    return error.empty() ? path : error;
+  };
+  CHECK(path_of("~/models/a") == files.path("home/models/a"));
+  CHECK(path_of("a/~/b") == files.path("a/~/b"));
+  CHECK(path_of("~other/b") == files.path("~other/b"));
+  CHECK(has(path_of("$HOME/models"), "[t] 'path' contains '$', but variables are not expanded"));
+  CHECK(has(path_of("runs/${NAME}"), "variables are not expanded"));
+  files.write("$HOME", "");
+  CHECK(path_of("$HOME") == files.path("$HOME"));
+  CHECK(path_of("price$") == files.path("price$"));
+  CHECK(path_of("what?") == files.path("what?"));  // for example a new output folder
+  ::unsetenv("HOME");
+  CHECK(path_of("~/a") == files.path("~/a"));
+  if (home != nullptr) ::setenv("HOME", before.c_str(), 1);
+}
+
+TEST_CASE("wildcards in a list of files are refused unless such a file exists", "[options]") {
+  const Files files;
+  files.write("odd*name", "");
+  Document document =
+      Document::from_file(files.write("exp.toml", "[t]\nfiles = [\"odd*name\", \"a.jsonl\", \"*.jsonl\"]\n"));
+  StringList paths;
+  document.table("t").get_paths("files", paths, "h");
+  CHECK(paths.front() == files.path("odd*name"));
+  CHECK(
+      has(message_of<ConfigError>([&] { document.finish(); }),
+          "exp.toml:2:9: [t] 'files' contains a wildcard, but wildcards are not expanded; name each file, in a list"));
+}
+
+TEST_CASE("a table's options on one line", "[options]") {
+  Document document = Document::from_text("[t]\nname = \"x\"\ncount = 4\n");
+  Options table = document.table("t");
+  std::string name;
+  int64_t count = 1;
+  double rate = 0.5;
+  table.get("name", name, "h");
+  table.get("count", count, "h");
+  table.get("rate", rate, "h");
+  CHECK(document.values("t") == "count = 4, rate = 0.5");
+  CHECK(document.values("u").empty());
 }

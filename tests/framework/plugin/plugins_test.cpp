@@ -148,9 +148,28 @@ TEST_CASE("the error for an unknown name has the nearest names, the names found 
   CHECK(refusal_of(fixtures, "godo") ==
         "no plugin 'godo' of kind scheduler; did you mean 'good'?; found: good, misbehaving, no_record, no_symbol, "
         "other_info, unresolved; searched: " +
-            fixtures);
+            fixtures + "; [plugins] paths, --plugin-path or $PEFT_PLUGIN_PATH add a folder");
   CHECK(has(refusal_of(fixtures, "../plugins/peft_scheduler_good"), "no plugin '../plugins/peft_scheduler_good'"));
   CHECK(has(refusal_of(fixtures, ""), "no plugin ''"));
+}
+
+TEST_CASE("hints in the search path's folders explain names of other tools", "[plugin]") {
+  Folder folder;
+  std::ofstream(fs::path(folder.path()) / "peft_scheduler_good.hints.toml") << "[scheduler]\nnice = \"nice is good\"\n";
+  std::ofstream(fs::path(folder.path()) / "broken.hints.toml") << "[scheduler\n";
+  const Plugins plugins({folder.path()});
+  CHECK(has(plugins.missing("scheduler", "nice"), "no plugin 'nice' of kind scheduler; nice is good; found: none"));
+  CHECK(has(plugins.missing("optimizer", "nice"), "no plugin 'nice' of kind optimizer; found: none"));
+  CHECK(Plugins({fixtures}).missing("scheduler", "good").empty());
+}
+
+TEST_CASE("a plugin's example is the file next to it", "[plugin]") {
+  Folder folder;
+  folder.write(slurp(fs::path(fixtures) / "peft_scheduler_good.so"));
+  Plugins plugins({folder.path()});
+  CHECK(has(message_of<PluginError>([&] { plugins.example("scheduler", "good"); }), "scheduler/good has no example"));
+  std::ofstream(fs::path(folder.path()) / "peft_scheduler_good.example.toml") << "[scheduler]\nname = \"good\"\n";
+  CHECK(plugins.example("scheduler", "good") == "[scheduler]\nname = \"good\"\n");
 }
 
 TEST_CASE("the search path", "[plugin]") {

@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "peft/adapters/stack.h"
@@ -28,12 +29,15 @@ struct ModelOptions {
   bool ignore_unknown = false;  ///< of config.json and of the adapters to train further
 };
 
+/// The kinds of which a run has one plugin, each with that plugin's name.
+using PluginNames = std::vector<std::pair<std::string, std::string>>;
+
 /// An experiment file, read and checked, with its plugins made. Nothing is loaded yet.
 struct PEFT_API Experiment {
-  /// `sets`: assignments `table.key=value` that override values in the file, in order. Throws ConfigError with every
-  /// error of the file; PluginError for a plugin that cannot be used; InputError if an init_from is not an adapter's
-  /// folder.
-  static Experiment from_file(const std::string& path, const StringList& sets = {});
+  /// `overlays`: files whose tables replace those of the experiment, in order. `sets`: assignments `table.key=value`
+  /// that then override values, in order. Throws ConfigError with every error of the files; PluginError for a plugin
+  /// that is missing or cannot be used; InputError if an init_from is not an adapter's folder.
+  static Experiment from_file(const std::string& path, const StringList& sets = {}, const StringList& overlays = {});
   /// The same of TOML text. Relative paths in it start at the working directory; `name` stands for the file in
   /// messages.
   static Experiment from_text(const std::string& toml, const StringList& sets = {}, const std::string& name = "<text>");
@@ -45,6 +49,8 @@ struct PEFT_API Experiment {
   DataOptions data;
   TrainingOptions training;
   MemoryOptions memory;
+  StringList plugin_paths;   ///< of [plugins]
+  PluginNames plugin_names;  ///< of all kinds but the adapters
   std::unique_ptr<Plugins> plugins;
   AdapterStack adapters;
   std::unique_ptr<Optimizer> optimizer;

@@ -50,6 +50,10 @@ PEFT_API StepCounts count_steps(const Experiment& experiment, const PreparedRun&
 PEFT_API std::string apply_memory_plan(const Experiment& experiment, const PreparedRun& run, const PeakBatches& peak);
 
 /// Lines for people, without line breaks.
+/// Optimizer, scheduler, clipping, precision and objective with their options, and the examples of a step.
+PEFT_API StringList describe_parts(const Experiment& experiment);
+/// Warnings: what is allowed but hardly meant.
+PEFT_API StringList cautions(const Experiment& experiment, const PreparedRun& run);
 PEFT_API std::string describe_model(const Experiment& experiment,
                                     const PreparedRun& run);          ///< path, type, dtype, device
 PEFT_API StringList describe_vocabulary(const PreparedRun& run);      ///< rows and added tokens, if there are any

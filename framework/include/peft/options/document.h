@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
@@ -7,6 +8,7 @@
 #include <vector>
 
 #include "peft/base/export.h"
+#include "peft/options/name_hints.h"
 #include "peft/options/options.h"
 
 namespace peft {
@@ -27,6 +29,12 @@ class PEFT_API Document {
   ~Document();
   Document(Document&&) noexcept;
 
+  /// Each table of the file at `path`, or list of tables, replaces the one of the same name with all its keys. Paths in
+  /// it start at its folder, and messages name it. Call it before set(), and before the tables are read. Throws as
+  /// from_file() does.
+  void overlay(const std::string& path);
+  /// finish() names what other tools' keys are called here. `load` is called only if there is an unknown key.
+  void set_hints(std::function<NameHints()> load);
   /// Overrides one value of the file: `table.key=value`, or `table.0.key=value` in a list of tables. The value is TOML
   /// or a bare string. Call it before the tables are read. Throws ConfigError if `assignment` has another form.
   void set(const std::string& assignment);
@@ -35,13 +43,17 @@ class PEFT_API Document {
   Options table(std::string_view name);
   /// The options of each table in a list, written [[name]]; of a single table, written [name]; or of an empty table.
   std::vector<Options> tables(std::string_view name);
+  /// Adds an error at the key `name` of `table`: its plugin is missing. Its other keys are not checked.
+  void reject_plugin(Options& table, const std::string& message);
   /// Throws if there was an error, with all of them in the order of the file: unknown tables and keys (with "did you
-  /// mean"), wrong types, broken rules.
+  /// mean"), wrong types, broken rules. PluginError if all of them are missing plugins, else ConfigError.
   void finish();
   /// After finish(): what from_adapter_config() left out, a line each.
   StringList notes() const;
   /// All options that were read, with their defaults, as TOML that repeats the run. Paths are absolute.
   std::string resolved() const;
+  /// The options of one table but its `name`, on one line: "lr = 0.001, beta1 = 0.9".
+  std::string values(std::string_view table) const;
 
  private:
   struct State;

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "peft/base/export.h"
+#include "peft/options/name_hints.h"
 #include "peft/options/options.h"
 #include "peft/plugin/registry.h"
 
@@ -49,6 +50,14 @@ class PEFT_API Plugins {
   std::vector<PluginStatus> scan();
   /// The options of `kind`/`name`, with their defaults. Throws PluginError for an unknown kind.
   std::vector<OptionInfo> describe(const std::string& kind, const std::string& name);
+  /// "" if there is a file for the plugin, whether it can be used or not; else the error: near names and hints, what
+  /// was found, and where.
+  std::string missing(const std::string& kind, const std::string& name) const;
+  /// Of the files `*.hints.toml` in the search path's folders: those of plugins, `peft_<kind>_<name>.hints.toml`, and
+  /// `names.hints.toml`.
+  NameHints name_hints() const;
+  /// Text of the experiment `peft_<kind>_<name>.example.toml` next to the plugin. Throws PluginError if it has none.
+  std::string example(const std::string& kind, const std::string& name);
   /// The plugins loaded so far.
   std::vector<PluginStatus> loaded() const;
 
@@ -56,7 +65,8 @@ class PEFT_API Plugins {
   struct Loaded;
   const Registry& load(const std::string& kind, const std::string& name);
   const Loaded& load_file(const std::string& kind, const std::string& name, const std::string& file);
-  std::string find(const std::string& kind, const std::string& name) const;
+  std::string find(const std::string& kind, const std::string& name) const;   ///< the file, or ""
+  std::string found(const std::string& kind, const std::string& name) const;  ///< the file; throws if there is none
   /// Call while an exception of the plugin is being handled.
   [[noreturn]] void rethrow(const std::string& kind, const std::string& name) const;
   StringList search_path_;

@@ -60,6 +60,7 @@ struct RunEnd {
   const TrainingResult& result;
   const MemoryMeter& memory;
   StringList adapters;     ///< folders of the saved adapters; empty if the run was stopped
+  bool can_merge = false;  ///< the adapters can be expressed as weights, judged by one module
   std::string checkpoint;  ///< folder from which a stopped run resumes; "" if the run has finished
 };
 
