@@ -2,6 +2,8 @@
 
 #include <torch/types.h>
 
+#include <stdexcept>
+
 #include "peft/base/error.h"
 #include "peft/models/model.h"
 #include "peft/nn/attention.h"
@@ -13,7 +15,13 @@ namespace peft {
 Adapter::~Adapter() = default;
 
 void Adapter::attach(Model& model, torch::Dtype dtype) {
-  detail::call_plugin(*this, "attach", [&] { do_attach(model, dtype); });
+  detail::call_plugin(*this, "attach", [&] {
+    do_attach(model, dtype);
+    for (const auto& [name, tensor] : model.frozen())
+      if (tensor.requires_grad())
+        throw std::logic_error("it made '" + printable(name) +
+                               "' of the frozen base require a gradient; make_trainable trains a copy");
+  });
 }
 
 std::vector<ParamGroup> Adapter::groups(const Model& model) const {

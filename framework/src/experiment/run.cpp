@@ -195,6 +195,7 @@ TrainingResult run(Experiment experiment, const std::vector<TrainingCallback*>& 
 
   const TrainingResult result = train_or_explain(session);
   if (!result.stopped) {
+    if (!result.learning.problem.empty()) messages.warning(result.learning.problem);
     prepared.memory.phase(MemoryPhase::save);
     write_results(experiment, prepared, result, log, messages);
     output.rotate(result.best);

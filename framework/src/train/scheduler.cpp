@@ -1,5 +1,9 @@
 #include "peft/train/scheduler.h"
 
+#include <cmath>
+#include <sstream>
+#include <stdexcept>
+
 #include "plugin/plugin_call.h"
 
 namespace peft {
@@ -9,7 +13,14 @@ using detail::call_plugin;
 Scheduler::~Scheduler() = default;
 
 double Scheduler::lr(int64_t step, int64_t total_steps, double base_lr) const {
-  return call_plugin(*this, "lr", [&] { return do_lr(step, total_steps, base_lr); });
+  return call_plugin(*this, "lr", [&] {
+    const double lr = do_lr(step, total_steps, base_lr);
+    if (std::isfinite(lr) && lr >= 0) return lr;
+    std::ostringstream text;
+    text << "the learning rate of step " << step << " of " << total_steps << " is " << lr
+         << "; it must be finite and not negative";
+    throw std::logic_error(text.str());
+  });
 }
 
 bool Scheduler::needs_evaluations() const {
