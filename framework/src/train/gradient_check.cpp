@@ -3,7 +3,6 @@
 #include <torch/types.h>
 #include <torch/utils.h>
 
-#include <atomic>
 #include <stdexcept>
 #include <unordered_set>
 
@@ -58,22 +57,6 @@ void require_all_trained(const Model& model, const std::vector<Tensor>& paramete
         if (held.contains(tensor.unsafeGetTensorImpl()))
           detail::blame(*adapter, "groups", "'" + printable(name) + "' of a param group is not registered in a layer");
   throw std::logic_error("the optimizer has parameters that are not the adapter's");
-}
-
-StringList digests_of(const NamedTensors& tensors) {
-  StringList digests(tensors.size());
-  const auto count = static_cast<int64_t>(tensors.size());
-  std::atomic<int64_t> next = 0;
-  // Each thread takes the next tensor, because their sizes differ widely.
-  at::parallel_for(0, at::get_num_threads(), 1, [&](int64_t, int64_t) {
-    for (int64_t i = next++; i < count; i = next++) {
-      const Tensor host = tensors[static_cast<std::size_t>(i)].second.detach().cpu().contiguous();
-      Digest digest;
-      digest.add(host.data_ptr(), host.nbytes());
-      digests[static_cast<std::size_t>(i)] = digest.hex();
-    }
-  });
-  return digests;
 }
 
 std::string base_hash(const Model& model) {
