@@ -86,7 +86,9 @@ std::vector<CheckResult> selfcheck(Plugins& plugins, const std::string& kind, co
   for_each_plugin_kind([&](auto each) {
     if (each.name != kind) return;
     found = true;
-    run_checks(each, Subject{plugins, name, options}, checks);
+    const Subject subject{plugins, name, options};
+    subject.make<typename decltype(each)::Interface>();  // a plugin that cannot be made is not a result
+    run_checks(each, subject, checks);
   });
   if (!found) throw ConfigError("'" + printable(kind) + "' is not a plugin kind");
   return std::move(checks).results();
