@@ -120,6 +120,15 @@ void print_memory(const peft::MemoryMeter& meter) {
   std::cout << "; resident " << format_bytes(peft::peak_resident_bytes()) << "\n";
 }
 
+/// What the run has checked. What it warns of comes as a message.
+void print_verification(const peft::TrainingResult& result) {
+  const peft::LearningResult& learning = result.learning;
+  std::cout << "verified: "
+            << (learning.problem.empty() ? "only the adapter learned: " : "only the adapter was trained: ")
+            << learning.text() << ", nothing else had a gradient, the base is bit-identical (XXH3 " << result.base_hash
+            << ")\n";
+}
+
 void print_adapters(const peft::StringList& folders) {
   for (const std::string& folder : folders) {
     const auto bytes = std::filesystem::file_size(std::filesystem::path(folder) / "adapter_model.safetensors");
@@ -168,11 +177,11 @@ void ConsoleReporter::on_run_end(const peft::RunEnd& end) {
   can_merge_ = end.can_merge;
   const peft::TrainingResult& result = end.result;
   if (result.stopped) return;
-  std::cout
-      << "trained " << result.steps << " steps in " << format_duration(result.seconds) << ", mean loss " << result.loss
-      << "\nverified: every adapter tensor got a finite gradient, no base tensor got one, the base is bit-identical "
-         "(XXH3 "
-      << result.base_hash << ")\n";
+  std::cout << "trained " << result.steps << " steps in " << format_duration(result.seconds) << ", mean loss "
+            << result.loss << "\n";
+  print_verification(result);
+  if (result.skipped > 0)
+    std::cout << result.skipped << " steps were skipped because their gradients overflowed the loss scale\n";
   if (result.nonfinite > 0)
     std::cout << result.nonfinite << " steps were skipped because their loss or gradients were not finite\n";
   print_profile(result);

@@ -242,6 +242,63 @@ def test_other_plugins_still_work(run, folder, fixtures, tmp_path):
         assert f"peft_scheduler_{name}.so: " in broken
 
 
+MISTAKES = [
+    ("adapter", "unregistered", "forward failed: 'model.layers.0.self_attn.q_proj' uses a tensor that requires a gradient but is not"),
+    ("adapter", "shape", "forward failed: 'model.layers.0.self_attn.q_proj': the result is fp32 ["),
+    ("adapter", "unused", "got no gradient"),
+    ("objective", "own parameter", "loss failed: the loss depends on a tensor that requires a gradient"),
+    ("optimizer", "dtype", "step failed: it changed the dtype or the shape of parameter"),
+    ("scheduler", "negative", "lr failed: the learning rate of step 2 of 3 is -"),
+    ("clipping", "half", "clip failed: it returned "),
+]
+
+
+@pytest.mark.parametrize("checkpointing", ["none", "full"])
+@pytest.mark.parametrize("kind,mistake,part", MISTAKES, ids=[f"{row[0]} {row[1]}" for row in MISTAKES])
+def test_mistake_ends_the_run(run, folder, fixtures, kind, mistake, part, checkpointing):
+    """More of them: tests/framework/train/mistakes_test.cpp."""
+    sets = [f"{kind}.name=mistaken", f'{kind}.mistake="{mistake}"', f"memory.activation_checkpointing={checkpointing}"]
+    if kind == "scheduler":
+        sets += ["data.eval_split=0.3", "training.eval_every=1"]
+    printed = train(run, folder, fixtures / "mistaken", sets, code=4)
+    assert f"peft_{kind}_mistaken.so: " in printed and part in printed
+
+
+def test_dtype_of_a_layer(run, folder, fixtures):
+    sets = ["adapter.name=mistaken", "adapter.mistake=promotes"]
+    train(run, folder, fixtures / "mistaken", sets, code=0)
+    printed = train(run, folder, fixtures / "mistaken", [*sets, "precision.name=bf16"], code=4)
+    assert "peft_adapter_mistaken.so: forward failed: 'model.layers.0.self_attn.q_proj': the result is fp32 [" in printed
+    assert "it must be bf16 [" in printed
+
+
+@pytest.mark.parametrize("sets,reason", [
+    (["optimizer.lr=0"], "the learning rate of every step was 0"),
+    (["adapter.lora_alpha=0"], "the gradient norm of every step was 0, so the loss does not depend on the adapter"),
+    (["adapter.lora_alpha=0", "optimizer.weight_decay=0.1"], "the gradient norm of every step was 0"),
+    (["optimizer.lr=1e-30"], "no step changed a value of the adapter"),
+])
+def test_nothing_learned_is_said(run, folder, fixtures, sets, reason):
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    done = run("peft-run", folder / "experiment.toml", *(word for item in sets for word in ("--set", item)))
+    assert f"warning: nothing was learned: {reason}" in done.stderr
+    assert "only the adapter learned" not in done.stdout and "verified: only the adapter was trained: " in done.stdout
+    card = (folder / "out" / "README.md").read_text()
+    assert f"| warning | nothing was learned: {reason}" in card
+
+
+def test_unchanged_tensors_are_named(run, folder):
+    shutil.rmtree(folder / "out", ignore_errors=True)
+    done = run("peft-run", folder / "experiment.toml", "--set", "training.max_steps=1")
+    said = re.search(r"verified: only the adapter learned: (\d+) of the adapter's (\d+) tensors are different from the start; "
+                     r"unchanged: '([^']*)'", done.stdout)
+    assert int(said[2]) == 2 * int(said[1]) and "lora_A" in said[3]
+    assert f"| learned | {said[1]} of the adapter's {said[2]} tensors" in (folder / "out" / "README.md").read_text()
+    done = run("peft-run", folder / "experiment.toml")
+    assert f"verified: only the adapter learned: {said[2]} of the adapter's {said[2]} tensors are different" in done.stdout
+    assert "warning" not in done.stderr
+
+
 class Place:
     """A folder that other users can reach, with plugins/peft_scheduler_good.so in it."""
 

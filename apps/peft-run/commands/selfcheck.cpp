@@ -10,24 +10,25 @@ Outcome selfcheck_command(const peft::StringList& words) {
   using namespace peft;
   std::string what;
   StringList sets, plugin_paths;
-  Arguments arguments("selfcheck adapter/NAME [--set KEY=VALUE]... [--plugin-path DIR]...");
-  arguments.option("set", sets, "KEY=VALUE", "an option of the method, in TOML; may be repeated");
+  Arguments arguments("selfcheck KIND/NAME [--set KEY=VALUE]... [--plugin-path DIR]...");
+  arguments.option("set", sets, "KEY=VALUE", "an option of the plugin, in TOML; may be repeated");
   arguments.plugin_path(plugin_paths);
   arguments.positional(what);
   if (!arguments.parse(words)) return {};
-  arguments.require(!what.empty(), "no method given");
+  arguments.require(!what.empty(), "no plugin given");
 
-  const std::string kind = "adapter/";
-  if (!what.starts_with(kind)) throw ConfigError("'" + printable(what) + "' cannot be checked: write adapter/NAME");
+  const std::size_t slash = what.find('/');
+  if (slash == std::string::npos)
+    throw ConfigError("'" + printable(what) + "' is not KIND/NAME, such as adapter/lora or optimizer/adamw");
   Plugins plugins(Plugins::search_path(plugin_paths));
   std::string options;
   for (const std::string& line : sets) options += line + "\n";
   bool all_passed = true;
-  for (const CheckResult& check : selfcheck_adapter(plugins, what.substr(kind.size()), options)) {
+  for (const CheckResult& check : selfcheck(plugins, what.substr(0, slash), what.substr(slash + 1), options)) {
     std::cout << (check.passed ? "ok      " : "BROKEN  ") << check.name << ": " << printable(check.detail, 2000)
               << "\n";
     all_passed &= check.passed;
   }
-  if (!all_passed) throw PluginError(printable(what) + " fails a check that every adapter must pass");
+  if (!all_passed) throw PluginError(printable(what) + " fails a check that every plugin of its kind must pass");
   return {};
 }

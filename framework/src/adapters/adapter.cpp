@@ -2,6 +2,8 @@
 
 #include <torch/types.h>
 
+#include <stdexcept>
+
 #include "adapters/lenient_targets.h"
 #include "peft/base/error.h"
 #include "peft/models/model.h"
@@ -15,7 +17,13 @@ Adapter::~Adapter() = default;
 
 void Adapter::attach(Model& model, torch::Dtype dtype) {
   const LenientTargets lenient(will_be_loaded_);
-  detail::call_plugin(*this, "attach", [&] { do_attach(model, dtype); });
+  detail::call_plugin(*this, "attach", [&] {
+    do_attach(model, dtype);
+    for (const auto& [name, tensor] : model.frozen())
+      if (tensor.requires_grad())
+        throw std::logic_error("it made '" + printable(name) +
+                               "' of the frozen base require a gradient; make_trainable trains a copy");
+  });
 }
 
 std::vector<ParamGroup> Adapter::groups(const Model& model) const {

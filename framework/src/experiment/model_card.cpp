@@ -18,6 +18,11 @@ std::string parameters(const ParameterCounts& counts) {
   return format_count(counts.trainable) + " trainable of " + format_count(counts.all);
 }
 
+std::string skipped_steps(const TrainingResult& result) {
+  const int64_t skipped = result.skipped + result.nonfinite;
+  return skipped == 0 ? "" : ", of which " + std::to_string(skipped) + " were skipped";
+}
+
 /// Several adapters work together only.
 std::string usage(const AdapterStack& adapters) {
   std::string folders;
@@ -51,15 +56,17 @@ std::string model_card(const Experiment& experiment, const PreparedRun& run, con
       << "\nlibrary_name: peft\npipeline_tag: text-generation\n"
       << "tags:\n- peft\n"
       << tags << "---\n\n# " << method << " adapter of " << printable(base) << "\n\n"
-      << "Trained with peft.cpp on " << format_count(static_cast<int64_t>(run.data.examples.size())) << " examples ("
-      << run.data.format << ", " << format_count(run.data.num_target_tokens) << " of " << format_count(run.data.tokens)
-      << " tokens are targets of the loss).\n\n| | |\n|---|---|\n"
+      << "Trained with peft.cpp; the data are " << format_count(static_cast<int64_t>(run.data.examples.size()))
+      << " examples (" << run.data.format << ", " << format_count(run.data.num_target_tokens) << " of "
+      << format_count(run.data.tokens) << " tokens are targets of the loss).\n\n| | |\n|---|---|\n"
       << "| parameters | " << parameters(count_parameters(*run.model)) << " |\n"
-      << "| steps | " << result.steps << " (" << result.epochs << " epochs) |\n"
+      << "| steps | " << result.steps << " (" << result.epochs << " epochs)" << skipped_steps(result) << " |\n"
       << "| mean training loss | " << result.loss << " |\n";
   if (result.eval_loss)
     out << "| evaluation loss | "
         << (experiment.training.load_best_model_at_end ? result.best->loss : *result.eval_loss) << " |\n";
+  out << "| learned | " << result.learning.text() << " |\n";
+  if (!result.learning.problem.empty()) out << "| warning | " << result.learning.problem << " |\n";
   out << "| base | XXH3-128 " << result.base_hash << ", bit-identical before and after |\n\n"
       << "`resolved.toml` reproduces the run.\n\n"
       << usage(experiment.adapters);

@@ -274,6 +274,7 @@ TrainingResult run(Experiment experiment, const std::vector<TrainingCallback*>& 
 
   const TrainingResult result = train_or_explain(session);
   if (!result.stopped) {
+    if (!result.learning.problem.empty()) messages.warning(result.learning.problem);
     prepared.memory.phase(MemoryPhase::save);
     write_results(experiment, prepared, result, output, log, messages);
     if (const std::string warning = learning.warning(); !warning.empty()) messages.warning(warning);

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "nn/module_check.h"
 #include "nn/prefix.h"
 #include "ops/rotary.h"
 #include "peft/nn/block.h"
@@ -40,7 +41,8 @@ Tensor Attention::attend(const Tensor& queries, const Tensor& keys, const Tensor
   const Tensor v = heads(values);
   Tensor out = o_proj->forward(mix(q, k, v, context));
   for (const VirtualKeys* prefix : prefixes(/*gated=*/true))
-    out = out + o_proj->forward(gated_attention(*prefix, q, scale_));
+    out = out + o_proj->forward(
+                    gated_attention(checked_keys_and_values(*this, *prefix), checked_gate(*this, *prefix), q, scale_));
   return out;
 }
 
@@ -102,7 +104,7 @@ std::vector<const VirtualKeys*> Attention::prefixes(bool gated) const {
 KeysAndValues Attention::joined_prefix() const {
   std::vector<Tensor> keys, values;
   for (const VirtualKeys* prefix : prefixes(/*gated=*/false)) {
-    const KeysAndValues tensors = prefix->keys_and_values();
+    const KeysAndValues tensors = checked_keys_and_values(*this, *prefix);
     keys.push_back(tensors.keys);
     values.push_back(tensors.values);
   }

@@ -2,6 +2,7 @@
 
 #include <torch/types.h>
 
+#include "nn/module_check.h"
 #include "nn/prefix.h"
 
 namespace peft {
@@ -32,7 +33,7 @@ int64_t Embedding::num_virtual_tokens() const {
 Tensor Embedding::virtual_token_rows() const {
   std::vector<Tensor> rows;
   if (adapted())
-    for (const auto& tokens : virtual_tokens_) rows.push_back(tokens->rows());
+    for (const auto& tokens : virtual_tokens_) rows.push_back(checked_rows(*this, *tokens));
   return concatenated(rows);
 }
 

@@ -56,14 +56,14 @@ Tensor attention_with_prefix(const KeysAndValues& prefix, const Tensor& q, const
   return strip_from_each(n, mixed, cu_seqlens);
 }
 
-Tensor gated_attention(const VirtualKeys& prefix, const Tensor& q, double scale) {
-  const auto [keys, values] = prefix.keys_and_values();
+Tensor gated_attention(const KeysAndValues& prefix, const Tensor& gate, const Tensor& q, double scale) {
+  const auto& [keys, values] = prefix;
   const int64_t tokens = q.size(0), groups = keys.size(1), dim = q.size(2);
   // [kv_heads, T · heads of the group, D]
   const Tensor queries = q.reshape({tokens, groups, -1, dim}).transpose(0, 1).reshape({groups, -1, dim});
   const Tensor scores = at::bmm(queries, keys.to(q.scalar_type()).permute({1, 2, 0})) * scale;
   const auto wide = accumulation_dtype(scores);
-  const Tensor weights = prefix.gate().to(q.scalar_type()) * scores.softmax(-1, wide).to(q.scalar_type());
+  const Tensor weights = gate.to(q.scalar_type()) * scores.softmax(-1, wide).to(q.scalar_type());
   const Tensor mixed = at::bmm(weights, values.to(q.scalar_type()).transpose(0, 1));
   return mixed.view({groups, tokens, -1, dim}).transpose(0, 1).reshape({tokens, -1});
 }

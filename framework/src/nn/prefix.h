@@ -21,6 +21,6 @@ Tensor attention_with_prefix(const KeysAndValues& prefix, const Tensor& q, const
                              const std::vector<int64_t>& cu_seqlens, double scale);
 
 /// gate · softmax(q·keysᵀ · scale) · values. q: [T, heads, D] → [T, heads · D].
-Tensor gated_attention(const VirtualKeys& prefix, const Tensor& q, double scale);
+Tensor gated_attention(const KeysAndValues& prefix, const Tensor& gate, const Tensor& q, double scale);
 
 }  // namespace peft

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "nn/module_check.h"
 #include "peft/base/error.h"
 #include "plugin/plugin_call.h"
 
@@ -132,21 +133,31 @@ Tensor Site::active_bias() const {
 
 namespace {
 
-/// Runs layers[first] around the layers after it and `base`.
-Tensor run_layers(const std::vector<std::shared_ptr<AdapterLayer>>& layers, std::size_t first, const Tensor& x,
-                  const Next& base) {
-  if (first == layers.size()) return base(x);
-  AdapterLayer& layer = *layers[first];
+/// Runs the site's layers from `first` on around `base`.
+Tensor run_layers(const Site& site, std::size_t first, const Tensor& x, const Next& base) {
+  if (first == site.layers().size()) return base(x);
+  AdapterLayer& layer = *site.layers()[first];
   return detail::call_plugin_with_callback(layer, "forward", [&](detail::CoreCallback& core) {
-    return layer.forward(x,
-                         [&](const Tensor& v) { return core([&] { return run_layers(layers, first + 1, v, base); }); });
+    ModuleGraph graph(site);
+    graph.add_input(x);
+    const Tensor y = layer.forward(x, [&](const Tensor& v) {
+      check_layer_input(site, x, v);
+      graph.add_result(v);
+      const Tensor inner = core([&] { return run_layers(site, first + 1, v, base); });
+      graph.add_input(inner);
+      return inner;
+    });
+    check_layer_result(site, x, y);
+    graph.add_result(y);
+    graph.check();
+    return y;
   });
 }
 
 }  // namespace
 
 Tensor Site::apply_layers(const Tensor& x, const Next& base) const {
-  return adapted() ? run_layers(layers_, 0, x, base) : base(x);
+  return adapted() ? run_layers(*this, 0, x, base) : base(x);
 }
 
 std::optional<WeightAndBias> Site::merged_weight(const WeightAndBias& base) const {

@@ -69,7 +69,7 @@ struct Recompute : Function<Recompute> {
       const AsBefore as_before(*again, x.device());
       y = again->body(x);
     }
-    torch::autograd::backward({y}, {grads[0]});
+    if (y.requires_grad()) torch::autograd::backward({y}, {grads[0]});
     return {x.grad(), Variable(), Variable()};
   }
 };

@@ -2,6 +2,7 @@
 // Guards the core's calls into a plugin's objects. The public, non-virtual methods of plugin interfaces use it; the
 // protected virtual ones that plugins override are called nowhere else.
 
+#include <stdexcept>
 #include <string>
 #include <typeinfo>
 
@@ -25,6 +26,16 @@ decltype(auto) call_plugin(const Object& object, const char* what, Work&& work) 
   const ActivePlugin active(&typeid(object));
   try {
     return work();
+  } catch (...) {
+    rethrow_from(typeid(object), what);
+  }
+}
+
+/// Throws `text`, a mistake in what `object` did in the call `what`, as rethrow_from() does.
+template <class Object>
+[[noreturn]] void blame(const Object& object, const char* what, const std::string& text) {
+  try {
+    throw std::logic_error(text);
   } catch (...) {
     rethrow_from(typeid(object), what);
   }

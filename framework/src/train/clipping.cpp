@@ -1,6 +1,8 @@
 #include "peft/train/clipping.h"
 
 #include <cmath>
+#include <stdexcept>
+#include <string>
 
 #include "plugin/plugin_call.h"
 
@@ -9,7 +11,13 @@ namespace peft {
 GradientClipping::~GradientClipping() = default;
 
 double GradientClipping::clip(const std::vector<ParamGroup>& groups) {
-  return detail::call_plugin(*this, "clip", [&] { return do_clip(groups); });
+  return detail::call_plugin(*this, "clip", [&] {
+    const double norm = do_clip(groups);
+    if (norm < 0) throw std::logic_error("the norm of the gradients is " + std::to_string(norm));
+    if (norm == 0 && global_norm(gradients(parameters_of(groups))) != 0)
+      throw std::logic_error("it returned 0, but the gradients are not 0");
+    return norm;
+  });
 }
 
 std::vector<Tensor> gradients(const std::vector<Tensor>& parameters) {

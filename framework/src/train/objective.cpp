@@ -1,8 +1,12 @@
 #include "peft/train/objective.h"
 
+#include <torch/types.h>
+
+#include <cmath>
 #include <stdexcept>
 
 #include "plugin/plugin_call.h"
+#include "runtime/describe.h"
 
 namespace peft {
 
@@ -18,6 +22,8 @@ Totals Objective::totals(const Batch& batch, bool has_virtual_tokens) const {
   return call_plugin(*this, "totals", [&] {
     Totals totals = do_totals(batch, has_virtual_tokens);
     if (totals.empty()) throw std::logic_error("there must be at least one total");
+    for (const double total : totals)
+      if (!std::isfinite(total)) throw std::logic_error("a total is not finite");
     return totals;
   });
 }
@@ -41,7 +47,10 @@ class PassThrough {
 Tensor Objective::loss(const Pass& pass, const Totals& step) {
   return detail::call_plugin_with_callback(*this, "loss", [&](detail::CoreCallback& core) {
     const PassThrough guard(pass.core_, core);
-    return do_loss(pass, step);
+    const Tensor loss = do_loss(pass, step);
+    if (!loss.defined() || loss.numel() != 1 || !loss.is_floating_point())
+      throw std::logic_error("it must return the loss, one floating-point number, not " + describe(loss));
+    return loss;
   });
 }
 

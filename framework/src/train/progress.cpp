@@ -45,7 +45,12 @@ void check_schedule_unchanged(const TrainingSession& run, int64_t done, int64_t 
 }  // namespace
 
 Progress::Progress(const TrainingSession& run, int64_t total_steps)
-    : run_(run), total_(total_steps), begin_(Clock::now()), step_begin_(begin_), logged_(begin_) {}
+    : run_(run),
+      total_(total_steps),
+      begin_(Clock::now()),
+      step_begin_(begin_),
+      logged_(begin_),
+      learning_(run.model) {}
 
 void Progress::step(StepReport report, std::size_t example) {
   const Clock::time_point now = Clock::now();
@@ -146,6 +151,7 @@ StateDict Progress::state_dict() const {
     out.put("best_step", static_cast<double>(result_.best->step));
     out.put("best_loss", result_.best->loss);
   }
+  learning_.save(out);
   return out.state_dict();
 }
 
@@ -182,6 +188,7 @@ void Progress::load_state_dict(const StateDict& state) {
       throw InputError("the checkpoint's progress names example " + std::to_string(*learned_) + " of " +
                        std::to_string(run_.data.examples.size()));
   }
+  learning_.load(in);
   if (in.has("best_step")) result_.best = {in.count("best_step"), in.at("best_loss")};
 }
 

@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "peft/train/train.h"
+#include "train/learning.h"
 
 namespace peft {
 
@@ -11,6 +12,8 @@ class Progress {
  public:
   Progress(const TrainingSession& run, int64_t total_steps);
   void skip() { ++result_.skipped; }
+  /// The optimizer took a step with gradients of this norm.
+  void learn(double grad_norm) { learning_.step(grad_norm, run_.optimizer.groups()); }
   /// Of a skipped step: `report` has step, epoch, what, examples and tokens. Returns a description of it.
   std::string fault(NonFiniteStep report);
   /// `report` has step, epoch, loss, grad_norm, tokens and num_target_tokens; the rest is filled in. `example`: index
@@ -25,6 +28,8 @@ class Progress {
   /// The requested snapshot is being taken. It may be the best one, if it was just evaluated.
   void snapshot();
   TrainingResult result() const;
+  /// With the values to save in the parameters.
+  LearningResult learning() const { return learning_.result(); }
   /// A callback has asked to stop.
   bool should_stop() const { return control_.should_stop; }
 
@@ -43,6 +48,7 @@ class Progress {
   int64_t evaluated_at_ = 0;  ///< step of result_.eval_loss
   int64_t first_fault_ = 0;   ///< first non-finite step
   std::optional<std::size_t> learned_;
+  Learning learning_;
   bool due_ = false;
   bool begun_ = false;  ///< a step was taken in this process
   TrainingResult result_;

@@ -1,8 +1,8 @@
 #include "peft/train/scheduler.h"
 
 #include <cmath>
+#include <sstream>
 #include <stdexcept>
-#include <string>
 
 #include "plugin/plugin_call.h"
 
@@ -15,11 +15,11 @@ Scheduler::~Scheduler() = default;
 double Scheduler::lr(int64_t step, int64_t total_steps, double base_lr) const {
   return call_plugin(*this, "lr", [&] {
     const double rate = do_lr(step, total_steps, base_lr);
-    if (!(rate >= 0 && std::isfinite(rate)))
-      throw std::runtime_error("the learning rate of step " + std::to_string(step + 1) + " of " +
-                               std::to_string(total_steps) + " is " + std::to_string(rate) +
-                               "; it must be finite and not negative");
-    return rate;
+    if (std::isfinite(rate) && rate >= 0) return rate;
+    std::ostringstream text;
+    text << "the learning rate of step " << step + 1 << " of " << total_steps << " is " << rate
+         << "; it must be finite and not negative";
+    throw std::logic_error(text.str());
   });
 }
 

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <limits>
 
 #include "peft/base/error.h"
 #include "peft/runtime/profile.h"
@@ -152,7 +153,7 @@ TrainingResult train(TrainingSession& run) {
          options, memory, callbacks, save, resume] = run;
   require_evaluations(scheduler, options, eval_data != nullptr);
   const std::vector<Tensor> parameters = parameters_of(optimizer.groups());
-  require_all_trained(model, parameters);
+  require_all_trained(model, parameters, adapters);
   const std::string hash = base_hash(model);
   GradientCheck gradient_check(model);
   StepSampler steps(data, options, packing, max_length);
@@ -182,11 +183,13 @@ TrainingResult train(TrainingSession& run) {
     if (optimizer.needs_sampled_label_gradients()) run_sampled_label_pass(run, batches, totals);
     const StepResult outcome = take_step(run, parameters, batches, totals, {step, total}, gradient_check);
     if (outcome.overflowed) progress.skip();
+    if (!outcome.overflowed && !outcome.fault) progress.learn(outcome.norm);
     if (outcome.fault) {
       handle_nonfinite_step(run, progress, *outcome.fault, plan, step, tokens);
     } else {
       StepReport report;
-      report.step = step, report.epoch = plan.epoch, report.loss = outcome.loss, report.grad_norm = outcome.norm;
+      report.step = step, report.epoch = plan.epoch, report.loss = outcome.loss;
+      report.grad_norm = outcome.overflowed ? std::numeric_limits<double>::infinity() : outcome.norm;
       report.tokens = tokens, report.num_target_tokens = num_target_tokens;
       progress.step(report, plan.batches.front().front());
     }
@@ -229,6 +232,7 @@ TrainingResult train(TrainingSession& run) {
   if (!stopped && result.steps == result.skipped + result.nonfinite)
     throw DivergedError("no step was taken: the loss or the gradients of every step were not finite");
   result.base_hash = hash;
+  result.learning = progress.learning();
   result.stopped = stopped;
   if (profile) result.profile = profile->seconds();
   return result;

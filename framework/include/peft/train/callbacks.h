@@ -12,9 +12,9 @@ namespace peft {
 struct StepReport {
   int64_t step = 0, total_steps = 0;  ///< optimizer steps, from 1
   double epoch = 0;
-  double loss = 0;       ///< mean over the step's target tokens
-  double mean_loss = 0;  ///< mean of the steps since the last logged one
-  double lr = 0, grad_norm = 0;
+  double loss = 0;                            ///< mean over the step's target tokens
+  double mean_loss = 0;                       ///< mean of the steps since the last logged one
+  double lr = 0, grad_norm = 0;               ///< before clipping; infinite in a step that overflowed
   int64_t tokens = 0, num_target_tokens = 0;  ///< of the step
   double seconds = 0;                         ///< of the step
   double tokens_per_second = 0;               ///< since the last logged step

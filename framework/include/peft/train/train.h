@@ -55,6 +55,15 @@ struct TrainingSession {
 /// Throws ConfigError if the scheduler depends on evaluations and the run has none before its end.
 PEFT_API void require_evaluations(const Scheduler& scheduler, const TrainingOptions& options, bool eval_data);
 
+/// What the parameters of a run show of its learning.
+struct LearningResult {
+  std::size_t tensors = 0;  ///< that were trained
+  StringList unchanged;     ///< those that are bit-identical to the start
+  std::string problem;      ///< a sentence if nothing was learned, or nothing at the end; else ""
+  PEFT_API std::string text()
+      const;  ///< "N of the adapter's M tensors are different from the start", and which are not
+};
+
 struct TrainingResult {
   int64_t steps = 0, skipped = 0, nonfinite = 0, tokens = 0;
   double loss = 0;  ///< mean of all finite steps
@@ -64,14 +73,16 @@ struct TrainingResult {
   std::vector<std::pair<std::string, double>>
       profile;            ///< seconds by component of all steps but the first, if options.profile
   std::string base_hash;  ///< XXH3-128 of the frozen base, equal before and after
-  Best best;              ///< as in Snapshot
-  bool stopped = false;   ///< before the last step, because a callback asked for it
+  LearningResult learning;
+  Best best;             ///< as in Snapshot
+  bool stopped = false;  ///< before the last step, because a callback asked for it
 };
 
 /// Trains; afterwards the parameters have the values to save (Optimizer::eval). Throws DivergedError if more than
 /// max_nonfinite_steps steps are not finite or the result is not; InputError if a step has nothing to learn from;
-/// ConfigError if nothing is trainable; std::logic_error if a gradient reaches the base or misses an adapter tensor, or
-/// if the base changed.
+/// ConfigError if nothing is trainable; PluginError if the first step shows that a plugin does not keep its contract: a
+/// tensor that requires a gradient is not a parameter, a parameter gets none, a result has another dtype or shape;
+/// std::logic_error if a gradient reaches the base or if the base changed.
 PEFT_API TrainingResult train(TrainingSession& run);
 
 }  // namespace peft
