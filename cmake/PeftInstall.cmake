@@ -7,9 +7,11 @@ set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/peft)
 # CMAKE_INSTALL_RPATH_USE_LINK_PATH leaves out folders in the source tree, where the private venv is.
 cmake_path(GET TORCH_LIBRARY PARENT_PATH torch_folder)
 set_target_properties(peft PROPERTIES INSTALL_RPATH "$ORIGIN;${torch_folder}")
-set_target_properties(peft-run PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR};${torch_folder}")
+set_target_properties(peft_cli PROPERTIES INSTALL_RPATH "$ORIGIN;${torch_folder}")
+set_target_properties(peft-run PROPERTIES INSTALL_RPATH "$ORIGIN/../${CMAKE_INSTALL_LIBDIR}")
 
 install(TARGETS peft EXPORT peft LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(TARGETS peft_cli LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS peft-run RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(DIRECTORY framework/include/peft DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES LICENSE NOTICE docs/licenses.md DESTINATION ${CMAKE_INSTALL_DOCDIR})

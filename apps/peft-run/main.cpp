@@ -11,6 +11,7 @@
 #include "bus_error.h"
 #include "commands.h"
 #include "peft/base/error.h"
+#include "peft/base/export.h"
 #include "peft/runtime/memory.h"
 
 namespace {
@@ -78,7 +79,8 @@ void note_out_of_memory() {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+/// Called by the launcher.
+extern "C" PEFT_API int peft_cli_main(int argc, char** argv) {
   std::set_terminate(end);
   std::set_new_handler(note_out_of_memory);
   watch_mapped_files();
