@@ -6,12 +6,12 @@
     tests/benchmark/busy.py --contestants shipped spinning --rounds 1
 
 Each contestant is a separate process that trains with --threads threads, 1 step of warm-up and --steps measured ones: once
-alone, once beside --loops processes that only compute (by default one on each CPU). A round runs each contestant in both
+alone, once next to --loops processes that only compute (by default one on each CPU). A round runs each contestant in both
 ways, and each round starts with another contestant. SmolLM2-135M-Instruct, r = 16 on all linear layers, fp32, 4 examples of
 alpaca_en_demo per step, AdamW, clipping 1.0, constant learning rate.
 
-The fair share of a busy machine is what its scheduler gives to as many threads: with two threads beside two loops on two CPUs,
-half of the quiet speed. "of the fair share" is the speed beside the loops divided by that.
+The fair share of a busy machine is what its scheduler gives to as many threads: with two threads and two loops on two CPUs,
+half of the quiet speed. "of the fair share" is the speed next to the loops divided by that.
 """
 
 import argparse
@@ -91,10 +91,10 @@ def table(options, measured):
     slowdown = max(1, (options.threads + options.loops) / os.cpu_count())
     lines = []
     for contestant, runs in measured.items():
-        quiet, beside = statistics.median(runs["quiet"]), statistics.median(runs["busy"])
-        lines.append([CONTESTANTS[contestant][0], f"{quiet:.1f}", f"{beside:.1f}", f"{beside / quiet:.2f}",
-                      f"{quiet * slowdown / beside:.2f}"])
-    header = ["", f"{options.steps} steps alone, s", f"beside {options.loops} busy loops, s", "times as long",
+        quiet, loaded = statistics.median(runs["quiet"]), statistics.median(runs["busy"])
+        lines.append([CONTESTANTS[contestant][0], f"{quiet:.1f}", f"{loaded:.1f}", f"{loaded / quiet:.2f}",
+                      f"{quiet * slowdown / loaded:.2f}"])
+    header = ["", f"{options.steps} steps alone, s", f"next to {options.loops} busy loops, s", "times as long",
               "of the fair share"]
     return common.markdown(header, lines)
 

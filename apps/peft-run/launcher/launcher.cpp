@@ -6,12 +6,10 @@
 
 namespace {
 
-/// By default, OpenMP's threads spin while they wait for one another. As soon as something else needs a CPU, they take it
-/// from the very thread that they wait for.
+/// By default, OpenMP's threads spin while they wait for one another. As soon as something else needs a CPU, they take
+/// it from the very thread that they wait for.
 void wait_passively() {
-  for (const char* chosen : {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"})
-    if (std::getenv(chosen) != nullptr) return;
-  ::setenv("OMP_WAIT_POLICY", "passive", 0);
+  if (std::getenv("GOMP_SPINCOUNT") == nullptr) ::setenv("OMP_WAIT_POLICY", "passive", /*replace=*/0);
 }
 
 }  // namespace

@@ -21,12 +21,14 @@ uint64_t read_number(const std::string& path, const std::string& key) {
 
 namespace {
 
-/// The folders of a group and its ancestors. In a container `path` may be the host's, of which only the root is visible.
+/// The folders of a group and its ancestors. In a container `path` may be the host's, of which only the root is
+/// visible.
 std::vector<std::string> lineage(const std::string& root, const std::string& path) {
   fs::path group_path = fs::path(path).lexically_normal().relative_path();
   if (path.find("/..") != std::string::npos) group_path.clear();
   std::vector<std::string> folders;
-  for (; !group_path.empty(); group_path = group_path.parent_path()) folders.push_back((fs::path(root) / group_path).string());
+  for (; !group_path.empty(); group_path = group_path.parent_path())
+    folders.push_back((fs::path(root) / group_path).string());
   folders.push_back(root);
   return folders;
 }
@@ -67,9 +69,9 @@ void ControlGroups::add_memory(const std::string& folder, bool version_2) {
 
 void ControlGroups::add_cpu(const std::string& folder, bool version_2) {
   double quota = 0, period = 0;
-  if (version_2) {  // "50000 100000"; without a quota "max 100000", which is no number
+  if (version_2) {  // "50000 100000"; "max 100000" without a quota
     std::ifstream(folder + "/cpu.max") >> quota >> period;
-  } else {  // without a quota -1
+  } else {  // -1 without a quota
     std::ifstream(folder + "/cpu.cfs_quota_us") >> quota;
     std::ifstream(folder + "/cpu.cfs_period_us") >> period;
   }

@@ -15,8 +15,8 @@ enum class Fp32Products { blas, onednn };
 PEFT_API const char* name(Fp32Products products);
 
 /// What gemm() and the products of frozen layers use. At first oneDNN on processors on which it is faster, otherwise
-/// BLAS; the environment variable PEFT_FP32_PRODUCTS overrides that. Throws ConfigError if its value is no name of
-/// theirs, or if this libtorch has no oneDNN.
+/// BLAS; the environment variable PEFT_FP32_PRODUCTS overrides that. Throws ConfigError if its value names neither, or
+/// if this libtorch has no oneDNN.
 PEFT_API Fp32Products fp32_products();
 
 /// Changes to the one with that name, if this libtorch has it and PEFT_FP32_PRODUCTS is not set; else back to the first

@@ -20,8 +20,8 @@ using torch::autograd::variable_list;
 constexpr int64_t kPart = int64_t{4} << 20;
 // With fewer rows, converting the other matrix costs more than it gains.
 constexpr int64_t kRows = 4;
-// With fewer rows, oneDNN is not faster. Neither is it for a sum of a product and another matrix, which takes it another
-// pass, if the product is not deep.
+// With fewer rows, oneDNN is not faster. Neither is it for a sum of a product and another matrix, which takes it
+// another pass, if the product is not deep.
 constexpr int64_t kOnednnRows = 32, kOnednnSumDepth = 512;
 
 bool emulates_bf16() {

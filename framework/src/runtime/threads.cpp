@@ -22,7 +22,8 @@ int threads_within(double quota, int threads) {
 
 std::string describe_threads(int threads, const CpuShare& share) {
   std::string text = std::to_string(threads) + (threads == 1 ? " thread" : " threads");
-  if (share.quota >= share.cpus) return text + " (of " + std::to_string(share.cpus) + (share.cpus == 1 ? " CPU)" : " CPUs)");
+  if (share.quota >= share.cpus)
+    return text + " (of " + std::to_string(share.cpus) + (share.cpus == 1 ? " CPU)" : " CPUs)");
   char quota[32];
   std::snprintf(quota, sizeof(quota), "%.1f", share.quota);
   const bool within = threads_within(share.quota, threads) == threads;

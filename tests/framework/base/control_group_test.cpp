@@ -1,6 +1,6 @@
 // Shows that the tightest limit of this process's control groups and their ancestors applies, in version 1 and 2,
-// inside a container, too; that the page cache counts as free; that "max" and absent files mean no limit; and the same of
-// the CPU quota.
+// inside a container, too; that the page cache counts as free; that "max" and absent files mean no limit; and the same
+// of the CPU quota.
 #include "base/control_group.h"
 
 #include <unistd.h>

@@ -1,5 +1,6 @@
 // Shows that fp32 products of BLAS and of oneDNN equal those in fp64 within fp32's precision, values and gradients, for
-// matrices, transposes and views, with many rows and few; and that the choice follows the variable, then the name given.
+// matrices, transposes and views, with many rows and few; and that the choice follows the variable, then the name
+// given.
 #include "ops/fp32_products.h"
 
 #include <torch/types.h>
@@ -13,8 +14,8 @@
 
 namespace {
 
-using peft::Tensor;
 using peft::Fp32Products;
+using peft::Tensor;
 
 constexpr const char* kVariable = "PEFT_FP32_PRODUCTS";
 
