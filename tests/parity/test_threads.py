@@ -64,7 +64,7 @@ def test_number_of_threads(plan):
     noun = "CPU" if count == 1 else "CPUs"
     assert re.fullmatch(rf"\d+ threads? \(of {count} {noun}\)", plan())  # MKL counts cores, of which CPUs may share one
     assert plan(cpus=CPUS[:1]) == "1 thread (of 1 CPU)"
-    assert plan(OMP_NUM_THREADS="3") == f"3 threads (of {count} {noun})"
+    assert plan(OMP_NUM_THREADS="1") == f"1 thread (of {count} {noun})"
 
 
 @pytest.fixture
@@ -99,5 +99,6 @@ def quota():
 def test_threads_within_a_quota(plan, quota):
     assert plan(*quota(1)) == "1 thread: the quota is 1.0 CPUs" or len(CPUS) == 1
     assert plan(*quota(0.5)) == "1 thread: the quota is 0.5 CPUs"
-    assert plan(*quota(0.5), OMP_NUM_THREADS="2") == "2 threads, although the quota is 0.5 CPUs"
     assert " (of " in plan(*quota(len(CPUS)))
+    if len(CPUS) > 1:  # libtorch itself takes no more threads than there are CPUs
+        assert plan(*quota(0.5), OMP_NUM_THREADS="2") == "2 threads, although the quota is 0.5 CPUs"
