@@ -345,7 +345,7 @@ def test_fp32_products_are_those_of_the_checkpoint(run, folder):
                    | {"ONEDNN_VERBOSE": "1"} | ({"PEFT_FP32_PRODUCTS": products} if products else {}))
 
     def uses_onednn(done):
-        return re.search(r"inner_product.*,mb(?!6ic8oc5)", done.stdout) is not None  # but for the trial of 6 rows
+        return re.search(r"inner_product.*,mb(?!6ic8oc5)", done.stdout) is not None  # except for the trial of 6 rows
 
     assert "unknown library 'openblas'; use blas or onednn" in train("none", products="openblas", code=2).stderr
     assert not (folder / "none").exists()
