@@ -5,16 +5,17 @@ set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/peft)
 
 # libtorch is used where the build found it, unless the component `torch` puts a copy into peft/torch: the run paths name
 # that folder first. They are set explicitly, because CMAKE_INSTALL_RPATH_USE_LINK_PATH leaves out folders in the source
-# tree, where the private venv is. The build tree has the same folders as an installation, except that libpeft is always in
-# `lib`.
+# tree, where the private venv is. The build tree has the same folders as an installation, except that the libraries are
+# always in `lib`.
 set(own_torch peft/torch)  # below CMAKE_INSTALL_LIBDIR
-set(libpeft_folders $ORIGIN/../${CMAKE_INSTALL_LIBDIR} $ORIGIN/../lib)
-list(REMOVE_DUPLICATES libpeft_folders)
-set_target_properties(peft PROPERTIES INSTALL_RPATH "$ORIGIN;$ORIGIN/${own_torch}/lib;${peft_dependency_folders}")
-set_target_properties(peft-run PROPERTIES INSTALL_RPATH
-  "${libpeft_folders};$ORIGIN/../${CMAKE_INSTALL_LIBDIR}/${own_torch}/lib;${peft_dependency_folders}")
+set(library_folders $ORIGIN/../${CMAKE_INSTALL_LIBDIR} $ORIGIN/../lib)
+list(REMOVE_DUPLICATES library_folders)
+set_target_properties(peft peft_cli PROPERTIES
+  INSTALL_RPATH "$ORIGIN;$ORIGIN/${own_torch}/lib;${peft_dependency_folders}")
+set_target_properties(peft-run PROPERTIES INSTALL_RPATH "${library_folders}")
 
 install(TARGETS peft EXPORT peft LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
+install(TARGETS peft_cli LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
 install(TARGETS peft-run RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 install(DIRECTORY framework/include/peft DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(FILES LICENSE NOTICE docs/licenses.md DESTINATION ${CMAKE_INSTALL_DOCDIR})

@@ -11,6 +11,7 @@
 #include "bus_error.h"
 #include "commands.h"
 #include "peft/base/error.h"
+#include "peft/base/export.h"
 #include "peft/plugin/active_plugin.h"
 #include "peft/runtime/memory.h"
 #include "plugin_faults.h"
@@ -108,10 +109,12 @@ int report_termination() {
 
 }  // namespace
 
-int main(int argc, char** argv) {
+/// Called by the launcher, which calls `*on_immediate_exit` with the caller of _exit().
+extern "C" PEFT_API int peft_cli_main(int argc, char** argv, void (**on_immediate_exit)(const void*)) {
   let_signals_interrupt_output();
   std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the limit of a file's size then fails with a reason
   name_plugins_that_end_the_process();
+  *on_immediate_exit = name_plugin_on_immediate_exit;
   std::set_terminate(end);
   std::set_new_handler(note_out_of_memory);
   watch_mapped_files();

@@ -1,4 +1,4 @@
-"""What compare.py, growth.py and methods.py share: the contestants, each a process of its own, and how they are watched."""
+"""What busy.py, compare.py, growth.py and methods.py share: the contestants, each a process of its own, and how they are watched."""
 
 import json
 import os
@@ -130,9 +130,9 @@ def memory_by_name(lines, start):
     return {name: float(value) * UNITS[unit] for name, value, unit in found}
 
 
-def run_ours(options, folder, experiment):
-    lines, seen = run([options.build / "bin" / "peft-run", experiment], {"OMP_NUM_THREADS": str(options.threads)},
-                      lambda line: re.match(r"step \d+/", line))
+def run_ours(options, folder, experiment, environment={}):
+    lines, seen = run([options.build / "bin" / "peft-run", experiment],
+                      {"OMP_NUM_THREADS": str(options.threads)} | environment, lambda line: re.match(r"step \d+/", line))
     printed = [json.loads(line) for line in (folder / "out" / "metrics.jsonl").read_text().splitlines()]
     printed = [line for line in printed if "loss" in line]
     faults = [after[1] - before[1] for before, after in zip(seen["marks"], seen["marks"][1:])]

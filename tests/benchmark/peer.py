@@ -1,4 +1,4 @@
-"""The peer of compare.py and growth.py: HF PEFT training on given ids, one line of JSON a step. peer.py REQUEST.json
+"""The peer of busy.py, compare.py and growth.py: HF PEFT training on given ids, one line of JSON a step. peer.py REQUEST.json
 
 The request: model (GGUF path), lora (options of the adapter), start (adapter folder; made if absent; none named: an adapter that
 is not kept), work (examples and batches, as data_tool writes them), dtype, steps, compile, checkpointing, lr, threads. Padded

@@ -339,6 +339,62 @@ def test_changed_thread_count_is_reported(run, folder):
     assert "warning: threads changed from 1 to 2" in result.stderr
 
 
+def test_fp32_products_are_those_of_the_checkpoint(run, folder):
+    """A run in fp32 resumes with the library that multiplied before, whatever this machine would choose: bit-identical. A library
+    that the user names is used, and the change is reported; a checkpoint without a record is of a version that had only BLAS."""
+    tables = {"training": {"batch_size": 4}, "data": {"packing": True}}  # rows enough for oneDNN
+
+    def train(name, *arguments, products=None, code=0):
+        return run("peft-run", write(folder, name, tables), *arguments, code=code,
+                   env={key: value for key, value in os.environ.items() if key != "PEFT_FP32_PRODUCTS"}
+                   | {"ONEDNN_VERBOSE": "1"} | ({"PEFT_FP32_PRODUCTS": products} if products else {}))
+
+    def uses_onednn(done):
+        return re.search(r"inner_product.*,mb(?!6ic8oc5)", done.stdout) is not None  # except for the trial of 6 rows
+
+    assert "unknown library 'openblas'; use blas or onednn" in train("none", products="openblas", code=2).stderr
+    assert not (folder / "none").exists()
+    libraries = [None, "blas"]
+    if subprocess.run(["grep", "-q", "avx2", "/proc/cpuinfo"]).returncode == 0:  # libtorch's builds for x86 have oneDNN
+        libraries.append("onednn")
+    for products in libraries:
+        name = f"with_{products}"
+        done = train(name, products=products)
+        assert products is None or uses_onednn(done) == (products == "onednn")
+        recorded = json.loads((folder / name / "checkpoint-3" / "checkpoint.json").read_text())["about"]["fp32_products"]
+        assert recorded == products or products is None
+        broken = folder / f"resumed_{products}"
+        shutil.copytree(folder / name / "checkpoint-3", broken / "checkpoint-3")
+        resumed = train(broken.name, "--resume")
+        assert not resumed.stderr and uses_onednn(resumed) == uses_onednn(done)
+        assert weights(broken) == weights(folder / name)
+    if "onednn" not in libraries:
+        return
+    changed = folder / "changed"
+    shutil.copytree(folder / "with_onednn" / "checkpoint-3", changed / "checkpoint-3")
+    done = train("changed", "--resume", products="blas")
+    assert not uses_onednn(done) and 'warning: fp32_products changed from "onednn" to "blas"' in done.stderr
+    older = folder / "older" / "checkpoint-3"
+    shutil.copytree(folder / "with_blas" / "checkpoint-3", older)
+    about = json.loads((older / "checkpoint.json").read_text())
+    del about["about"]["fp32_products"]
+    (older / "checkpoint.json").write_text(json.dumps(about))
+    seal(older)
+    assert not train("older", "--resume").stderr
+    assert weights(folder / "older") == weights(folder / "with_blas")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp64"])
+def test_fp32_products_are_of_fp32_alone(run, folder, precision):
+    results = set()
+    for products in ("blas", "onednn"):
+        done = run("peft-run", write(folder, products, {"precision": {"name": precision}}),
+                   env=os.environ | {"PEFT_FP32_PRODUCTS": products})
+        assert not done.stderr
+        results.add(weights(folder / products))
+    assert len(results) == 1
+
+
 def test_resume_without_checkpoint_starts(run, folder):
     result = run("peft-run", write(folder), "--resume")
     assert "starting from scratch" in result.stdout

@@ -24,6 +24,7 @@
 #include "peft/train/device_advice.h"
 #include "peft/train/evaluate.h"
 #include "peft/train/step_sampler.h"
+#include "runtime/threads.h"
 
 namespace peft {
 
@@ -174,8 +175,8 @@ std::string apply_memory_plan(const Experiment& experiment, const PreparedRun& r
 std::string describe_model(const Experiment& experiment, const PreparedRun& run) {
   const CausalLm& model = *run.model;
   return "model: " + printable_path(experiment.model.path) + " (" + printable(model.config().model_type) + ", " +
-         dtype_name(model.dtype()) + ", " + run.device.str() + ", " + std::to_string(at::get_num_threads()) +
-         " threads)";
+         dtype_name(model.dtype()) + ", " + run.device.str() + "), " +
+         describe_threads(at::get_num_threads(), cpu_share());
 }
 
 StringList describe_parts(const Experiment& experiment) {

@@ -12,6 +12,7 @@
 #include <sstream>
 #include <utility>
 
+#include "ops/fp32_products.h"
 #include "peft/architecture/config_fields.h"
 #include "peft/base/error.h"
 #include "peft/files/json.h"
@@ -90,6 +91,11 @@ std::string text_of(const nlohmann::json& about, const char* key) {
   return it != about.end() && it->is_string() ? it->get<std::string>() : "";
 }
 
+/// Runs of versions that recorded none used libtorch's BLAS.
+std::string fp32_products_of(const nlohmann::json& about) {
+  return about.contains("fp32_products") ? text_of(about, "fp32_products") : name(Fp32Products::blas);
+}
+
 /// `then`: null in a checkpoint without one.
 void check_same_config(const nlohmann::json& then, const nlohmann::json& now, const std::string& path) {
   if (!then.is_object() || then == now) return;
@@ -117,6 +123,7 @@ json about_run(const Experiment& experiment, const PreparedRun& run) {
           {"plugins", plugins},
           {"threads", at::get_num_threads()},
           {"processor", at::get_cpu_capability()},
+          {"fp32_products", name(fp32_products())},
           {"init_from", adapters},
           {"config", fields_of(run.model->config())},
           {"added_rows", resized ? base_hash(*run.model) : ""},
@@ -188,8 +195,14 @@ void check_same_settings(const TrainingCheckpoint& checkpoint, const Experiment&
                       "new run with [adapter] init_from");
 }
 
+void resume_fp32_products(const std::optional<TrainingCheckpoint>& from) {
+  choose_fp32_products(from ? fp32_products_of(*from->about) : "");
+}
+
 void check_same_environment(const TrainingCheckpoint& checkpoint, const json& about, const Messages& messages) {
-  const nlohmann::json &then = *checkpoint.about, now = about;
+  nlohmann::json then = *checkpoint.about;
+  const nlohmann::json now = about;
+  then["fp32_products"] = fp32_products_of(then);
   if (then.value("init_from", nlohmann::json()) != now["init_from"])
     throw InputError(printable_path(checkpoint.path) + ": the adapter_config.json of [adapter] init_from has changed");
   check_same_config(then.value("config", nlohmann::json()), now["config"], checkpoint.path);
@@ -199,7 +212,7 @@ void check_same_environment(const TrainingCheckpoint& checkpoint, const json& ab
     if (text_of(then, key) != text_of(now, key))
       throw InputError(printable_path(checkpoint.path) + ": the " + what +
                        " has changed, so the run cannot be resumed");
-  for (const char* key : {"threads", "processor", "plugins", "peft_run"})
+  for (const char* key : {"threads", "processor", "fp32_products", "plugins", "peft_run"})
     if (then.value(key, nlohmann::json()) != now[key])
       messages.warning(std::string(key) + " changed from " + printable(then.value(key, nlohmann::json()).dump(), 1000) +
                        " to " + now[key].dump() +

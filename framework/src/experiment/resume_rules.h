@@ -27,8 +27,13 @@ void check_best_checkpoint(const Best& best, const std::string& output_dir);
 /// otherwise.
 void check_same_settings(const TrainingCheckpoint& checkpoint, const Experiment& experiment);
 
+/// Multiplies fp32 matrices with the library that the checkpoint's run used, so that the bits stay the same, unless the
+/// user chose one; without a checkpoint, with this machine's.
+void resume_fp32_products(const std::optional<TrainingCheckpoint>& from);
+
 /// `about`: about_run() of now. Throws InputError if the data, the base's configuration or the adapters of init_from
-/// have changed; warns of changes that may alter the last bits: threads, processor, versions.
+/// have changed; warns of changes that may alter the last bits: threads, processor,
+/// library of fp32 products, versions.
 void check_same_environment(const TrainingCheckpoint& checkpoint, const nlohmann::ordered_json& about,
                             const Messages& messages);
 

@@ -239,6 +239,7 @@ TrainingResult run(Experiment experiment, const std::vector<TrainingCallback*>& 
   const Messages messages(callbacks);
   OutputDirectory output(experiment);
   auto from = resolve_resume(options, experiment, output, messages);  // before minutes of loading
+  resume_fp32_products(from);
   const json log_so_far = from ? logged_state(*from) : json();
   PreparedRun prepared(experiment, from ? from->path : "");
   for (const std::string& note : describe_notes(experiment, prepared)) messages.warning(note);

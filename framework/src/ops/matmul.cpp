@@ -1,9 +1,12 @@
 #include "ops/matmul.h"
 
+#include <ATen/autocast_mode.h>
 #include <torch/autograd.h>
 #include <torch/types.h>
 
 #include <algorithm>
+
+#include "ops/fp32_products.h"
 
 namespace peft {
 
@@ -17,6 +20,9 @@ using torch::autograd::variable_list;
 constexpr int64_t kPart = int64_t{4} << 20;
 // With fewer rows, converting the other matrix costs more than it gains.
 constexpr int64_t kRows = 4;
+// With fewer rows, oneDNN is not faster. Neither is it for a sum of a product and another matrix, which takes it
+// another pass, if the product is not deep.
+constexpr int64_t kOnednnRows = 32, kOnednnSumDepth = 512;
 
 bool emulates_bf16() {
 #if defined(__x86_64__)
@@ -30,6 +36,15 @@ bool emulates_bf16() {
 bool widens(const Tensor& a, const Tensor& b) {
   return emulates_bf16() && a.is_cpu() && a.scalar_type() == torch::kBFloat16 && b.scalar_type() == torch::kBFloat16 &&
          a.numel() >= kRows * a.size(-1);
+}
+
+/// True for what oneDNN reads as it is: rows or columns that follow one another.
+bool is_dense(const Tensor& matrix) { return matrix.is_contiguous() || matrix.t().is_contiguous(); }
+
+bool uses_onednn(const Tensor& a, const Tensor& b) {
+  return a.is_cpu() && a.scalar_type() == torch::kFloat && b.scalar_type() == torch::kFloat &&
+         a.numel() >= kOnednnRows * a.size(-1) && is_dense(b) && fp32_products() == Fp32Products::onednn &&
+         !at::autocast::is_autocast_enabled(at::kCPU);
 }
 
 Tensor widened_product(const Tensor& a, const Tensor& b) {
@@ -75,18 +90,23 @@ struct FrozenLinear : torch::autograd::Function<FrozenLinear> {
 
 }  // namespace
 
-Tensor gemm(const Tensor& a, const Tensor& b) { return widens(a, b) ? widened_product(a, b) : at::mm(a, b); }
+Tensor gemm(const Tensor& a, const Tensor& b) {
+  if (widens(a, b)) return widened_product(a, b);
+  return uses_onednn(a, b) ? onednn_product(a, b) : at::mm(a, b);
+}
 
 void add_gemm(Tensor& sum, const Tensor& a, const Tensor& b) {
   if (widens(a, b))
     sum.add_(widened_product(a, b));
+  else if (a.size(-1) >= kOnednnSumDepth && uses_onednn(a, b))
+    sum.add_(onednn_product(a, b));
   else
     sum.addmm_(a, b);
 }
 
 Tensor frozen_linear(const Tensor& x, const Tensor& weight, const Tensor& bias) {
   const bool trains = weight.requires_grad() || (bias.defined() && bias.requires_grad());
-  if (trains || !widens(x, weight)) return at::linear(x, weight, bias);
+  if (trains || !(widens(x, weight) || uses_onednn(x, weight))) return at::linear(x, weight, bias);
   // An undefined tensor among a function's inputs makes torch throw.
   return FrozenLinear::apply(x, weight, bias.defined() ? std::optional(bias) : std::nullopt);
 }
