@@ -34,15 +34,6 @@ void on_exit_call() {
   if (const char* plugin = peft::active_plugin()) name_and_end(plugin, "ended the process", "");
 }
 
-/// For std::_Exit and _exit, which call no function of std::atexit. libpeft calls them, too.
-void on_immediate_exit(const void* caller) {
-  Dl_info from{}, core{};
-  const bool is_core = ::dladdr(caller, &from) != 0 &&
-                       ::dladdr(reinterpret_cast<const void*>(&peft::active_plugin), &core) != 0 &&
-                       from.dli_fbase == core.dli_fbase;
-  if (!is_core) on_exit_call();
-}
-
 void handle(int number) {
   struct sigaction action{};
   if (::sigaction(number, nullptr, &action) != 0 || action.sa_handler != SIG_DFL) return;  // a sanitizer's
@@ -73,14 +64,10 @@ void name_plugins_that_end_the_process() {
   std::at_quick_exit(on_exit_call);
 }
 
-// The program's own take precedence over those of the C library.
-extern "C" {
-[[gnu::visibility("default")]] void _exit(int code) {
-  on_immediate_exit(__builtin_return_address(0));
-  end_process(code);
-}
-[[gnu::visibility("default")]] void _Exit(int code) noexcept {
-  on_immediate_exit(__builtin_return_address(0));
-  end_process(code);
-}
+void name_plugin_on_immediate_exit(const void* caller) {
+  Dl_info from{}, core{};
+  const bool is_core = ::dladdr(caller, &from) != 0 &&
+                       ::dladdr(reinterpret_cast<const void*>(&peft::active_plugin), &core) != 0 &&
+                       from.dli_fbase == core.dli_fbase;
+  if (!is_core) on_exit_call();
 }
