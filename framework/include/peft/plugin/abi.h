@@ -8,7 +8,7 @@
 #define PEFT_STRINGIFY(x) PEFT_STRINGIFY_(x)
 
 /// Incremented with every incompatible change of a header that plugins include.
-#define PEFT_ABI_NUMBER 3
+#define PEFT_ABI_NUMBER 4
 
 #if defined(_GLIBCXX_DEBUG)
 #define PEFT_ABI_DEBUG ", _GLIBCXX_DEBUG"
