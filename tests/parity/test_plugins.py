@@ -2,8 +2,10 @@
 and the others stay usable; a folder or file that others may change is refused, also in the folders above it, for root as for
 another user."""
 
+import grp
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -349,9 +351,24 @@ def test_trusted_plugin_folder_is_accepted(bin_dir, place, user):
     assert place.output_of(bin_dir, user) == ""
 
 
+def test_private_group_may_write(bin_dir, place):
+    """Where each user has a group of their own, the usual umask is 002."""
+    account = pwd.getpwuid(os.geteuid())
+    primary = grp.getgrgid(account.pw_gid)
+    if primary.gr_name != account.pw_name or set(primary.gr_mem) - {account.pw_name}:
+        pytest.skip("SKIPPED: this user has no private group")
+    for path, mode in ((place.top, 0o775), (place.plugins, 0o775), (place.file, 0o664)):
+        path.chmod(mode)
+    assert place.output_of(bin_dir, os.geteuid()) == ""
+
+
 @pytest.mark.parametrize("what,mode", [("file", 0o664), ("file", 0o646), ("plugins", 0o775), ("plugins", 0o757),
                                        ("plugins", 0o1777), ("top", 0o775), ("top", 0o757)])
 def test_plugin_writable_by_others_is_refused(bin_dir, place, user, what, mode):
+    if mode & 0o020 and not mode & 0o002:
+        if os.geteuid() != 0:
+            pytest.skip("SKIPPED: only root can give a file to a group that it is not in")
+        os.chown(getattr(place, what), -1, OTHER_USER)
     getattr(place, what).chmod(mode)
     printed = place.output_of(bin_dir, user)
     assert "refused, because users other than its owner can write" in printed and "chmod go-w" in printed

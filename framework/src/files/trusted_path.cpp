@@ -1,7 +1,10 @@
 #include "files/trusted_path.h"
 
+#include <grp.h>
+#include <pwd.h>
 #include <unistd.h>
 
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <deque>
@@ -24,8 +27,24 @@ void check_user(const std::string& path, const std::string& named, const struct 
     refuse(path, named + " belongs to another user (uid " + std::to_string(status.st_uid) + ")");
 }
 
+/// Whether the effective user is the only one in the group: where each user has a group of their own, the usual umask is
+/// 002. OpenSSH of these systems trusts it, too.
+bool is_private_group(gid_t group) {
+  std::array<char, 16384> user_text, group_text;
+  struct passwd user{}, *found_user = nullptr;
+  struct group entry{}, *found_group = nullptr;
+  if (::getpwuid_r(::geteuid(), &user, user_text.data(), user_text.size(), &found_user) != 0 || found_user == nullptr ||
+      ::getgrgid_r(group, &entry, group_text.data(), group_text.size(), &found_group) != 0 || found_group == nullptr)
+    return false;
+  if (user.pw_gid != group || std::strcmp(user.pw_name, entry.gr_name) != 0) return false;
+  for (char** member = entry.gr_mem; *member != nullptr; ++member)
+    if (std::strcmp(*member, user.pw_name) != 0) return false;
+  return true;
+}
+
 void check_writers(const std::string& path, const std::string& named, const struct stat& status) {
-  if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0)
+  const bool group_writes = (status.st_mode & S_IWGRP) != 0 && !is_private_group(status.st_gid);
+  if (group_writes || (status.st_mode & S_IWOTH) != 0)
     refuse(path, "users other than its owner can write " + named + " (chmod go-w)");
 }
 

@@ -14,7 +14,7 @@ struct UntrustedPath : std::runtime_error {
 };
 
 /// Throws UntrustedPath unless `path`, which has `status`, belongs to root or the effective user and nobody else may
-/// write it.
+/// write it. Its group may, if it is the user's private group: of the user's name, without other members.
 void check_owner(const std::string& path, const struct stat& status);
 
 /// Throws UntrustedPath unless the absolute path `folder` leads to a directory that passes check_owner(), and so do all

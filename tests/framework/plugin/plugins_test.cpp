@@ -6,6 +6,8 @@
 #include "peft/plugin/plugins.h"
 
 #include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -298,12 +300,29 @@ TEST_CASE("files and folders that other users can write are refused", "[plugin]"
     ::chmod(folder.file().c_str(), 0646);
     CHECK(has(refusal_of(folder.path()), folder.file().string() + ": refused, because users other"));
   }
-  SECTION("file writable by the group") {
+  SECTION("file or folder writable by a group of other users") {
+    if (::geteuid() != 0) return;  // only root can give a file to a group that it is not in
+    const auto own = static_cast<uid_t>(-1);
+    REQUIRE(::chown(folder.file().c_str(), own, 12345) == 0);
     ::chmod(folder.file().c_str(), 0664);
     CHECK(has(refusal_of(folder.path()), "users other than its owner can write it"));
+    ::chmod(folder.file().c_str(), 0644);
+    REQUIRE(::chown(folder.path().c_str(), own, 12345) == 0);
+    ::chmod(folder.path().c_str(), 0775);
+    CHECK(has(refusal_of(folder.path()), folder.path() + ": refused, because users other"));
+  }
+  SECTION("file and folder writable by the user's private group") {
+    const passwd* user = ::getpwuid(::geteuid());
+    const group* primary = user != nullptr ? ::getgrgid(user->pw_gid) : nullptr;
+    const bool is_private = primary != nullptr && has(user->pw_name, primary->gr_name) &&
+                            has(primary->gr_name, user->pw_name) && *primary->gr_mem == nullptr;
+    if (!is_private) return;
+    ::chmod(folder.file().c_str(), 0664);
+    ::chmod(folder.path().c_str(), 0775);
+    CHECK(refusal_of(folder.path()) == "");
   }
   SECTION("folder writable by others, sticky or not") {
-    for (const mode_t mode : {0777, 01777, 0775}) {
+    for (const mode_t mode : {0777, 01777, 0757}) {
       ::chmod(folder.path().c_str(), mode);
       CHECK(has(refusal_of(folder.path()), folder.path() + ": refused, because users other"));
     }
@@ -379,7 +398,9 @@ TEST_CASE("all parent folders up to the root are checked, including those of sym
   const StringList ways = {plugins, top.path() + "/link/plugins", above + "/near", above + "/../above/./plugins"};
   for (const std::string& way : ways) CHECK(refusal_of(way) == "");
   SECTION("writable by others: above it too") {
+    if (::geteuid() == 0) REQUIRE(::chown(above.c_str(), static_cast<uid_t>(-1), 12345) == 0);
     for (const mode_t mode : {0775, 0757}) {
+      if (mode == 0775 && ::geteuid() != 0) continue;  // only root can give a folder to a group that it is not in
       ::chmod(above.c_str(), mode);
       for (const std::string& way : ways)
         CHECK(
