@@ -302,12 +302,12 @@ TEST_CASE("files and folders that other users can write are refused", "[plugin]"
   }
   SECTION("file or folder writable by a group of other users") {
     if (::geteuid() != 0) return;  // only root can give a file to a group that it is not in
-    const auto own = static_cast<uid_t>(-1);
-    REQUIRE(::chown(folder.file().c_str(), own, 12345) == 0);
+    const auto same_user = static_cast<uid_t>(-1);
+    REQUIRE(::chown(folder.file().c_str(), same_user, 12345) == 0);
     ::chmod(folder.file().c_str(), 0664);
     CHECK(has(refusal_of(folder.path()), "users other than its owner can write it"));
     ::chmod(folder.file().c_str(), 0644);
-    REQUIRE(::chown(folder.path().c_str(), own, 12345) == 0);
+    REQUIRE(::chown(folder.path().c_str(), same_user, 12345) == 0);
     ::chmod(folder.path().c_str(), 0775);
     CHECK(has(refusal_of(folder.path()), folder.path() + ": refused, because users other"));
   }
