@@ -50,20 +50,35 @@ make_venv() {
   "$python" -m venv --clear "$peft_venv"
 }
 
+# install_torch LOCK: installs the wheel that pip's settings choose, if its SHA-256 is in LOCK. In its hash-checking mode, pip
+# would prefer a wheel of the index to a local one. A torch from PEFT_TORCH_INDEX is trusted as that index is.
+install_torch() {
+  local lock=$1 version scratch wheel pip=("$peft_venv/bin/pip" --disable-pip-version-check)
+  version=$(sed -n 's/^torch==//p' "$peft_root/tools/requirements.txt")
+  compgen -G "$peft_venv/lib/python3.*/site-packages/torch-$version*.dist-info" >/dev/null && return
+  scratch=$(mktemp -d)
+  "${pip[@]}" download --quiet --no-deps --dest "$scratch" ${PEFT_TORCH_INDEX:+--index-url "$PEFT_TORCH_INDEX"} \
+    -r "$peft_root/tools/requirements.txt" </dev/null
+  wheel=$(echo "$scratch"/torch-*.whl)
+  [ -n "${PEFT_TORCH_INDEX:-}" ] || grep -q "sha256:$(sha256sum <"$wheel" | cut -d ' ' -f 1)" "$lock" ||
+    die "${wheel##*/} is not among the files of ${lock#"$peft_root/"}; set PEFT_TORCH_INDEX to an index that you trust, or add it" \
+        "with tools/lock"
+  "${pip[@]}" install --quiet --no-deps "$wheel" </dev/null
+  rm -rf "$scratch"
+}
+
 # pip_install NAME: installs the packages of tools/requirements-NAME.lock, unless a stamp shows that this version of it is
-# installed. pip compares each file with its SHA-256; only a torch from PEFT_TORCH_INDEX is trusted as that index is.
+# installed. pip compares each file with its SHA-256.
 pip_install() {
   local stamp=$peft_venv/.peft-$1 lock=$peft_root/tools/requirements-$1.lock sum
-  local pip=("$peft_venv/bin/pip" --disable-pip-version-check install --quiet --no-deps)
+  local pip=("$peft_venv/bin/pip" --disable-pip-version-check install --quiet --no-deps --require-hashes)
   sum=$(sha256sum <"$lock")
   [ "$(cat "$stamp" 2>/dev/null)" = "$sum" ] && return
   say "installing the Python packages of tools/requirements-$1.lock"
-  if [ -n "${PEFT_TORCH_INDEX:-}" ]; then
-    "${pip[@]}" --index-url "$PEFT_TORCH_INDEX" -r "$peft_root/tools/requirements.txt" </dev/null
-  fi
-  "${pip[@]}" --require-hashes -r "$lock" </dev/null
+  if grep -q '^torch==' "$lock"; then install_torch "$lock"; fi
+  "${pip[@]}" -r "$lock" </dev/null
   if [ -e "$(torch_prefix)/lib/libtorch_cuda.so" ]; then
-    "${pip[@]}" --require-hashes -r "$peft_root/tools/requirements-cuda.lock" </dev/null
+    "${pip[@]}" -r "$peft_root/tools/requirements-cuda.lock" </dev/null
   fi
   echo "$sum" >"$stamp"
 }
