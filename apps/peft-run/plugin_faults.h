@@ -4,8 +4,8 @@
 /// of plugins. Call it once, on the main thread.
 void name_plugins_that_end_the_process();
 
-/// For _exit() and std::_Exit(), which call no function of std::atexit: ends the process if a plugin is active and `caller`,
-/// an address, is not in libpeft, which calls them, too.
+/// For _exit() and std::_Exit(), which call no function of std::atexit: ends the process if a plugin is active and
+/// `caller`, an address, is not in libpeft, which calls them, too.
 void name_plugin_on_immediate_exit(const void* caller);
 
 /// Ends the process as a handler of the signal does: if a plugin is active, it is named; otherwise as without a

@@ -143,7 +143,7 @@ def test_plan_names_the_defaults(run, folder):
 def test_run_that_learned_nothing_is_reported(run, folder):
     """The adapter is saved nevertheless."""
     done = run("peft-run", folder / "experiment.toml", "--set", "optimizer.lr=1000")
-    assert re.search(r"warning: (the loss rose from .* in the first step to .* in the last ones|the gradient norm of the last step is 0)", done.stderr)
+    assert re.search(r"warning: (the loss rose from .* in the first step to .* in the last ones|the gradient norm of the last (step|\d+ steps) was 0)", done.stderr)
     assert "lower optimizer.lr" in done.stderr and (folder / "out" / "adapter_model.safetensors").exists()
     good = run("peft-run", folder / "experiment.toml", "--set", f"training.output_dir={folder / 'good'}")
     assert "warning" not in good.stderr

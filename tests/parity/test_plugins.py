@@ -250,7 +250,7 @@ MISTAKES = [
     ("adapter", "unused", "got no gradient"),
     ("objective", "own parameter", "loss failed: the loss depends on a tensor that requires a gradient"),
     ("optimizer", "dtype", "step failed: it changed the dtype or the shape of parameter"),
-    ("scheduler", "negative", "lr failed: the learning rate of step 2 of 3 is -"),
+    ("scheduler", "negative", "lr failed: the learning rate of step 3 of 3 is -"),
     ("clipping", "half", "clip failed: it returned "),
 ]
 

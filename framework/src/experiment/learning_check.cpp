@@ -16,7 +16,6 @@ constexpr double kMinRatio = 1.1, kMinRise = 0.5;
 
 void LearningCheck::on_step_end(const StepReport& report, TrainingControl&) {
   if (steps_++ == 0) first_ = report.loss;
-  grad_norm_ = report.grad_norm;
   last_.push_back(report.loss);
   if (last_.size() > kWindow) last_.pop_front();
 }
@@ -30,9 +29,6 @@ std::string LearningCheck::warning() const {
   if (end > kMinRatio * first_ && end > first_ + kMinRise)
     text << "the loss rose from " << first_ << " in the first step to " << end
          << " in the last ones: unless the examples differ that much, the run has not learned; lower optimizer.lr";
-  else if (grad_norm_ == 0)
-    text << "the gradient norm of the last step is 0: the adapter no longer learns; lower optimizer.lr if the loss is "
-            "high";
   return text.str();
 }
 

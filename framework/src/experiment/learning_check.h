@@ -11,11 +11,11 @@ namespace peft {
 class LearningCheck : public TrainingCallback {
  public:
   void on_step_end(const StepReport& report, TrainingControl& control) override;
-  /// "" unless the loss is clearly higher at the end, or the gradient has vanished.
+  /// "" unless the loss is clearly higher at the end.
   std::string warning() const;
 
  private:
-  double first_ = 0, grad_norm_ = 0;
+  double first_ = 0;
   std::deque<double> last_;  ///< losses of at most kWindow steps
   int64_t steps_ = 0;
 };

@@ -27,8 +27,8 @@ void check_user(const std::string& path, const std::string& named, const struct 
     refuse(path, named + " belongs to another user (uid " + std::to_string(status.st_uid) + ")");
 }
 
-/// Whether the effective user is the only one in the group: where each user has a group of their own, the usual umask is
-/// 002. OpenSSH of these systems trusts it, too.
+/// Whether the effective user is the only one in the group: where each user has a group of their own, the usual umask
+/// is 002. OpenSSH of these systems trusts it, too.
 bool is_private_group(gid_t group) {
   std::array<char, 16384> user_text, group_text;
   struct passwd user{}, *found_user = nullptr;

@@ -53,7 +53,7 @@ LearningResult Learning::result() const {
         "nothing was learned: no step changed a value of the adapter; the learning rate is too small for its dtype";
   else if (last_gradient_ < steps_)
     result.problem = "the gradient norm of " + of_steps(steps_ - last_gradient_) +
-                     " was 0: the adapter no longer learns; a learning rate that is far too high does that";
+                     " was 0: the adapter no longer learns; lower optimizer.lr if the loss is high";
   return result;
 }
 

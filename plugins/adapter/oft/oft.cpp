@@ -25,7 +25,8 @@ OftOptions read(peft::Options& in) {
   OftOptions o;
   in.get("r", o.r, "number of blocks; 0: given by oft_block_size").require(o.r >= 0, "must not be negative");
   in.get("oft_block_size", o.oft_block_size, "size of the blocks; 0: given by r")
-      .require(o.oft_block_size >= 0, "must not be negative");
+      .require(o.oft_block_size == 0 || o.oft_block_size > 1,
+               "must be 0 or at least 2: a block of one has no rotation");
   if (o.r == 0 && o.oft_block_size == 0) in.error("r", "and oft_block_size are both 0; set one of them");
   if (o.r != 0 && o.oft_block_size != 0)
     in.error("r",
@@ -39,7 +40,8 @@ OftOptions read(peft::Options& in) {
   in.get("use_cayley_neumann", o.use_cayley_neumann,
          "approximate the inverse in the Cayley transform by a Neumann series");
   in.get("num_cayley_neumann_terms", o.num_cayley_neumann_terms, "terms of that series")
-      .in_size_limit(o.num_cayley_neumann_terms, 1000);
+      .in_size_limit(o.num_cayley_neumann_terms, 1000)
+      .require(o.num_cayley_neumann_terms != 1, "must not be 1: the first term alone rotates nothing");
   in.get("init_weights", o.init_weights, "true: no rotation; false: random rotations, for tests");
   return o;
 }
@@ -59,6 +61,9 @@ class OftLayer final : public peft::AdapterLayer {
       : terms_(o.use_cayley_neumann ? o.num_cayley_neumann_terms : 0) {
     const int64_t in = site.in_features();
     block_ = o.r == 0 ? nearest_divisor(in, o.oft_block_size) : in / nearest_divisor(in, o.r);
+    if (block_ < 2)
+      throw peft::ConfigError("[adapter] r: the " + std::to_string(in) + " features of '" + site.path() +
+                              "' would form blocks of one, which have no rotation; choose fewer blocks");
     const std::vector<int64_t> shape{o.block_share ? 1 : in / block_, block_ * (block_ - 1) / 2};
     auto holder = register_module("oft_R", std::make_shared<torch::nn::Module>());
     upper_ = holder->register_parameter("weight", o.init_weights ? peft::init::zeros(shape, tensor_options)

@@ -1,4 +1,5 @@
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "peft/plugin.h"
@@ -33,8 +34,9 @@ class Agc final : public peft::GradientClipping {
       torch::Tensor gradient = parameter.grad();
       if (!gradient.defined()) continue;
       const torch::Tensor limits = unit_norms(parameter).clamp_min_(options_.eps).mul_(options_.clipping);
-      // A row of zeros gives infinity here, which the clamp reduces to 1.
-      gradient.mul_((limits / unit_norms(gradient)).clamp_max_(1));
+      // A row of zeros stays as it is.
+      const torch::Tensor norms = unit_norms(gradient).clamp_min_(std::numeric_limits<float>::min());
+      gradient.mul_((limits / norms).clamp_max_(1));
     }
     return norm;
   }

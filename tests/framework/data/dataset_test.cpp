@@ -326,7 +326,8 @@ TEST_CASE("answers whose thinking the template cuts out are counted") {
       R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"<think></think>a"}]})");
   CHECK(load(file, text).cut_thinking == 0);
   const std::string key = folder.put(
-      "key.jsonl", R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a","thinking":"why "}]})");
+      "key.jsonl",
+      R"({"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a","thinking":"why "}]})");
   CHECK(load(key, text).cut_thinking == 1);
   text.chat_template = ChatTemplate::parse(
       "{% for m in messages %}[{{ m.role }}]{{ m.thinking }}{{ m.content }}<e>\n{% endfor %}"

@@ -67,6 +67,7 @@ struct Run {
     }
   }
   TrainingResult run(const RunState* from = nullptr) {
+    RunState state = from != nullptr ? *from : RunState();  // train() empties it
     torch::manual_seed(5);
     model = test::tiny_model(test::tiny_config(), precision->base_dtype());
     adapter->attach(*model, precision->adapter_dtype());
@@ -86,7 +87,7 @@ struct Run {
                             .memory = memory,
                             .callbacks = {},
                             .save = [this](const Snapshot& snapshot) { snapshots.push_back(snapshot); },
-                            .resume = from};
+                            .resume = from != nullptr ? &state : nullptr};
     return train(session);
   }
   std::shared_ptr<CausalLm> model;
@@ -136,7 +137,7 @@ TEST_CASE("a plugin's mistake ends the run with the plugin's name") {
       {"adapter", "auxiliary", "auxiliary_loss failed: it depends on a tensor"},
       {"optimizer", "dtype", "step failed: it changed the dtype or the shape of parameter 'model.layers."},
       {"scheduler", "nan", "lr failed: the learning rate of step "},
-      {"scheduler", "negative", "lr failed: the learning rate of step 2 of 3 is -"},
+      {"scheduler", "negative", "lr failed: the learning rate of step 3 of 3 is -"},
       {"clipping", "always 0", "clip failed: it returned 0"},
       {"clipping", "half", "clip failed: it returned "},
       {"precision", "detaches", "forward failed: the loss that it returns has no gradient"},

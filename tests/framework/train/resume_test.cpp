@@ -385,7 +385,7 @@ TEST_CASE("a checkpoint without the state of its method is refused") {
     const Setup setup{.adapters = adapter_table("lora", "r = 4\ninit_lora_weights = \"lora_ga\"\n")};
     begin(setup);
     remove_tensors(changed / "adapter_state.safetensors", "method:");
-    CHECK(has(message_of<ConfigError>([&] { resume(setup); }), "depends on calibration data and cannot be recomputed"));
+    CHECK(has(message_of<InputError>([&] { resume(setup); }), "does not contain the adapter of this experiment"));
   }
   SECTION("a method whose file does not contain its trainable parameters: these") {
     const Setup setup{

@@ -26,8 +26,9 @@ class PEFT_API ChatTemplate {
   virtual ~ChatTemplate();
   /// Returns what transformers' apply_chat_template(tokenize=False) returns on 26 July 2024. `tools`: a list of JSON
   /// schemas, or null. Throws InputError with the line and the message if the template raises an exception, uses what
-  /// is not supported, or exceeds its limits (200,000 steps, 256 MiB, a depth of 1,000, 16 GiB of work), or if a message
-  /// has a number beyond 64 bits, and std::bad_alloc if no memory is left. Thread-safe; calls on one template run one after another.
+  /// is not supported, or exceeds its limits (200,000 steps, 256 MiB, a depth of 1,000, 16 GiB of work), or if a
+  /// message has a number beyond 64 bits, and std::bad_alloc if no memory is left. Thread-safe; calls on one template
+  /// run one after another.
   virtual std::string render(const std::vector<Message>& messages, bool add_generation_prompt,
                              const nlohmann::ordered_json* tools = nullptr) const = 0;
 };
