@@ -40,12 +40,12 @@ def install(prefix):
     """Installs, with libtorch if that is the CPU build (that for CUDA has gigabytes), and moves the folder."""
     first = prefix.with_name("installed")
     run("cmake", "--install", build, "--prefix", first)
-    torch_libraries = {pathlib.Path(word).parent for word in libraries_of(first / "bin" / "peft-run") if "libtorch" in word}
+    torch_libraries = {pathlib.Path(word).parent for word in libraries_of(first / "lib" / "libpeft_cli.so") if "libtorch" in word}
     has_torch = not any((folder / "libtorch_cuda.so").exists() for folder in torch_libraries)
     if has_torch:
         run("cmake", "--install", build, "--prefix", first, "--component", "torch", stdout=subprocess.DEVNULL)
     first.rename(prefix)
-    files = [prefix / "bin" / "peft-run", *(prefix / "lib" / "peft" / "plugins").glob("*.so")]
+    files = [prefix / "lib" / "libpeft_cli.so", *(prefix / "lib" / "peft" / "plugins").glob("*.so")]
     for file in [files[0], files[1], files[-1]] if has_torch else []:
         foreign = [path for path in libraries_of(file) if "torch" in path or "libc10" in path or "libpeft" in path]
         assert foreign and all(path.startswith(str(prefix)) for path in foreign), (file, foreign)

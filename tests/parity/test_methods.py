@@ -298,7 +298,7 @@ def test_vblora_saves_topk_mixtures(run, tmp_path, vectors, index):
         ("road", {"group_size": 24}, "group_size: 24 does not divide"),
         ("miss", {"r": 33}, "r is more than the inputs"),
         ("shira", {"r": 40}, "makes more entries"),
-        ("oft", {"r": 2}, "one of them must be 0"),
+        ("oft", {"r": 2}, "exclude each other; add oft_block_size = 0"),
         ("ia3", {"target_modules": ["q_proj"], "feedforward_modules": ["k_proj"]}, "must be among target_modules"),
         ("loha", {"target_modules": ["embed_tokens"]}, "loha adapts linear layers only"),
         ("fourierft", {"n_frequency": 10**6}, "has only"),

@@ -91,7 +91,8 @@ TEXT = "Gravity is what pulls an apple to the ground.\n\ndef f(x):\n    return x
 
 
 def test_smollm2(tmp_path, model_gguf):
-    """transformers' model of the same GGUF, which it dequantizes with the gguf package."""
+    """transformers' model of the same GGUF, which it dequantizes with the gguf package. The largest logit is about 43, and both
+    are about 1e-4 from the exact ones, depending on the library that multiplies: bounded as in test_real_model."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         tokenizer = transformers.AutoTokenizer.from_pretrained(model_gguf.parent, gguf_file=model_gguf.name)
@@ -101,7 +102,7 @@ def test_smollm2(tmp_path, model_gguf):
     ours = model_answer(tmp_path, model_gguf, examples)
     with torch.no_grad():
         logits, loss = peer_answer(peer, examples)
-    within("logits", (ours["logits"] - logits).abs().max(), 1e-4)
+    within("logits", (ours["logits"] - logits).abs().max() / logits.abs().max(), 4e-6)
     within("loss", abs(ours["loss"] - loss), 1e-5)
 
 

@@ -58,7 +58,7 @@ def test_weights_out_of_range_of_dtype(run, folder):
     assert f"tensor '{TENSOR}' holds NaN or infinity in fp16" in printed
     save_adapter(folder, target_modules=["q_proj"])
     merge = ["--model", folder / "model", "--adapter", folder / "adapter", "--any-base", "--output", folder / "merged"]
-    assert f"'{TENSOR}' is not finite in Half" in run("peft-run", "merge", *merge, "--dtype", "float16", code=3).stderr
+    assert f"'{TENSOR}' is not finite in float16" in run("peft-run", "merge", *merge, "--dtype", "float16", code=3).stderr
     for kind in ("f16", "q8_0"):
         printed = run("peft-run", "export", *merge, "--as", "gguf", "--type", kind, code=3).stderr
         assert f"'{TENSOR}' is not finite in " in printed

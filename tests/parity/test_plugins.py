@@ -245,7 +245,7 @@ def test_other_plugins_still_work(run, folder, fixtures, tmp_path):
 
 
 MISTAKES = [
-    ("adapter", "unregistered", "forward failed: 'model.layers.0.self_attn.q_proj' uses a tensor that requires a gradient but is not"),
+    ("adapter", "unregistered", "self_attn.q_proj' uses a tensor that requires a gradient but is not"),
     ("adapter", "shape", "forward failed: 'model.layers.0.self_attn.q_proj': the result is fp32 ["),
     ("adapter", "unused", "got no gradient"),
     ("objective", "own parameter", "loss failed: the loss depends on a tensor that requires a gradient"),
@@ -278,7 +278,7 @@ def test_dtype_of_a_layer(run, folder, fixtures):
     (["optimizer.lr=0"], "the learning rate of every step was 0"),
     (["adapter.lora_alpha=0"], "the gradient norm of every step was 0, so the loss does not depend on the adapter"),
     (["adapter.lora_alpha=0", "optimizer.weight_decay=0.1"], "the gradient norm of every step was 0"),
-    (["optimizer.lr=1e-30"], "no step changed a value of the adapter"),
+    (["optimizer.lr=1e-60"], "no step changed a value of the adapter"),
 ])
 def test_nothing_learned_is_said(run, folder, fixtures, sets, reason):
     shutil.rmtree(folder / "out", ignore_errors=True)

@@ -40,13 +40,14 @@ const std::set<std::string> kIgnored = {
     "model_max_length", "max_window_layers",  // without a window
     // Generation: transformers moves these to generation_config.json.
     "max_length", "max_new_tokens", "min_length", "min_new_tokens", "do_sample", "early_stopping", "max_time",
-    "num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p", "min_p", "top_h", "typical_p",
-    "epsilon_cutoff", "eta_cutoff", "penalty_alpha", "repetition_penalty", "encoder_repetition_penalty",
-    "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "force_words_ids",
-    "renormalize_logits", "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values",
-    "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens", "num_return_sequences",
-    "output_scores", "output_logits", "return_dict_in_generate", "stop_strings", "cache_implementation", "cache_config",
-    "guidance_scale", "user_agent"};
+    "assistant_confidence_threshold", "assistant_lookbehind", "num_assistant_tokens", "num_assistant_tokens_schedule",
+    "target_lookbehind", "num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p", "min_p",
+    "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff", "penalty_alpha", "repetition_penalty",
+    "encoder_repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
+    "bad_words_ids", "force_words_ids", "renormalize_logits", "forced_bos_token_id", "forced_eos_token_id",
+    "remove_invalid_values", "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens",
+    "num_return_sequences", "output_scores", "output_logits", "return_dict_in_generate", "stop_strings",
+    "cache_implementation", "cache_config", "guidance_scale", "user_agent"};
 
 /// Ignored with this value, with which the feature of another family or of custom code does nothing.
 const std::map<std::string, json> kNeutral = {{"resid_pdrop", 0},

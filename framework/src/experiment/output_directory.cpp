@@ -89,10 +89,10 @@ StringList OutputDirectory::files_to_write() const {
     const fs::path folder = folder_of(adapter, path_);
     const std::string prefix = folder == fs::path(path_) ? "" : adapter.name + "/";
     for (const char* name : {kAdapterConfig, kAdapterWeights, kEncoderState}) names.push_back(prefix + name);
-    const bool adds_tokens = !experiment_.model.added_tokens.empty() ||
-                             (!adapter.init_from.empty() && has_file(adapter.init_from, "tokenizer.json"));
+    const bool saves_tokenizer = !experiment_.model.added_tokens.empty() || !experiment_.model.chat_template.empty() ||
+                                 (!adapter.init_from.empty() && has_file(adapter.init_from, "tokenizer.json"));
     const bool removes_tokenizer = has_file(folder, kAdapterWeights) && !has_file(folder, "config.json");
-    if (!adds_tokens && !removes_tokenizer) continue;
+    if (!saves_tokenizer && !removes_tokenizer) continue;
     for (const std::string& name : tokenizer_files()) names.push_back(prefix + name);
   }
   return names;

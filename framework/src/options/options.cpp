@@ -84,7 +84,7 @@ std::string Options::Table::absolute(std::string_view key, const std::string& pa
   const auto& source = entry != nullptr ? entry->value.location.source : location.source;
   if (path.find('\0') != std::string::npos) {
     error(key, "contains a NUL character, which no path can: " + printable_path(path));
-    return absolute(key, path.substr(0, path.find('\0')) + "?");  // until finish() throws
+    throw ConfigError(errors->text());  // the path may be opened before finish()
   }
   if (path.empty() || !source) return path;
   const char* home = std::getenv("HOME");

@@ -29,8 +29,10 @@ StringList Learning::unchanged() const {
   const NamedTensors now = model_.trainable();
   const StringList digests = digests_of(now);
   StringList names;
-  for (std::size_t i = 0; i < now.size(); ++i)
-    if (!changed_[i] && digests[i] == start_[i]) names.push_back(now[i].first);
+  for (std::size_t i = 0; i < now.size(); ++i) {
+    if (digests[i] != start_[i]) changed_[i] = true;
+    if (!changed_[i]) names.push_back(now[i].first);
+  }
   return names;
 }
 

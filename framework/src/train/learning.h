@@ -24,9 +24,10 @@ class Learning {
  private:
   StringList unchanged() const;
   const Model& model_;
-  StringList start_;           ///< digests of the trainable tensors
-  std::vector<bool> changed_;  ///< by an earlier process
-  int64_t steps_ = 0;          ///< taken
+  StringList start_;  ///< digests of the trainable tensors
+  /// At an earlier save: a tensor that returns to its start has changed, whether the run was resumed in between or not.
+  mutable std::vector<bool> changed_;
+  int64_t steps_ = 0;  ///< taken
   int64_t steps_with_gradient_ = 0, steps_with_rate_ = 0;
   int64_t last_gradient_ = 0;  ///< the last step whose gradient norm was not 0, among those taken
 };

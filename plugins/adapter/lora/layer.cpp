@@ -120,7 +120,7 @@ namespace {
 
 Tensor initial_embedding_B(const peft::Embedding& site, const Settings& s, bool tied) {
   if (!tied || s.init == Init::random) return peft::init::normal({site.hidden(), s.rank}, 1, s.tensor_options);
-  const at::IntArrayRef of_head{s.rank, site.hidden()};
+  const std::vector<int64_t> of_head{s.rank, site.hidden()};
   return (s.init == Init::gaussian ? peft::init::normal(of_head, 1 / static_cast<double>(s.rank), s.tensor_options)
                                    : peft::init::kaiming_uniform(of_head, s.tensor_options))
       .t()

@@ -34,7 +34,7 @@ std::string failures(const std::string& kind, const std::string& name, const std
 const std::map<std::string, StringList> options = {
     {"adapter/adalora", {"total_step = 20\ntinit = 10"}},
     {"adapter/c3a", {"block_size = 8"}},
-    {"adapter/fourierft", {"n_frequency = 50"}},
+    {"adapter/fourierft", {"n_frequency = 50\nscaling = 30"}},
     {"adapter/gralora", {"r = 4"}},
     {"adapter/lora",
      {"", "target_modules = \"all-linear\"\nlora_dropout = 0.3\nr = 3", "init_lora_weights = \"pissa\"",
@@ -46,7 +46,7 @@ const std::map<std::string, StringList> options = {
     {"adapter/trainable_tokens", {"token_indices = [4, 5, 9]"}},
     {"adapter/vblora", {"num_vectors = 10\nvector_length = 8"}},
     {"adapter/vera", {"r = 8"}},
-    {"adapter/randlora", {"r = 6"}},
+    {"adapter/randlora", {"r = 6\nrandlora_alpha = 12"}},
     {"adapter/waveft", {"n_frequency = 50"}},
     {"optimizer/galore", {"", "rank = 8\nupdate_proj_gap = 4"}},
     {"optimizer/adafactor", {"", "beta1 = 0.9\nscale_parameter = true"}},
@@ -69,7 +69,8 @@ TEST_CASE("every plugin of the tree passes", "[selfcheck]") {
   Plugins plugins(Plugins::search_path({}));
   std::set<std::string> kinds;
   for (const PluginStatus& plugin : plugins.scan()) {
-    REQUIRE(plugin.problem.empty());
+    if (has(plugin.problem, "a folder searched earlier has")) continue;  // the same folder, named by $PEFT_PLUGIN_PATH
+    REQUIRE(plugin.problem == "");
     kinds.insert(plugin.kind);
     const std::string name = plugin.kind + "/" + plugin.name;
     const auto given = options.find(name);
