@@ -4,30 +4,13 @@
 
 #include <sstream>
 
+#include "peft/runtime/dtype_name.h"
+
 namespace peft {
-
-namespace {
-
-std::string name_of(torch::Dtype dtype) {
-  switch (dtype) {
-    case torch::kDouble:
-      return "fp64";
-    case torch::kFloat:
-      return "fp32";
-    case torch::kHalf:
-      return "fp16";
-    case torch::kBFloat16:
-      return "bf16";
-    default:
-      return c10::toString(dtype);
-  }
-}
-
-}  // namespace
 
 std::string describe(torch::Dtype dtype, at::IntArrayRef sizes) {
   std::ostringstream text;
-  text << name_of(dtype) << " " << sizes;
+  text << dtype_name(dtype) << " " << sizes;
   return text.str();
 }
 
