@@ -4,6 +4,8 @@
 #include <torch/types.h>
 
 #include <cstdlib>
+#include <exception>
+#include <new>
 
 #include "peft/base/error.h"
 
@@ -82,7 +84,15 @@ void choose_fp32_products(const std::string& wanted) {
 Tensor onednn_product(const Tensor& a, const Tensor& b) {
   // A boxed call does not depend on the C++ types of the arguments, which change between versions.
   torch::jit::Stack stack{a, b.t(), c10::IValue(), "none", c10::List<std::optional<at::Scalar>>(), c10::IValue()};
-  linear()->callBoxed(stack);
+  try {
+    linear()->callBoxed(stack);
+  } catch (const c10::Error&) {
+    throw;
+  } catch (const std::exception&) {
+    // oneDNN's own exception, which libtorch's headers do not declare. It can multiply, as the trial has shown: what it
+    // lacks is memory.
+    throw std::bad_alloc();
+  }
   return stack.at(0).toTensor();
 }
 
