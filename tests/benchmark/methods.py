@@ -47,16 +47,12 @@ CHOICES = {
     "lora, r = 4, lora_alpha = 8": ("lora", {"r": 4, "lora_alpha": 8}),
     "lora, r = 4, lora_alpha = 32": ("lora", {"r": 4, "lora_alpha": 32}),
     "lora, r = 16, lora_alpha = 32": ("lora", {"r": 16, "lora_alpha": 32}),
-    "lora, r = 64, lora_alpha = 32": ("lora", {"r": 64, "lora_alpha": 32}),
     "lora, r = 64, lora_alpha = 128": ("lora", {"r": 64, "lora_alpha": 128}),
     "lora, r = 64, lora_alpha = 32, use_rslora": ("lora", {"r": 64, "lora_alpha": 32, "use_rslora": True}),
     "lora, r = 16, lora_alpha = 32, use_dora": ("lora", {"r": 16, "lora_alpha": 32, "use_dora": True}),
-    "lora, r = 16, lora_alpha = 32, q_proj and v_proj": ("lora", {"r": 16, "lora_alpha": 32, "target_modules": ["q_proj", "v_proj"]}),
-    "oft": ("oft", {}),
-    "ia3": ("ia3", {}),
     "full, all weights": ("full", {"target_modules": ".*"}),
 }
-RATES = [3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
+RATES = [1e-4, 3e-4, 1e-3, 3e-3]
 #: The format of a task's data, and what the table says of it.
 TASKS = {"instructions": ("alpaca", "Instructions: alpaca_en_demo"),
          "topics": ("prompt_completion",
