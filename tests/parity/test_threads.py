@@ -52,7 +52,7 @@ def plan(tmp_path, bin_dir):
                               preexec_fn=(lambda: os.sched_setaffinity(0, cpus)) if cpus else None)
         assert done.returncode == 0, done.stderr
         line = done.stdout.splitlines()[0]
-        assert line.startswith("model: ") and " (llama, Float, cpu), " in line
+        assert line.startswith("model: ") and " (llama, fp32, cpu), " in line
         return line.split("cpu), ")[1]
 
     return call
