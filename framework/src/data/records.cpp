@@ -6,11 +6,11 @@
 #include <span>
 
 #include "base/strict_json.h"
-#include "base/utf8.h"
 #include "data/formats.h"
 #include "peft/base/bytes.h"
 #include "peft/base/error.h"
 #include "peft/files/json.h"
+#include "text/unicode.h"
 
 namespace peft::data {
 namespace {
@@ -35,23 +35,35 @@ std::string read_file(const std::string& path) {
   return text;
 }
 
+/// Follows JSON text through its strings and brackets.
+class JsonNesting {
+ public:
+  bool is_in_string() const { return is_in_string_; }
+  int64_t depth() const { return depth_; }  ///< brackets that are open
+  /// Takes the character at `i`, which moves to the end of an escape sequence in a string.
+  void take(std::string_view text, std::size_t& i) {
+    const char c = text[i];
+    if (c == '"')
+      is_in_string_ = !is_in_string_;
+    else if (is_in_string_)
+      i += c == '\\' ? 1 : 0;
+    else if (c == '{' || c == '[')
+      ++depth_;
+    else if (c == '}' || c == ']')
+      --depth_;
+  }
+
+ private:
+  bool is_in_string_ = false;
+  int64_t depth_ = 0;
+};
+
 /// The end of the JSON value that starts at `i`: the first comma or closing bracket outside strings and brackets.
 std::size_t skip_value(std::string_view text, std::size_t i) {
-  bool quoted = false;
-  for (int64_t depth = 0; i < text.size(); ++i) {
+  for (JsonNesting nesting; i < text.size(); ++i) {
     const char c = text[i];
-    if (quoted) {
-      if (c == '\\') ++i;
-      if (c == '"') quoted = false;
-    } else if (c == '"') {
-      quoted = true;
-    } else if (c == '{' || c == '[') {
-      ++depth;
-    } else if (depth == 0 && (c == ',' || c == ']' || c == '}')) {
-      break;
-    } else if (c == '}' || c == ']') {
-      --depth;
-    }
+    if (!nesting.is_in_string() && nesting.depth() == 0 && (c == ',' || c == ']' || c == '}')) break;
+    nesting.take(text, i);
   }
   return std::min(i, text.size());
 }
@@ -65,36 +77,18 @@ bool may_be_object(std::string_view record) {
 
 /// The line breaks within the object that `text` starts with; npos if it is not closed.
 std::size_t breaks_within_object(std::string_view text) {
-  bool quoted = false;
+  JsonNesting nesting;
   std::size_t breaks = 0;
-  int64_t depth = 0;
   for (std::size_t i = 0; i < text.size(); ++i) {
-    const char c = text[i];
-    if (c == '\n') {
-      if (quoted) return std::string_view::npos;
+    if (text[i] == '\n') {
+      if (nesting.is_in_string()) return std::string_view::npos;
       ++breaks;
-    } else if (quoted) {
-      if (c == '\\') ++i;
-      if (c == '"') quoted = false;
-    } else if (c == '"') {
-      quoted = true;
-    } else if (c == '{' || c == '[') {
-      ++depth;
-    } else if ((c == '}' || c == ']') && --depth == 0) {
-      return breaks;
     }
+    const bool may_close = text[i] == '}' || text[i] == ']';
+    nesting.take(text, i);
+    if (may_close && nesting.depth() == 0) return breaks;
   }
   return std::string_view::npos;
-}
-
-/// The first byte that is not UTF-8; npos if all are.
-std::size_t find_bad_utf8(const std::string& text) {
-  for (std::size_t i = 0; i < text.size();) {
-    const std::size_t length = detail::utf8_length(text, i);
-    if (length == 0) return i;
-    i += length;
-  }
-  return std::string::npos;
 }
 
 /// The word or the quote at `at` that other languages read as a value, with what JSON writes for it; else "".
@@ -229,7 +223,7 @@ void RecordFile::fail_syntax(std::size_t index, std::size_t at, bool is_number) 
       throw InputError(name_ + ": its lines end in CR alone; convert it: tr '\\r' '\\n' < OLD > NEW");
     refuse_spread_object(index + 1);
   }
-  const std::size_t bad = find_bad_utf8(std::string(raw.text));
+  const std::size_t bad = text::find_bad_utf8(raw.text);
   if (bad != std::string::npos) at = bad;
   const std::string_view before = raw.text.substr(0, at);
   const std::size_t newline = before.rfind('\n');
